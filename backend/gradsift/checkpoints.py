@@ -1,0 +1,148 @@
+"""Warmup checkpoints on disk: a PEFT adapter, Adam's moments by parameter name, and the mean learning rate.
+
+Own layout (`CHECKPOINT/adapter_model.safetensors`, `adapter_config.json`, `moments.safetensors`, `state.json`), and a
+reader for a Hugging Face Trainer checkpoint (`optimizer.pt`, `trainer_state.json`), whose moments are keyed by index.
+Parameter names are the adapter file's own: `base_model.model....lora_A.weight`, without the adapter's name.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from gradsift import atomic
+from gradsift.errors import GradsiftError
+
+Tensors = dict[str, torch.Tensor]
+
+
+class CheckpointError(GradsiftError):
+    """A checkpoint that is absent, incomplete or does not fit the model."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One epoch's state.
+
+    adapter: LoRA weights by name. moments: name -> (m, v), torch's uncorrected first and second moments, or empty when
+    there are none. step: Adam's t. mean_lr: η̄ over the epoch.
+    """
+
+    adapter: Tensors
+    adapter_config: dict[str, Any]
+    moments: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    step: int
+    betas: tuple[float, float]
+    eps: float
+    mean_lr: float
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint; `folder` appears whole or not at all."""
+        partial = folder.with_name(atomic.TEMPORARY + folder.name)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        flat = {f"{name}.{kind}": t for name, pair in self.moments.items() for kind, t in zip("mv", pair, strict=True)}
+        atomic.write_bytes(partial / "adapter_model.safetensors", save(_dense(self.adapter), {"format": "pt"}))
+        atomic.write_json(partial / "adapter_config.json", self.adapter_config)
+        atomic.write_bytes(partial / "moments.safetensors", save(_dense(flat), {"format": "pt"}))
+        state = {"step": self.step, "betas": list(self.betas), "eps": self.eps, "mean_lr": self.mean_lr}
+        atomic.write_json(partial / "state.json", state)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(partial, folder)
+        atomic.sync_folder(folder.parent)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Checkpoint":
+        """Read a checkpoint written by `save`."""
+        adapter, config = _read_adapter(folder)
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            flat = load_file(folder / "moments.safetensors")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint {folder} is incomplete ({error}); build the store again.") from error
+        moments = {name: (flat[f"{name}.m"], flat[f"{name}.v"]) for name in adapter if f"{name}.m" in flat}
+        betas = (state["betas"][0], state["betas"][1])
+        return cls(adapter, config, moments, state["step"], betas, state["eps"], state["mean_lr"])
+
+
+def canonical(name: str) -> str:
+    """A model's parameter name as the adapter file spells it (`...lora_A.default.weight` -> `...lora_A.weight`)."""
+    return name.replace(".default.", ".")
+
+
+def read_trainer_checkpoint(folder: Path, previous_step: int, names: list[str]) -> Checkpoint:
+    """A `checkpoint-N` folder of a Hugging Face Trainer with a PEFT model, as one of ours.
+
+    previous_step: the step of the checkpoint before it (0 for the first); η̄ is the mean of the learning rates the
+    Trainer logged after that step. names: canonical names of the trainable parameters in the model's order, which is
+    the order in which the optimizer counts them.
+
+    Raises:
+        CheckpointError: a file is missing, a shape does not fit, or no learning rate was logged in that span.
+    """
+    adapter, config = _read_adapter(folder)
+    step, mean_lr = _trainer_state(folder, previous_step)
+    if not (folder / "optimizer.pt").is_file():
+        return Checkpoint(adapter, config, {}, step, (0.9, 0.999), 1e-8, mean_lr)
+    optimizer = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    order = [index for group in optimizer["param_groups"] for index in group["params"]]
+    moments = _match(folder, optimizer["state"], order, names, adapter)
+    group = optimizer["param_groups"][0]
+    steps = {int(entry["step"]) for entry in optimizer["state"].values()}
+    if len(steps) != 1:
+        raise CheckpointError(f"{folder}/optimizer.pt holds parameters with different step counts {sorted(steps)}.")
+    return Checkpoint(adapter, config, moments, steps.pop(), tuple(group["betas"]), float(group["eps"]), mean_lr)
+
+
+def _match(folder: Path, state: dict, order: list[int], names: list[str], adapter: Tensors) -> dict:
+    """Index-keyed moments -> by name. The Trainer puts parameters with weight decay first, biases and norms after."""
+    decayed = [n for n in names if not n.endswith(".bias")]
+    ordered = decayed + [n for n in names if n.endswith(".bias")]
+    if len(order) != len(ordered):
+        raise CheckpointError(
+            f"{folder}/optimizer.pt covers {len(order)} parameters, the adapter has {len(ordered)}; "
+            "give the checkpoint that was saved together with this adapter."
+        )
+    moments = {}
+    for index, name in zip(order, ordered, strict=True):
+        if index not in state:
+            raise CheckpointError(f"{folder}/optimizer.pt holds no moments for {name}: it never took a step.")
+        m, v = state[index]["exp_avg"], state[index]["exp_avg_sq"]
+        if m.shape != adapter[name].shape:
+            raise CheckpointError(f"{folder}/optimizer.pt has shape {tuple(m.shape)} where {name} has another.")
+        moments[name] = (m.float(), v.float())
+    return moments
+
+
+def _trainer_state(folder: Path, previous_step: int) -> tuple[int, float]:
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} has no readable trainer_state.json ({error}); its log gives the checkpoint's weight."
+        ) from error
+    step = int(state["global_step"])
+    rates = [e["learning_rate"] for e in state["log_history"] if "learning_rate" in e and previous_step < e["step"] <= step]
+    if not rates or sum(rates) <= 0:
+        raise CheckpointError(
+            f"{folder}/trainer_state.json logged no learning rate between steps {previous_step} and {step}; "
+            "train with logging_steps=1, or give the checkpoints in the order of their steps."
+        )
+    return step, sum(rates) / len(rates)
+
+
+def _read_adapter(folder: Path) -> tuple[Tensors, dict[str, Any]]:
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is no PEFT checkpoint: {name} is missing.")
+    return load_file(folder / "adapter_model.safetensors"), json.loads((folder / "adapter_config.json").read_text())
+
+
+def _dense(tensors: Tensors) -> Tensors:
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}

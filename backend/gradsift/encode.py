@@ -1,0 +1,154 @@
+"""Conversations -> token ids and a supervised mask: the one encoder for pool, targets and warmup (method, section 3).
+
+The conversation is rendered by a chat template, tokenized once as a whole, and a token is supervised when its character
+span overlaps an assistant turn (its end-of-turn token included). Merges across the boundary therefore cannot shift it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from gradsift.errors import GradsiftError, UsageError
+
+Messages = Sequence[tuple[str, str]]
+
+TULU = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+class TemplateError(GradsiftError):
+    """A chat template that is missing, cannot be read, or does not render a conversation turn by turn."""
+
+
+class RenderError(GradsiftError):
+    """One conversation that the template cannot render or whose turns cannot be told apart in the rendering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One tokenized conversation.
+
+    ids: (T,) token ids, cut to the longest length allowed. supervised: (T,) True where the token is learned; position 0
+    is never supervised (nothing predicts it). n_prompt and n_answer count the kept tokens; n_cut those that were cut.
+    """
+
+    ids: list[int]
+    supervised: list[bool]
+    n_prompt: int
+    n_answer: int
+    n_cut: int
+
+
+def read_template(choice: str) -> str:
+    """`chat`, `tulu`, or the text of the Jinja file `choice` names, checked for syntax.
+
+    Raises:
+        UsageError: no such file, or it is not Jinja.
+    """
+    if choice in ("chat", "tulu"):
+        return choice
+    try:
+        text = Path(choice).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--template {choice}: neither chat, tulu, nor a readable file ({error.strerror}).") from error
+    try:
+        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise UsageError(f"--template {choice}: not a Jinja template: {error.message}, line {error.lineno}.") from error
+    return text
+
+
+class Encoder:
+    """Renders and tokenizes conversations with one tokenizer and one template.
+
+    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text.
+    """
+
+    def __init__(self, tokenizer: Any, template: str) -> None:
+        if not tokenizer.is_fast:
+            raise TemplateError("The model's tokenizer has no fast version, and only those tell character offsets.")
+        if template == "chat" and not tokenizer.chat_template:
+            raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
+        self.tokenizer = tokenizer
+        self.template = {"chat": None, "tulu": TULU}.get(template, template)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the token ids: vocabulary, merges, normalization, template."""
+        parts = [self.tokenizer.backend_tokenizer.to_str(), self.template or self.tokenizer.chat_template]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def render(self, messages: Messages, prefix: str = "") -> tuple[str, list[tuple[int, int]]]:
+        """The conversation's text and the character spans (start, stop) of what is learned in it.
+
+        prefix: given at the start of the last assistant turn, joined by one space, outside the span.
+
+        Raises:
+            RenderError: the template refuses the conversation, or rewrites earlier turns as it grows.
+        """
+        turns = [{"role": role, "content": content} for role, content in messages]
+        answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+        if prefix and answers:
+            turns[answers[-1]]["content"] = f"{prefix} {turns[answers[-1]]['content']}"
+        text = self._apply(turns)
+        spans = []
+        for index in answers:
+            start = len(self._opening(turns[:index], text))
+            closed = self._apply(turns[: index + 1]).rstrip()  # up to the end-of-turn token, not the line break after it
+            if not text.startswith(closed) or len(closed) < start:
+                raise RenderError("the chat template does not render the conversation turn by turn")
+            given = prefix + " " if prefix and index == answers[-1] else ""
+            if given and not text.startswith(given, start):
+                raise RenderError("the chat template does not keep the prefix at the start of the answer")
+            spans.append((start + len(given), len(closed)))
+        return text, spans
+
+    def encode(self, messages: Messages, prefix: str = "", max_length: int | None = None) -> Encoded:
+        """Tokenize one conversation, keeping its first `max_length` tokens.
+
+        Raises:
+            RenderError: see `render`.
+        """
+        text, spans = self.render(messages, prefix)
+        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        supervised = _overlaps(tokens["offset_mapping"], spans)
+        if supervised:
+            supervised[0] = False
+        ids, whole = tokens["input_ids"], len(tokens["input_ids"])
+        ids, supervised = ids[:max_length], supervised[:max_length]
+        n_answer = sum(supervised)
+        return Encoded(ids, supervised, len(ids) - n_answer, n_answer, whole - len(ids))
+
+    def _opening(self, turns: list[dict], text: str) -> str:
+        """What stands before an assistant's first character: everything earlier and the turn's own header."""
+        opening = self._apply(turns, add_generation_prompt=True)
+        if not text.startswith(opening):
+            raise RenderError("the chat template does not render the conversation turn by turn")
+        return opening
+
+    def _apply(self, turns: list[dict], add_generation_prompt: bool = False) -> str:
+        if not turns and not add_generation_prompt:
+            return ""
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns, chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, IndexError) as error:
+            raise RenderError(f"the chat template refuses it: {error}") from error
+
+
+def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
+    """For each token, whether its characters overlap one of the (ordered, disjoint) spans."""
+    supervised, current = [], 0
+    for start, stop in offsets:
+        while current < len(spans) and spans[current][1] <= start:
+            current += 1
+        supervised.append(current < len(spans) and stop > spans[current][0] and stop > start)
+    return supervised

@@ -1,0 +1,174 @@
+"""Base models: which device and dtype, loading, LoRA, and the fingerprint that tells one model from another."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradsift.errors import GradsiftError
+from gradsift.paths import studio
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from gradsift.config import BuildConfig
+
+BUNDLED = "smollm2"
+
+
+class ModelError(GradsiftError):
+    """A model that cannot be found, loaded, or given LoRA as asked."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base model ready to use; `window` is the most tokens it takes at once."""
+
+    model: torch.nn.Module
+    fingerprint: str
+    window: int
+
+
+def default_device() -> torch.device:
+    """The best device there is: CUDA, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(choice: str, device: torch.device) -> torch.dtype:
+    """`auto` is bf16 on a GPU and fp32 on a CPU; LoRA parameters and gradients are fp32 either way."""
+    if choice == "auto":
+        choice = "bf16" if device.type == "cuda" else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[choice]
+
+
+def demo_template() -> Path:
+    """ChatML without the default system message that SmolLM2's own template puts before every row."""
+    return studio() / "assets" / "chatml.jinja"
+
+
+def locate(model: str) -> str:
+    """What transformers should load for `model`: the bundled model's folder, a local folder, or a hub id."""
+    if model == BUNDLED:
+        from gradsift.bundled import ensure_smollm2
+
+        return str(ensure_smollm2())
+    return model
+
+
+def load_tokenizer(model: str) -> Any:
+    """The model's fast tokenizer.
+
+    Raises:
+        ModelError: nothing by that name can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(locate(model))
+    except (OSError, ValueError, KeyError) as error:
+        raise _unknown(model, error) from error
+
+
+def model_window(model: str) -> int:
+    """The most tokens the model takes at once, read from its config without loading the weights."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(locate(model))
+    except (OSError, ValueError, KeyError) as error:
+        raise _unknown(model, error) from error
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**31 - 1)
+
+
+def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Loaded:
+    """Load base weights in `dtype` onto `device`, dropout off, no parameter trainable.
+
+    Raises:
+        ModelError: nothing by that name can be loaded, or it is no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        base = AutoModelForCausalLM.from_pretrained(locate(model), dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unknown(model, error) from error
+    fingerprint = _fingerprint(base)
+    base = base.to(device).eval().requires_grad_(False)
+    return Loaded(base, fingerprint, model_window(model))
+
+
+def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
+    """Wrap `base` with fresh LoRA layers, seeded, in fp32 whatever the base's dtype.
+
+    Raises:
+        ModelError: no layer has one of the names asked for.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets),
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(config.seed)
+    try:
+        return get_peft_model(base, lora)
+    except ValueError as error:
+        linear = {n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
+        raise ModelError(
+            f"The model has no layer named {' or '.join(config.lora_targets)}; its linear layers are called "
+            f"{', '.join(sorted(linear))}: choose among them with --lora-targets."
+        ) from error
+
+
+def attach_adapter(base: torch.nn.Module, adapter_config: dict[str, Any]) -> "PeftModel":
+    """Wrap `base` with the LoRA layers that a checkpoint's `adapter_config.json` describes (weights come later)."""
+    from peft import LoraConfig, get_peft_model
+
+    if adapter_config.get("peft_type") != "LORA" or adapter_config.get("use_dora"):
+        raise ModelError("The checkpoint's adapter is not plain LoRA; gradients are defined here for LoRA only.")
+    known = {k: v for k, v in adapter_config.items() if k in LoraConfig.__dataclass_fields__ and v is not None}
+    try:
+        return get_peft_model(base, LoraConfig(**{**known, "inference_mode": False}))
+    except ValueError as error:
+        raise ModelError(f"The checkpoint's adapter does not fit the model: {error}") from error
+
+
+def set_adapter(model: "PeftModel", weights: dict[str, torch.Tensor]) -> None:
+    """Put a checkpoint's LoRA weights into the wrapped model.
+
+    Raises:
+        ModelError: names or shapes differ.
+    """
+    from peft import set_peft_model_state_dict
+
+    try:
+        result = set_peft_model_state_dict(model, weights)
+    except RuntimeError as error:
+        raise ModelError(f"The checkpoint's adapter does not fit the model: {error}") from error
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if result.unexpected_keys or missing:
+        raise ModelError(f"The checkpoint's adapter does not fit the model: {(missing or result.unexpected_keys)[0]}.")
+
+
+def _fingerprint(model: torch.nn.Module) -> str:
+    """Hash of every parameter's name, shape and 64 evenly spaced values: cheap, and no training leaves it unchanged."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.state_dict().items()):
+        flat = parameter.detach().reshape(-1)
+        at = torch.linspace(0, len(flat) - 1, min(64, len(flat))).round().long()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(flat[at].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _unknown(model: str, error: Exception) -> ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(
+        f"The model {model!r} cannot be loaded: it is not {BUNDLED!r}, not a folder with a causal language model, and "
+        f"not a Hugging Face id that can be reached from here ({first})."
+    )

@@ -1,0 +1,173 @@
+"""How far a long run is: on the terminal, and in a file that any other process may read.
+
+A run calls `stage(...)` at the start of each stage, `advance(n)` as it goes and `note(...)` for warnings; the state lies
+in `FOLDER/job/status.json`, replaced atomically at most every half second. `advance` is also where a request to stop
+(SIGTERM, SIGINT) takes effect: it raises `Cancelled`, and what was finished stays finished.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from gradsift import atomic
+from gradsift.errors import GradsiftError
+
+State = Literal["running", "finished", "failed", "cancelled", "interrupted"]
+
+
+class Cancelled(GradsiftError):
+    """The run was asked to stop; what it finished is kept."""
+
+
+@dataclass
+class Status:
+    """What a run says of itself; `interrupted` is never written, only concluded from a dead process (see `jobs`)."""
+
+    state: State = "running"
+    pid: int = 0
+    stage: str = ""
+    label: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    rate: float = 0.0
+    seconds_left: float | None = None
+    started: float = 0.0
+    updated: float = 0.0
+    message: str = ""
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Progress:
+    """Reports to a terminal (bars), to plain lines elsewhere, and to `folder/job/status.json` when a folder is given."""
+
+    def __init__(self, folder: Path | None = None, quiet: bool = False) -> None:
+        self.status = Status(pid=os.getpid(), started=time.time())
+        self.folder = folder
+        self._console = Console(stderr=True, quiet=quiet)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal or quiet,
+        )
+        self._task = self._bars.add_task("", total=None, visible=False, rate="")
+        self._stage_started = self._last_write = self._last_line = 0.0
+        self._first = 0  # units that were there before this run: they say nothing about its speed
+        self._stopping = False
+
+    def stage(self, name: str, label: str, total: int, unit: str, done: int = 0) -> None:
+        """Begin a stage of `total` units, `done` of which an earlier run finished."""
+        self._close_stage()
+        status = self.status
+        status.stage, status.label, status.total, status.unit, status.done = name, label, total, unit, done
+        status.rate, status.seconds_left = 0.0, None
+        self._stage_started, self._first = time.monotonic(), done
+        self._bars.update(self._task, description=label, total=total, completed=done, visible=True, rate="")
+        if not self._console.is_terminal:
+            self._console.print(f"{label} ({total:,} {unit})" if total else label, highlight=False, markup=False)
+        self._last_line = time.monotonic()
+        self._write(force=True)
+
+    def advance(self, units: int = 1) -> None:
+        """Count `units` as done; raises `Cancelled` when the run was asked to stop."""
+        status = self.status
+        status.done += units
+        elapsed = time.monotonic() - self._stage_started
+        fresh = status.done - self._first
+        if elapsed > 0 and fresh > 0:
+            status.rate = fresh / elapsed
+            status.seconds_left = max(0, status.total - status.done) / status.rate
+        speed = f"{status.rate:,.1f} {status.unit}/s"
+        self._bars.update(self._task, completed=status.done, rate=speed)
+        if not self._console.is_terminal and time.monotonic() - self._last_line > 10:
+            left = "" if status.seconds_left is None else f", {status.seconds_left:,.0f} s left"
+            line = f"  {status.label}: {status.done:,}/{status.total:,} {status.unit}, {speed}{left}"
+            self._console.print(line, highlight=False, markup=False)
+            self._last_line = time.monotonic()
+        self._write()
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Cancelled` when the run was asked to stop."""
+        if self._stopping:
+            raise Cancelled("Stopped as asked; what was finished is kept, and the same command goes on from there.")
+
+    def note(self, text: str) -> None:
+        """Say a warning or a fact once, on the terminal and in the status."""
+        if text not in self.status.notes:
+            self.status.notes.append(text)
+            self._bars.console.print(text, highlight=False, markup=False, style="yellow")
+            self._write(force=True)
+
+    def say(self, text: str) -> None:
+        """Print a line that matters only to somebody watching."""
+        self._bars.console.print(text, highlight=False, markup=False)
+
+    @contextmanager
+    def running(self) -> Iterator["Progress"]:
+        """The run itself: bars while inside, stop signals heard, and the final state written however it ends."""
+        previous = self._listen()
+        self._write(force=True)
+        try:
+            with self._bars:
+                yield self
+            self._end("finished", "")
+        except Cancelled as stop:
+            self._end("cancelled", str(stop))
+            raise
+        except BaseException as error:
+            self._end("failed", str(error) or type(error).__name__)
+            raise
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _listen(self) -> dict:
+        try:
+            return {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not in the main thread: whoever runs us there stops us some other way
+            return {}
+
+    def _stop(self, number: int, frame: object) -> None:
+        if self._stopping and number == signal.SIGINT:  # a second Ctrl-C means now
+            raise KeyboardInterrupt
+        self._stopping = True
+
+    def _close_stage(self) -> None:
+        status = self.status
+        if status.stage:
+            elapsed = time.monotonic() - self._stage_started
+            status.seconds[status.stage] = round(status.seconds.get(status.stage, 0.0) + elapsed, 2)
+
+    def _end(self, state: State, message: str) -> None:
+        self._close_stage()
+        self.status.state, self.status.message, self.status.seconds_left = state, message, None
+        try:
+            self._write(force=True)
+        except OSError as error:  # a full disk must not hide the error that is on its way to the person
+            print(f"gradsift: the status file could not be written: {error}", file=sys.stderr)
+
+    def _write(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if self.folder is None or (not force and now - self._last_write < 0.5):
+            return
+        self._last_write = now
+        self.status.updated = time.time()
+        job = self.folder / "job"
+        job.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(job / "status.json", asdict(self.status))
