@@ -1,0 +1,234 @@
+"""Any instruction data to rows: files, folders, patterns, saved data sets and hub ids, read as a stream.
+
+`read_rows` yields every record as a `Row`, good or bad; nothing is dropped without a row that says why.
+`sample_rows` takes a seeded sample per source in one pass.
+"""
+
+import glob
+import hashlib
+import heapq
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gradsift.errors import UsageError
+from gradsift.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
+from gradsift.schemas import Messages, Unusable, kind, read_conversation
+
+__all__ = ["PoolError", "Row", "make_row", "read_rows", "sample_rows", "unique_ids"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of an input, good (`reason` empty) or bad (no messages, `reason` says why in one clause)."""
+
+    file: str  # base name, or path relative to the folder or pattern given; the hub id
+    line: int  # from 1: the line (JSON Lines) or the record's number
+    raw: bytes  # JSON Lines: the line byte for byte without its newline; otherwise the record as JSON
+    source: str  # `dataset` or `source`, else the file's stem
+    id: str  # its own `id`, else "SOURCE:LINE"; unique, later ones of the same name get "#2", "#3", ...
+    task: str  # `task` or `category`, else ""
+    subtask: str  # `subtask`, else ""
+    messages: Messages  # (role, content) pairs; roles system, user, assistant
+    prefix: str  # text given, not learned, at the start of the last assistant turn; else ""
+    schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
+    reason: str  # "" when good
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    name: str
+    path: Path | None  # None: a hub id
+
+
+def read_rows(paths: Sequence[str | Path]) -> Iterator[Row]:
+    """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
+
+    Inside a folder or a pattern files come in sorted order, those of other types are passed over, and a file that is
+    named twice is read once. Memory: one record, and the ids seen.
+
+    Raises:
+        PoolError: a path does not exist or has an unknown type, or there is nothing to read; raised at once for
+            paths, while streaming for what only reading shows.
+    """
+    try:
+        found = [entry for path in paths for entry in _expand(path)]
+    except OSError as error:
+        raise PoolError(f"Cannot look at {error.filename}: {error.strerror}. Check the path.") from error
+    inputs = list({entry.path or entry.name: entry for entry in reversed(found)}.values())[::-1]
+    if not inputs:
+        raise PoolError("No input was given: name a file, a folder, a pattern or a data set on the hub.")
+    return _stream(inputs)
+
+
+def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple[list[Row], dict[str, int]]:
+    """A seeded sample of at most `per_source` rows of each source (None: all), in the order of the input.
+
+    Kept are the rows with the smallest SHA-256 of (seed, source, file, line): the choice does not depend on the other
+    rows. Bad rows take part like others. One pass; memory: the rows kept.
+
+    Returns:
+        The sample, and for each source the number of rows read.
+    """
+    if per_source is not None and per_source < 1:
+        raise UsageError(f"A limit of {per_source} rows per source keeps nothing: give 1 or more, or no limit.")
+    seen: Counter[str] = Counter()
+    kept: dict[str, list[tuple[int, int, Row]]] = {}  # heaps with the largest hash on top
+    for order, row in enumerate(rows):
+        seen[row.source] += 1
+        heap = kept.setdefault(row.source, [])
+        entry = (0 if per_source is None else -_hash(seed, row), -order, row)
+        if per_source is None or len(heap) < per_source:
+            heapq.heappush(heap, entry)
+        else:
+            heapq.heappushpop(heap, entry)
+    entries = [entry for heap in kept.values() for entry in heap]
+    return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(seen)
+
+
+def make_row(record: Record, file: str, source: str) -> Row:
+    """Read one record; `source` is the name for records that bring none."""
+    value = record.value or {}
+    source = _first_text(value, "dataset", "source") or source
+    messages: Messages = ()
+    schema, reason = "", record.reason
+    prefix = value.get("prefix")
+    if not reason:
+        try:
+            schema, messages = read_conversation(value)
+            if prefix is not None and not isinstance(prefix, str):
+                raise Unusable(f"prefix is not a string but {kind(prefix)}")
+        except Unusable as unusable:
+            schema, messages, reason = "", (), str(unusable)
+    return Row(
+        file=file,
+        line=record.line,
+        raw=record.raw,
+        source=source,
+        id=_label(value.get("id")) or f"{source}:{record.line}",
+        task=_first_text(value, "task", "category"),
+        subtask=_label(value.get("subtask")),
+        messages=messages,
+        prefix=prefix if isinstance(prefix, str) and not reason else "",
+        schema=schema,
+        reason=reason,
+    )
+
+
+def unique_ids(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, with "#2", "#3", ... appended to ids that came before."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        name, count = row.id, seen.get(row.id, 0)
+        while name in seen:
+            count += 1
+            name = f"{row.id}#{count}"
+        seen[row.id] = max(count, 1)
+        seen.setdefault(name, 1)
+        yield row if name == row.id else replace(row, id=name)
+
+
+def _expand(given: str | Path) -> Iterator[_Input]:
+    path, text = Path(given).expanduser(), str(given)
+    if path.is_dir():
+        found = list(_inside(path))
+        if not found:
+            raise PoolError(f"The folder {path} holds no file that can be read: {_known()}.")
+        yield from found
+    elif path.exists():
+        if data_suffix(path) not in FORMATS:
+            raise PoolError(f"{path} has no type that can be read: {_known()}.")
+        yield _Input(_printable(path.name), path.resolve())
+    elif glob.has_magic(text):
+        yield from _matching(path)
+    elif _HUB_ID.fullmatch(text) and data_suffix(path) not in FORMATS:
+        yield _Input(text, None)
+    else:
+        raise PoolError(f"{text} does not exist: check the path.")
+
+
+def _inside(folder: Path, root: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[_Input]:
+    """The readable files below a folder, sorted; a saved data set counts as one; hidden files are passed over."""
+    root = root or folder
+    if folder.resolve() in above:  # a link to a folder that holds it
+        return
+    above = (*above, folder.resolve())
+    if is_saved_dataset(folder):
+        name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
+        yield _Input(_printable(name), folder.resolve())
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _inside(path, root, above)
+        elif path.is_file() and data_suffix(path) in FORMATS:
+            yield _Input(_printable(str(path.relative_to(root))), path.resolve())
+
+
+def _matching(pattern: Path) -> Iterator[_Input]:
+    magic = [glob.has_magic(part) for part in pattern.parts].index(True)
+    root = Path(*pattern.parts[:magic])
+    found = False
+    for path in sorted(Path(name) for name in glob.glob(str(pattern), recursive=True)):
+        below = list(_inside(path, root)) if path.is_dir() else []
+        if path.is_file() and data_suffix(path) in FORMATS:
+            below = [_Input(_printable(str(path.relative_to(root))), path.resolve())]
+        found = found or bool(below)
+        yield from below
+    if not found:
+        raise PoolError(f"No file that can be read matches {pattern}: {_known()}.")
+
+
+def _known() -> str:
+    return f"{', '.join(FORMATS)}, each also with .gz or .zst"
+
+
+def _stream(inputs: list[_Input]) -> Iterator[Row]:
+    empty = True
+    for row in unique_ids(row for found in inputs for row in _rows(found)):
+        empty = False
+        yield row
+    if empty:
+        names = ", ".join(found.name for found in inputs[:3]) + (", ..." if len(inputs) > 3 else "")
+        raise PoolError(f"There is not one row in {names}: check that this is the data you mean.")
+
+
+def _rows(found: _Input) -> Iterator[Row]:
+    records = read_hub(found.name) if found.path is None else records_of(found.path)
+    source = _stem(found.name)
+    for record in records:
+        yield make_row(record, found.name, source)
+
+
+def _stem(name: str) -> str:
+    base = name.rpartition("/")[2]
+    while Path(base).suffix.lower() in (*FORMATS, ".gz", ".zst"):
+        base = Path(base).stem
+    return base
+
+
+def _printable(name: str) -> str:
+    """A file name as text that UTF-8 can write, whatever bytes it has."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _hash(seed: int, row: Row) -> int:
+    key = json.dumps([seed, row.source, row.file, row.line]).encode()
+    return int.from_bytes(hashlib.sha256(key).digest())
+
+
+def _first_text(value: dict[str, Any], *names: str) -> str:
+    return next((value[name] for name in names if isinstance(value.get(name), str) and value[name]), "")
+
+
+def _label(value: object) -> str:
+    """A name given as a string or a whole number; "" for anything else."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -1,0 +1,375 @@
+"""From one input to a stream of records: lines, JSON, CSV, Parquet, a `datasets` folder or a hub id.
+
+`records_of` picks the reader by the file's name. A record that cannot be parsed comes out with a reason instead of a
+value, and reading goes on; where the file itself breaks off (a truncated archive), what came before is kept and one
+last record says so.
+"""
+
+import csv
+import io
+import itertools
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from gradsift.errors import GradsiftError
+from gradsift.schemas import has_schema, kind, shorten
+from gradsift.streams import BREAKS, COMPRESSIONS, LONGEST_LINE, break_reason, clause, open_stream, split_lines
+
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+LARGEST_JSON = 2 * 2**30  # bytes; a JSON list has to be held whole
+_LISTS = ("data", "rows", "train", "examples", "instances", "items", "records")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class PoolError(GradsiftError):
+    """An input that cannot be read at all: missing, of an unknown type, empty, unreachable."""
+
+
+class Record(NamedTuple):
+    """One record of an input: `value` where it parsed to an object, else `reason`."""
+
+    line: int
+    raw: bytes
+    value: dict[str, Any] | None
+    reason: str
+
+
+def data_suffix(path: Path) -> str:
+    """The suffix that names the format, without the compression: `.jsonl` for `a.jsonl.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    while suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def records_of(path: Path) -> Iterator[Record]:
+    """Stream the records of one file or `datasets` folder.
+
+    Raises:
+        PoolError: the file cannot be opened, or is not what its name says.
+    """
+    if path.is_dir():
+        yield from read_saved_dataset(path)
+        return
+    readers = {".json": read_json, ".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet}
+    try:
+        with open_stream(path) as stream:
+            yield from readers.get(data_suffix(path), read_lines)(stream, path)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise PoolError(f"Cannot read {path}: {error.strerror}. Check the path and its permissions.") from error
+
+
+def parse_object(raw: bytes) -> tuple[dict[str, Any] | None, str]:
+    """Parse one line: (the object, "") or (None, why not)."""
+    try:
+        value = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return None, f"not valid UTF-8 at byte {error.start + 1}"
+    except json.JSONDecodeError as error:
+        return None, f"not valid JSON: {error.msg} at column {error.pos + 1}"
+    except (ValueError, RecursionError):
+        return None, "not valid JSON: nested too deeply, or a number with too many digits"
+    if not isinstance(value, dict):
+        return None, f"not a JSON object but {kind(value)}"
+    if _SURROGATE.search(raw) and not _encodable(value):
+        return None, "holds half of a surrogate pair, which UTF-8 cannot write"
+    return value, ""
+
+
+def to_record(line: int, value: Any) -> Record:
+    """A record of an input without lines of its own: `raw` is the value as JSON."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError):
+        return Record(line, b"", None, "nested too deeply to be written as JSON")
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raw = json.dumps(value, default=str).encode()
+        return Record(line, raw, None, "holds half of a surrogate pair, which UTF-8 cannot write")
+    if not isinstance(value, dict):
+        return Record(line, raw, None, f"not a JSON object but {kind(value)}")
+    return Record(line, raw, value, "")
+
+
+def read_lines(stream: IO[bytes], path: Path) -> Iterator[Record]:
+    """JSON Lines: an object a line."""
+    yield from _parsed(split_lines(stream))
+
+
+def read_json(stream: IO[bytes], path: Path) -> Iterator[Record]:
+    """A JSON list, an object that holds one list of records, one record, or JSON Lines under the name .json."""
+    lines = split_lines(stream, LARGEST_JSON)
+    head = next(lines, None)
+    if head is None:
+        return
+    start, end = head[1].lstrip()[:1], head[1].rstrip()[-1:]
+    if start == b"{" and end == b"}":
+        second = next(lines, None)
+        value, _ = parse_object(head[1])
+        listed = None if value is None or second is not None else list_in(value)
+        if listed is None:
+            yield from _parsed(itertools.chain([head], [] if second is None else [second], lines))
+        else:
+            yield from itertools.starmap(to_record, enumerate(listed, 1))
+        return
+    yield from _whole_json(itertools.chain([head], lines), path)
+
+
+def list_in(value: dict[str, Any]) -> list[Any] | None:
+    """The list of records that an object wraps: under a usual name, or its only list of objects; None if there is none.
+
+    A record is no wrapper: its lists (`messages`, ...) are turns.
+    """
+    if has_schema(frozenset(value)):
+        return None
+    named = [value[name] for name in _LISTS if _holds_objects(value.get(name))]
+    if named:
+        return list(named[0])
+    lists = [item for item in value.values() if _holds_objects(item)]
+    return list(lists[0]) if len(lists) == 1 else None
+
+
+def read_csv(stream: IO[bytes], path: Path) -> Iterator[Record]:
+    """CSV (or tab- or semicolon-separated) with a header; a `messages` column holds JSON."""
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        yield from csv_records(text, str(path))
+    finally:
+        text.detach()
+
+
+def csv_records(lines: Iterable[str], where: str, by_line: bool = False) -> Iterator[Record]:
+    """Records of separated text, numbered from 1, or by the line on which each starts.
+
+    Raises:
+        PoolError: the header names a column twice.
+    """
+    source = _Watched(lines)
+    header: list[str] = []
+    number = 0
+    try:
+        first = next((line for line in source if line.strip()), "")
+    except BREAKS as error:
+        yield Record(1, b"", None, break_reason(error))
+        return
+    csv.field_size_limit(LONGEST_LINE)
+    reader = csv.reader(itertools.chain([first], source), delimiter=max(",\t;", key=first.count), strict=True)
+    while True:
+        start = source.number + bool(header)
+        cells: list[str] | None = None
+        reason = ""
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            reason = f"not valid CSV: {error}"
+        except BREAKS as error:
+            reason = break_reason(error)
+        if cells is None and not reason:
+            return
+        if not header:
+            header = _header(cells, where)
+        elif cells or reason:
+            number += 1
+            yield _csv_record(start if by_line else number, header, cells or [], source.take(), reason)
+        source.take()
+
+
+def read_parquet(stream: IO[bytes], path: Path) -> Iterator[Record]:
+    """Parquet, in batches of 64 records."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    with _seekable(stream, path) as file:
+        try:
+            table = ParquetFile(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise PoolError(f"{path} is not a Parquet file that can be read: {clause(error)}.") from error
+        batches = (batch.to_pylist() for batch in table.iter_batches(batch_size=64))
+        yield from _until_break(itertools.chain.from_iterable(batches))
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether a folder was written by `datasets`' `save_to_disk`."""
+    names = ("state.json", "dataset_dict.json")
+    return any((folder / name).is_file() for name in names)
+
+
+def read_saved_dataset(folder: Path) -> Iterator[Record]:
+    """A folder written by `save_to_disk`; of several splits, `train`.
+
+    Raises:
+        PoolError: it cannot be loaded, or has several splits and none is `train`.
+    """
+    from datasets import Dataset, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(folder))
+    except Exception as error:  # whatever a damaged folder makes the library raise
+        raise PoolError(f"{folder} cannot be loaded as a saved data set: {clause(error)}.") from error
+    if not isinstance(loaded, Dataset):
+        splits = list(loaded)
+        split = "train" if "train" in splits else splits[0]
+        if split != "train" and len(splits) > 1:
+            raise PoolError(f"{folder} has the splits {', '.join(splits)}; name one of them, as {folder}/{split}.")
+        loaded = loaded[split]
+    yield from _until_break(loaded)
+
+
+def read_hub(name: str) -> Iterator[Record]:
+    """Stream the train split of a data set on the Hugging Face hub.
+
+    Raises:
+        PoolError: no such data set, no such split, or no connection.
+    """
+    from datasets import load_dataset
+
+    try:
+        for number, value in enumerate(load_dataset(name, split="train", streaming=True), 1):
+            yield to_record(number, value)
+    except Exception as error:  # the hub client raises many kinds: network, missing, gated, unreadable
+        raise PoolError(
+            f"{name} is no file or folder here, and its train split could not be streamed from the Hugging Face hub: "
+            f"{clause(error)}. Check the name and the connection, or give a downloaded file."
+        ) from error
+
+
+def _parsed(lines: Iterable[tuple[int, bytes, str]]) -> Iterator[Record]:
+    for number, raw, problem in lines:
+        value, reason = (None, problem) if problem else parse_object(raw)
+        yield Record(number, raw, value, reason)
+
+
+def _whole_json(lines: Iterable[tuple[int, bytes, str]], path: Path) -> Iterator[Record]:
+    """Parse the whole text; a syntax error costs the file and is reported at its line."""
+    parts: list[bytes] = []
+    size = 0
+    for number, raw, problem in lines:
+        if problem.startswith("longer") or (size := size + len(raw)) > LARGEST_JSON:
+            raise PoolError(f"{path} is a JSON list of more than {LARGEST_JSON >> 30} GiB: convert it to JSON Lines.")
+        if problem:
+            yield Record(number, raw, None, problem)
+            return
+        parts += [b""] * (number - 1 - len(parts)) + [raw]  # blank lines back in, so that line numbers hold
+    try:
+        value = json.loads(b"\n".join(parts).decode())
+    except json.JSONDecodeError as error:
+        raw = parts[error.lineno - 1]
+        yield Record(error.lineno, raw, None, f"not valid JSON: {error.msg} at column {error.colno}")
+    except UnicodeDecodeError as error:
+        yield Record(1, b"", None, f"not valid UTF-8 at byte {error.start + 1}")
+    except (ValueError, RecursionError):
+        yield Record(1, b"", None, "not valid JSON: nested too deeply, or a number with too many digits")
+    else:
+        listed = list_in(value) if isinstance(value, dict) else value
+        records = listed if isinstance(listed, list) else [value]
+        yield from itertools.starmap(to_record, enumerate(records, 1))
+
+
+class _Watched:
+    """The physical lines under a CSV reader, counted, and those of the record being read kept for its `raw`."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.number = 0
+        self._lines = iter(lines)
+        self._seen: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        self._seen.append(line)
+        return line
+
+    def take(self) -> str:
+        """The lines since the last call."""
+        text = "".join(self._seen)
+        self._seen.clear()
+        return text
+
+
+def _csv_record(line: int, header: list[str], cells: list[str], text: str, reason: str) -> Record:
+    if reason:
+        return Record(line, _bytes(text), None, reason)
+    if len(cells) != len(header):
+        reason = f"has {len(cells)} cells where the header has {len(header)}"
+        return Record(line, _bytes(text), None, reason)
+    if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
+        return Record(line, _bytes(text), None, "not valid UTF-8")
+    value: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for name in ("messages", "conversations", "conversation"):
+        if name in value:
+            value[name] = _cell_json(value[name])
+    return to_record(line, value)
+
+
+def _cell_json(cell: str) -> Any:
+    try:
+        return json.loads(cell) if cell.lstrip().startswith("[") else cell or None
+    except (ValueError, RecursionError):
+        return cell
+
+
+def _header(cells: list[str] | None, where: str) -> list[str]:
+    if not cells:
+        raise PoolError(f"The first line of {where} is not a valid CSV header: name the columns there.")
+    names = [cell.strip() for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PoolError(f"The header of {where} names the column {shorten(twice[0])} twice: rename one of them.")
+    return names
+
+
+def _until_break(values: Iterable[Any]) -> Iterator[Record]:
+    """Number the values; where the library fails in the middle, keep what came before and say so."""
+    number = 0
+    iterator = iter(values)
+    while True:
+        number += 1
+        try:
+            value = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:  # a damaged page makes the library raise many kinds
+            yield Record(number, b"", None, break_reason(error))
+            return
+        yield to_record(number, value)
+
+
+@contextmanager
+def _seekable(stream: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
+    """Parquet is read from its end: a compressed one is unpacked into a temporary file first."""
+    if path.suffix.lower() not in COMPRESSIONS:
+        yield stream
+        return
+    with tempfile.TemporaryFile() as file:
+        try:
+            shutil.copyfileobj(stream, file)
+        except BREAKS as error:
+            raise PoolError(f"{path} cannot be decompressed: {clause(error)}.") from error
+        file.seek(0)
+        yield file
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _bytes(text: str) -> bytes:
+    return text.rstrip("\r\n").encode("utf-8", "surrogateescape")

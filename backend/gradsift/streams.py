@@ -1,0 +1,116 @@
+"""From a file to its bytes and lines: gzip and Zstandard undone, memory bounded, a break in the file told.
+
+`open_stream` opens; `split_lines` yields numbered lines, and where the file itself breaks off (a truncated archive) it
+yields what there is of the last line together with the reason.
+"""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+COMPRESSIONS = (".gz", ".zst")
+BREAKS = (EOFError, OSError, zlib.error)  # what reading a damaged file raises
+LONGEST_LINE = 128 * 2**20  # bytes; a longer line is reported and skipped, so that a small archive cannot fill memory
+_CHUNK = 2**18
+_EXCERPT = 2**16  # bytes kept of a line that is too long
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressed if its name ends with .gz or .zst."""
+    suffix = path.suffix.lower()
+    with open(path, "rb") as file:
+        if suffix == ".gz":
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file))
+        elif suffix == ".zst":
+            yield io.BufferedReader(_Zstandard(file))
+        else:
+            yield file
+
+
+def split_lines(stream: IO[bytes], longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes, str]]:
+    """Yield (line number from 1, the line without its newline, why it is not whole or ""); blank lines are left out.
+
+    A byte order mark at the start belongs to the file, not to its first line. Memory: one line and a chunk.
+    """
+    number = 1
+    pending = bytearray()
+    problem = broken = ""
+    while not broken:
+        try:
+            chunk = stream.read1(_CHUNK)  # type: ignore[attr-defined]  # every stream of open_stream has it
+        except BREAKS as error:
+            broken = break_reason(error)
+            break
+        if not chunk:
+            break
+        for index, piece in enumerate(chunk.split(b"\n")):
+            if index:
+                yield from _line(number, pending, problem)
+                number, pending, problem = number + 1, bytearray(), ""
+            if not problem:
+                pending += piece
+            if len(pending) > longest:
+                problem = f"longer than {longest >> 20} MiB, of which the first {_EXCERPT >> 10} KiB are kept here"
+                del pending[_EXCERPT:]
+    if broken:
+        yield number, bytes(pending), broken
+    else:
+        yield from _line(number, pending, problem)
+
+
+def break_reason(error: BaseException) -> str:
+    """The clause for a file that cannot be read to its end."""
+    return f"the file breaks off here: {clause(error)}"
+
+
+def clause(error: BaseException) -> str:
+    """An error's own words on one line, without a full stop at the end."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300].rstrip(".")
+
+
+def _line(number: int, line: bytearray, problem: str) -> Iterator[tuple[int, bytes, str]]:
+    data = bytes(line).removeprefix(b"\xef\xbb\xbf") if number == 1 else bytes(line)
+    if problem or data.strip():
+        yield number, data.removesuffix(b"\r"), problem
+
+
+class _Zstandard(io.RawIOBase):
+    """Decompress frame after frame; unlike the library's own reader, a truncated file raises EOFError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        import zstandard
+
+        self._file = file
+        self._error = zstandard.ZstdError
+        self._new = lambda: zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+        self._frame = self._new()
+        self._started = False
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            data = self._frame.unused_data if self._frame.eof else b""
+            data = data or self._file.read(4096)  # a few KiB of zeros expand to many MiB: small bites bound the memory
+            if not data:
+                if self._started and not self._frame.eof:
+                    raise EOFError("Compressed file ended before the end of its last frame")
+                return 0
+            if self._frame.eof:
+                self._frame = self._new()
+            self._started = True
+            try:
+                self._output = memoryview(self._frame.decompress(data))
+            except self._error as error:
+                raise OSError(str(error)) from error
+        size = min(len(buffer), len(self._output))
+        buffer[:size] = self._output[:size]
+        self._output = self._output[size:]
+        return size
