@@ -23,7 +23,8 @@ from gradsift.streams import BREAKS, COMPRESSIONS, LONGEST_LINE, break_reason, c
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LARGEST_JSON = 2 * 2**30  # bytes; a JSON list has to be held whole
-_LISTS = ("data", "rows", "train", "examples", "instances", "items", "records")
+LIST_NAMES = ("data", "rows", "train", "examples", "instances", "items", "records")
+TOO_DEEP = "not valid JSON: nested too deeply, or a number with too many digits"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -72,14 +73,19 @@ def parse_object(raw: bytes) -> tuple[dict[str, Any] | None, str]:
     except UnicodeDecodeError as error:
         return None, f"not valid UTF-8 at byte {error.start + 1}"
     except json.JSONDecodeError as error:
-        return None, f"not valid JSON: {error.msg} at column {error.pos + 1}"
+        return None, syntax_reason(error, error.pos + 1)
     except (ValueError, RecursionError):
-        return None, "not valid JSON: nested too deeply, or a number with too many digits"
+        return None, TOO_DEEP
     if not isinstance(value, dict):
         return None, f"not a JSON object but {kind(value)}"
     if _SURROGATE.search(raw) and not _encodable(value):
         return None, "holds half of a surrogate pair, which UTF-8 cannot write"
     return value, ""
+
+
+def syntax_reason(error: json.JSONDecodeError, column: int) -> str:
+    """The clause for a JSON syntax error at a column counted from 1."""
+    return f"not valid JSON: {error.msg.removesuffix(' at')} at column {column}"
 
 
 def to_record(line: int, value: Any) -> Record:
@@ -129,7 +135,7 @@ def list_in(value: dict[str, Any]) -> list[Any] | None:
     """
     if has_schema(frozenset(value)):
         return None
-    named = [value[name] for name in _LISTS if _holds_objects(value.get(name))]
+    named = [value[name] for name in LIST_NAMES if _holds_objects(value.get(name))]
     if named:
         return list(named[0])
     lists = [item for item in value.values() if _holds_objects(item)]
@@ -261,11 +267,11 @@ def _whole_json(lines: Iterable[tuple[int, bytes, str]], path: Path) -> Iterator
         value = json.loads(b"\n".join(parts).decode())
     except json.JSONDecodeError as error:
         raw = parts[error.lineno - 1]
-        yield Record(error.lineno, raw, None, f"not valid JSON: {error.msg} at column {error.colno}")
+        yield Record(error.lineno, raw, None, syntax_reason(error, error.colno))
     except UnicodeDecodeError as error:
         yield Record(1, b"", None, f"not valid UTF-8 at byte {error.start + 1}")
     except (ValueError, RecursionError):
-        yield Record(1, b"", None, "not valid JSON: nested too deeply, or a number with too many digits")
+        yield Record(1, b"", None, TOO_DEEP)
     else:
         listed = list_in(value) if isinstance(value, dict) else value
         records = listed if isinstance(listed, list) else [value]
@@ -322,6 +328,9 @@ def _header(cells: list[str] | None, where: str) -> list[str]:
     if not cells:
         raise PoolError(f"The first line of {where} is not a valid CSV header: name the columns there.")
     names = [cell.strip() for cell in cells]
+    lower = [name.lower() for name in names]
+    if has_schema(frozenset(lower)):
+        names = lower
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise PoolError(f"The header of {where} names the column {shorten(twice[0])} twice: rename one of them.")

@@ -1,0 +1,239 @@
+"""Target examples: read from a file or from pasted text, the bad ones reported by line and the good ones kept.
+
+`read_targets` reads any file that the pool reads, and text files; `parse_targets` reads what people paste: JSON Lines, a
+JSON list, separated text with a header, or plain blocks
+
+    Subtask: capitals
+    Q: What is the capital of France?
+    A: Paris
+
+in which a `Subtask:` line names the blocks after it, and question and answer may run over several lines.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gradsift import atomic
+from gradsift.pool import PoolError, Row, make_row, read_rows, unique_ids
+from gradsift.readers import (
+    FORMATS,
+    LIST_NAMES,
+    TOO_DEEP,
+    Record,
+    csv_records,
+    data_suffix,
+    parse_object,
+    syntax_reason,
+    to_record,
+)
+from gradsift.schemas import has_schema
+
+DEFAULT_SUBTASK = "target"
+_FENCE = re.compile(r"\s*(```|~~~)[\w+-]*\s*")
+_SPACE = re.compile(r"[\s,\[\]]*")
+_SPACE_IN_LIST = re.compile(r"[\s,]*")
+_SCALAR = r'"[^"\\]*"|[-+\w.]+'
+_WRAPPER = re.compile(rf'\s*\{{(?:\s*"[^"\\]*"\s*:\s*(?:{_SCALAR})\s*,)*\s*"(?:{"|".join(LIST_NAMES)})"\s*:\s*\[')
+_JSON_LINE = re.compile(r"^[ \t]*[\[{]", re.MULTILINE)
+_SUBTASK = re.compile(r"\s*(?:\*\*)?subtask(?:\*\*)?\s*:(?:\*\*)?(.*)", re.IGNORECASE)
+_MARKS = tuple(
+    (
+        re.compile(rf"\s*(?:\*\*)?{question}(?:\*\*)?\s*:(?:\*\*)?(.*)", re.IGNORECASE),
+        re.compile(rf"\s*(?:\*\*)?{answer}(?:\*\*)?\s*:(?:\*\*)?(.*)", re.IGNORECASE),
+    )
+    for question, answer in (("q", "a"), ("question", "answer"))
+)
+
+
+@dataclass
+class TargetSet:
+    """Target examples in the order given: the good ones, and those that cannot be used with their reasons."""
+
+    rows: list[Row] = field(default_factory=list)
+    bad: list[Row] = field(default_factory=list)
+
+
+def read_targets(path: str | Path) -> TargetSet:
+    """Read a target file of any format of the pool; any other file is read as pasted text.
+
+    Raises:
+        PoolError: the file is missing, empty or cannot be read at all.
+    """
+    path = Path(path)
+    if path.is_dir() or data_suffix(path) in FORMATS:
+        return _collect(read_rows([path]))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise PoolError(f"Cannot read {path}: {error.strerror}. Check the path and its permissions.") from error
+    except UnicodeDecodeError as error:
+        raise PoolError(f"{path} is not UTF-8 text: save it as UTF-8, or as one of {', '.join(FORMATS)}.") from error
+    return parse_targets(text, path.name)
+
+
+def parse_targets(text: str, file: str = "pasted") -> TargetSet:
+    """Read pasted text; `Row.line` is the line of the text on which an example starts. Text without a row is empty."""
+    text = _without_fence(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
+    try:
+        records = list(_records(text))
+    except PoolError as error:  # a header that names a column twice
+        records = [Record(1, b"", None, str(error).rstrip("."))]
+    return _collect(unique_ids(make_row(record, file, DEFAULT_SUBTASK) for record in records))
+
+
+def write_targets(path: Path, rows: Iterable[Row]) -> None:
+    """Write target examples as JSON Lines: subtask, id, prefix where there is one, messages."""
+    with atomic.open_for_write(path) as file:
+        for row in rows:
+            value: dict[str, Any] = {"subtask": row.subtask or DEFAULT_SUBTASK, "id": row.id}
+            if row.prefix:
+                value["prefix"] = row.prefix
+            value["messages"] = [{"role": role, "content": content} for role, content in row.messages]
+            file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+
+
+def _collect(rows: Iterable[Row]) -> TargetSet:
+    targets = TargetSet()
+    for row in rows:
+        row = row if row.subtask else replace(row, subtask=DEFAULT_SUBTASK)
+        (targets.bad if row.reason else targets.rows).append(row)
+    return targets
+
+
+def _without_fence(text: str) -> str:
+    """Blank a code fence around the whole text; lines keep their numbers."""
+    lines = text.split("\n")
+    full = [number for number, line in enumerate(lines) if line.strip()]
+    if full and _FENCE.fullmatch(lines[full[0]]):
+        for number in {full[0], full[-1]}:
+            if _FENCE.fullmatch(lines[number]):
+                lines[number] = ""
+    return "\n".join(lines)
+
+
+def _records(text: str) -> Iterator[Record]:
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if not first:
+        return iter(())
+    if first.lstrip()[0] in "{[":
+        return _json_records(text)
+    if _is_header(first):
+        return csv_records(io.StringIO(text), "the pasted text", by_line=True)
+    marks = next((marks for line in text.split("\n") for marks in _MARKS if marks[0].match(line)), None)
+    if marks:
+        return _blocks(text, *marks)
+    if _JSON_LINE.search(text):
+        return _json_records(text)
+    reason = "neither JSON, nor separated columns with a header that names them, nor blocks of Q: and A: lines"
+    return iter([Record(text[: text.index(first)].count("\n") + 1, _bytes(text.strip("\n")), None, reason)])
+
+
+def _is_header(line: str) -> bool:
+    cells = line.split(max(",\t;", key=line.count))
+    return has_schema(frozenset(cell.strip().strip('"').lower() for cell in cells))
+
+
+def _json_records(text: str) -> Iterator[Record]:
+    """Every JSON value of the text: a line each, a list, a list in an object, or spread over lines.
+
+    After a broken value reading goes on at the next line that starts one with no deeper indentation.
+    """
+    decoder = json.JSONDecoder()
+    wrapper = _WRAPPER.match(text)
+    space, position = (_SPACE_IN_LIST, wrapper.end()) if wrapper else (_SPACE, 0)
+    line, counted = 1, 0
+    while True:
+        position = space.match(text, position).end()  # type: ignore[union-attr]  # matches the empty string too
+        if position == len(text) or (wrapper and text[position] == "]"):
+            return
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            end = _next_value(text, position)
+            yield Record(line, _bytes(text[position:end].strip()), None, _json_reason(text, position, error))
+        else:
+            yield to_record(line, value)
+        position = end
+
+
+def _next_value(text: str, position: int) -> int:
+    """Where reading goes on after the broken value at `position`."""
+    before = text[text.rfind("\n", 0, position) + 1 : position]
+    indent = len(before) if not before.strip(" \t[") else len(before) - len(before.lstrip(" \t"))
+    found = re.compile(rf"\n[ \t]{{0,{indent}}}[\[{{]").search(text, position)
+    return found.start() if found else len(text)
+
+
+def _json_reason(text: str, position: int, error: Exception) -> str:
+    if not isinstance(error, json.JSONDecodeError):
+        return TOO_DEEP
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position) % (len(text) + 1)
+    here = text[start:end]
+    if error.pos <= end:
+        rest = "; what follows on this line is not read" if here[: position - start].strip() else ""
+        return f"{syntax_reason(error, error.pos - start + 1)}{rest}"
+    if here.rstrip(" \t,").endswith(("}", "]")) and not here[: position - start].strip():  # meant to be a whole line
+        return parse_object(_bytes(here.rstrip(" \t,")))[1]
+    return f"{syntax_reason(error, error.colno)} of line {error.lineno}"
+
+
+@dataclass
+class _Block:
+    """A `Q:` block being read."""
+
+    line: int
+    subtask: str
+    question: list[str]
+    answers: list[list[str]] = field(default_factory=list)
+
+    def record(self) -> Record:
+        question = "\n".join(self.question).strip()
+        answers = ["\n".join(answer).strip() for answer in self.answers]
+        reason = ""
+        if not question:
+            reason = "the question after Q: is empty"
+        elif not answers:
+            reason = "the question has no A: line after it"
+        elif len(answers) > 1:
+            reason = f"{len(answers)} A: lines after one Q: (start each example with Q:, write options as (A) or A.)"
+        elif not answers[0]:
+            reason = "the answer after A: is empty"
+        if reason:
+            raw = "\n".join([f"Q: {question}", *(f"A: {answer}" for answer in answers)])
+            return Record(self.line, _bytes(raw), None, reason)
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
+        return to_record(self.line, {"subtask": self.subtask, "messages": turns})
+
+
+def _blocks(text: str, question: re.Pattern[str], answer: re.Pattern[str]) -> Iterator[Record]:
+    subtask = ""
+    block: _Block | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        named, asked, answered = _SUBTASK.match(line), question.match(line), answer.match(line)
+        if block and (named or asked):
+            yield block.record()
+            block = None
+        if named:
+            subtask = named[1].strip()
+        elif asked:
+            block = _Block(number, subtask, [asked[1]])
+        elif block and answered:
+            block.answers.append([answered[1]])
+        elif block:
+            (block.answers[-1] if block.answers else block.question).append(line)
+        elif line.strip():
+            reason = "an answer without a Q: line before it" if answered else "text outside of a Q: block"
+            yield Record(number, _bytes(line), None, reason)
+    if block:
+        yield block.record()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
