@@ -40,6 +40,7 @@ class BuildConfig(BaseModel):
     lora_alpha: float = Field(0, ge=0, description="0 means four times the rank")
     lora_targets: tuple[str, ...] = Field(ATTENTION, description="names of the linear layers that get LoRA")
     lora_dropout: float = Field(0.1, ge=0, lt=1)
+    checkpoints: tuple[str, ...] = Field((), description="PEFT checkpoints of one's own, used instead of a warmup")
 
     dim: int = Field(8192, ge=8, multiple_of=8, description="dimension of the projected features (the paper's d)")
     projection: ProjectionKind = "sparse"

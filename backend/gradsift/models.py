@@ -89,7 +89,9 @@ def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Loaded:
         ModelError: nothing by that name can be loaded, or it is no causal language model.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the build reports its own progress
     try:
         base = AutoModelForCausalLM.from_pretrained(locate(model), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
@@ -125,17 +127,21 @@ def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
         ) from error
 
 
-def attach_adapter(base: torch.nn.Module, adapter_config: dict[str, Any]) -> "PeftModel":
-    """Wrap `base` with the LoRA layers that a checkpoint's `adapter_config.json` describes (weights come later)."""
-    from peft import LoraConfig, get_peft_model
+def attach_adapter(base: torch.nn.Module, folder: Path) -> "PeftModel":
+    """Wrap `base` with the LoRA layers that `folder/adapter_config.json` describes (weights come by `set_adapter`).
 
-    if adapter_config.get("peft_type") != "LORA" or adapter_config.get("use_dora"):
-        raise ModelError("The checkpoint's adapter is not plain LoRA; gradients are defined here for LoRA only.")
-    known = {k: v for k, v in adapter_config.items() if k in LoraConfig.__dataclass_fields__ and v is not None}
+    Raises:
+        ModelError: the adapter is not plain LoRA, or the model lacks its layers.
+    """
+    from peft import LoraConfig, PeftConfig, get_peft_model
+
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig) or config.use_dora:
+        raise ModelError(f"The adapter in {folder} is not plain LoRA; gradients are defined here for LoRA only.")
     try:
-        return get_peft_model(base, LoraConfig(**{**known, "inference_mode": False}))
+        return get_peft_model(base, config)
     except ValueError as error:
-        raise ModelError(f"The checkpoint's adapter does not fit the model: {error}") from error
+        raise ModelError(f"The adapter in {folder} does not fit the model: {error}") from error
 
 
 def set_adapter(model: "PeftModel", weights: dict[str, torch.Tensor]) -> None:
@@ -160,7 +166,7 @@ def _fingerprint(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.state_dict().items()):
         flat = parameter.detach().reshape(-1)
-        at = torch.linspace(0, len(flat) - 1, min(64, len(flat))).round().long()
+        at = torch.arange(min(64, len(flat))) * len(flat) // min(64, len(flat))
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(flat[at].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -79,7 +79,7 @@ class Progress:
         self._stage_started, self._first = time.monotonic(), done
         self._bars.update(self._task, description=label, total=total, completed=done, visible=True, rate="")
         if not self._console.is_terminal:
-            self._console.print(f"{label} ({total:,} {unit})" if total else label, highlight=False, markup=False)
+            self._console.print(f"{label} ({total:,} {unit})" if total else label, highlight=False, markup=False, soft_wrap=True)
         self._last_line = time.monotonic()
         self._write(force=True)
 
@@ -97,7 +97,7 @@ class Progress:
         if not self._console.is_terminal and time.monotonic() - self._last_line > 10:
             left = "" if status.seconds_left is None else f", {status.seconds_left:,.0f} s left"
             line = f"  {status.label}: {status.done:,}/{status.total:,} {status.unit}, {speed}{left}"
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
             self._last_line = time.monotonic()
         self._write()
         self.check()
@@ -111,12 +111,12 @@ class Progress:
         """Say a warning or a fact once, on the terminal and in the status."""
         if text not in self.status.notes:
             self.status.notes.append(text)
-            self._bars.console.print(text, highlight=False, markup=False, style="yellow")
+            self._bars.console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
             self._write(force=True)
 
     def say(self, text: str) -> None:
         """Print a line that matters only to somebody watching."""
-        self._bars.console.print(text, highlight=False, markup=False)
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def running(self) -> Iterator["Progress"]:

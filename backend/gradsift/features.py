@@ -1,0 +1,119 @@
+"""One pass over rows at one checkpoint: projected features, norms, losses and RDS representations (method, section 2).
+
+The same pass serves pool rows (Adam's update, or others) and target rows (the plain gradient).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gradsift.encode import Encoded
+from gradsift.gradients import PerExampleGradients, Update
+from gradsift.projection import Projector
+
+
+@dataclass
+class Features:
+    """What one pass yields for n rows, on the CPU.
+
+    projected: kind -> (n, d) fp32, Π of the update. grad_norm, update_norm: (n,) fp32, ‖g‖ and ‖Γ‖ before projection,
+    Γ being Adam's update where it is among the kinds. loss: (n,) mean cross-entropy. representation: (n, H) fp32.
+    splits: batches that had to be halved because memory ran out.
+    """
+
+    projected: dict[str, torch.Tensor]
+    grad_norm: torch.Tensor
+    update_norm: torch.Tensor
+    loss: torch.Tensor
+    representation: torch.Tensor
+    splits: int = 0
+
+
+def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Positions 0..n-1 in batches of rows of similar length whose padded size stays within the budget.
+
+    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= token_budget:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+class FeatureExtractor:
+    """Extracts features at one checkpoint.
+
+    gradients: the hooked model, holding the checkpoint's weights. projector: of the checkpoint. updates: kind ->
+    function (name, g) -> what is projected under that kind.
+    """
+
+    def __init__(
+        self, gradients: PerExampleGradients, projector: Projector, updates: dict[str, Update], token_budget: int
+    ) -> None:
+        self.gradients, self.projector, self.updates, self.token_budget = gradients, projector, updates, token_budget
+        self.device = next(gradients.model.parameters()).device
+
+    def extract(self, rows: Sequence[Encoded], done: Callable[[int], None] = lambda rows: None) -> Features:
+        """Features of `rows` in their order. `done(k)` is called after every batch of k rows."""
+        pieces: list[tuple[list[int], Features]] = []
+        splits = 0
+        queue = pack([len(row.ids) for row in rows], self.token_budget)
+        while queue:
+            batch = queue.pop(0)
+            try:
+                pieces.append((batch, self._batch([rows[position] for position in batch])))
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                torch.cuda.empty_cache()
+                splits += 1
+                queue[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                continue
+            done(len(batch))
+        return _in_row_order(pieces, splits)
+
+    def _batch(self, rows: Sequence[Encoded]) -> Features:
+        size = len(rows)
+        projected = {kind: torch.zeros(size, self.projector.dim, device=self.device) for kind in self.updates}
+        squares = {kind: torch.zeros(size, device=self.device) for kind in ("gradient", *self.updates)}
+
+        def sink(name: str, g: torch.Tensor) -> None:
+            squares["gradient"] += g.square().sum(1)
+            for kind, update in self.updates.items():
+                stepped = update(name, g)
+                squares[kind] += stepped.square().sum(1)
+                self.projector.add(name, stepped, projected[kind])
+
+        forward = self.gradients.run(rows, sink)
+        main = "adam" if "adam" in self.updates else next(iter(self.updates))
+        return Features(
+            projected=projected,
+            grad_norm=squares["gradient"].sqrt(),
+            update_norm=squares[main].sqrt(),
+            loss=forward.losses,
+            representation=forward.representations,
+        )
+
+
+def _in_row_order(pieces: list[tuple[list[int], Features]], splits: int) -> Features:
+    """Join the batches on the CPU and undo the sorting by length."""
+    order = torch.tensor([position for batch, _ in pieces for position in batch])
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))
+
+    def join(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([part.cpu() for part in parts])[back]
+
+    features = [piece for _, piece in pieces]
+    return Features(
+        projected={kind: join([f.projected[kind] for f in features]) for kind in features[0].projected},
+        grad_norm=join([f.grad_norm for f in features]),
+        update_norm=join([f.update_norm for f in features]),
+        loss=join([f.loss for f in features]),
+        representation=join([f.representation for f in features]),
+        splits=splits,
+    )

@@ -1,0 +1,316 @@
+"""Scoring: target features against the store (Eq. 2), kept so that every later question is arithmetic.
+
+A `Scoring` holds, for one store and one set of targets, the inner products ⟨target k, unit row⟩ of every usable row and
+checkpoint and the targets' Gram matrices. Both poolings, every aggregation, dot products and leaving something out all
+follow from these without touching model or store again. It lies under `STORE/scorings/KEY/`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gradsift import atomic, models
+from gradsift.baselines.bm25 import bm25_scores, distinct_words
+from gradsift.baselines.random import random_scores
+from gradsift.checkpoints import Checkpoint
+from gradsift.config import GradientKind, Similarity, TargetPooling
+from gradsift.encode import Encoded, Encoder, RenderError
+from gradsift.errors import GradsiftError
+from gradsift.features import FeatureExtractor
+from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.methods import get_method
+from gradsift.pool import Row
+from gradsift.progress import Progress
+from gradsift.projection import make_projector
+from gradsift.shards import read_tensors, write_tensors
+from gradsift.store import Store, StoreError, locked
+from gradsift.targets import read_targets, write_targets
+
+
+class TargetError(GradsiftError):
+    """Target examples that cannot be used, named by number."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """One checkpoint's evidence (for BM25 and random: the only one).
+
+    products: (n, K) ⟨target k, unit row⟩. gram: (K, K) ⟨target k, target l⟩, or None where products are scores already.
+    norms: (n,) length of each projected row, or None likewise. weight: w_i.
+    """
+
+    products: np.ndarray
+    gram: np.ndarray | None
+    norms: np.ndarray | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Kept evidence for one store and one set of targets. rows: (n,) pool row numbers that are scored."""
+
+    path: Path
+    targets: list[Row]
+    rows: np.ndarray
+    epochs: list[str]
+    weights: np.ndarray
+
+    @property
+    def subtask_names(self) -> list[str]:
+        """Distinct subtasks in order of first appearance."""
+        return list(dict.fromkeys(target.subtask for target in self.targets))
+
+    @property
+    def subtask_of(self) -> np.ndarray:
+        """(K,) index into `subtask_names` of every target."""
+        names = {name: index for index, name in enumerate(self.subtask_names)}
+        return np.array([names[target.subtask] for target in self.targets])
+
+    def has(self, method: str, gradient: GradientKind = "adam") -> bool:
+        """Whether a method's evidence is kept here."""
+        return all(path.is_file() for path in self._files(method, gradient))
+
+    def evidence(self, method: str, gradient: GradientKind = "adam", seed: int = 0) -> list[Products]:
+        """A method's evidence, one entry per checkpoint; arrays are memory-mapped.
+
+        Raises:
+            StoreError: it was not computed; `score_targets` does.
+        """
+        if get_method(method).evidence == "none":
+            drawn = random_scores(len(self.rows), seed)
+            return [Products(np.broadcast_to(drawn[:, None], (len(drawn), len(self.targets))), None, None, 1.0)]
+        files = self._files(method, gradient)
+        if missing := [path for path in files if not path.is_file()]:
+            raise StoreError(f"{missing[0]} is missing: the targets are not scored by {method} yet; run gradsift score.")
+        loaded = [read_tensors(path)[0] for path in files]
+        if get_method(method).evidence == "text":
+            return [Products(loaded[0]["products"].numpy(), None, None, 1.0)]
+        arrays = [{name: tensor.numpy() for name, tensor in tensors.items()} for tensors in loaded]
+        return [
+            Products(a["products"], a["gram"], a["norms"], float(w)) for a, w in zip(arrays, self.weights, strict=True)
+        ]
+
+    def _files(self, method: str, gradient: GradientKind) -> list[Path]:
+        evidence = get_method(method).evidence
+        if evidence == "none":
+            return []
+        if evidence == "text":
+            return [self.path / f"{method}.safetensors"]
+        kind = gradient if evidence == "features" else method
+        return [self.path / f"{kind}-{epoch}.safetensors" for epoch in self.epochs]
+
+
+def influence(
+    evidence: Sequence[Products],
+    subtask_of: np.ndarray,
+    n_subtasks: int,
+    similarity: Similarity = "cosine",
+    pooling: TargetPooling = "cosine-of-mean",
+) -> np.ndarray:
+    """Inf(z, j) of every row and subtask, (n, J) float32: Eq. 2 and its variants.
+
+    cosine-of-mean (the paper): Σ_i w_i cos(mean of j's targets, row); mean-of-cosines (the released code): the mean of
+    the targets' cosines; dot: Σ_i w_i ⟨mean of j's targets, row⟩. Evidence without a Gram matrix is averaged in j.
+    """
+    total = np.zeros((len(evidence[0].products), n_subtasks), dtype=np.float32)
+    for part in evidence:
+        scores = part.products @ pooling_matrix(part.gram, subtask_of, n_subtasks, similarity, pooling)
+        if similarity == "dot" and part.norms is not None:
+            scores *= part.norms[:, None]
+        total += np.float32(part.weight) * scores
+    return total
+
+
+def pooling_matrix(
+    gram: np.ndarray | None, subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
+) -> np.ndarray:
+    """(K, J) matrix that turns products with single targets into subtask scores."""
+    member = (subtask_of[:, None] == np.arange(n_subtasks)).astype(np.float64)  # (K, J)
+    mean = member / member.sum(0).clip(1)
+    if gram is None or similarity == "dot":
+        return mean.astype(np.float32)
+    gram = gram.astype(np.float64)
+    tiny = np.finfo(np.float64).tiny
+    if pooling == "mean-of-cosines":
+        return (mean / np.sqrt(np.diag(gram).clip(tiny))[:, None]).astype(np.float32)
+    length = np.sqrt(np.einsum("kj,kl,lj->j", mean, gram, mean, optimize=True).clip(tiny))
+    return (mean / length).astype(np.float32)
+
+
+def check_targets(store: Store, targets: Sequence[Row]) -> list[str]:
+    """For each target, why the store's model cannot use it, or "" (the app lists these and leaves them out)."""
+    return [reason for _, reason in _encode(store, targets)]
+
+
+def score_targets(
+    store: Store,
+    targets: Sequence[Row],
+    methods: Sequence[str] = ("less", "rds", "bm25", "random"),
+    gradient: GradientKind = "adam",
+    progress: Progress | None = None,
+) -> Scoring:
+    """Compute, or open where kept, the evidence of `methods` for `targets`.
+
+    Raises:
+        TargetError: targets that are too long or have nothing to learn, by number.
+        StoreError: the store is unfinished, lacks the gradient kind, or was made by another model or projector.
+    """
+    store.require_complete()
+    if "less" in methods and gradient not in store.manifest.config.gradients:
+        kept = ", ".join(store.manifest.config.gradients)
+        raise StoreError(f"{store.path} holds {kept} gradients, not {gradient}; build one with --gradient {gradient}.")
+    encoded = _usable(store, targets)
+    scoring = _scoring_at(_folder(store, targets), store, list(targets))
+    progress = progress or Progress(quiet=True)
+    todo = [method for method in methods if not scoring.has(method, gradient)]
+    if todo:
+        with locked(scoring.path):
+            atomic.sweep(scoring.path)
+            write_targets(scoring.path / "targets.jsonl", targets)
+            if any(get_method(method).evidence in ("features", "representations") for method in todo):
+                _score_vectors(store, scoring, encoded, todo, gradient, progress)
+            if "bm25" in todo:
+                _score_words(store, scoring, progress)
+    return scoring
+
+
+def open_scoring(store: Store, path: Path) -> Scoring:
+    """Open a scoring kept under the store.
+
+    Raises:
+        StoreError: there is none at `path`.
+    """
+    if not (path / "targets.jsonl").is_file():
+        raise StoreError(f"{path} holds no scoring; run gradsift score with the targets again.")
+    return _scoring_at(path, store, read_targets(path / "targets.jsonl").rows)
+
+
+def scoring_key(store: Store, targets: Sequence[Row]) -> str:
+    """Name of the scoring of these targets in this store; equal content, equal name."""
+    content = [[t.subtask, t.prefix, list(map(list, t.messages))] for t in targets]
+    return hashlib.sha256(json.dumps([store.fingerprint, content]).encode()).hexdigest()[:16]
+
+
+def _folder(store: Store, targets: Sequence[Row]) -> Path:
+    return store.path / "scorings" / scoring_key(store, targets)
+
+
+def _scoring_at(path: Path, store: Store, targets: list[Row]) -> Scoring:
+    return Scoring(path, targets, store.scored_rows, store.epochs, store.weights)
+
+
+def _usable(store: Store, targets: Sequence[Row]) -> list[Encoded]:
+    if not targets:
+        raise TargetError("There are no target examples: give at least one row with messages.")
+    pairs = _encode(store, targets)
+    bad = [f"{number} ({reason})" for number, (_, reason) in enumerate(pairs, start=1) if reason]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise TargetError(f"Target {', '.join(bad[:5])}{more} cannot be used; mend or remove them and run again.")
+    return [encoded for encoded, _ in pairs if encoded is not None]
+
+
+def _encode(store: Store, targets: Sequence[Row]) -> list[tuple[Encoded | None, str]]:
+    config = store.manifest.config
+    encoder = Encoder(models.load_tokenizer(config.model), config.template)
+    if encoder.fingerprint != store.manifest.encoder_fingerprint:
+        raise StoreError(f"{store.path} was built with another tokenizer or template of {config.model} than is here now.")
+    window = models.model_window(config.model)
+    pairs: list[tuple[Encoded | None, str]] = []
+    for target in targets:
+        try:
+            encoded = encoder.encode(target.messages, target.prefix)
+        except RenderError as error:
+            pairs.append((None, str(error)))
+            continue
+        reason = "" if encoded.n_answer else "its answer has no token to learn"
+        if len(encoded.ids) > window:
+            reason = f"{len(encoded.ids):,} tokens, more than the model's window of {window:,}"
+        pairs.append((encoded, reason))
+    return pairs
+
+
+def _score_vectors(
+    store: Store, scoring: Scoring, encoded: list[Encoded], methods: list[str], gradient: GradientKind, progress: Progress
+) -> None:
+    """Target features where they are missing, then one pass over the store per checkpoint and kind."""
+    manifest = store.manifest
+    missing = [e for e in range(len(store.epochs)) if not _target_file(scoring, e).is_file()]
+    if missing:
+        progress.say(f"Loading {manifest.config.model}")
+        device = models.default_device()
+        base = models.load_model(manifest.config.model, getattr(torch, manifest.dtype), device)
+        if base.fingerprint != manifest.model_fingerprint:
+            raise StoreError(f"{store.path} was built with another {manifest.config.model}: its weights have changed since.")
+        for epoch in missing:
+            _target_features(store, scoring, epoch, base.model, encoded, progress)
+    for epoch, name in enumerate(store.epochs):
+        vectors, _ = read_tensors(_target_file(scoring, epoch))
+        for kind, side in ((gradient, "gradient"), ("rds", "representation")):
+            path = scoring.path / f"{kind}-{name}.safetensors"
+            if ("less" if side == "gradient" else "rds") in methods and not path.is_file():
+                label = f"Scoring the store by {kind}, checkpoint {epoch + 1} of {len(store.epochs)}"
+                progress.stage(f"score-{kind}-{epoch + 1}", label, manifest.usable, "rows")
+                write_tensors(path, _products(store, kind, epoch, vectors[side], progress), {"kind": kind})
+
+
+def _target_file(scoring: Scoring, epoch: int) -> Path:
+    return scoring.path / f"targets-{scoring.epochs[epoch]}.safetensors"
+
+
+def _target_features(
+    store: Store, scoring: Scoring, epoch: int, base: torch.nn.Module, encoded: list[Encoded], progress: Progress
+) -> None:
+    """Π∇ℓ(z'; θ_i) and the representation of every target at one checkpoint (plain gradients: paper, section 4.1)."""
+    manifest, device = store.manifest, next(base.parameters()).device
+    folder = store.path / "checkpoints" / store.epochs[epoch]
+    peft = models.attach_adapter(base, folder)
+    checkpoint = Checkpoint.load(folder)
+    models.set_adapter(peft, checkpoint.adapter)
+    gradients = PerExampleGradients(peft)
+    config = manifest.config
+    projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, device)
+    if projector.id != manifest.checkpoints[epoch].projector:
+        raise StoreError(
+            f"{store.path} was built with projector {manifest.checkpoints[epoch].projector}, this version makes "
+            f"{projector.id}: their vectors cannot be compared; build the store again."
+        )
+    progress.stage(f"targets-{epoch + 1}", f"Target gradients, checkpoint {epoch + 1} of {len(store.epochs)}", len(encoded), "targets")
+    update = make_update("sgd", config.adam, checkpoint, device)
+    features = FeatureExtractor(gradients, projector, {"sgd": update}, manifest.token_budget).extract(encoded, progress.advance)
+    peft.unload()
+    bad = (~features.projected["sgd"].isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise TargetError(f"Target {bad[0] + 1} has a gradient that is not finite at {store.epochs[epoch]}; remove it.")
+    tensors = {"gradient": features.projected["sgd"], "representation": features.representation, "loss": features.loss}
+    write_tensors(_target_file(scoring, epoch), tensors, {"kind": "targets"})
+
+
+def _products(
+    store: Store, kind: str, epoch: int, vectors: torch.Tensor, progress: Progress
+) -> dict[str, torch.Tensor]:
+    """⟨vector k, unit row⟩ for every scored row, streamed through the mapped shards block by block."""
+    products = torch.empty(store.manifest.usable, len(vectors))
+    norms = torch.empty(store.manifest.usable)
+    for shard in store.shards(kind, epoch):
+        for offset, rows in shard.blocks():
+            start = shard.start + offset
+            torch.mm(rows, vectors.T, out=products[start : start + len(rows)])
+        norms[shard.start : shard.stop] = shard.norm
+        progress.advance(shard.stop - shard.start)
+    kept = torch.from_numpy(store.scored)
+    return {"products": products[kept], "norms": norms[kept], "gram": vectors @ vectors.T}
+
+
+def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:
+    texts = store.texts(scoring.rows)["messages"]
+    documents = ["\n".join(turn["content"] for turn in turns) for turns in texts]
+    queries = ["\n".join(content for _, content in target.messages) for target in scoring.targets]
+    progress.stage("score-bm25", "Scoring words by BM25", len(distinct_words(queries)), "words")
+    products = torch.from_numpy(bm25_scores(documents, queries, progress.advance))
+    write_tensors(scoring.path / "bm25.safetensors", {"products": products}, {"kind": "bm25"})

@@ -1,0 +1,162 @@
+"""The first stage of a build: every row of the pool into `pool.parquet`, tokenized once to know which can be used.
+
+Rows in = rows usable + rows excluded with a reason. A bad line is a row like any other, excluded, with its original
+bytes kept; nothing is dropped or cut without being counted.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradsift import atomic
+from gradsift.encode import Encoder, RenderError
+from gradsift.errors import GradsiftError
+from gradsift.pool import Row, read_rows, sample_rows
+from gradsift.progress import Progress
+from gradsift.store import SourceInfo
+
+ROW_GROUP = 1000
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("task", pa.string()),
+        ("file", pa.string()),
+        ("line", pa.int64()),
+        ("schema", pa.string()),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("prefix", pa.string()),
+        ("raw", pa.binary()),
+        ("sha256", pa.string()),
+        ("n_prompt_tokens", pa.int32()),
+        ("n_answer_tokens", pa.int32()),
+        ("n_cut", pa.int32()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+class NothingUsableError(GradsiftError):
+    """The pool holds no row that can be used."""
+
+
+@dataclass
+class Intake:
+    """What reading the pool found out; becomes part of the manifest."""
+
+    fingerprint: str = ""
+    rows: int = 0
+    usable: int = 0
+    truncated: int = 0
+    excluded: Counter = field(default_factory=Counter)
+    schemas: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+    by_source: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+
+    def sources(self) -> tuple[SourceInfo, ...]:
+        """Coverage of every source, in the order of first appearance."""
+        return tuple(SourceInfo(source=source, **counts) for source, counts in self.by_source.items())
+
+
+def ingest(
+    paths: Sequence[str | Path],
+    out: Path,
+    encoder: Encoder,
+    max_length: int,
+    limit_per_source: int | None,
+    seed: int,
+    progress: Progress,
+) -> Intake:
+    """Read, encode and write the pool to `out` (a Parquet file).
+
+    Raises:
+        PoolError: a path cannot be read at all.
+        NothingUsableError: no row at all, or none that keeps a supervised token.
+    """
+    intake = Intake()
+    rows: Iterable[Row] = read_rows(paths)
+    if limit_per_source is not None:
+        rows, in_file = sample_rows(rows, limit_per_source, seed)
+        for source, count in in_file.items():
+            intake.by_source[source]["rows_in_file"] = count
+    progress.stage("read", "Reading and tokenizing the pool", len(rows) if isinstance(rows, list) else 0, "rows")
+    digest = hashlib.sha256()
+    with atomic.open_for_write(out) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        records = _records(rows, encoder, max_length)
+        while group := list(islice(records, ROW_GROUP)):
+            for record in group:
+                _count(intake, record, limit_per_source is None)
+                digest.update(_identity(record).encode())
+                progress.advance()
+            writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+    intake.fingerprint = digest.hexdigest()[:32]
+    if not intake.usable:
+        raise NothingUsableError(_nothing_usable(intake, paths))
+    return intake
+
+
+def _records(rows: Iterable[Row], encoder: Encoder, max_length: int) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(rows):
+        counts, reason = (0, 0, 0), row.reason
+        if not reason:
+            try:
+                encoded = encoder.encode(row.messages, row.prefix, max_length)
+                counts = (encoded.n_prompt, encoded.n_answer, encoded.n_cut)
+                if not encoded.n_answer:
+                    reason = f"no answer token is left: the answer begins after token {max_length}"
+                    reason = reason if encoded.n_cut else "the answer has no token to learn"
+            except RenderError as error:
+                reason = str(error)
+        yield {
+            "row": number,
+            "id": row.id,
+            "source": row.source,
+            "task": row.task,
+            "file": row.file,
+            "line": row.line,
+            "schema": row.schema,
+            "messages": [{"role": role, "content": content} for role, content in row.messages],
+            "prefix": row.prefix,
+            "raw": row.raw,
+            "sha256": hashlib.sha256(row.raw).hexdigest(),
+            **dict(zip(("n_prompt_tokens", "n_answer_tokens", "n_cut"), counts, strict=True)),
+            "status": "excluded" if reason else "usable",
+            "reason": reason,
+        }
+
+
+def _count(intake: Intake, record: dict[str, Any], whole_file: bool) -> None:
+    source = intake.by_source[record["source"]]
+    source.update({"rows_in_file": int(whole_file), "rows_in_store": 1})
+    intake.rows += 1
+    intake.schemas[record["file"]][record["schema"] or "unreadable"] += 1
+    if record["status"] == "excluded":
+        source["excluded"] += 1
+        intake.excluded[record["reason"].partition(":")[0]] += 1
+        return
+    source["usable"] += 1
+    intake.usable += 1
+    if record["n_cut"]:
+        source["truncated"] += 1
+        intake.truncated += 1
+
+
+def _identity(record: dict[str, Any]) -> str:
+    return "\t".join(str(record[key]) for key in ("row", "id", "source", "sha256", "status")) + "\n"
+
+
+def _nothing_usable(intake: Intake, paths: Sequence[str | Path]) -> str:
+    where = ", ".join(str(path) for path in paths)
+    if not intake.rows:
+        return f"The pool {where} holds no rows; give files with at least one conversation."
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in intake.excluded.most_common(5))
+    hint = " Raise --max-length." if any(r.startswith("no answer token") for r in intake.excluded) else ""
+    return f"None of the {intake.rows} rows of {where} can be used: {reasons}.{hint}"

@@ -1,0 +1,140 @@
+"""Feature shards: a range of rows as quantized unit vectors, in one safetensors file that carries its own hash.
+
+A shard holds `q` (n, d) int8 or fp16, or (n, d/8) uint8 sign bits; `scale` (n,) fp32, so that the decoded row times its
+scale has length one; `norm` (n,) fp32, the length before quantization. A row with a gradient that is not finite has
+scale 0 and norm NaN. The header's single entry is JSON: what made the shard, which rows, and the sha256 of the payload.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from gradsift import atomic
+from gradsift.errors import GradsiftError
+
+HEADER = "gradsift"
+BLOCK_BYTES = 1 << 22  # of decoded fp32: what one step of a scoring pass expands, small enough for the cache
+
+
+class ShardError(GradsiftError):
+    """A shard that is damaged or was made by something else than the store says."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An opened shard, memory-mapped. start, stop: positions among the usable rows."""
+
+    path: Path
+    start: int
+    stop: int
+    dtype: str
+    q: torch.Tensor
+    scale: torch.Tensor
+    norm: torch.Tensor
+
+    def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (offset, unit rows (b, d) fp32) in blocks that fit the cache."""
+        dim = self.q.shape[1] * (8 if self.dtype == "bit" else 1)
+        size = max(1, BLOCK_BYTES // (4 * dim))
+        for offset in range(0, len(self.q), size):
+            rows = decode(self.q[offset : offset + size], self.dtype)
+            yield offset, rows.mul_(self.scale[offset : offset + size, None])
+
+
+def encode(x: torch.Tensor, dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Quantize rows of x (n, d) fp32 to (q, scale, norm); see the module's text for their meaning."""
+    norm = x.norm(dim=1)
+    usable = norm.isfinite() & (norm > 0)
+    norm = torch.where(norm.isfinite(), norm, torch.nan)
+    x = torch.where(usable[:, None], x, 0)
+    peak = x.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    if dtype == "int8":
+        q = (x / peak * 127).round_().to(torch.int8)
+    elif dtype == "fp16":
+        q = (x / peak).to(torch.float16)
+    else:
+        q = torch.from_numpy(np.packbits((x >= 0).cpu().numpy(), axis=1, bitorder="little"))
+    length = decode(q, dtype).norm(dim=1)
+    return q, torch.where(usable.to(length.device), 1 / length.clamp_min(1e-12), 0), norm
+
+
+def decode(q: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Rows as fp32, up to their scale."""
+    if dtype != "bit":
+        return q.float()
+    bits = np.unpackbits(q.numpy(), axis=1, bitorder="little")
+    return torch.from_numpy(bits).float().mul_(2).sub_(1)
+
+
+def write_shard(path: Path, params: str, start: int, dtype: str, x: torch.Tensor) -> None:
+    """Quantize x (n, d) and write it as the shard of usable rows start..start+n.
+
+    params: hash of everything that decides the numbers (`Store.params`).
+    """
+    tensors = dict(zip(("q", "scale", "norm"), encode(x, dtype), strict=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, tensors, {"params": params, "start": start, "stop": start + len(x), "dtype": dtype})
+
+
+def read_shard(path: Path, params: str) -> Shard:
+    """Open a shard and check its hash.
+
+    Raises:
+        ShardError: it is missing, damaged, or made with other parameters.
+    """
+    tensors, about = read_tensors(path)
+    if about["params"] != params:
+        raise ShardError(f"{path} was made with other parameters than the store's; build with --restart to replace it.")
+    return Shard(path, about["start"], about["stop"], about["dtype"], tensors["q"], tensors["scale"], tensors["norm"])
+
+
+def shard_is_whole(path: Path, params: str) -> bool:
+    """Whether a shard is there, undamaged, and made with these parameters."""
+    try:
+        read_shard(path, params)
+    except ShardError:
+        return False
+    return True
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+    """Write tensors with a header that carries `about` and the hash of both."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    about = {**about, "sha256": _digest(about, tensors)}
+    atomic.write_bytes(path, save(tensors, {HEADER: json.dumps(about, sort_keys=True)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Memory-map the tensors of a file of ours and check its hash; returns (tensors, header).
+
+    Raises:
+        ShardError: missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()[HEADER])
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        expected = about.pop("sha256")
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} is missing; run the same build again to make it.") from error
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path} is damaged ({error}); delete it and run the same build again.") from error
+    if _digest(about, tensors) != expected:
+        raise ShardError(f"{path} is damaged: its content does not match its hash; delete it and run the build again.")
+    return tensors, about
+
+
+def _digest(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name}{tensors[name].dtype}{tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()

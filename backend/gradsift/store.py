@@ -1,0 +1,355 @@
+"""The gradient datastore on disk: manifest, pool, checkpoints, shards; what belongs to it, what is missing, is it whole.
+
+    STORE/manifest.json            every parameter, hashes, row counts, checkpoints with mean lr and weight
+    STORE/pool.parquet             every row read, usable or not, with its original line
+    STORE/warmup/                  subset's rows, loss curve
+    STORE/checkpoints/epoch-1/     see checkpoints.py
+    STORE/features/epoch-1/        adam-00000.safetensors ...      see shards.py
+    STORE/representations/epoch-1/ rds-00000.safetensors ...
+    STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
+    STORE/scorings/                kept scorings, see influence.py; not part of what a build promises
+    STORE/job/                     status and log of the last run; likewise
+
+A shard that is present and whole is the progress record. Nothing in the first seven depends on time or place, so that
+an interrupted and resumed build ends with the bytes of an unbroken one.
+"""
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gradsift import atomic
+from gradsift.config import BuildConfig
+from gradsift.errors import GradsiftError
+from gradsift.shards import Shard, ShardError, read_shard
+
+SCHEMA_VERSION = 1
+METRICS = ("grad_norm", "update_norm", "loss")
+
+
+class StoreError(GradsiftError):
+    """A store that is absent, incomplete, damaged, or not the one that was asked for."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CheckpointInfo(_Record):
+    """One checkpoint: η̄, its weight η̄/Ση̄, Adam's t, and the id of its projection."""
+
+    name: str
+    mean_lr: float
+    weight: float
+    step: int
+    projector: str
+
+
+class SourceInfo(_Record):
+    """Rows of one source: in its file(s), in the store, usable, excluded, truncated (cut but usable)."""
+
+    source: str
+    rows_in_file: int = 0
+    rows_in_store: int = 0
+    usable: int = 0
+    excluded: int = 0
+    truncated: int = 0
+
+
+class Manifest(_Record):
+    """Everything a store says of itself. `files` maps each small fixed file to its sha256."""
+
+    schema_version: int = SCHEMA_VERSION
+    config: BuildConfig
+    model_fingerprint: str
+    encoder_fingerprint: str
+    device: str
+    threads: int
+    dtype: str
+    token_budget: int
+    shard_rows: int
+    inputs: tuple[str, ...]
+    schemas: dict[str, dict[str, int]]
+    pool_fingerprint: str
+    rows: int
+    usable: int
+    excluded: dict[str, int]
+    sources: tuple[SourceInfo, ...]
+    checkpoints: tuple[CheckpointInfo, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str]
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+class Store:
+    """A datastore opened for reading. Opening checks the manifest; `verify` checks every byte."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Store":
+        """Open the store at `path`, complete or not.
+
+        Raises:
+            StoreError: no store there, one of another version, or a damaged manifest.
+        """
+        path = Path(path)
+        try:
+            record = json.loads((path / "manifest.json").read_text())
+        except FileNotFoundError:
+            raise StoreError(f"{path} is not a gradsift store: it has no manifest.json; make one with gradsift build.") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}/manifest.json cannot be read ({error}); restore it or build again.") from error
+        if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+            raise StoreError(f"{path} was written by another version of gradsift; build it again with this one.")
+        expected = record.pop("sha256", None)
+        if _hash_json(record) != expected:
+            raise StoreError(f"{path}/manifest.json is damaged: its content does not match its hash; restore it or build again.")
+        try:
+            return cls(path, Manifest.model_validate(record))
+        except ValidationError as error:
+            raise StoreError(f"{path}/manifest.json does not fit this version of gradsift: {error.errors()[0]['msg']}.") from error
+
+    def save_manifest(self) -> None:
+        """Write the manifest with its own hash."""
+        record = self.manifest.model_dump(mode="json")
+        atomic.write_json(self.path / "manifest.json", {**record, "sha256": _hash_json(record)})
+
+    # -- what it is made of -------------------------------------------------------------------------------------------
+
+    @property
+    def epochs(self) -> list[str]:
+        """Names of the checkpoints, in order."""
+        return [checkpoint.name for checkpoint in self.manifest.checkpoints]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """w_i = η̄_i / Σ η̄, (N,) float64."""
+        return np.array([checkpoint.weight for checkpoint in self.manifest.checkpoints])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the store's numbers; equal fingerprints mean interchangeable stores."""
+        return _hash_json(self.manifest.model_dump(mode="json"))[:16]
+
+    @property
+    def shard_ranges(self) -> list[tuple[int, int]]:
+        """(start, stop) positions among the usable rows of every shard."""
+        size, usable = self.manifest.shard_rows, self.manifest.usable
+        return [(start, min(start + size, usable)) for start in range(0, usable, size)]
+
+    def params(self, kind: str, epoch: int) -> str:
+        """Hash of what decides a shard's numbers: `kind` adam, sgd, sign or rds; `epoch` counts from 0."""
+        m = self.manifest
+        checkpoint = {k: v for k, v in m.files.items() if k.startswith(f"checkpoints/{m.checkpoints[epoch].name}/")}
+        about = [m.model_fingerprint, m.encoder_fingerprint, m.pool_fingerprint, m.dtype, m.token_budget, m.shard_rows]
+        about += [m.config.max_length, kind, checkpoint]
+        if kind != "rds":
+            about += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
+        return _hash_json(about)[:32]
+
+    def shard_path(self, kind: str, epoch: int, index: int) -> Path:
+        """Where a shard lies: kind adam, sgd, sign, rds, or metrics."""
+        name = self.manifest.checkpoints[epoch].name
+        if kind == "metrics":
+            return self.path / "metrics" / name / f"{index:05d}.parquet"
+        folder = "representations" if kind == "rds" else "features"
+        return self.path / folder / name / f"{kind}-{index:05d}.safetensors"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of shard that every epoch has, metrics aside."""
+        return (*self.manifest.config.gradients, "rds")
+
+    def shards(self, kind: str, epoch: int) -> Iterator[Shard]:
+        """Open every shard of a kind at an epoch in row order, each checked against its hash."""
+        for index, (start, stop) in enumerate(self.shard_ranges):
+            shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch))
+            if (shard.start, shard.stop) != (start, stop) or len(shard.q) != stop - start:
+                raise ShardError(f"{shard.path} covers other rows than its name says; delete it and build again.")
+            yield shard
+
+    def missing(self) -> list[Path]:
+        """Files a finished build would have and this store lacks (present ones are not read)."""
+        if not self.manifest.checkpoints:
+            return [self.path / "checkpoints"]
+        kinds = (*self.kinds, "metrics")
+        epochs, ranges = range(len(self.epochs)), range(len(self.shard_ranges))
+        paths = (self.shard_path(kind, epoch, index) for epoch in epochs for index in ranges for kind in kinds)
+        return [path for path in paths if not path.is_file()]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is there."""
+        return not self.missing()
+
+    def require_complete(self) -> None:
+        """Raise `StoreError` when the build has not finished."""
+        if missing := self.missing():
+            raise StoreError(
+                f"{self.path} is not finished: {len(missing)} files are missing, {missing[0].name} first; "
+                "run the same build again to go on."
+            )
+
+    # -- its rows -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Pool row numbers of the usable rows, ascending, (n,) int64: row i of every feature array is rows[i]."""
+        table = pq.read_table(self.path / "pool.parquet", columns=["row", "status"])
+        return table.filter(pc.equal(table["status"], "usable"))["row"].to_numpy()
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """(n,) whether a usable row has finite numbers at every checkpoint; the others are never selected."""
+        finite = np.ones(self.manifest.usable, dtype=bool)
+        for epoch in range(len(self.epochs)):
+            for index, (start, stop) in enumerate(self.shard_ranges):
+                table = self.read_metrics(epoch, index)
+                for name in METRICS:
+                    finite[start:stop] &= np.isfinite(table[name].to_numpy())
+        return finite
+
+    @property
+    def scored_rows(self) -> np.ndarray:
+        """Pool row numbers of the rows that are scored."""
+        return self.rows[self.scored]
+
+    def pool(self) -> pd.DataFrame:
+        """Every row without its text, indexed by `row`."""
+        schema = pq.read_schema(self.path / "pool.parquet")
+        columns = [name for name in schema.names if name not in ("messages", "prefix", "raw")]
+        return pq.read_table(self.path / "pool.parquet", columns=columns).to_pandas().set_index("row")
+
+    def texts(self, rows: Any) -> pd.DataFrame:
+        """Text of some rows, in the order asked: row, messages (list of {role, content}), prefix, raw (bytes).
+
+        Reads only the row groups that hold them.
+        """
+        wanted = np.asarray(rows, dtype=np.int64)
+        file = pq.ParquetFile(self.path / "pool.parquet")
+        bounds = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+        pieces = []
+        for group in np.unique(np.searchsorted(bounds, np.unique(wanted), side="right")):
+            table = file.read_row_group(int(group), columns=["row", "messages", "prefix", "raw"])
+            pieces.append(table.filter(pc.is_in(table["row"], pa.array(np.unique(wanted)))))
+        if not pieces:
+            return pd.DataFrame(columns=["row", "messages", "prefix", "raw"])
+        found = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
+        return pd.DataFrame([found[row] for row in wanted.tolist()])
+
+    def write_metrics(self, epoch: int, index: int, columns: dict[str, np.ndarray], splits: int) -> None:
+        """Write one shard's `METRICS`, each (rows,) float32, with their hash. splits: batches halved for memory."""
+        start, stop = self.shard_ranges[index]
+        table = pa.table({"row": self.rows[start:stop], **{name: columns[name] for name in METRICS}})
+        about = {"params": self.params("rds", epoch), "sha256": _hash_table(table), "splits": str(splits)}
+        path = self.shard_path("metrics", epoch, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.open_for_write(path) as file:
+            pq.write_table(table.replace_schema_metadata(about), file)
+
+    def read_metrics(self, epoch: int, index: int) -> pa.Table:
+        """One shard's metrics, checked against their hash.
+
+        Raises:
+            ShardError: missing, damaged, or made with other parameters.
+        """
+        path = self.shard_path("metrics", epoch, index)
+        try:
+            table = pq.read_table(path)
+            about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+            whole = about["params"] == self.params("rds", epoch) and about["sha256"] == _hash_table(table)
+        except FileNotFoundError as error:
+            raise ShardError(f"{path} is missing; run the same build again to make it.") from error
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise ShardError(f"{path} is damaged ({error}); delete it and run the same build again.") from error
+        if not whole:
+            raise ShardError(f"{path} is damaged: its content does not match its hash; delete it and run the build again.")
+        return table
+
+    def metrics(self) -> pd.DataFrame:
+        """Gradient norm, update norm and loss of every usable row: epoch, row, grad_norm, update_norm, loss."""
+        frames = []
+        for epoch, name in enumerate(self.epochs):
+            tables = [self.read_metrics(epoch, index) for index in range(len(self.shard_ranges))]
+            frames.append(pa.concat_tables(tables).to_pandas().assign(epoch=name))
+        return pd.concat(frames, ignore_index=True)[["epoch", "row", *METRICS]]
+
+    def loss_curve(self) -> pd.DataFrame:
+        """The warmup by optimizer step: step, epoch, loss, learning_rate, grad_norm; empty with given checkpoints."""
+        path = self.path / "warmup" / "log.json"
+        log = json.loads(path.read_text()) if path.is_file() else []
+        return pd.DataFrame(log, columns=["step", "epoch", "loss", "learning_rate", "grad_norm"])
+
+    def coverage(self) -> pd.DataFrame:
+        """One line per source: rows_in_file, rows_in_store, usable, excluded, truncated."""
+        return pd.DataFrame([source.model_dump() for source in self.manifest.sources])
+
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes on disk of features, representations, metrics, checkpoints, pool and kept scorings."""
+        parts = ("features", "representations", "metrics", "checkpoints", "scorings")
+        sizes = {part: sum(f.stat().st_size for f in (self.path / part).rglob("*") if f.is_file()) for part in parts}
+        return {**sizes, "pool": (self.path / "pool.parquet").stat().st_size}
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[IO[str]]:
+    """Hold the store's lock: one process writes at a time.
+
+    Raises:
+        StoreError: another process holds it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "a+") as file:
+        for attempt in range(5):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if attempt == 4:
+                    raise StoreError(f"Another process is writing into {path}; wait for it, or stop it first.") from None
+                time.sleep(0.05)  # `is_locked` holds it for an instant when it looks
+        yield file
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process is writing into the store right now."""
+    try:
+        with open(path / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_table(table: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        digest.update(name.encode() + table[name].to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

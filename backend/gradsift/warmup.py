@@ -1,0 +1,229 @@
+"""The LoRA warmup (paper, section 4.2): a short training run whose per-epoch states the gradients are taken at.
+
+transformers' Trainer and PEFT do the training. Order of the data and dropout are functions of (seed, epoch) and
+(seed, step) alone, so that a run that was killed goes on from its last whole epoch and ends with the same bytes.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import cos, pi
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from gradsift import atomic
+from gradsift.checkpoints import Checkpoint, canonical
+from gradsift.config import BuildConfig
+from gradsift.encode import Encoded
+from gradsift.progress import Progress
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+WARMUP_SHARE = 0.03  # of all steps: the linear rise before the cosine decay
+FEWEST_STEPS = 10  # an epoch with fewer is a poor estimate of Adam's moments
+
+
+def choose_rows(usable: int, fraction: float, seed: int) -> list[int]:
+    """Positions (0..usable-1, ascending) of the seeded random subset the warmup trains on; at least one."""
+    count = max(1, int(usable * fraction))
+    return sorted(np.random.default_rng([seed, 1]).choice(usable, size=count, replace=False).tolist())
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Factor on the peak rate at 0-based `step` of `steps`: linear rise, cosine decay, never zero."""
+    rise = round(WARMUP_SHARE * steps)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + cos(pi * (step - rise) / max(1, steps - rise)))
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Optimizer steps of one epoch."""
+    return -(-rows // batch_size)
+
+
+def short_epoch_note(rows: int, batch_size: int) -> str | None:
+    """A warning when an epoch has too few steps for Adam's moments to mean much, with the batch size that would do."""
+    steps = steps_per_epoch(rows, batch_size)
+    if steps >= FEWEST_STEPS:
+        return None
+    better = max(1, rows // FEWEST_STEPS)
+    hint = f"--batch-size {better} would give {steps_per_epoch(rows, better)}"
+    if better == batch_size:
+        hint = "a larger --warmup-fraction gives more"
+    return f"The warmup takes only {steps} optimizer steps an epoch ({rows} rows in batches of {batch_size}); {hint}."
+
+
+@dataclass
+class Warmup:
+    """One warmup run into `folder` (the store's `warmup/`) and `checkpoints` (the store's `checkpoints/`)."""
+
+    config: BuildConfig
+    folder: Path
+    checkpoints: Path
+    progress: Progress
+
+    def run(self, model: "PeftModel", examples: Sequence[Encoded]) -> None:
+        """Train, leaving `checkpoints/epoch-i` for every epoch and the loss curve; goes on where a killed run stopped.
+
+        model: a freshly attached LoRA model. examples: the encoded warmup subset, in row order.
+        """
+        steps = steps_per_epoch(len(examples), self.config.batch_size)
+        trainer = _Trainer(
+            model=model,
+            args=self._arguments(),
+            train_dataset=_Examples(examples),
+            data_collator=_collate,
+            callbacks=[_Seeding(self.config.seed), _Reporting(self.progress), _Saving(self, model)],
+            optimizers=self._optimizer(model, steps * self.config.epochs),
+        )
+        trainer.order_seed = self.config.seed
+        trainer.remove_callback(PrinterCallback)  # standard output belongs to results
+        resume = self._last_whole_epoch()
+        done = 0 if resume is None else int(resume.name.rsplit("-", 1)[1])
+        total = steps * self.config.epochs
+        self.progress.stage("warmup", "Warmup", total, "steps", done=done)
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        log = [e for e in trainer.state.log_history if "learning_rate" in e]
+        kept = [{k: e[k] for k in ("step", "epoch", "loss", "learning_rate", "grad_norm")} for e in log]
+        atomic.write_json(self.folder / "log.json", kept)
+        shutil.rmtree(self.folder / "trainer")
+
+    def _arguments(self) -> TrainingArguments:
+        micro = next(size for size in (4, 3, 2, 1) if self.config.batch_size % size == 0)  # memory only, not the result
+        return TrainingArguments(
+            output_dir=str(self.folder / "trainer"),
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=self.config.batch_size // micro,
+            num_train_epochs=self.config.epochs,
+            logging_steps=1,
+            logging_strategy="steps",
+            save_strategy="epoch",
+            save_total_limit=2,  # the newest may be half-written when the power goes; the one before is then whole
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            seed=self.config.seed,
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+
+    def _optimizer(self, model: "PeftModel", steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], self.config.lr, weight_decay=0)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
+
+    def _last_whole_epoch(self) -> Path | None:
+        """The Trainer's own state of the last epoch whose checkpoint of ours exists: ours is written after it."""
+        for epoch in range(self.config.epochs, 0, -1):
+            if (self.checkpoints / f"epoch-{epoch}").is_dir():
+                step = Checkpoint.load(self.checkpoints / f"epoch-{epoch}").step
+                if (self.folder / "trainer" / f"checkpoint-{step}").is_dir():
+                    return self.folder / "trainer" / f"checkpoint-{step}"
+        return None
+
+
+class _Examples(torch.utils.data.Dataset):
+    def __init__(self, examples: Sequence[Encoded]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.examples[index]
+
+
+class _EpochOrder(torch.utils.data.Sampler[int]):
+    """A permutation that is a function of (seed, epoch), so that a resumed epoch sees what the unbroken one saw."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng([self.seed, 2, self.epoch]).permutation(self.size).tolist())
+
+
+class _Trainer(Trainer):
+    order_seed = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        return _EpochOrder(len(self.train_dataset), self.order_seed)
+
+
+class _Seeding(TrainerCallback):
+    """Dropout as a function of (seed, step)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, 3, state.global_step]).generate_state(1, np.uint64)[0] >> 1))
+
+
+class _Reporting(TrainerCallback):
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.advance()
+
+
+class _Saving(TrainerCallback):
+    """Writes our checkpoint once the Trainer's own state of the epoch is on disk."""
+
+    def __init__(self, warmup: Warmup, model: "PeftModel") -> None:
+        self.warmup, self.model = warmup, model
+
+    def on_save(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        epoch = round(state.epoch)
+        before = state.global_step * (epoch - 1) // epoch
+        rates = [e["learning_rate"] for e in state.log_history if "learning_rate" in e and e["step"] > before]
+        checkpoint = snapshot(self.model, optimizer, sum(rates) / len(rates))
+        checkpoint.save(self.warmup.checkpoints / f"epoch-{epoch}")
+
+
+def snapshot(model: "PeftModel", optimizer: torch.optim.Optimizer, mean_lr: float) -> Checkpoint:
+    """The model's LoRA weights and the optimizer's moments as a checkpoint, by canonical parameter name."""
+    trainable = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    moments = {name: (inner.state[p]["exp_avg"], inner.state[p]["exp_avg_sq"]) for name, p in trainable.items()}
+    step = int(inner.state[next(iter(trainable.values()))]["step"])
+    group = inner.param_groups[0]
+    config = model.peft_config["default"].to_dict()
+    return Checkpoint(dict(trainable), _plain(config), moments, step, group["betas"], group["eps"], mean_lr)
+
+
+def _plain(value: Any) -> Any:
+    """A PEFT config as JSON with one spelling: sets sorted, enumerations by value."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(_plain(v) for v in value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return getattr(value, "value", value) if not isinstance(value, (str, int, float, bool, type(None))) else value
+
+
+def _collate(examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    longest = max(len(e.ids) for e in examples)
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+    for row, example in enumerate(examples):
+        length = len(example.ids)
+        ids[row, :length] = torch.tensor(example.ids)
+        mask[row, :length] = 1
+        learned = torch.tensor(example.supervised)
+        labels[row, :length][learned] = ids[row, :length][learned]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
