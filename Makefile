@@ -39,7 +39,7 @@ wheel: $(ENV)/.test
 
 clean:
 	@rm -rf build dist junit.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find app backend pages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -path ./$(ENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment, in steps that run again only when what they install from has changed. Standard output stays clean:
 # `make demo ARGS=--no-app` is read by programs.
