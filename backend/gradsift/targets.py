@@ -1,7 +1,7 @@
 """Target examples: read from a file or from pasted text, the bad ones reported by line and the good ones kept.
 
-`read_targets` reads any file that the pool reads, and text files; `parse_targets` reads what people paste: JSON Lines, a
-JSON list, separated text with a header, or plain blocks
+`read_targets` reads any file that the pool reads, and text files; `parse_targets` reads what people paste: JSON Lines,
+a JSON list, separated text with a header, or plain blocks
 
     Subtask: capitals
     Q: What is the capital of France?
