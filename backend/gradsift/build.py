@@ -19,7 +19,7 @@ from gradsift.ingest import ingest
 from gradsift.pool import input_hashes
 from gradsift.progress import Progress
 from gradsift.projection import make_projector, projector_id
-from gradsift.shards import ShardError, shard_is_whole, write_shard
+from gradsift.shards import ShardError, write_shard
 from gradsift.store import CheckpointInfo, Manifest, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
@@ -250,12 +250,11 @@ class _Build:
         return todo
 
     def _whole(self, store: Store, kind: str, epoch: int, index: int) -> bool:
-        if kind == "metrics":
-            try:
-                return len(store.read_metrics(epoch, index)) > 0
-            except ShardError:
-                return False
-        return shard_is_whole(store.shard_path(kind, epoch, index), store.params(kind, epoch))
+        try:
+            store.read_metrics(epoch, index) if kind == "metrics" else store.shard(kind, epoch, index)
+        except ShardError:
+            return False
+        return True
 
     def _extract(self, store: Store, todo: dict[int, list[int]]) -> None:
         self._check_disk(store, todo)

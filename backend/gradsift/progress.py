@@ -15,12 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from gradsift import atomic
 from gradsift.errors import GradsiftError
+
+FOLDER_VARIABLE = "GRADSIFT_JOB_FOLDER"  # set by `jobs.start` for the run it starts
 
 State = Literal["running", "finished", "failed", "cancelled", "interrupted"]
 
@@ -35,6 +38,7 @@ class Status:
 
     state: State = "running"
     pid: int = 0
+    process_started: float = 0.0
     stage: str = ""
     label: str = ""
     done: int = 0
@@ -53,8 +57,10 @@ class Progress:
     """Reports to a terminal (bars), to plain lines elsewhere, and to `folder/job/status.json` when a folder is given."""
 
     def __init__(self, folder: Path | None = None, quiet: bool = False) -> None:
-        self.status = Status(pid=os.getpid(), started=time.time())
-        self.folder = folder
+        created = psutil.Process().create_time()
+        self.status = Status(pid=os.getpid(), process_started=created, started=time.time())
+        job = os.environ.get(FOLDER_VARIABLE)
+        self.folder = folder or (Path(job) if job else None)
         self._console = Console(stderr=True, quiet=quiet)
         self._bars = Bars(
             TextColumn("{task.description}"),

@@ -96,15 +96,6 @@ def read_shard(path: Path, params: str) -> Shard:
     return Shard(path, about["start"], about["stop"], about["dtype"], tensors["q"], tensors["scale"], tensors["norm"])
 
 
-def shard_is_whole(path: Path, params: str) -> bool:
-    """Whether a shard is there, undamaged, and made with these parameters."""
-    try:
-        read_shard(path, params)
-    except ShardError:
-        return False
-    return True
-
-
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
     """Write tensors with a header that carries `about` and the hash of both."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}

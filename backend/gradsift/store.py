@@ -177,11 +177,16 @@ class Store:
 
     def shards(self, kind: str, epoch: int) -> Iterator[Shard]:
         """Open every shard of a kind at an epoch in row order, each checked against its hash."""
-        for index, (start, stop) in enumerate(self.shard_ranges):
-            shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch))
-            if (shard.start, shard.stop) != (start, stop) or len(shard.q) != stop - start:
-                raise ShardError(f"{shard.path} covers other rows than its name says; delete it and build again.")
-            yield shard
+        for index in range(len(self.shard_ranges)):
+            yield self.shard(kind, epoch, index)
+
+    def shard(self, kind: str, epoch: int, index: int) -> Shard:
+        """Open one shard, checked against its hash, its parameters and the rows it should cover."""
+        shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch))
+        start, stop = self.shard_ranges[index]
+        if (shard.start, shard.stop) != (start, stop) or len(shard.q) != stop - start:
+            raise ShardError(f"{shard.path} covers other rows than its name says; delete it and build again.")
+        return shard
 
     def missing(self) -> list[Path]:
         """Files a finished build would have and this store lacks (present ones are not read)."""

@@ -1,0 +1,110 @@
+"""Long runs as processes of their own: started detached, watched through files, stopped by signal.
+
+A job is the command line itself (`python -m gradsift ...`). Its state lies in `FOLDER/job/`: `status.json` (see
+progress.py), `log.txt` and `command.json`. So a page that is reloaded, a second tab, or a terminal all see the same.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+
+from gradsift import atomic
+from gradsift.errors import GradsiftError
+from gradsift.progress import FOLDER_VARIABLE, Status
+
+_children: dict[int, subprocess.Popen] = {}  # ours, so that an ended one is reaped and not taken for alive
+
+
+class JobError(GradsiftError):
+    """A job that cannot be started or stopped."""
+
+
+def start(folder: Path, argv: Sequence[str]) -> None:
+    """Run `gradsift ARGV` detached, its state in `folder/job/`.
+
+    Raises:
+        JobError: a job runs in this folder already.
+    """
+    current = status(folder)
+    if current is not None and current.state == "running":
+        raise JobError(f"A run is going on in {folder} already; wait for it or cancel it first.")
+    job = folder / "job"
+    job.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(job / "command.json", list(argv))
+    now = time.time()
+    with open(job / "log.txt", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gradsift", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, FOLDER_VARIABLE: str(folder.resolve())},
+        )
+    _children[process.pid] = process
+    created = psutil.Process(process.pid).create_time()
+    first = Status(pid=process.pid, process_started=created, label="Starting", started=now, updated=now)
+    atomic.write_json(job / "status.json", asdict(first))
+
+
+def status(folder: Path) -> Status | None:
+    """What the last run in `folder` says of itself; `interrupted` when it says running and its process is gone."""
+    try:
+        fields = json.loads((folder / "job" / "status.json").read_text())
+        last = Status(**fields)
+    except (OSError, ValueError, TypeError):
+        return None
+    if last.state == "running" and _process(last) is None:
+        return replace(last, state="interrupted", message=_last_words(folder), seconds_left=None)
+    return last
+
+
+def log_tail(folder: Path, lines: int = 20) -> str:
+    """The end of a job's output."""
+    try:
+        text = (folder / "job" / "log.txt").read_bytes()[-64_000:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def command(folder: Path) -> list[str]:
+    """The arguments of the last job in `folder`, to start it again; empty if none was started."""
+    try:
+        return list(json.loads((folder / "job" / "command.json").read_text()))
+    except (OSError, ValueError):
+        return []
+
+
+def cancel(folder: Path) -> None:
+    """Ask the run in `folder` to stop; it does at its next step, and what it finished is kept."""
+    last = status(folder)
+    process = _process(last) if last is not None else None
+    if process is not None:
+        process.terminate()
+
+
+def _process(last: Status) -> psutil.Process | None:
+    """The living process a status speaks of; a reused process id does not fool it."""
+    child = _children.get(last.pid)
+    if child is not None and child.poll() is not None:
+        del _children[last.pid]
+    try:
+        process = psutil.Process(last.pid)
+        alive = abs(process.create_time() - last.process_started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return process if alive else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _last_words(folder: Path) -> str:
+    """Why a process that never said so may have died: the last line of its output."""
+    tail = log_tail(folder, 1).strip()
+    return tail or "The process ended without a word; it may have been killed. The same command goes on from there."

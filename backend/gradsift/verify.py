@@ -1,0 +1,87 @@
+"""Is a store whole? Every hash, every row."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from gradsift.errors import GradsiftError
+from gradsift.progress import Progress
+from gradsift.shards import read_tensors
+from gradsift.store import Store, hash_file
+
+
+def verify(path: str | Path, progress: Progress | None = None) -> list[str]:
+    """Check the store at `path`; returns one sentence per problem, none for a whole store.
+
+    Checked are the manifest's own hash, the hash of every fixed file, every original line against its sha256, the
+    counts, every shard against its hash, its parameters and the rows it should cover, and every kept scoring.
+
+    Raises:
+        StoreError: no store can be opened there.
+    """
+    store = Store.open(path)
+    progress = progress or Progress(quiet=True)
+    problems = [f"{missing} is missing." for missing in store.missing()]
+    problems += _files(store)
+    if (store.path / "pool.parquet").is_file():
+        problems += _rows(store)
+    problems += _shards(store, progress)
+    for kept in sorted((store.path / "scorings").glob("*/*.safetensors")):
+        problems += _attempt(lambda kept=kept: read_tensors(kept))
+    return problems
+
+
+def _files(store: Store) -> list[str]:
+    problems = []
+    for name, expected in store.manifest.files.items():
+        path = store.path / name
+        if not path.is_file():
+            problems.append(f"{path} is missing.")
+        elif hash_file(path) != expected:
+            problems.append(f"{path} is damaged: its content does not match its hash.")
+    return problems
+
+
+def _rows(store: Store) -> list[str]:
+    problems, rows, usable = [], 0, 0
+    try:
+        file = pq.ParquetFile(store.path / "pool.parquet")
+        for batch in file.iter_batches(columns=["row", "raw", "sha256", "status"]):
+            for row, raw, expected, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                usable += status == "usable"
+                if row != rows or hashlib.sha256(raw).hexdigest() != expected:
+                    problems.append(f"{store.path}/pool.parquet: row {rows} is not what was read.")
+                rows += 1
+    except (OSError, ValueError) as error:  # pyarrow's errors are these
+        return [f"{store.path}/pool.parquet cannot be read: {error}."]
+    if (rows, usable) != (store.manifest.rows, store.manifest.usable):
+        problems.append(
+            f"{store.path}/pool.parquet holds {rows} rows, {usable} usable; the manifest says "
+            f"{store.manifest.rows} and {store.manifest.usable}."
+        )
+    return problems
+
+
+def _shards(store: Store, progress: Progress) -> list[str]:
+    problems = []
+    epochs, ranges = range(len(store.epochs)), range(len(store.shard_ranges))
+    progress.stage("verify", "Verifying shards", len(epochs) * len(ranges), "shards")
+    for epoch in epochs:
+        for index in ranges:
+            for kind in store.kinds:
+                if store.shard_path(kind, epoch, index).is_file():
+                    problems += _attempt(lambda kind=kind, epoch=epoch, index=index: store.shard(kind, epoch, index))
+            if store.shard_path("metrics", epoch, index).is_file():
+                problems += _attempt(lambda epoch=epoch, index=index: store.read_metrics(epoch, index))
+            progress.advance()
+    return problems
+
+
+def _attempt(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except GradsiftError as error:
+        return [str(error)]
+    return []
