@@ -1,0 +1,1 @@
+"""The Streamlit front of gradsift: entry, session, look and the parts pages are drawn from."""

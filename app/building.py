@@ -1,0 +1,71 @@
+"""From the build form's values to the command line that a build is: no drawing here."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradsift.config import BuildConfig
+
+BUNDLED = "smollm2"  # `gradsift.models.BUNDLED`, which cannot be imported here: torch comes with it
+
+# flag of `gradsift build`, field of BuildConfig; the form's values carry the field names
+FLAGS = {
+    "model": "--model",
+    "template": "--template",
+    "limit_per_source": "--limit-per-source",
+    "max_length": "--max-length",
+    "warmup_fraction": "--warmup-fraction",
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "lr": "--lr",
+    "lora_rank": "--lora-rank",
+    "dim": "--dim",
+    "store_dtype": "--store-dtype",
+    "seed": "--seed",
+}
+
+_PAPER = {name: BuildConfig.model_fields[name].default for name in FLAGS if name != "model"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "Small machine": {
+        **_PAPER,
+        "limit_per_source": 60,
+        "max_length": 512,
+        "warmup_fraction": 0.2,
+        "epochs": 2,
+        "batch_size": 4,
+        "lr": 2e-4,
+        "lora_rank": 16,
+        "dim": 4096,
+    },
+    "Paper": _PAPER,
+}
+ABOUT = {
+    "Small machine": "60 rows per source, two epochs, rank 16: minutes on a laptop with the bundled model.",
+    "Paper": "The whole pool, four epochs, rank 128, 8192 dimensions, as in LESS section 5.1: meant for a GPU.",
+}
+
+
+def argv(pool: Sequence[str | Path], values: Mapping[str, Any], out: Path) -> list[str]:
+    """Arguments of `gradsift` for this build; a value of None or "" leaves the command's own default.
+
+    The pool stands after `--`, so that a file whose name begins with a dash stays a file.
+    """
+    arguments = ["build", "--out", str(out)]
+    for name, flag in FLAGS.items():
+        value = values.get(name)
+        if value not in (None, ""):
+            arguments += [flag, str(value)]
+    return [*arguments, "--", *map(str, pool)]
+
+
+def pool_paths(text: str) -> list[str]:
+    """One path, glob or hub id a line; `~` is the home folder; blank lines do not count."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [str(Path(line).expanduser()) if line.startswith("~") else line for line in lines]
+
+
+def store_name(pool: Sequence[str | Path]) -> str:
+    """A name for the store, from the first file's or folder's."""
+    first = Path(str(pool[0])).name.split(".")[0] if pool else ""
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in first).strip(".-_")
+    return name or "my-pool"

@@ -1,0 +1,1 @@
+"""What pages are drawn from: each file one kind of thing on the screen."""

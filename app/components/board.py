@@ -1,0 +1,96 @@
+"""The board of the Compare page: a column per method, the same ranks side by side, page by page."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import data
+from app.comparing import Column, Comparison
+from app.components import cards, tables
+from app.components.text import plural
+from gradsift.store import Store
+
+PAGE = 20  # picks of a column on one page
+
+
+def draw(store: Store, comparison: Comparison, show: str) -> None:
+    """Draw the columns and the pagination for the picks that `show` leaves."""
+    lists = {column.method: comparison.shown(column, show) for column in comparison.columns}
+    longest = max((len(picks) for picks in lists.values()), default=0)
+    pages = max(1, -(-longest // PAGE))
+    if st.session_state.get("page", 1) > pages:
+        st.session_state.page = 1
+    first = (int(st.session_state.get("page", 1)) - 1) * PAGE
+    board = st.container(key="board")
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.caption(
+            tables.position(first, min(PAGE, max(0, longest - first)), longest, "picks of the longest column"),
+            width="content",
+        )
+        if pages > 1:
+            st.pagination(pages, key="page", bind="query-params")
+    visible = {method: picks[first : first + PAGE] for method, picks in lists.items()}
+    texts = data.texts(store, _rows(comparison, visible))
+    pool = data.pool_of(store)
+    with board:
+        for place, column in zip(
+            st.columns(len(comparison.columns), gap="medium", wrap=False), comparison.columns, strict=True
+        ):
+            picks, here = lists[column.method], visible[column.method]
+            html = [_head(store, comparison, column, pool)]
+            html += [_card(store, comparison, column, int(at), pool, texts) for at in here]
+            html.append(_foot(first, len(here), len(picks), len(column.picks)))
+            place.html("".join(html))
+
+
+def _rows(comparison: Comparison, visible: dict[str, np.ndarray]) -> list[int]:
+    positions = np.unique(np.concatenate([*visible.values(), np.zeros(0, dtype=np.int64)])).astype(np.int64)
+    return comparison.rows[positions].tolist()
+
+
+def _head(store: Store, comparison: Comparison, column: Column, pool: pd.DataFrame) -> str:
+    sources = data.sources_of(store)
+    picked = pool.loc[comparison.rows[column.picks]]
+    shares = picked["source"].value_counts().reindex(sources).dropna().astype(int).to_dict()
+    tokens = int(column.tokens)
+    only = int((comparison.shared[column.picks] == 1).sum())
+    return cards.head(column.method, len(column.picks), tokens, only, len(comparison.columns), shares, sources)
+
+
+def _card(
+    store: Store, comparison: Comparison, column: Column, at: int, pool: pd.DataFrame, texts: dict[int, Any]
+) -> str:
+    row = int(comparison.rows[at])
+    about, text = pool.loc[row], texts[row]
+    best = float(column.score[column.picks[0]]) if len(column.picks) else 0.0
+    cut = int(about["n_cut"])
+    tokens = f"{plural(int(about['n_prompt_tokens'] + about['n_answer_tokens']), 'token')}" + (
+        f", {cut:,} cut" if cut else ""
+    )
+    card = cards.Card(
+        method=column.method,
+        rank=int(column.rank[at]),
+        score=float(column.score[at]),
+        share=float(column.score[at]) / best if best > 0 else 0.0,
+        ranks={c.method: (int(c.rank[at]), bool(c.picked[at])) for c in comparison.columns},
+        source=str(about["source"]),
+        task=str(about["task"] or ""),
+        subtask=_subtask(comparison, column, at),
+        turns=[(turn["role"], turn["content"]) for turn in text["messages"]],
+        prefix=str(text["prefix"] or ""),
+        foot=f"{about['id']} · {about['file']}, line {int(about['line']):,} · {tokens}",
+    )
+    return cards.draw(card, data.sources_of(store))
+
+
+def _subtask(comparison: Comparison, column: Column, at: int) -> str:
+    """The subtask that won, where there is more than one and the method has such a thing."""
+    best = int(column.best[at])
+    return comparison.subtasks[best] if len(comparison.subtasks) > 1 and 0 <= best < len(comparison.subtasks) else ""
+
+
+def _foot(first: int, count: int, shown: int, picks: int) -> str:
+    text = tables.position(first, count, shown, "shown picks" if shown != picks else "picks")
+    return f'<p class="gs-small gs-dim gs-num">{text}</p>'

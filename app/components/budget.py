@@ -1,0 +1,65 @@
+"""The budget that every method shares: a share of the usable rows, a number of rows, or a number of tokens."""
+
+import re
+
+import streamlit as st
+
+from app import session
+
+UNITS = {"percent": "% of the pool", "rows": "rows", "tokens": "tokens"}
+_FIRST = {"percent": 5.0, "rows": 50.0, "tokens": 10_000.0}
+
+
+def parts(text: str) -> tuple[str, float]:
+    """Unit and value of a budget as text: `5%`, `200`, `50000tokens`; what cannot be read is the default."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*(%|tokens?)?\s*", text)
+    if match is None:
+        return "percent", _FIRST["percent"]
+    try:
+        value = float(match[1])
+    except ValueError:
+        return "percent", _FIRST["percent"]
+    return {"%": "percent", None: "rows"}.get(match[2], "tokens"), value
+
+
+def written(unit: str, value: float) -> str:
+    """The budget as text, as the command line takes it."""
+    return f"{value:g}%" if unit == "percent" else f"{int(value)}{'tokens' if unit == 'tokens' else ''}"
+
+
+def draw(now: session.Session) -> str:
+    """Draw the two fields and return the budget as text; a change is remembered for every page."""
+    unit, value = parts(now.budget)
+    st.session_state.budget_unit, st.session_state.budget_value = unit, value
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
+        st.number_input(
+            "Budget",
+            min_value=0.1 if unit == "percent" else 1.0,
+            max_value=100.0 if unit == "percent" else None,
+            step={"percent": 1.0, "rows": 10.0, "tokens": 1000.0}[unit],
+            format="%g" if unit == "percent" else "%.0f",
+            key="budget_value",
+            on_change=_change,
+            width=150,
+            help="The same for every method, so that the columns compare.",
+        )
+        st.segmented_control(
+            "Unit",
+            list(UNITS),
+            format_func=UNITS.get,
+            key="budget_unit",
+            required=True,
+            on_change=_switch,
+            label_visibility="collapsed",
+        )
+    return written(unit, value)
+
+
+def _change() -> None:
+    value = st.session_state.budget_value
+    if value:
+        session.remember(budget=written(st.session_state.budget_unit, value))
+
+
+def _switch() -> None:
+    session.remember(budget=written(st.session_state.budget_unit, _FIRST[st.session_state.budget_unit]))

@@ -1,0 +1,177 @@
+"""The form that starts a build: where the pool is, which model, and the parameters, the rarer ones folded."""
+
+from typing import Any
+
+import streamlit as st
+
+from app import building, session
+from app.components.text import label
+from gradsift import jobs
+from gradsift.errors import GradsiftError
+from gradsift.workspace import sample_pool
+
+FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
+_PRESET = "Small machine"
+
+
+def draw() -> None:
+    """Draw the form; a build that starts is opened, and its progress takes the page."""
+    _fill(_PRESET, only_missing=True)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="large"):
+        origin = st.segmented_control(
+            "Pool from",
+            ["Files on this machine", "Upload", "The sample"],
+            default="Files on this machine",
+            required=True,
+            key="build_origin",
+            persist_state="session",
+        )
+        st.segmented_control(
+            "Start from",
+            list(building.PRESETS),
+            default=_PRESET,
+            required=True,
+            key="build_preset",
+            on_change=lambda: _fill(st.session_state.build_preset),
+            persist_state="session",
+        )
+    st.caption(building.ABOUT[st.session_state.build_preset])
+    with st.form("build", border=True):
+        uploads = _pool(origin)
+        left, right = st.columns(2)
+        left.text_input(
+            "Name of the datastore",
+            key="build_name",
+            max_chars=64,
+            persist_state="session",
+            placeholder="letters, digits, dots and dashes",
+            help="It becomes a folder of the workspace.",
+        )
+        right.text_input(
+            "Model",
+            key="build_model",
+            persist_state="session",
+            help=f"`{building.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id within reach.",
+        )
+        _common()
+        with st.expander("More parameters"):
+            _rare()
+        sent = st.form_submit_button("Build the datastore", type="primary", icon=":material/play_arrow:")
+    if sent:
+        _start(origin, uploads)
+
+
+def _pool(origin: str) -> list[Any]:
+    if origin == "Upload":
+        return st.file_uploader("Files of the pool", type=FORMATS, accept_multiple_files=True, key="build_files")
+    if origin == "The sample":
+        st.caption("About 150 short examples in four sources and several languages, written for gradsift.")
+        return []
+    st.text_area(
+        "Files, folders, globs or Hugging Face data sets, one a line",
+        key="build_paths",
+        height=100,
+        persist_state="session",
+        placeholder="/data/flan/*.jsonl\n~/pools/dolly.parquet",
+        help="JSONL, JSON, CSV, Parquet (.gz, .zst): messages, prompt/completion, alpaca, sharegpt, dolly or LESS.",
+    )
+    return []
+
+
+def _common() -> None:
+    a, b, c, d = st.columns(4)
+    a.number_input(
+        "Rows per source",
+        min_value=1,
+        step=10,
+        key="build_limit_per_source",
+        persist_state="session",
+        placeholder="all",
+        help="A seeded sample of each source. Empty: every row.",
+    )
+    b.number_input(
+        "Longest row (tokens)",
+        min_value=8,
+        step=64,
+        key="build_max_length",
+        persist_state="session",
+        help="Longer rows are cut from the right, and counted.",
+    )
+    c.number_input(
+        "Warmup epochs", min_value=1, step=1, key="build_epochs", persist_state="session", help="One checkpoint each."
+    )
+    d.number_input(
+        "Warmup share of the pool",
+        min_value=0.0001,
+        max_value=1.0,
+        step=0.05,
+        format="%.4g",
+        key="build_warmup_fraction",
+        persist_state="session",
+    )
+
+
+def _rare() -> None:
+    a, b, c = st.columns(3)
+    a.number_input("Batch size of the warmup", min_value=1, step=1, key="build_batch_size", persist_state="session")
+    b.number_input(
+        "Peak learning rate",
+        min_value=1e-9,
+        max_value=1.0,
+        format="%.2e",
+        step=1e-5,
+        key="build_lr",
+        persist_state="session",
+    )
+    c.number_input("LoRA rank", min_value=1, step=1, key="build_lora_rank", persist_state="session")
+    a.number_input(
+        "Dimensions of a feature",
+        min_value=8,
+        step=8,
+        key="build_dim",
+        persist_state="session",
+        help="A multiple of 8. The paper's d is 8192.",
+    )
+    b.selectbox("Features stored as", ["int8", "fp16", "bit"], key="build_store_dtype", persist_state="session")
+    c.number_input("Seed", min_value=0, max_value=2**32 - 1, step=1, key="build_seed", persist_state="session")
+    st.text_input(
+        "Chat template",
+        key="build_template",
+        persist_state="session",
+        help="`chat` is the tokenizer's own, `tulu` is Open-Instruct's, or the path of a Jinja file.",
+    )
+
+
+def _start(origin: str, uploads: list[Any]) -> None:
+    now = session.current()
+    values = {name: st.session_state.get(f"build_{name}") for name in building.FLAGS}
+    try:
+        name = st.session_state.build_name or ""
+        out = now.workspace.new_store_path(name)
+        pool = _chosen_pool(now, origin, uploads, name)
+        if not pool:
+            st.error("Say where the pool is: there is no file yet.")
+            return
+        jobs.start(out, building.argv(pool, values, out))
+    except (GradsiftError, OSError) as error:
+        st.error(label(error))
+        return
+    session.remember(store=name)
+    st.session_state.datastore_room = "Open store"
+    st.rerun()
+
+
+def _chosen_pool(now: session.Session, origin: str, uploads: list[Any], name: str) -> list[Any]:
+    if origin == "The sample":
+        return list(sample_pool())
+    if origin == "Upload":
+        return now.workspace.keep_uploads(name, ((file.name, file.getvalue()) for file in uploads or []))
+    return building.pool_paths(st.session_state.get("build_paths") or "")
+
+
+def _fill(preset: str, only_missing: bool = False) -> None:
+    """Put a preset's values into the form; `only_missing` keeps what the person typed."""
+    values = {**building.PRESETS[preset], "model": st.session_state.get("build_model") or building.BUNDLED}
+    for name, value in values.items():
+        if not only_missing or f"build_{name}" not in st.session_state:
+            st.session_state[f"build_{name}"] = value

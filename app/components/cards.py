@@ -1,0 +1,100 @@
+"""One pick as a card, and the head of a column of picks, as HTML; every text from the data is escaped.
+
+A card says what the row is (source, task), what this method thinks of it (rank, score), what the other methods think
+of it, and shows the conversation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app import theme
+from app.components import conversation
+from app.components.text import escape, plural
+from gradsift.methods import METHODS
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a card shows. `ranks` maps every compared method to (rank, whether it picks the row)."""
+
+    method: str
+    rank: int
+    score: float
+    share: float
+    ranks: Mapping[str, tuple[int, bool]]
+    source: str
+    task: str
+    subtask: str
+    turns: Sequence[tuple[str, str]]
+    prefix: str
+    foot: str
+
+
+def draw(card: Card, sources: Sequence[str]) -> str:
+    """The card as HTML."""
+    picked = sum(inside for _, inside in card.ranks.values())
+    top = (
+        f'<div class="gs-top"><span class="gs-rank">{card.rank:,}</span>'
+        f'<span class="gs-score" title="score">{number(card.score)}</span></div>'
+        f'<div class="gs-bar"><i style="width:{100 * min(1.0, max(0.0, card.share)):.1f}%"></i></div>'
+    )
+    badges = [badge(card.source, sources)]
+    if card.task and card.task != card.source:
+        badges.append(f'<span class="gs-badge gs-plain">{escape(card.task)}</span>')
+    if card.subtask:
+        badges.append(
+            f'<span class="gs-badge gs-plain" title="the subtask it serves best">for {escape(card.subtask)}</span>'
+        )
+    if len(card.ranks) > 1 and picked == 1:
+        badges.append('<span class="gs-badge gs-only">only here</span>')
+    if len(card.ranks) > 1 and picked == len(card.ranks):
+        badges.append(f'<span class="gs-badge gs-all">in all {picked}</span>')
+    others = "".join(_other(name, rank, inside) for name, (rank, inside) in card.ranks.items() if name != card.method)
+    ranks = f'<div class="gs-ranks">{others}</div>' if others else ""
+    shared = " gs-shared" if picked > 1 else ""
+    return (
+        f'<article class="gs-card gs-m-{theme.css_name(card.method)}{shared}">{top}'
+        f'<div class="gs-badges">{"".join(badges)}</div>{ranks}'
+        f'{conversation.draw(card.turns, card.prefix)}<p class="gs-foot">{escape(card.foot)}</p></article>'
+    )
+
+
+def head(
+    method: str, picks: int, tokens: int, only: int, compared: int, shares: Mapping[str, int], sources: Sequence[str]
+) -> str:
+    """A column's head: the method, how much it picks, and from which sources."""
+    what = METHODS[method]
+    alone = f" · {only:,} only here" if compared > 1 else ""
+    bars = "".join(
+        f'<i class="gs-t-{theme.tint(s, list(sources))}" style="flex:{n}" title="{escape(s)}: {n:,}"></i>'
+        for s, n in shares.items()
+    )
+    legend = "".join(badge(source, sources, f"{source} {count:,}") for source, count in shares.items())
+    mark = f'<span class="gs-mark" aria-hidden="true">{theme.look(method).mark}</span>'
+    return (
+        f'<div class="gs-head gs-m-{theme.css_name(method)}">'
+        f'<h3 title="{escape(what.description)}">{mark} {escape(what.label)}</h3>'
+        f"<p>{plural(picks, 'pick')} · {plural(tokens, 'token')}{alone}</p>"
+        f'<div class="gs-share">{bars}</div><div class="gs-legend">{legend}</div></div>'
+    )
+
+
+def badge(source: str, sources: Sequence[str], text: str = "") -> str:
+    """The source's badge."""
+    return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{escape(text or source)}</span>'
+
+
+def number(score: float) -> str:
+    """A score with the digits that matter."""
+    if score == 0 or 0.001 <= abs(score) < 1000:
+        return f"{score:.4f}" if abs(score) < 1 else f"{score:,.2f}"
+    return f"{score:.2e}"
+
+
+def _other(method: str, rank: int, inside: bool) -> str:
+    label = METHODS[method].label
+    title = f"{label}: rank {rank:,}" + (", picked too" if inside else ", not picked")
+    return (
+        f'<span class="gs-m-{theme.css_name(method)}{" gs-in" if inside else ""}" title="{escape(title)}">'
+        f'<span class="gs-mark" aria-hidden="true">{theme.look(method).mark}</span> {escape(label)} {rank:,}</span>'
+    )

@@ -1,0 +1,13 @@
+"""A page with nothing to show yet says what to do next."""
+
+import streamlit as st
+
+from app.components.text import escape
+from app.rooms import room
+
+
+def say(title: str, text: str, page: str = "", link: str = "") -> None:
+    """A quiet box with what is missing, and a link to the page that mends it."""
+    st.html(f'<div class="gs-empty"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>')
+    if page:
+        st.page_link(room(page), label=link, icon=":material/arrow_forward:", icon_position="right")

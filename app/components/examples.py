@@ -1,0 +1,95 @@
+"""Target examples on the page: the good ones as a table, the unusable ones with their line and reason."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+import streamlit as st
+
+from app.components import conversation
+from app.components.text import clip, escape, plural
+from app.targeting import Counted
+from gradsift.pool import Row
+
+SHOWN = 50  # unusable rows listed at once; the rest is counted
+NUMBER = st.column_config.NumberColumn
+
+
+def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[Counted] | None) -> str:
+    """One line: 6 examples in 2 subtasks, 1,204 tokens; 1 line cannot be used."""
+    names = {row.subtask for row in rows}
+    text = f"{plural(len(rows), 'example')} in {plural(len(names), 'subtask')}"
+    if counts:
+        text += f", {plural(sum(c.n_prompt + c.n_answer for c in counts if not c.reason), 'token')}"
+        left_out = sum(bool(c.reason) for c in counts)
+        text += f"; {left_out} left out by the model" if left_out else ""
+    return text + (f"; {plural(len(bad), 'row')} cannot be read" if bad else "")
+
+
+def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable: bool) -> list[Row]:
+    """The examples with their subtask and tokens; returns them with the subtasks as edited."""
+    frame = pd.DataFrame(
+        {
+            "subtask": [row.subtask for row in rows],
+            "asked": [clip(_said(row, "user"), 240) for row in rows],
+            "answered": [clip(_said(row, "assistant"), 160) for row in rows],
+            "prompt": [c.n_prompt for c in counts] if counts else [None] * len(rows),
+            "answer": [c.n_answer for c in counts] if counts else [None] * len(rows),
+        }
+    )
+    config = {
+        "subtask": st.column_config.TextColumn("Subtask", max_chars=80, required=True, width="small"),
+        "asked": st.column_config.TextColumn("Question", width="large"),
+        "answered": st.column_config.TextColumn("Answer", width="medium"),
+        "prompt": NUMBER("Prompt tokens", width="small"),
+        "answer": NUMBER("Answer tokens", width="small"),
+    }
+    order = list(frame) if counts else ["subtask", "asked", "answered"]
+    shared = {"hide_index": True, "column_config": config, "column_order": order, "alt": "Target examples", "key": key}
+    if not editable:
+        st.dataframe(frame, **shared)
+        return rows
+    edited = st.data_editor(frame, disabled=["asked", "answered", "prompt", "answer"], **shared)
+    names = [str(name or "").strip() or row.subtask for name, row in zip(edited["subtask"], rows, strict=True)]
+    return [replace(row, subtask=name) for row, name in zip(rows, names, strict=True)]
+
+
+def unreadable(bad: Sequence[Row]) -> None:
+    """Rows that cannot be used, each with its line, the reason and how it begins."""
+    if not bad:
+        return
+    st.subheader(f"{plural(len(bad), 'row')} cannot be used", anchor=False)
+    st.caption("The others are kept. Mend these where they come from, or go on without them.")
+    _list([(f"Line {row.line}", row.reason, row.raw.decode("utf-8", "replace")) for row in bad])
+
+
+def refused(rows: Sequence[Row], counts: Sequence[Counted]) -> None:
+    """Rows that the store's model refuses; they are left out of the scoring."""
+    left_out = [(row, c.reason) for row, c in zip(rows, counts, strict=True) if c.reason]
+    if not left_out:
+        return
+    st.subheader(f"{plural(len(left_out), 'example')} left out", anchor=False)
+    st.caption("The model of the open datastore cannot take them; the others are scored.")
+    _list([(f"Line {row.line}", reason, _said(row, "user")) for row, reason in left_out])
+
+
+def reader(rows: Sequence[Row], key: str) -> None:
+    """One example in full, chosen by its number."""
+    with st.expander("Read an example in full"):
+        number = st.number_input("Example", 1, len(rows), key=f"{key}-reader", width=160) if len(rows) > 1 else 1
+        row = rows[min(int(number or 1), len(rows)) - 1]
+        st.html(f'<div class="gs-reader">{conversation.draw(row.messages, row.prefix)}</div>')
+
+
+def _list(items: Sequence[tuple[str, str, str]]) -> None:
+    shown = "".join(
+        f'<div class="gs-bad gs-small"><b>{escape(where)}</b>: {escape(reason)}'
+        f"<code>{escape(clip(text, 200)) or '(empty)'}</code></div>"
+        for where, reason, text in items[:SHOWN]
+    )
+    rest = f"<p class='gs-small gs-dim'>and {len(items) - SHOWN:,} more</p>" if len(items) > SHOWN else ""
+    st.html(shown + rest)
+
+
+def _said(row: Row, role: str) -> str:
+    return next((content for said_by, content in row.messages if said_by == role), "")

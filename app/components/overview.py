@@ -1,0 +1,144 @@
+"""A datastore on the page: its figures, coverage, warmup, checkpoints, excluded rows and parameters."""
+
+import json
+
+import pandas as pd
+import streamlit as st
+
+from app import data
+from app.components import charts, tables
+from app.components.text import escape, plural, size
+from gradsift.store import Store
+
+NUMBER = st.column_config.NumberColumn
+
+
+def draw(store: Store) -> None:
+    """Everything about a store that a person asks before trusting it."""
+    figures(store)
+    _notes(store)
+    _coverage(store)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        _warmup(store)
+    with right:
+        _checkpoints(store)
+    _excluded(store)
+    _parameters(store)
+
+
+def figures(store: Store) -> None:
+    """The store's key figures in one row."""
+    manifest, sizes = store.manifest, data.sizes_of(store)
+    truncated = sum(source.truncated for source in manifest.sources)
+    pairs = [
+        (f"{manifest.rows:,}", "rows in the store"),
+        (f"{manifest.usable:,}", "usable"),
+        (f"{manifest.rows - manifest.usable:,}", "excluded, each with a reason"),
+        (f"{truncated:,}", f"cut at {manifest.config.max_length:,} tokens"),
+        (f"{len(manifest.checkpoints):,}", "checkpoints"),
+        (f"{manifest.config.dim:,}", f"dimensions, {manifest.config.store_dtype}"),
+        (size(sizes["features"]), "of features"),
+    ]
+    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in pairs)
+    st.html(f'<div class="gs-figures">{cells}</div>')
+
+
+def _notes(store: Store) -> None:
+    for note in store.manifest.notes:
+        st.html(f'<p class="gs-small gs-dim" style="margin:0">Note from the build: {escape(note)}</p>')
+
+
+def _coverage(store: Store) -> None:
+    st.subheader("Coverage")
+    st.caption("From the rows in each source's files to the rows that have features. Nothing is cut silently.")
+    frame = data.coverage_of(store)
+    columns = ["rows_in_file", "rows_in_store", "usable", "excluded", "truncated"]
+    total = pd.DataFrame([{"source": "all", **frame[columns].sum().to_dict()}])
+    config = {
+        "source": "Source",
+        "rows_in_file": NUMBER("Rows in file", format="localized"),
+        "rows_in_store": NUMBER("In the store", format="localized"),
+        "usable": NUMBER("Usable", format="localized"),
+        "excluded": NUMBER("Excluded", format="localized"),
+        "truncated": NUMBER("Cut, still usable", format="localized"),
+    }
+    shown = pd.concat([frame, total], ignore_index=True) if len(frame) > 1 else frame
+    st.dataframe(shown, hide_index=True, column_config=config, alt="Rows of each source at every stage", key="coverage")
+
+
+def _warmup(store: Store) -> None:
+    st.subheader("Warmup")
+    curve = store.loss_curve()
+    if curve.empty:
+        st.caption("The checkpoints were given, not trained here, so there is no loss curve.")
+        return
+    st.caption("Training loss and learning rate at every optimizer step; dashed lines are the ends of epochs.")
+    charts.warmup(curve)
+    config = {
+        "step": "Step",
+        "epoch": NUMBER("Epoch", format="%.2f"),
+        "loss": NUMBER("Loss (nats per token)", format="%.4f"),
+        "learning_rate": NUMBER("Learning rate", format="%.2e"),
+        "grad_norm": NUMBER("Gradient norm", format="%.4f"),
+    }
+    tables.twin(curve, "The same as a table", "Warmup loss and learning rate by step", config)
+
+
+def _checkpoints(store: Store) -> None:
+    st.subheader("Checkpoints")
+    st.caption("A checkpoint weighs as much as its mean learning rate; a score is the weighted sum over all of them.")
+    rows = [
+        {"name": c.name, "weight": c.weight, "mean_lr": c.mean_lr, "step": c.step, "projector": c.projector}
+        for c in store.manifest.checkpoints
+    ]
+    config = {
+        "name": "Checkpoint",
+        "weight": st.column_config.ProgressColumn("Weight", format="%.3f", min_value=0, max_value=1),
+        "mean_lr": NUMBER("Mean learning rate", format="%.3e"),
+        "step": NUMBER("Adam steps"),
+        "projector": st.column_config.TextColumn("Projection"),
+    }
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, column_config=config, alt="Checkpoints and weights", key="weights"
+    )
+
+
+def _excluded(store: Store) -> None:
+    excluded = store.manifest.rows - store.manifest.usable
+    st.subheader("Excluded rows")
+    if not excluded:
+        st.caption("Every row is usable.")
+        return
+    st.caption(f"{plural(excluded, 'row')} have no features; they are never picked and never lost.")
+    pool = data.pool_of(store)
+    frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
+    config = {
+        "file": "File",
+        "line": NUMBER("Line", format="localized", width="small"),
+        "reason": st.column_config.TextColumn("Reason", width="large"),
+        "source": "Source",
+        "id": "Id",
+    }
+    tables.paged(frame, "excluded", "excluded rows", "Excluded rows with their reasons", config, "Search excluded rows")
+
+
+def _parameters(store: Store) -> None:
+    with st.expander("Parameters and provenance"):
+        manifest = store.manifest
+        about = {
+            "Folder": str(store.path),
+            "Fingerprint": store.fingerprint,
+            "Model": f"{manifest.config.model} (weights {manifest.model_fingerprint})",
+            "Computed on": f"{manifest.device}, {manifest.dtype}, {plural(manifest.threads, 'thread')}",
+            "Shapes of the data": ", ".join(f"{name}: {_schemas(found)}" for name, found in manifest.schemas.items()),
+            "On disk": ", ".join(f"{part} {size(count)}" for part, count in data.sizes_of(store).items() if count),
+            "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+        }
+        cells = "".join(f"<tr><td class='gs-dim'>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in about.items())
+        st.html(f'<table class="gs-facts">{cells}</table>')
+        st.code(json.dumps(manifest.config.model_dump(mode="json"), indent=1, ensure_ascii=False), language="json")
+
+
+def _schemas(found: dict[str, int]) -> str:
+    return " + ".join(f"{name or 'unreadable'} {count:,}" for name, count in found.items())

@@ -1,0 +1,108 @@
+"""A long run on the page: where it is, how fast, how long still, what it said, and a way to stop it.
+
+The run is a process of its own and its state lies on disk, so a reload, a second tab or a restarted app shows the same.
+While it runs, a fragment asks the disk every second; when it ends, the whole page is drawn anew.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+
+from app.components.text import clip, duration, escape, label, plural
+from gradsift import jobs
+from gradsift.progress import Status
+
+TAIL = 6_000  # bytes of the log that are shown
+INTERVAL = 1.0  # seconds between two looks at the disk
+
+
+def watch(folder: Path, title: str) -> None:
+    """Draw the run in `folder` and keep it current until it ends, then draw the page again."""
+    st.fragment(run_every=INTERVAL)(_follow)(folder, title)
+
+
+def ended(folder: Path, status: Status, resume: Callable[[], None], action: str = "Resume") -> None:
+    """Say how a run ended that did not finish, with what it said and a button that starts it again."""
+    words = {"failed": "stopped with an error", "cancelled": "was cancelled", "interrupted": "was interrupted"}
+    text = f"The run {words.get(status.state, status.state)}"
+    text += f" during: {status.label} ({status.done:,} of {status.total:,})." if status.total else "."
+    (st.error if status.state == "failed" else st.warning)(label(text))
+    if status.message and status.state == "failed":
+        st.text(status.message)
+    if status.state != "failed":
+        st.caption("What was finished is kept; the run goes on from there.")
+    st.button(action, type="primary", on_click=resume, key=f"resume-{folder.name}")
+    notes(status)
+    log(folder)
+
+
+def notes(status: Status) -> None:
+    """What a run wanted the person to know."""
+    for note in status.notes:
+        st.html(f'<p class="gs-small gs-dim" style="margin:0">{escape(note)}</p>')
+
+
+def log(folder: Path, expanded: bool = False) -> None:
+    """The last lines of a run's log, folded."""
+    text = tail(folder)
+    if text:
+        with st.expander("Log", expanded=expanded):
+            st.code(text, language=None, height=220)
+
+
+def tail(folder: Path) -> str:
+    """The end of the run's log, from a line's beginning; empty where there is none."""
+    try:
+        with open(folder / "job" / "log.txt", "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    cut = text.find("\n") + 1 if len(text) >= TAIL else 0
+    return text[cut:].strip()
+
+
+def line(status: Status) -> str:
+    """One line about a running stage: 12 of 40 rows · 3.1 rows/s · 9 s left."""
+    parts = [f"{status.done:,} of {plural(status.total, status.unit, status.unit)}" if status.total else ""]
+    if status.rate:
+        parts.append(
+            f"{status.rate:,.1f} {status.unit}/s" if status.rate < 100 else f"{status.rate:,.0f} {status.unit}/s"
+        )
+    if status.seconds_left is not None and status.total:
+        parts.append(f"{duration(status.seconds_left)} left in this stage")
+    return " · ".join(part for part in parts if part)
+
+
+def _follow(folder: Path, title: str) -> None:
+    status = jobs.status(folder)
+    if status is None or status.state != "running":
+        st.rerun()
+    with st.container(border=True, key=f"run-{folder.name}"):
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+            st.markdown(f"**{label(title)}**", width="content")
+            stopping = st.session_state.get(f"stopping-{folder}") == status.started
+            if st.button("Stopping" if stopping else "Cancel", key=f"cancel-{folder.name}", disabled=stopping):
+                jobs.cancel(folder)
+                st.session_state[f"stopping-{folder}"] = status.started
+                st.rerun(scope="fragment")
+        _stages(status)
+        share = min(1.0, status.done / status.total) if status.total else 0.0
+        st.progress(share, text=label(line(status) or "starting"))
+        notes(status)
+        last = tail(folder)
+        if last:
+            with st.expander("Log"):
+                st.code("\n".join(clip(row, 400) for row in last.splitlines()[-40:]), language=None, height=220)
+
+
+def _stages(status: Status) -> None:
+    done = [(name, seconds) for name, seconds in status.seconds.items() if name != status.stage]
+    items = [f'<li class="gs-done">{escape(_title(n))} <span class="gs-dim">{duration(s)}</span></li>' for n, s in done]
+    items.append(f'<li aria-current="step">{escape(status.label or "Starting")}</li>')
+    st.html(f'<ol class="gs-stages">{"".join(items)}</ol>')
+
+
+def _title(stage: str) -> str:
+    return stage.replace("-", " ").replace("_", " ").capitalize()

@@ -1,0 +1,105 @@
+"""From examples to scores: save the set by name, start the run, watch it, go to Compare."""
+
+import streamlit as st
+
+from app import session, targeting, theme
+from app.components import running
+from app.components.sources import SETS, Chosen
+from app.components.text import label, plural
+from app.rooms import room
+from gradsift import jobs
+from gradsift.errors import GradsiftError
+from gradsift.methods import METHODS
+from gradsift.pool import Row
+from gradsift.store import Store
+
+_PROBLEM = "score_problem"
+
+
+def draw(now: session.Session, store: Store | None, chosen: Chosen) -> None:
+    """The part of the Targets page below the examples."""
+    rows = targeting.accepted(chosen.rows, chosen.counts) if chosen.counts else chosen.rows
+    ready = store is not None and store.complete and bool(chosen.counts) and bool(rows)
+    if chosen.entry is None:
+        _save(now, store, chosen, rows, ready)
+    elif store is not None:
+        _score(now, store, chosen, rows, ready)
+    if problem := st.session_state.pop(_PROBLEM, ""):
+        st.error(label(problem))
+    if store is None:
+        st.page_link(
+            room("datastore"), label="Open a datastore", icon=":material/arrow_forward:", icon_position="right"
+        )
+    elif not store.complete:
+        st.caption("The open datastore is not finished: its scores can be computed when its build is.")
+        st.page_link(
+            room("datastore"), label="Back to the datastore", icon=":material/arrow_forward:", icon_position="right"
+        )
+
+
+def method_label(name: str) -> str:
+    """A method's mark and name for a widget."""
+    look = theme.look(name)
+    return f":{look.ink}[{look.mark}] {METHODS[name].label}"
+
+
+def _save(now: session.Session, store: Store | None, chosen: Chosen, rows: list[Row], ready: bool) -> None:
+    st.session_state.setdefault("targets_name", now.workspace.free_target_name("my-targets"))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input("Name of the set", key="targets_name", max_chars=64, width=260, persist_state="session")
+        st.button("Save", key="save-targets", on_click=_keep, args=(now, chosen, None, []))
+        if ready:
+            st.button(
+                f"Save and score {plural(len(rows), 'example')}",
+                key="save-and-score",
+                type="primary",
+                on_click=_keep,
+                args=(now, chosen, store, rows),
+            )
+
+
+def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[Row]) -> None:
+    name = (st.session_state.targets_name or "").strip()
+    try:
+        entry = now.workspace.save_targets(name, chosen.rows)
+        if store is not None:
+            targeting.start(now.workspace, store, entry, rows, list(METHODS))
+    except (GradsiftError, OSError) as error:
+        st.session_state[_PROBLEM] = str(error)
+        return
+    session.remember(targets=entry.name)
+    st.session_state.targets_from = SETS
+    st.session_state.pop("targets_name", None)
+
+
+def _score(now: session.Session, store: Store, chosen: Chosen, rows: list[Row], ready: bool) -> None:
+    folder = targeting.run_folder(now.workspace, store, chosen.entry)
+    status = jobs.status(folder)
+    if status is not None and status.state == "running":
+        running.watch(folder, f"Scoring {chosen.entry.name} on {now.store_title}")
+        return
+    if status is not None and status.state == "finished":
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            st.markdown("Scored.", width="content")
+            st.page_link(
+                room("compare"), label="Compare the picks", icon=":material/arrow_forward:", icon_position="right"
+            )
+        return
+    if not ready:
+        return
+    methods = st.pills(
+        "Methods",
+        list(METHODS),
+        selection_mode="multi",
+        default=list(METHODS),
+        format_func=method_label,
+        key="score_methods",
+        persist_state="session",
+    )
+    again = (now.workspace, store, chosen.entry, rows, methods or list(METHODS))
+    if status is not None:
+        running.ended(folder, status, lambda: targeting.start(*again), "Score again")
+    else:
+        st.button(
+            f"Score {plural(len(rows), 'example')}", key="score", type="primary", on_click=targeting.start, args=again
+        )

@@ -1,0 +1,164 @@
+"""Where target examples come from: a set on disk, a paste or an upload; and the table of what was read."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import streamlit as st
+
+from app import session, targeting
+from app.components import examples
+from app.components.text import label
+from app.targeting import Counted
+from gradsift.errors import GradsiftError
+from gradsift.pool import Row
+from gradsift.store import Store
+from gradsift.targets import TargetSet, parse_targets, read_targets
+from gradsift.workspace import TargetEntry
+
+SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"
+FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
+_EXAMPLE = """Subtask: geography
+Q: Which river flows through Cairo?
+A: The Nile.
+
+Q: Is Lisbon the capital of Portugal? Answer yes or no.
+A: Yes."""
+
+
+@dataclass
+class Chosen:
+    """Examples on the page; `entry` is the file they lie in, None while they are only here."""
+
+    key: str
+    rows: list[Row]
+    bad: list[Row]
+    entry: TargetEntry | None = None
+    counts: list[Counted] | None = field(default=None)
+
+
+def choose(now: session.Session) -> Chosen | None:
+    """Let the person say where the examples come from; None while there are none."""
+    if "targets_from" not in st.session_state and not now.targets:
+        st.session_state.targets_from = SETS
+    origin = st.segmented_control(
+        "Examples from",
+        [SETS, PASTE, UPLOAD],
+        key="targets_from",
+        required=True,
+        default=None if "targets_from" in st.session_state else SETS,
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    return {PASTE: _paste, UPLOAD: _upload}.get(origin, _from_disk)(now)
+
+
+def show(chosen: Chosen, store: Store | None) -> None:
+    """Draw the table, with token counts where a store is open; the rows may come back with other subtasks."""
+    if not chosen.rows:
+        st.warning("None of the rows can be used.")
+        return
+    slot = st.container()
+    problem = ""
+    if store is not None:
+        with st.spinner("Counting tokens"):
+            try:
+                chosen.counts = targeting.count(store, chosen.rows)
+            except (GradsiftError, OSError) as error:
+                problem = str(error)
+    with slot:
+        st.markdown(f"**{label(examples.summary(chosen.rows, chosen.bad, chosen.counts))}**")
+        chosen.rows = examples.table(chosen.rows, chosen.counts, f"examples-{chosen.key}", chosen.entry is None)
+        examples.reader(chosen.rows, chosen.key)
+    if chosen.counts:
+        examples.refused(chosen.rows, chosen.counts)
+    if problem:
+        st.warning(label(problem))
+    elif store is None:
+        st.caption("Open a datastore to see the examples' tokens and to score them.")
+
+
+def _from_disk(now: session.Session) -> Chosen | None:
+    entries = {entry.name: entry for entry in now.workspace.target_sets()}
+    if not entries:
+        st.caption("There are no sets yet: paste examples or upload a file.")
+        return None
+    names = list(entries)
+    st.session_state.targets_set = now.targets if now.targets in entries else None
+    st.selectbox(
+        "Target set",
+        names,
+        key="targets_set",
+        index=None,
+        placeholder="Choose a set",
+        width=420,
+        format_func=lambda name: f"{name}  (sample)" if entries[name].shipped else name,
+        on_change=lambda: session.remember(targets=st.session_state.targets_set or ""),
+    )
+    entry = entries.get(now.targets)
+    if entry is None:
+        return None
+    try:
+        found = _read(str(entry.path), entry.path.stat().st_mtime_ns)
+    except (GradsiftError, OSError) as error:
+        st.error(label(error))
+        return None
+    return Chosen(entry.name, list(found.rows), list(found.bad), entry)
+
+
+def _paste(now: session.Session) -> Chosen | None:
+    text = st.text_area(
+        "Examples: JSONL, a JSON list, CSV with a header, or plain blocks of Q: and A:",
+        key="targets_text",
+        height=220,
+        placeholder=_EXAMPLE,
+        persist_state="session",
+    )
+    st.button("Read the examples", type="secondary", key="read-paste")
+    if not (text or "").strip():
+        return None
+    return _parsed(text, "paste")
+
+
+def _upload(now: session.Session) -> Chosen | None:
+    file = st.file_uploader("A file of examples", type=FORMATS, key="targets_file", max_upload_size=50)
+    if file is None:
+        return None
+    data = file.getvalue()
+    if file.name.lower().endswith(".txt"):
+        return _parsed(data.decode("utf-8", "replace"), "upload")
+    try:
+        found = _read_upload(hashlib.sha256(data).hexdigest(), Path(file.name).name, data)
+    except (GradsiftError, OSError) as error:
+        st.error(label(error))
+        return None
+    return Chosen(f"upload-{file.file_id[:8]}", list(found.rows), list(found.bad))
+
+
+def _parsed(text: str, kind: str) -> Chosen | None:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        found = _parse(digest, text)
+    except GradsiftError as error:
+        st.error(label(error))
+        return None
+    return Chosen(f"{kind}-{digest[:8]}", list(found.rows), list(found.bad))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _read(path: str, changed: int) -> TargetSet:
+    return read_targets(Path(path))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _parse(digest: str, _text: str) -> TargetSet:
+    return parse_targets(_text)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _read_upload(digest: str, name: str, _data: bytes) -> TargetSet:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(_data)
+        return read_targets(path)

@@ -1,0 +1,137 @@
+"""The stores a workspace knows, ways to open one, and what an unfinished one needs."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from app import session
+from app.components import running
+from app.components.text import escape, label, plural
+from gradsift import jobs
+from gradsift.errors import GradsiftError
+from gradsift.store import Store
+from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
+
+
+def choose(workspace: Workspace, opened: str) -> None:
+    """List the known stores with their state and a button each; below, open one by its path."""
+    entries = workspace.stores()
+    for entry in entries:
+        _line(entry, entry.name == opened)
+    if not any(entry.name == SAMPLE_STORE for entry in entries):
+        _sample(workspace)
+    st.space("small")
+    _by_path(workspace)
+
+
+def unfinished(path: Path, store: Store | None) -> None:
+    """A store whose build is not finished and not running: what is missing, and the way on."""
+    status = jobs.status(path)
+    command = _command(path)
+    if status is not None and status.state in ("failed", "cancelled", "interrupted"):
+        running.ended(path, status, lambda: jobs.start(path, command), "Resume the build")
+    elif command:
+        st.warning("The build of this datastore is not finished.")
+        st.button("Resume the build", type="primary", on_click=jobs.start, args=(path, command), key="resume-build")
+    else:
+        st.warning("The build of this datastore is not finished: run the same `gradsift build` again to go on.")
+    if store is not None:
+        missing = store.missing()
+        st.caption(f"Still to do: {plural(len(missing), 'file')} of the datastore.")
+        names = "\n".join(str(file.relative_to(store.path)) for file in missing[:200])
+        with st.expander("What is missing"):
+            st.code(names, language=None, height=200)
+
+
+def _line(entry: StoreEntry, opened: bool) -> None:
+    where = f"<div class='gs-small gs-dim'>{escape(entry.path)}</div>" if entry.elsewhere else ""
+    with _row(f"store-{_safe(entry.name)}", f"<b>{escape(entry.path.name)}</b>", _state(entry), where):
+        key = f"open-{_safe(entry.name)}"
+        if opened:
+            st.button("Open now", disabled=True, key=key)
+        else:
+            st.button("Open", on_click=_open, args=(entry.name,), key=key)
+
+
+@contextmanager
+def _row(key: str, name: str, about: str, more: str = "") -> Iterator[None]:
+    """A bordered line: what it is on the left, the block's button on the right."""
+    line = st.container(
+        border=True, key=key, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+    )
+    with line:
+        st.html(f"<div>{name} <span class='gs-small gs-dim'>{escape(about)}</span>{more}</div>", width="content")
+        yield
+
+
+def _state(entry: StoreEntry) -> str:
+    status = jobs.status(entry.path)
+    if status is not None and status.state == "running":
+        return f"being built: {status.label}"
+    try:
+        store = Store.open(entry.path)
+    except (GradsiftError, OSError) as error:
+        return "not started yet" if status is None else f"build {status.state}" if not _exists(entry) else str(error)
+    manifest = store.manifest
+    text = (
+        f"{plural(manifest.rows, 'row')} from {plural(len(manifest.sources), 'source')}, model {manifest.config.model}"
+    )
+    return text if store.complete else f"unfinished · {text}"
+
+
+def _exists(entry: StoreEntry) -> bool:
+    return (entry.path / "manifest.json").is_file()
+
+
+def _sample(workspace: Workspace) -> None:
+    about = "about 150 short examples from four sources, a real small model; a few minutes on two cores"
+    with _row("store-sample", "<b>Sample</b>", about):
+        st.button("Build the sample", type="primary", on_click=build_sample, args=(workspace,), key="build-sample")
+
+
+def build_sample(workspace: Workspace) -> None:
+    """Start the sample's build into this workspace and open it."""
+    from gradsift.demo import build_arguments
+
+    path = workspace.store_path(SAMPLE_STORE)
+    jobs.start(path, build_arguments(path))
+    _open(SAMPLE_STORE)
+
+
+def _open(name: str) -> None:
+    session.remember(store=name)
+    st.session_state.datastore_room = "Open store"
+
+
+def _by_path(workspace: Workspace) -> None:
+    with st.form("open-by-path", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        text = st.text_input(
+            "Open a datastore elsewhere on this machine", placeholder="/path/to/store", key="open_path"
+        )
+        sent = st.form_submit_button("Open")
+    if sent:
+        try:
+            entry = workspace.open_store(text or "")
+            Store.open(entry.path) if (entry.path / "manifest.json").is_file() else None
+        except (GradsiftError, OSError) as error:
+            st.error(label(error))
+            return
+        _open(entry.name)
+        st.rerun()
+
+
+def _command(path: Path) -> list[str]:
+    """The arguments of the run that began this store, where it was begun as a job."""
+    try:
+        command = json.loads((path / "job" / "command.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    argv = command.get("argv") if isinstance(command, dict) else command
+    return [str(part) for part in argv] if isinstance(argv, list) else []
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)

@@ -1,0 +1,48 @@
+"""Text that came from data, made harmless: as HTML, and as the label of a widget."""
+
+import html
+import re
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])")
+
+
+def escape(text: object) -> str:
+    """`text` as HTML that shows exactly its characters."""
+    return html.escape(str(text), quote=True)
+
+
+def label(text: object) -> str:
+    """`text` for a widget's label, where Streamlit reads Markdown: every sign that means something is escaped."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def clip(text: str, length: int) -> str:
+    """The first `length` characters on one line, with an ellipsis where more follow."""
+    line = " ".join(text[: length * 4].split())
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: 1.2 MB."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:,.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:,.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def plural(count: int, noun: str, many: str = "") -> str:
+    """`1 row`, `1,204 rows`."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"

@@ -1,0 +1,77 @@
+"""What pages read, kept between runs: bounded caches keyed by the store's fingerprint, shared by all tabs, read-only.
+
+Nothing here loads the text of a pool: `texts` reads the rows of one page.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from app.session import Session
+from gradsift.errors import GradsiftError
+from gradsift.store import Store
+from gradsift.workspace import MANIFEST
+
+
+def store_of(session: Session) -> Store | None:
+    """The open store, complete or not; None where nothing is open or nothing readable lies there."""
+    path = session.store_path
+    if path is None or not (path / MANIFEST).is_file():
+        return None
+    stat = (path / MANIFEST).stat()
+    return _store(str(path), stat.st_mtime_ns, stat.st_size)
+
+
+def store_or_error(session: Session) -> tuple[Store | None, str]:
+    """The open store, or the sentence that says why it cannot be read."""
+    try:
+        return store_of(session), ""
+    except (GradsiftError, OSError) as error:
+        return None, str(error)
+
+
+def pool_of(store: Store) -> pd.DataFrame:
+    """The store's rows without their text, indexed by row number."""
+    return _pool(store.fingerprint, store)
+
+
+def coverage_of(store: Store) -> pd.DataFrame:
+    """Rows per source, from the file to the features."""
+    return store.coverage()
+
+
+def sources_of(store: Store) -> list[str]:
+    """Names of the store's sources, sorted; a source's place decides its badge."""
+    return sorted({source.source for source in store.manifest.sources})
+
+
+def texts(store: Store, rows: list[int]) -> dict[int, pd.Series]:
+    """Messages, prefix and raw line of some rows, by row number."""
+    return {int(record["row"]): record for _, record in store.texts(rows).iterrows()}
+
+
+def sizes_of(store: Store) -> dict[str, int]:
+    """Bytes on disk by part of the store."""
+    return _sizes(store.fingerprint, _changes(store.path), store)
+
+
+def _changes(path: Path) -> int:
+    """Changes whenever a scoring is kept or removed."""
+    folder = path / "scorings"
+    return folder.stat().st_mtime_ns if folder.is_dir() else 0
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _store(path: str, changed: int, size: int) -> Store:
+    return Store.open(path)
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _pool(fingerprint: str, _store: Store) -> pd.DataFrame:
+    return _store.pool()
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _sizes(fingerprint: str, changed: int, _store: Store) -> dict[str, int]:
+    return _store.bytes_by_part()

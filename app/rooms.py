@@ -1,0 +1,34 @@
+"""The pages, in the order of the work. A new page is one line here and one script in `pages/`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A page: its script's stem (also its address), its title, icon and the sentence its link explains itself with."""
+
+    stem: str
+    title: str
+    icon: str
+    help: str
+
+    @property
+    def path(self) -> Path:
+        """The page's script."""
+        return ROOT / "pages" / f"{self.stem}.py"
+
+
+ROOMS = (
+    Room("datastore", "Datastore", ":material/database:", "Open a gradient datastore, or build one from your pool."),
+    Room("targets", "Targets", ":material/target:", "The examples of what the model should learn."),
+    Room("compare", "Compare", ":material/view_column:", "The picks of every method, side by side, at one budget."),
+    Room("export", "Export", ":material/download:", "The picks of one method as files for a trainer."),
+)
+
+
+def room(stem: str) -> Path:
+    """The script of the page `stem`, for links."""
+    return next(r.path for r in ROOMS if r.stem == stem)

@@ -1,0 +1,107 @@
+"""Target examples against the open store's model: token counts, which are refused, and the run that scores them.
+
+No drawing here. A run's folder is named after the store and the target file's content, so an edited file never finds
+the old file's scores.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from gradsift import jobs
+from gradsift.errors import GradsiftError
+from gradsift.pool import Row
+from gradsift.store import Store
+from gradsift.targets import read_targets, write_targets
+from gradsift.workspace import TargetEntry, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A target example as the model sees it; `reason` says why it is left out, empty when it is taken."""
+
+    n_prompt: int
+    n_answer: int
+    reason: str = ""
+
+
+def count(store: Store, rows: Sequence[Row]) -> list[Counted]:
+    """Tokens of every row with the store's own encoder, and why a row cannot be scored.
+
+    Raises:
+        GradsiftError: the store's model cannot be loaded here.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr((row.messages, row.prefix)).encode("utf-8", "surrogatepass"))
+    return _count(store.manifest.encoder_fingerprint, digest.hexdigest(), store, rows)
+
+
+def accepted(rows: Sequence[Row], counts: Sequence[Counted]) -> list[Row]:
+    """The rows that can be scored."""
+    return [row for row, counted in zip(rows, counts, strict=True) if not counted.reason]
+
+
+def run_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
+    """Where the run that scores this target set on this store keeps its state and its rows."""
+    content = hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    name = hashlib.sha256(f"{store.fingerprint} {store.path} {content}".encode()).hexdigest()[:12]
+    return workspace.job_folder(f"score-{name}")
+
+
+def scored_rows(workspace: Workspace, store: Store, entry: TargetEntry) -> list[Row]:
+    """The rows a scoring of this set is kept for: those the app's run took, else all good ones of the file."""
+    taken = run_folder(workspace, store, entry) / "targets.jsonl"
+    return read_targets(taken if taken.is_file() else entry.path).rows
+
+
+def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]) -> Path:
+    """Score `rows` (those of `entry` that are taken) as a process of its own; returns the run's folder."""
+    folder = run_folder(workspace, store, entry)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_targets(folder / "targets.jsonl", rows)
+    arguments = ["score", str(store.path), "--targets", str(folder / "targets.jsonl")]
+    for method in methods:
+        arguments += ["--method", method]
+    jobs.start(folder, [*arguments, "--out", str(folder / "scores.parquet")])
+    return folder
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _encoder(fingerprint: str, _store: Store):
+    from gradsift.encode import Encoder
+    from gradsift.models import load_tokenizer, model_window
+
+    config = _store.manifest.config
+    encoder = Encoder(load_tokenizer(config.model), config.template)
+    if encoder.fingerprint != fingerprint:
+        raise GradsiftError(
+            f"The tokenizer of {config.model} is not the one this store was built with: put it back, or build again."
+        )
+    return encoder, model_window(config.model)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _count(fingerprint: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[Counted]:
+    encoder, window = _encoder(fingerprint, _store)
+    return [_one(encoder, window, row) for row in _rows]
+
+
+def _one(encoder, window: int, row: Row) -> Counted:
+    from gradsift.encode import RenderError
+
+    try:
+        encoded = encoder.encode(row.messages, row.prefix)
+    except RenderError as error:
+        return Counted(0, 0, str(error))
+    total = len(encoded.ids)
+    if total > window:
+        return Counted(
+            encoded.n_prompt, encoded.n_answer, f"{total:,} tokens, more than the model's window of {window:,}"
+        )
+    if not encoded.n_answer:
+        return Counted(encoded.n_prompt, 0, "no token of an answer to learn from")
+    return Counted(encoded.n_prompt, encoded.n_answer)

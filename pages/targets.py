@@ -1,0 +1,21 @@
+"""Targets: the examples of what the model should learn, from a sample set, a saved one, a paste or a file."""
+
+import streamlit as st
+
+from app import data, session
+from app.components import examples, score, sources
+from app.components.text import label
+
+now = session.current()
+st.title("Targets", anchor=False)
+st.caption("A handful of examples of the skill you want. Methods look for training examples that serve them.")
+
+chosen = sources.choose(now)
+store, problem = data.store_or_error(now)
+if problem:
+    st.error(label(problem))
+if chosen is not None:
+    sources.show(chosen, store)
+    if chosen.rows:
+        score.draw(now, store, chosen)
+    examples.unreadable(chosen.bad)
