@@ -55,3 +55,41 @@ def norm_length_correlation(store: Store) -> dict[str, float]:
         if len(frame) > 1 and answer.std() > 0:
             correlations[str(epoch)] = float(np.corrcoef(np.log(frame["grad_norm"]), answer)[0, 1])
     return correlations
+
+
+def describe(description: dict[str, Any]) -> str:
+    """The same for a terminal."""
+    d = description
+    lines = [
+        f"{d['store']}  ({'complete' if d['complete'] else 'NOT FINISHED: run the same build again'})",
+        f"model {d['model']}, {d['dtype']} on {d['device']}, d = {d['config']['dim']}, {d['config']['store_dtype']}",
+        f"rows {d['rows']:,} = {d['usable']:,} usable + {d['rows'] - d['usable']:,} excluded; {d['truncated']:,} cut",
+        "",
+        f"{'source':<24}{'in file':>10}{'in store':>10}{'usable':>10}{'excluded':>10}{'cut':>8}",
+    ]
+    lines += [
+        f"{s['source'][:23]:<24}{s['rows_in_file']:>10,}{s['rows_in_store']:>10,}{s['usable']:>10,}"
+        f"{s['excluded']:>10,}{s['truncated']:>8,}"
+        for s in d["sources"]
+    ]
+    lines += ["", *(f"{file}: {_counts(schemas)}" for file, schemas in d["schemas"].items())]
+    if d["excluded_rows"]:
+        lines += ["", "excluded (the first twenty; --json lists all):"]
+        lines += [f"  {row['file']}, line {row['line']}: {row['reason']}" for row in d["excluded_rows"][:20]]
+    lines += ["", *(_checkpoint_line(c, d.get("norm_length_correlation", {})) for c in d["checkpoints"])]
+    if d["warmup"]:
+        lines.append(f"warmup loss {d['warmup'][0]['loss']:.3f} -> {d['warmup'][-1]['loss']:.3f}")
+    if d.get("not_finite_rows"):
+        lines.append(f"{len(d['not_finite_rows'])} rows have gradients that are not finite and are never selected")
+    lines += ["", *d["notes"], "", ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in d["bytes"].items())]
+    return "\n".join(lines)
+
+
+def _counts(schemas: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {schema}" for schema, count in schemas.items())
+
+
+def _checkpoint_line(checkpoint: dict[str, Any], correlations: dict[str, float]) -> str:
+    line = f"{checkpoint['name']}: mean lr {checkpoint['mean_lr']:.3g}, weight {checkpoint['weight']:.3f}, step {checkpoint['step']}"
+    known = correlations.get(checkpoint["name"])
+    return line if known is None else f"{line}, log norm against log answer length r = {known:.2f}"

@@ -1,0 +1,5 @@
+"""`python -m gradsift`: the command line."""
+
+from gradsift.cli import main
+
+main()

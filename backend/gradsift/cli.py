@@ -1,0 +1,333 @@
+"""The command line: demo, build, score, select, inspect, verify, app.
+
+Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
+Heavy libraries are imported inside the commands, so that `--help` answers at once.
+"""
+
+import errno
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from gradsift import config as choices
+from gradsift.config import BuildConfig
+from gradsift.errors import GradsiftError, UsageError
+
+if TYPE_CHECKING:
+    from gradsift.pool import Row
+
+cli = typer.Typer(
+    name="gradsift",
+    help="Pick the training examples whose gradients help your target skill (LESS, arXiv 2402.04333).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _enum(name: str, literal: Any) -> Any:
+    return StrEnum(name, {value.replace("-", "_"): value for value in get_args(literal)})
+
+
+Projection, StoreDtype, AdamForm, GradientKind, ModelDtype = (
+    _enum(name, getattr(choices, name if name != "Projection" else "ProjectionKind"))
+    for name in ("Projection", "StoreDtype", "AdamForm", "GradientKind", "ModelDtype")
+)
+Similarity, TargetPooling, Aggregate = (
+    _enum(name, getattr(choices, name)) for name in ("Similarity", "TargetPooling", "Aggregate")
+)
+
+
+def _default(name: str, extra: str = "") -> str:
+    field = BuildConfig.model_fields[name]
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return f"{field.description or name.replace('_', ' ')}{extra} [default: {default}]"
+
+
+TargetsOption = Annotated[Path, typer.Option("--targets", help="rows with `messages` (or any schema of the pool) and `subtask`")]
+MethodsOption = Annotated[list[str], typer.Option("--method", help="less, rds, bm25 or random; may be repeated")]
+SimilarityOption = Annotated[Similarity, typer.Option(help="how vectors are compared")]
+PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: the paper's, or the released code's")]
+AggregateOption = Annotated[Aggregate, typer.Option(help="over subtasks")]
+GradientOption = Annotated[GradientKind, typer.Option(help="which stored update LESS compares")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@cli.command(epilog="Example: gradsift build pool/*.jsonl --model smollm2 --epochs 2 --lora-rank 16 --out store")
+def build(
+    pool: Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")],
+    model: Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)],
+    out: Annotated[Path, typer.Option(help="the store's folder")],
+    limit_per_source: Annotated[int | None, typer.Option(help="rows kept per source, a seeded sample [default: all]")] = None,
+    max_length: Annotated[int | None, typer.Option(help=_default("max_length"))] = None,
+    template: Annotated[str, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file")] = "chat",
+    warmup_fraction: Annotated[float | None, typer.Option(help=_default("warmup_fraction"))] = None,
+    epochs: Annotated[int | None, typer.Option(help=_default("epochs"))] = None,
+    batch_size: Annotated[int | None, typer.Option(help=_default("batch_size"))] = None,
+    lr: Annotated[float | None, typer.Option(help=_default("lr"))] = None,
+    lora_rank: Annotated[int | None, typer.Option(help=_default("lora_rank"))] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="scale of LoRA [default: 4 x rank]")] = None,
+    lora_targets: Annotated[str | None, typer.Option(help=_default("lora_targets"))] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help=_default("lora_dropout"))] = None,
+    checkpoints: Annotated[list[str] | None, typer.Option(help="a PEFT checkpoint with optimizer.pt; repeat; instead of a warmup")] = None,
+    dim: Annotated[int | None, typer.Option(help=_default("dim"))] = None,
+    projection: Annotated[Projection | None, typer.Option(help=_default("projection"))] = None,
+    gradient: Annotated[list[GradientKind] | None, typer.Option(help=_default("gradients", "; may be repeated"))] = None,
+    adam: Annotated[AdamForm | None, typer.Option(help=_default("adam", " of Adam's update"))] = None,
+    store_dtype: Annotated[StoreDtype | None, typer.Option(help=_default("store_dtype"))] = None,
+    dtype: Annotated[ModelDtype | None, typer.Option(help=_default("dtype"))] = None,
+    seed: Annotated[int | None, typer.Option(help=_default("seed"))] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
+) -> None:
+    """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
+    from gradsift.build import build as run
+    from gradsift.encode import read_template
+
+    given = {
+        "limit_per_source": limit_per_source,
+        "max_length": max_length,
+        "warmup_fraction": warmup_fraction,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "lora_rank": lora_rank,
+        "lora_alpha": lora_alpha,
+        "lora_targets": tuple(name.strip() for name in lora_targets.split(",")) if lora_targets else None,
+        "lora_dropout": lora_dropout,
+        "checkpoints": tuple(checkpoints) if checkpoints else None,
+        "dim": dim,
+        "projection": projection,
+        "gradients": tuple(dict.fromkeys(kind.value for kind in gradient)) if gradient else None,
+        "adam": adam,
+        "store_dtype": store_dtype,
+        "dtype": dtype,
+        "seed": seed,
+    }
+    chosen = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+    store = run(pool, out, _config(model=model, template=read_template(template), **chosen), restart=restart)
+    typer.echo(store.path.resolve())
+
+
+@cli.command(epilog="Example: gradsift score store --targets mmlu.jsonl --method less --method bm25 --out scores.parquet")
+def score(
+    store: Annotated[Path, typer.Argument(help="a finished store")],
+    targets: TargetsOption,
+    out: Annotated[Path, typer.Option(help="a Parquet file: row, id, source, method, score, rank, best_subtask")],
+    method: MethodsOption = ["less"],  # noqa: B006  typer reads the default, nothing changes it
+    similarity: SimilarityOption = Similarity.cosine,
+    target_pooling: PoolingOption = TargetPooling.cosine_of_mean,
+    aggregate: AggregateOption = Aggregate.max,
+    gradient: GradientOption = GradientKind.adam,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every usable row of a store against target examples."""
+    from gradsift import atomic
+    from gradsift.picks import score as run
+    from gradsift.progress import Progress
+    from gradsift.store import Store
+
+    _check_methods(method)
+    progress = Progress()
+    with progress.running():
+        rows = _read_targets(targets)
+        table = run(
+            Store.open(store),
+            rows,
+            method,
+            similarity=similarity.value,
+            target_pooling=target_pooling.value,
+            aggregate=aggregate.value,
+            gradient=gradient.value,
+            progress=progress,
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.open_for_write(out) as file:
+            table.to_parquet(file, index=False)
+    best = {name: float(frame["score"].max()) for name, frame in table.groupby("method", sort=False)}
+    if as_json:
+        _print_json({"out": str(out), "targets": len(rows), "rows": len(table) // len(method), "best_score": best})
+    else:
+        typer.echo(f"{out}: {len(table) // len(method):,} rows by {', '.join(f'{m} (best {s:.3f})' for m, s in best.items())}")
+
+
+@cli.command(epilog="Example: gradsift select store --targets mmlu.jsonl --method less --top 5% --out picks")
+def select(
+    store: Annotated[Path, typer.Argument(help="a finished store")],
+    targets: TargetsOption,
+    top: Annotated[str, typer.Option(help="a share (5%), a number of rows (200) or tokens (50000tokens)")],
+    out: Annotated[Path, typer.Option(help="a folder: train.jsonl, scores.parquet, manifest.json, README.md")],
+    method: Annotated[str, typer.Option(help="less, rds, bm25 or random")] = "less",
+    format: Annotated[str, typer.Option(help="messages, prompt-completion, alpaca, sharegpt, less or parquet")] = "messages",
+    similarity: SimilarityOption = Similarity.cosine,
+    target_pooling: PoolingOption = TargetPooling.cosine_of_mean,
+    aggregate: AggregateOption = Aggregate.max,
+    gradient: GradientOption = GradientKind.adam,
+    as_json: JsonOption = False,
+) -> None:
+    """Pick the best rows within a budget and write them for a trainer."""
+    from gradsift.export import FORMATS
+    from gradsift.picks import select as run
+    from gradsift.progress import Progress
+    from gradsift.selection import Budget
+    from gradsift.store import Store
+
+    _check_methods([method])
+    Budget.parse(top)
+    if format not in FORMATS:
+        raise UsageError(f"There is no export format {format!r}: choose one of {', '.join(FORMATS)}.")
+    progress = Progress()
+    with progress.running():
+        path = run(
+            Store.open(store),
+            _read_targets(targets),
+            top,
+            out,
+            method=method,
+            format=format,
+            similarity=similarity.value,
+            target_pooling=target_pooling.value,
+            aggregate=aggregate.value,
+            gradient=gradient.value,
+            progress=progress,
+        )
+    manifest = json.loads((out / "manifest.json").read_text())
+    if as_json:
+        _print_json(manifest)
+    else:
+        typer.echo(f"{path}: {manifest['picked_rows']:,} rows, {manifest['picked_tokens']:,} tokens")
+
+
+@cli.command(epilog="Example: gradsift inspect store --json")
+def inspect(store: Annotated[Path, typer.Argument(help="a store")], as_json: JsonOption = False) -> None:
+    """Show what is in a store: coverage, excluded rows, warmup health, sizes."""
+    from gradsift.inspection import describe
+    from gradsift.inspection import inspect as run
+    from gradsift.store import Store
+
+    description = run(Store.open(store))
+    if as_json:
+        _print_json(description)
+    else:
+        typer.echo(describe(description))
+
+
+@cli.command(epilog="Example: gradsift verify store")
+def verify(store: Annotated[Path, typer.Argument(help="a store")], as_json: JsonOption = False) -> None:
+    """Check every hash and every row of a store; exits with 1 where something is wrong."""
+    from gradsift.progress import Progress
+    from gradsift.store import Store
+    from gradsift.verify import verify as run
+
+    progress = Progress()
+    with progress.running():
+        problems = run(store, progress)
+    if as_json:
+        _print_json({"store": str(store.resolve()), "whole": not problems, "problems": problems})
+    elif problems:
+        typer.echo("\n".join(problems))
+    else:
+        manifest = Store.open(store).manifest
+        typer.echo(f"{store} is whole: {manifest.usable:,} rows at {len(manifest.checkpoints)} checkpoints.")
+    if problems:
+        raise typer.Exit(1)
+
+
+@cli.command(epilog="Example: gradsift demo")
+def demo(no_app: Annotated[bool, typer.Option("--no-app", help="only build; print the store's path")] = False) -> None:
+    """Build the embedded sample's datastore with the bundled small model, and open the app on it."""
+    from gradsift.demo import demo as run
+
+    typer.echo(run(with_app=not no_app))
+
+
+@cli.command(epilog="Example: gradsift app ~/selection --port 8600")
+def app(
+    workspace: Annotated[Path | None, typer.Argument(help="folder of stores, targets and exports [default: yours]")] = None,
+    port: Annotated[int, typer.Option(help="0: the first free one from 8501 on")] = 0,
+    address: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 lets others in")] = "localhost",
+) -> None:
+    """Open the app in the browser."""
+    from gradsift.demo import serve
+
+    raise typer.Exit(serve(workspace, port, address).wait())
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one sentence on standard error."""
+    try:
+        cli()
+    except UsageError as error:
+        _fail(str(error), 2)
+    except GradsiftError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("Stopped; what was finished is kept.", 1)
+    except OSError as error:
+        _fail(_disk_sentence(error), 1)
+    except RuntimeError as error:  # torch reports a failed write and exhausted memory as one of these
+        sentence = _torch_sentence(error)
+        if sentence is None:
+            raise
+        _fail(sentence, 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"gradsift: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _disk_sentence(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"The disk is full{where}: make room and run the same command again; what was finished is kept."
+    return f"{error.strerror or error}{where}."
+
+
+def _torch_sentence(error: RuntimeError) -> str | None:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return "Memory ran out on a single row: use a smaller --max-length or --dtype bf16, or free the device."
+    if "PytorchStreamWriter failed" in str(error) or "No space left" in str(error):
+        return "The disk is full: make room and run the same command again; what was finished is kept."
+    return None
+
+
+def _config(**values: Any) -> BuildConfig:
+    from pydantic import ValidationError
+
+    try:
+        return BuildConfig(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
+
+
+def _check_methods(names: list[str]) -> None:
+    from gradsift.methods import get_method
+
+    for name in names:
+        get_method(name)
+
+
+def _read_targets(path: Path) -> "list[Row]":
+    """The target rows of a file; one that cannot be used is refused by number, none is dropped silently."""
+    from gradsift.influence import TargetError
+    from gradsift.targets import read_targets
+
+    targets = read_targets(path)
+    if targets.bad:
+        first = targets.bad[0]
+        more = f" (and {len(targets.bad) - 1} more)" if len(targets.bad) > 1 else ""
+        raise TargetError(f"{path}, line {first.line}{more}: {first.reason}; mend or remove it and run again.")
+    return targets.rows
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,107 @@
+"""The app as a process, and the demo: the embedded sample, the bundled model, built while the app shows how far it is."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from gradsift.build import build
+from gradsift.bundled import ensure_smollm2
+from gradsift.config import BuildConfig
+from gradsift.encode import read_template
+from gradsift.errors import GradsiftError
+from gradsift.models import BUNDLED, demo_template
+from gradsift.paths import data_home, studio
+
+# Streamlit reads .streamlit/config.toml only from the working directory, so what matters is passed by hand.
+SETTINGS = studio() / ".streamlit" / "config.toml"
+
+
+class DemoError(GradsiftError):
+    """The app cannot be started."""
+
+
+def demo_config() -> BuildConfig:
+    """The demo's parameters: small enough for two cores, with tens of optimizer steps."""
+    return BuildConfig(
+        model=BUNDLED,
+        template=read_template(str(demo_template())),
+        max_length=512,
+        warmup_fraction=0.3,
+        epochs=2,
+        batch_size=4,
+        lr=2e-4,
+        lora_rank=16,
+        dim=4096,
+    )
+
+
+def demo(with_app: bool = True) -> Path:
+    """Open the app at once, build the sample's store in the default workspace, and return the store's absolute path.
+
+    With the app, returns when the app is closed.
+    """
+    ensure_smollm2(lambda text: print(text, file=sys.stderr, flush=True))
+    out = data_home() / "stores" / "demo"
+    server = serve(data_home(), port=0, address="localhost") if with_app else None
+    try:
+        build([studio() / "assets" / "sample" / "pool"], out, demo_config())
+        if server is not None:
+            print("The store is built; the app stays open until you press Ctrl-C.", file=sys.stderr, flush=True)
+            server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait()
+    return out.resolve()
+
+
+def serve(workspace: Path | None, port: int, address: str) -> subprocess.Popen:
+    """Start the app on a workspace and print its address.
+
+    port: 0 takes the first free one from 8501 on.
+
+    Raises:
+        DemoError: the port is taken.
+    """
+    entry = studio() / "app" / "main.py"
+    host = "127.0.0.1" if address == "localhost" else address
+    chosen = _free_port(host, port)
+    environment = {**os.environ, "GRADSIFT_WORKSPACE": str((workspace or data_home()).expanduser().resolve())}
+    command = [sys.executable, "-m", "streamlit", "run", str(entry)]
+    command += ["--server.port", str(chosen), "--server.address", address, "--server.headless", "true"]
+    process = subprocess.Popen([*command, *_settings()], env=environment, stdout=subprocess.DEVNULL)
+    print(f"gradsift is open at http://{address}:{chosen}", file=sys.stderr, flush=True)
+    return process
+
+
+def _settings() -> list[str]:
+    """The settings of .streamlit/config.toml as command-line flags."""
+    import tomllib
+
+    def flatten(prefix: str, table: dict) -> list[str]:
+        flags = []
+        for name, value in table.items():
+            if isinstance(value, dict):
+                flags += flatten(f"{prefix}{name}.", value)
+            elif isinstance(value, bool | int | float | str):
+                flags += [f"--{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+        return flags
+
+    return flatten("", tomllib.loads(SETTINGS.read_text()))
+
+
+def _free_port(host: str, wanted: int) -> int:
+    for port in [wanted] if wanted else range(8501, 8600):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    where = f"Port {wanted}" if wanted else "Every port from 8501 to 8599"
+    raise DemoError(f"{where} is taken on {host}: choose another with --port.")
