@@ -20,7 +20,7 @@ from gradsift.errors import UsageError
 from gradsift.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
 from gradsift.schemas import Messages, Unusable, kind, read_conversation
 
-__all__ = ["PoolError", "Row", "make_row", "read_rows", "sample_rows", "unique_ids"]
+__all__ = ["PoolError", "Row", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -62,10 +62,22 @@ def read_rows(paths: Sequence[str | Path]) -> Iterator[Row]:
         found = [entry for path in paths for entry in _expand(path)]
     except OSError as error:
         raise PoolError(f"Cannot look at {error.filename}: {error.strerror}. Check the path.") from error
-    inputs = list({entry.path or entry.name: entry for entry in reversed(found)}.values())[::-1]
+    inputs: dict[Path | str, _Input] = {}
+    for entry in found:
+        inputs.setdefault(entry.path or entry.name, entry)
     if not inputs:
         raise PoolError("No input was given: name a file, a folder, a pattern or a data set on the hub.")
-    return _stream(inputs)
+    return _stream(list(inputs.values()))
+
+
+def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
+    """ "NAME SHA256" of every input `read_rows` would read, in its order; a hub id stands for itself.
+
+    Raises:
+        PoolError: as `read_rows`.
+    """
+    inputs = [entry for path in paths for entry in _expand(path)]
+    return tuple(f"{entry.name} {_content_hash(entry.path) if entry.path else 'hub'}" for entry in inputs)
 
 
 def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple[list[Row], dict[str, int]]:
@@ -206,6 +218,16 @@ def _rows(found: _Input) -> Iterator[Row]:
     source = _stem(found.name)
     for record in records:
         yield make_row(record, found.name, source)
+
+
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with open(file, "rb") as stream:
+                digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _stem(name: str) -> str:

@@ -165,25 +165,26 @@ def csv_records(lines: Iterable[str], where: str, by_line: bool = False) -> Iter
     except BREAKS as error:
         yield Record(1, b"", None, break_reason(error))
         return
+    if not first:
+        return
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(itertools.chain([first], source), delimiter=max(",\t;", key=first.count), strict=True)
     while True:
-        start = source.number + bool(header)
-        cells: list[str] | None = None
-        reason = ""
+        start = source.number + 1
         try:
-            cells = next(reader, None)
+            cells, reason = next(reader, None), ""
         except csv.Error as error:
-            reason = f"not valid CSV: {error}"
+            cells, reason = [], f"not valid CSV: {error}"
         except BREAKS as error:
-            reason = break_reason(error)
-        if cells is None and not reason:
+            yield Record(start if by_line else number + 1, _bytes(source.take()), None, break_reason(error))
+            return
+        if cells is None:
             return
         if not header:
             header = _header(cells, where)
         elif cells or reason:
             number += 1
-            yield _csv_record(start if by_line else number, header, cells or [], source.take(), reason)
+            yield _csv_record(start if by_line else number, header, cells, source.take(), reason)
         source.take()
 
 
@@ -324,7 +325,7 @@ def _cell_json(cell: str) -> Any:
         return cell
 
 
-def _header(cells: list[str] | None, where: str) -> list[str]:
+def _header(cells: list[str], where: str) -> list[str]:
     if not cells:
         raise PoolError(f"The first line of {where} is not a valid CSV header: name the columns there.")
     names = [cell.strip() for cell in cells]
