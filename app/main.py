@@ -14,7 +14,7 @@ from app.components import header  # noqa: E402
 from app.rooms import ROOMS  # noqa: E402
 
 st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg", layout="wide")
-st.logo(ROOT / "assets" / "wordmark.svg", icon_image=ROOT / "assets" / "logo.svg", size="medium")
+st.logo(ROOT / "assets" / "wordmark.svg", size="medium")
 st.html(theme.css())
 
 page = st.navigation(

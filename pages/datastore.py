@@ -4,12 +4,14 @@ import streamlit as st
 
 from app import data, session
 from app.components import build_form, overview, running, stores
+from app.components.stores import ALL, BUILD, OPEN
 from app.components.text import label
 from app.rooms import room
 from gradsift import jobs
 
 now = session.current()
-OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"
+if "datastore_next" in st.session_state:
+    st.session_state.datastore_room = st.session_state.pop("datastore_next")
 st.session_state.setdefault("datastore_room", OPEN if now.store else ALL)
 st.title(label(now.store_title) or "Datastore", anchor=False)
 opened, every, new = st.tabs([OPEN, ALL, BUILD], key="datastore_room", on_change="rerun")

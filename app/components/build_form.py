@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from app import building, session
+from app.components import stores
 from app.components.text import label
 from gradsift import jobs
 from gradsift.errors import GradsiftError
@@ -157,7 +158,7 @@ def _start(origin: str, uploads: list[Any]) -> None:
         st.error(label(error))
         return
     session.remember(store=name)
-    st.session_state.datastore_room = "Open store"
+    st.session_state.datastore_next = stores.OPEN
     st.rerun()
 
 

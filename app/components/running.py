@@ -13,7 +13,7 @@ from app.components.text import clip, duration, escape, label, plural
 from gradsift import jobs
 from gradsift.progress import Status
 
-TAIL = 6_000  # bytes of the log that are shown
+LINES = 40  # of the log that are shown
 INTERVAL = 1.0  # seconds between two looks at the disk
 
 
@@ -45,22 +45,10 @@ def notes(status: Status) -> None:
 
 def log(folder: Path, expanded: bool = False) -> None:
     """The last lines of a run's log, folded."""
-    text = tail(folder)
+    text = "\n".join(clip(row, 400) for row in jobs.log_tail(folder, LINES).splitlines()).strip()
     if text:
         with st.expander("Log", expanded=expanded):
             st.code(text, language=None, height=220)
-
-
-def tail(folder: Path) -> str:
-    """The end of the run's log, from a line's beginning; empty where there is none."""
-    try:
-        with open(folder / "job" / "log.txt", "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    cut = text.find("\n") + 1 if len(text) >= TAIL else 0
-    return text[cut:].strip()
 
 
 def line(status: Status) -> str:
@@ -91,17 +79,16 @@ def _follow(folder: Path, title: str) -> None:
         share = min(1.0, status.done / status.total) if status.total else 0.0
         st.progress(share, text=label(line(status) or "starting"))
         notes(status)
-        last = tail(folder)
-        if last:
-            with st.expander("Log"):
-                st.code("\n".join(clip(row, 400) for row in last.splitlines()[-40:]), language=None, height=220)
+        log(folder)
 
 
 def _stages(status: Status) -> None:
     done = [(name, seconds) for name, seconds in status.seconds.items() if name != status.stage]
-    items = [f'<li class="gs-done">{escape(_title(n))} <span class="gs-dim">{duration(s)}</span></li>' for n, s in done]
-    items.append(f'<li aria-current="step">{escape(status.label or "Starting")}</li>')
-    st.html(f'<ol class="gs-stages">{"".join(items)}</ol>')
+    items = [
+        f'<span class="gs-done">{escape(_title(n))} <span class="gs-dim">{duration(s)}</span></span>' for n, s in done
+    ]
+    items.append(f'<span aria-current="step">{escape(status.label or "Starting")}</span>')
+    st.html(f'<div class="gs-stages">{"".join(items)}</div>')
 
 
 def _title(stage: str) -> str:

@@ -1,19 +1,20 @@
 """The stores a workspace knows, ways to open one, and what an unfinished one needs."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import streamlit as st
 
-from app import session
+from app import building, session
 from app.components import running
 from app.components.text import escape, label, plural
 from gradsift import jobs
 from gradsift.errors import GradsiftError
 from gradsift.store import Store
-from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
+from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace, sample_pool
+
+OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page
 
 
 def choose(workspace: Workspace, opened: str) -> None:
@@ -30,7 +31,7 @@ def choose(workspace: Workspace, opened: str) -> None:
 def unfinished(path: Path, store: Store | None) -> None:
     """A store whose build is not finished and not running: what is missing, and the way on."""
     status = jobs.status(path)
-    command = _command(path)
+    command = jobs.command(path)
     if status is not None and status.state in ("failed", "cancelled", "interrupted"):
         running.ended(path, status, lambda: jobs.start(path, command), "Resume the build")
     elif command:
@@ -94,16 +95,18 @@ def _sample(workspace: Workspace) -> None:
 
 def build_sample(workspace: Workspace) -> None:
     """Start the sample's build into this workspace and open it."""
-    from gradsift.demo import build_arguments
+    from gradsift.demo import demo_config
+    from gradsift.models import demo_template
 
     path = workspace.store_path(SAMPLE_STORE)
-    jobs.start(path, build_arguments(path))
+    values = {**demo_config().model_dump(), "template": demo_template()}
+    jobs.start(path, building.argv([sample_pool()[0].parent], values, path))
     _open(SAMPLE_STORE)
 
 
 def _open(name: str) -> None:
     session.remember(store=name)
-    st.session_state.datastore_room = "Open store"
+    st.session_state.datastore_next = OPEN  # the tabs may be drawn already: the page takes it up at its next run
 
 
 def _by_path(workspace: Workspace) -> None:
@@ -121,16 +124,6 @@ def _by_path(workspace: Workspace) -> None:
             return
         _open(entry.name)
         st.rerun()
-
-
-def _command(path: Path) -> list[str]:
-    """The arguments of the run that began this store, where it was begun as a job."""
-    try:
-        command = json.loads((path / "job" / "command.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    argv = command.get("argv") if isinstance(command, dict) else command
-    return [str(part) for part in argv] if isinstance(argv, list) else []
 
 
 def _safe(name: str) -> str:

@@ -1,0 +1,74 @@
+"""The Targets page: what is read, what is refused, what is saved."""
+
+import json
+
+from gradsift.workspace import sample_targets
+
+PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris"}
+{broken
+{"prompt": "2+2?", "completion": "4"}
+"""
+
+
+def test_a_sample_set_is_chosen_and_counted(app, workspace):
+    name = sample_targets()[0].stem
+    at = app("targets", targets=name)
+    table = at.dataframe[0].value
+    assert len(table) > 0
+    assert (table["answer"] > 0).all()
+
+
+def test_a_paste_keeps_the_good_rows_and_names_the_bad_line(app, workspace):
+    at = app("targets")
+    at.session_state["targets_from"] = "Paste"
+    at.run()
+    at.text_area(key="targets_text").set_value(PASTED).run()
+    assert not at.exception
+    assert len(at.data_editor[0].value) == 2
+    listed = "".join(html.value for html in at.html if "gs-bad" in html.value)
+    assert "Line 2" in listed
+    assert "{broken" in listed
+
+
+def test_a_paste_is_saved_by_name(app, workspace):
+    at = app("targets")
+    at.session_state["targets_from"] = "Paste"
+    at.run()
+    at.text_area(key="targets_text").set_value(PASTED).run()
+    at.text_input(key="targets_name").set_value("mine")
+    at.button(key="save-targets").click().run()
+    assert not at.exception
+    assert len(workspace.read_target_set("mine").rows) == 2
+    assert at.query_params["targets"] == "mine"
+
+
+def test_a_bad_name_is_refused_in_words(app, workspace):
+    at = app("targets")
+    at.session_state["targets_from"] = "Paste"
+    at.run()
+    at.text_area(key="targets_text").set_value(PASTED).run()
+    at.text_input(key="targets_name").set_value("../../evil")
+    at.button(key="save-targets").click().run()
+    assert "cannot name a target set" in at.error[0].value.replace("\\", "")
+    assert not list(workspace.root.rglob("evil*"))
+
+
+def test_an_example_longer_than_the_window_is_left_out_with_its_reason(app, workspace):
+    at = app("targets")
+    at.session_state["targets_from"] = "Paste"
+    at.run()
+    long = json.dumps({"prompt": "long " * 900, "completion": "x"})
+    at.text_area(key="targets_text").set_value(PASTED.splitlines()[0] + "\n" + long).run()
+    listed = "".join(html.value for html in at.html if "gs-bad" in html.value)
+    assert "window" in listed
+    assert any("Save and score 1 example" in button.label for button in at.button)
+
+
+def test_hostile_text_is_shown_as_text(app, workspace):
+    at = app("targets")
+    at.session_state["targets_from"] = "Paste"
+    at.run()
+    hostile = "<img src=x onerror=alert(1)> ![x](https://example.com/p.png) $$x$$"
+    at.text_area(key="targets_text").set_value(json.dumps({"prompt": hostile, "completion": "ok"})).run()
+    assert not any("<img" in html.value for html in at.html)
+    assert not any("example.com" in markdown.value for markdown in at.markdown)
