@@ -137,7 +137,7 @@ configs:
 def _summary(rows: int, manifest: Mapping[str, Any]) -> str:
     by = f" by {escape(manifest['method'])}" if manifest.get("method") else ""
     under = f" under a budget of {escape(manifest['budget'])}" if manifest.get("budget") else ""
-    return f"{rows:,} rows picked{by}{under} with gradsift, in rank order, the best first."
+    return f"{rows:,} {'row' if rows == 1 else 'rows'} picked{by}{under} with gradsift, in rank order, the best first."
 
 
 def _files(data: Mapping[str, Any], format: str) -> str:
