@@ -163,9 +163,8 @@ def _sources(tally: Tally) -> str:
 def _notes(tally: Tally) -> str:
     if not tally.notes:
         return ""
-    return "## How the rows were written\n\n" + "\n".join(
-        f"- {rows:,} rows: {note}" for note, rows in tally.notes.items()
-    )
+    lines = [f"- {rows:,} {'row' if rows == 1 else 'rows'}: {note}" for note, rows in tally.notes.items()]
+    return "## How the rows were written\n\n" + "\n".join(lines)
 
 
 def _reproduce(manifest: Mapping[str, Any]) -> str:
