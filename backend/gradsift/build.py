@@ -1,5 +1,6 @@
 """The build: pool -> warmup -> features, into a store; stops anywhere, goes on from there (method, section 2)."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from gradsift import atomic, models
 from gradsift.checkpoints import Checkpoint, read_trainer_checkpoint
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoded, Encoder
+from gradsift.errors import UsageError
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.ingest import ingest
@@ -23,7 +25,7 @@ from gradsift.shards import ShardError, write_shard
 from gradsift.store import CheckpointInfo, Manifest, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
-PARTS = ("manifest.json", "pool.parquet", "warmup", "checkpoints", "features", "representations", "metrics", "scorings")
+MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings")
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "pyarrow", "gradsift")
 
 
@@ -45,13 +47,12 @@ def build(
         GradsiftError: unreadable pool, unknown model, no usable row, unfit checkpoint: see the message.
     """
     out = Path(out)
+    _refuse_place(out, pool)
     with locked(out):
         progress = progress or Progress(out)
         with progress.running():
-            atomic.sweep(out)
-            if restart:
-                _remove(out)
-            return _Build(list(pool), out, config, progress).run()
+            atomic.sweep(out, keep="scorings")
+            return _Build(list(pool), out, config, progress).run(restart)
 
 
 class _Build:
@@ -66,8 +67,8 @@ class _Build:
         self.window = models.model_window(config.model)
         self.base: torch.nn.Module | None = None
 
-    def run(self) -> Store:
-        store = self._resumed() or self._read_pool()
+    def run(self, restart: bool) -> Store:
+        store = (None if restart else self._resumed()) or self._read_pool()
         if not store.manifest.checkpoints:
             store = self._warm_up(store)
         todo = self._unfinished(store)
@@ -101,8 +102,7 @@ class _Build:
                 f"{self.out} holds a store built with {'; '.join(differences)}: choose another --out, "
                 "or throw it away with --restart."
             )
-        if hash_file(self.out / "pool.parquet") != manifest.files["pool.parquet"]:
-            raise StoreError(f"{self.out}/pool.parquet is damaged; build again with --restart.")
+        store.check_file("pool.parquet")
         self._warn_about_environment(manifest)
         return store
 
@@ -119,11 +119,12 @@ class _Build:
                 )
 
     def _read_pool(self) -> Store:
-        self.out.mkdir(parents=True, exist_ok=True)
+        """Begin a store; what an earlier one left goes only once the new pool and the model have been read."""
         inputs = input_hashes(self.pool)
+        fresh = self.out / f"{atomic.TEMPORARY}pool.parquet"
         intake = ingest(
             self.pool,
-            self.out / "pool.parquet",
+            fresh,
             self.encoder,
             self.max_length,
             self.config.limit_per_source,
@@ -131,6 +132,9 @@ class _Build:
             self.progress,
         )
         base = self._load_base()
+        for name in (*MADE, "manifest.json"):  # the manifest last: without it the rest would be nobody's
+            atomic.remove(self.out / name)
+        os.replace(fresh, self.out / "pool.parquet")
         manifest = Manifest(
             config=self.config,
             model_fingerprint=base.fingerprint,
@@ -176,7 +180,7 @@ class _Build:
         folder = self.out / "checkpoints"
         folder.mkdir(exist_ok=True)
         if self.config.checkpoints:
-            self._import_checkpoints(folder)
+            self._import_checkpoints(store, folder)
             count = len(self.config.checkpoints)
         else:
             self._train(store, folder)
@@ -197,19 +201,18 @@ class _Build:
         chosen = choose_rows(store.manifest.usable, self.config.warmup_fraction, self.config.seed)
         rows = store.rows[chosen].tolist()
         atomic.write_json(warmup_folder / "rows.json", rows)
-        peft = models.attach_lora(self._load_base().model, self.config)
-        peft.peft_config["default"].base_model_name_or_path = self.config.model  # not this machine's cache folder
+        peft = models.attach_lora(self._base_of(store), self.config)
         Warmup(self.config, warmup_folder, folder, self.progress).run(peft, self._encode(store, rows))
         self.base = peft.unload()
 
-    def _import_checkpoints(self, folder: Path) -> None:
+    def _import_checkpoints(self, store: Store, folder: Path) -> None:
         step = 0
         for index, given in enumerate(self.config.checkpoints):
             source = Path(given)
             if (source / "moments.safetensors").is_file():
                 checkpoint = Checkpoint.load(source)
             else:
-                peft = models.attach_adapter(self._load_base().model, source)
+                peft = models.attach_adapter(self._base_of(store), source)
                 names = list(PerExampleGradients(peft).shapes)
                 checkpoint = read_trainer_checkpoint(source, step, names)
                 self.base = peft.unload()
@@ -258,12 +261,10 @@ class _Build:
 
     def _extract(self, store: Store, todo: dict[int, list[int]]) -> None:
         self._check_disk(store, todo)
-        base = self._load_base()
-        if base.fingerprint != store.manifest.model_fingerprint:
-            raise StoreError(f"{self.out} was built with another {self.config.model}: its weights have changed since.")
+        base = self._base_of(store)
         with ThreadPoolExecutor(1) as writer:
             for epoch in sorted(todo):
-                self._extract_epoch(store, epoch, todo[epoch], base.model, writer)
+                self._extract_epoch(store, epoch, todo[epoch], base, writer)
 
     def _extract_epoch(
         self, store: Store, epoch: int, indices: list[int], base: torch.nn.Module, writer: ThreadPoolExecutor
@@ -288,9 +289,8 @@ class _Build:
         extractor.gradients.model.unload()
 
     def _extractor(self, store: Store, epoch: int, base: torch.nn.Module) -> FeatureExtractor:
-        folder = self.out / "checkpoints" / store.epochs[epoch]
-        checkpoint = Checkpoint.load(folder)
-        peft = models.attach_adapter(base, folder)
+        checkpoint = store.checkpoint(epoch)
+        peft = models.attach_adapter(base, self.out / "checkpoints" / store.epochs[epoch])
         models.set_adapter(peft, checkpoint.adapter)
         gradients = PerExampleGradients(peft)
         config = self.config
@@ -344,14 +344,22 @@ class _Build:
             self.base = self._loaded.model
         return models.Loaded(self.base, self._loaded.fingerprint, self._loaded.window)
 
+    def _base_of(self, store: Store) -> torch.nn.Module:
+        """The base model, if it still is the one the store was begun with."""
+        base = self._load_base()
+        if base.fingerprint != store.manifest.model_fingerprint:
+            raise StoreError(f"{self.out} was built with another {self.config.model}: its weights have changed since.")
+        return base.model
 
-def _remove(out: Path) -> None:
-    for name in PARTS:
-        path = out / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+
+def _refuse_place(out: Path, pool: Sequence[str | Path]) -> None:
+    """Refuse to write where something would be lost, or where the build would read its own files."""
+    for path in pool:
+        if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
+            raise UsageError(f"The store {out} would lie inside the pool {path} and be read as data: choose another --out.")
+    strange = [name for name in MADE if (out / name).exists()]
+    if strange and not (out / "manifest.json").exists():
+        raise StoreError(f"{out} holds {strange[0]} but no manifest.json, so it is no store: choose another --out.")
 
 
 def _versions() -> dict[str, str]:

@@ -1,11 +1,17 @@
 """Base models: which device and dtype, loading, LoRA, and the fingerprint that tells one model from another."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
 
 from gradsift.errors import GradsiftError
 from gradsift.paths import studio
@@ -65,20 +71,14 @@ def load_tokenizer(model: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(locate(model))
-    except (OSError, ValueError, KeyError) as error:
-        raise _unknown(model, error) from error
+    return _load(AutoTokenizer, model)
 
 
 def model_window(model: str) -> int:
     """The most tokens the model takes at once, read from its config without loading the weights."""
     from transformers import AutoConfig
 
-    try:
-        config = AutoConfig.from_pretrained(locate(model))
-    except (OSError, ValueError, KeyError) as error:
-        raise _unknown(model, error) from error
+    config = _load(AutoConfig, model)
     return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**31 - 1)
 
 
@@ -92,10 +92,7 @@ def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Loaded:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the build reports its own progress
-    try:
-        base = AutoModelForCausalLM.from_pretrained(locate(model), dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unknown(model, error) from error
+    base = _load(AutoModelForCausalLM, model, dtype=dtype)
     fingerprint = _fingerprint(base)
     base = base.to(device).eval().requires_grad_(False)
     return Loaded(base, fingerprint, model_window(model))
@@ -107,7 +104,7 @@ def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
     Raises:
         ModelError: no layer has one of the names asked for.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     lora = LoraConfig(
         r=config.lora_rank,
@@ -118,7 +115,7 @@ def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
     )
     torch.manual_seed(config.seed)
     try:
-        return get_peft_model(base, lora)
+        return _wrap(base, lora)
     except ValueError as error:
         linear = {n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
         raise ModelError(
@@ -133,13 +130,14 @@ def attach_adapter(base: torch.nn.Module, folder: Path) -> "PeftModel":
     Raises:
         ModelError: the adapter is not plain LoRA, or the model lacks its layers.
     """
-    from peft import LoraConfig, PeftConfig, get_peft_model
+    from peft import LoraConfig, PeftConfig
 
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig) or config.use_dora:
         raise ModelError(f"The adapter in {folder} is not plain LoRA; gradients are defined here for LoRA only.")
+    config.base_model_name_or_path = base.name_or_path
     try:
-        return get_peft_model(base, config)
+        return _wrap(base, config)
     except ValueError as error:
         raise ModelError(f"The adapter in {folder} does not fit the model: {error}") from error
 
@@ -159,6 +157,40 @@ def set_adapter(model: "PeftModel", weights: dict[str, torch.Tensor]) -> None:
     missing = [name for name in result.missing_keys if "lora_" in name]
     if result.unexpected_keys or missing:
         raise ModelError(f"The checkpoint's adapter does not fit the model: {(missing or result.unexpected_keys)[0]}.")
+
+
+def _load(kind: Any, model: str, **options: Any) -> Any:
+    """`kind.from_pretrained` of a model, without its code and without waiting for a hub that cannot be reached."""
+    place = locate(model)
+    local = Path(place).is_dir() or not _hub_answers()
+    try:
+        return kind.from_pretrained(place, local_files_only=local, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise _unknown(model, error) from error
+
+
+@cache
+def _hub_answers() -> bool:
+    """Whether the model hub can be reached, asked once: its own client would ask for a minute, file by file."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
+    except HTTPError:  # an answer, if not a welcome
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _wrap(base: Any, config: Any) -> "PeftModel":
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # between peft and transformers
+        return get_peft_model(base, config)
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

@@ -4,7 +4,6 @@ transformers' Trainer and PEFT do the training. Order of the data and dropout ar
 (seed, step) alone, so that a run that was killed goes on from its last whole epoch and ends with the same bytes.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, pi
@@ -73,6 +72,8 @@ class Warmup:
 
         model: a freshly attached LoRA model. examples: the encoded warmup subset, in row order.
         """
+        if (self.folder / "log.json").is_file():  # written last: the warmup is over
+            return self._clear()
         steps = steps_per_epoch(len(examples), self.config.batch_size)
         trainer = _Trainer(
             model=model,
@@ -92,7 +93,11 @@ class Warmup:
         log = [e for e in trainer.state.log_history if "learning_rate" in e]
         kept = [{k: e[k] for k in ("step", "epoch", "loss", "learning_rate", "grad_norm")} for e in log]
         atomic.write_json(self.folder / "log.json", kept)
-        shutil.rmtree(self.folder / "trainer")
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove the Trainer's own state, which only a resumed warmup needs."""
+        atomic.remove(self.folder / "trainer")
 
     def _arguments(self) -> TrainingArguments:
         micro = next(size for size in (4, 3, 2, 1) if self.config.batch_size % size == 0)  # memory only, not the result
@@ -189,18 +194,21 @@ class _Saving(TrainerCallback):
         epoch = round(state.epoch)
         before = state.global_step * (epoch - 1) // epoch
         rates = [e["learning_rate"] for e in state.log_history if "learning_rate" in e and e["step"] > before]
-        checkpoint = snapshot(self.model, optimizer, sum(rates) / len(rates))
+        checkpoint = snapshot(self.model, optimizer, sum(rates) / len(rates), self.warmup.config.model)
         checkpoint.save(self.warmup.checkpoints / f"epoch-{epoch}")
 
 
-def snapshot(model: "PeftModel", optimizer: torch.optim.Optimizer, mean_lr: float) -> Checkpoint:
-    """The model's LoRA weights and the optimizer's moments as a checkpoint, by canonical parameter name."""
+def snapshot(model: "PeftModel", optimizer: torch.optim.Optimizer, mean_lr: float, base: str) -> Checkpoint:
+    """The model's LoRA weights and the optimizer's moments as a checkpoint, by canonical parameter name.
+
+    base: what the adapter's config calls its base model: the name the person gave, not this machine's cache folder.
+    """
     trainable = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
     inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
     moments = {name: (inner.state[p]["exp_avg"], inner.state[p]["exp_avg_sq"]) for name, p in trainable.items()}
     step = int(inner.state[next(iter(trainable.values()))]["step"])
     group = inner.param_groups[0]
-    config = model.peft_config["default"].to_dict()
+    config = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": base}
     return Checkpoint(dict(trainable), _plain(config), moments, step, group["betas"], group["eps"], mean_lr)
 
 
