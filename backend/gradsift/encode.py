@@ -4,6 +4,7 @@ The conversation is rendered by a chat template, tokenized once as a whole, and 
 span overlaps an assistant turn (its end-of-turn token included). Merges across the boundary therefore cannot shift it.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def read_template(choice: str) -> str:
 class Encoder:
     """Renders and tokenizes conversations with one tokenizer and one template.
 
-    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text.
+    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. `fingerprint` is a hash of everything that
+    decides the token ids: vocabulary, merges, normalization, template.
     """
 
     def __init__(self, tokenizer: Any, template: str) -> None:
@@ -78,12 +80,11 @@ class Encoder:
             raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
         self.tokenizer = tokenizer
         self.template = {"chat": None, "tulu": TULU}.get(template, template)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of everything that decides the token ids: vocabulary, merges, normalization, template."""
-        parts = [self.tokenizer.backend_tokenizer.to_str(), self.template or self.tokenizer.chat_template]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # a copy that nobody else sets to pad or truncate
+        self._rules.no_padding()
+        self._rules.no_truncation()
+        self.fingerprint = _hash(self._rules.to_str(), self.template or tokenizer.chat_template)
+        self._rules.post_processor = None  # it adds no token here, but it may trim blanks off the offsets
 
     def render(self, messages: Messages, prefix: str = "") -> tuple[str, list[tuple[int, int]]]:
         """The conversation's text and the character spans (start, stop) of what is learned in it.
@@ -101,7 +102,9 @@ class Encoder:
         spans = []
         for index in answers:
             start = len(self._opening(turns[:index], text))
-            closed = self._apply(turns[: index + 1]).rstrip()  # up to the end-of-turn token, not the line break after it
+            closed = self._apply(
+                turns[: index + 1]
+            ).rstrip()  # up to the end-of-turn token, not the line break after it
             if not text.startswith(closed) or len(closed) < start:
                 raise RenderError("the chat template does not render the conversation turn by turn")
             given = prefix + " " if prefix and index == answers[-1] else ""
@@ -117,11 +120,11 @@ class Encoder:
             RenderError: see `render`.
         """
         text, spans = self.render(messages, prefix)
-        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        supervised = _overlaps(tokens["offset_mapping"], spans)
+        tokens = self._rules.encode(text, add_special_tokens=False)
+        supervised = _overlaps(tokens.offsets, spans)
         if supervised:
             supervised[0] = False
-        ids, whole = tokens["input_ids"], len(tokens["input_ids"])
+        ids, whole = tokens.ids, len(tokens)
         ids, supervised = ids[:max_length], supervised[:max_length]
         n_answer = sum(supervised)
         return Encoded(ids, supervised, len(ids) - n_answer, n_answer, whole - len(ids))
@@ -136,12 +139,16 @@ class Encoder:
     def _apply(self, turns: list[dict], add_generation_prompt: bool = False) -> str:
         if not turns and not add_generation_prompt:
             return ""
-        try:
+        try:  # as a batch of one: a conversation that begins with an answer has an opening of no turns
             return self.tokenizer.apply_chat_template(
-                turns, chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, IndexError) as error:
+                [turns], chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
+            )[0]
+        except Exception as error:  # a template is a program: it may raise anything
             raise RenderError(f"the chat template refuses it: {error}") from error
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:

@@ -1,0 +1,270 @@
+"""Exactly the answers are learned, whatever the template, the script and the tokenizer's merges (method, 3 and 7.4)."""
+
+import copy
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradsift.encode import Encoder, RenderError, TemplateError, read_template
+from gradsift.errors import UsageError
+from gradsift.models import demo_template, load_tokenizer
+
+CHATML = demo_template().read_text()
+END = "<|im_end|>"
+TALK = [
+    ("system", "Be brief."),
+    ("user", "Hi"),
+    ("assistant", "Hello there!"),
+    ("user", "কলকাতা কোথায়?"),
+    ("assistant", "ভারতে।\n\nপশ্চিমবঙ্গের রাজধানী  "),
+]
+
+
+@pytest.fixture(scope="module")
+def toy(tiny_model):
+    return load_tokenizer(str(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def smol(smollm2):
+    return load_tokenizer(str(smollm2))
+
+
+def learned(encoder, messages, prefix="", max_length=None) -> str:
+    """What the supervised tokens spell."""
+    encoded = encoder.encode(messages, prefix, max_length)
+    assert len(encoded.ids) == len(encoded.supervised) == encoded.n_prompt + encoded.n_answer
+    assert encoded.n_answer == sum(encoded.supervised)
+    ids = [token for token, taught in zip(encoded.ids, encoded.supervised, strict=True) if taught]
+    return encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def spelled(encoder, messages, prefix="") -> str:
+    return encoder.tokenizer.decode(encoder.encode(messages, prefix).ids, clean_up_tokenization_spaces=False)
+
+
+def byte_pairs(texts: list[str]):
+    """A tokenizer that merges whatever stands next to each other in `texts`, line breaks and letters too."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    rules = Tokenizer(models.BPE())
+    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    rules.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    marks = ["<|im_start|>", END]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=marks, initial_alphabet=alphabet, show_progress=False)
+    rules.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=rules, bos_token=marks[0], eos_token=marks[1])
+
+
+def jinja(body: str) -> str:
+    """A ChatML-like template whose per-message part is `body`."""
+    return (
+        "{% for message in messages %}" + body + "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+
+
+class TestWhatIsLearned:
+    def test_every_answer_and_its_end_of_turn(self, smol, toy):
+        for tokenizer in (toy, smol):
+            encoder = Encoder(tokenizer, CHATML)
+            assert learned(encoder, TALK) == TALK[2][1] + END + TALK[4][1] + END
+            assert spelled(encoder, TALK) == "".join(f"<|im_start|>{r}\n{c}{END}\n" for r, c in TALK)
+
+    def test_default_system_message_is_given_not_learned(self, smol):
+        encoder = Encoder(smol, "chat")
+        assert learned(encoder, TALK[1:]) == TALK[2][1] + END + TALK[4][1] + END
+        assert "SmolLM" in spelled(encoder, TALK[1:])
+        assert "SmolLM" not in spelled(encoder, TALK)
+
+    def test_tulu(self, smol):
+        encoder = Encoder(smol, "tulu")
+        assert spelled(encoder, TALK[:3]) == f"<|system|>\nBe brief.\n<|user|>\nHi\n<|assistant|>\nHello there!{END}\n"
+        assert learned(encoder, TALK) == TALK[2][1] + END + TALK[4][1] + END
+
+    def test_prefix_is_given_not_learned(self, smol):
+        encoder = Encoder(smol, CHATML)
+        talk = [("user", "2+2?"), ("assistant", "B"), ("user", "3+3?"), ("assistant", "C")]
+        assert learned(encoder, talk, "The answer is:").split(END) == ["B", " C", ""]  # the space is in the token " C"
+        assert spelled(encoder, talk, "The answer is:").count("The answer is:") == 1
+        assert "The answer is: C" + END in spelled(encoder, talk, "The answer is:")
+
+    def test_merges_across_the_boundary(self):
+        """A merge of the header's line break with the answer's first letter is learned whole, and shifts nothing."""
+        encoder = Encoder(byte_pairs(["assistant\ncat sat on\ncat", "\ncat"] * 20), CHATML)
+        talk = [("user", "the dog"), ("assistant", "cat sat"), ("user", "the mat"), ("assistant", "cat")]
+        assert spelled(encoder, talk).count("assistant\ncat") == 2
+        spelling = learned(encoder, talk)
+        assert spelling != f"cat sat{END}cat{END}"  # the toy does merge there
+        header, answer = spelling.split(END)[:2]
+        assert header.endswith("\ncat sat")
+        assert answer.endswith("\ncat")
+        assert all("assistant\n".endswith(text.rpartition("cat")[0]) for text in (answer, header.removesuffix(" sat")))
+
+    def test_whitespace_counts_when_the_tokenizer_trims_offsets(self, toy):
+        """GPT-2 and Llama 3 report a token of blanks as an empty span; inside an answer it is learned all the same."""
+        from tokenizers import processors
+
+        tokenizer = copy.deepcopy(toy)
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+        answer = "one\n\n\n  two   three  "
+        assert learned(Encoder(tokenizer, CHATML), [("user", " x "), ("assistant", answer)]) == answer + END
+
+    def test_letters_split_into_several_tokens(self, toy):
+        assert learned(Encoder(toy, CHATML), [("user", "😀"), ("assistant", "👩‍👩‍👧 é ক্ষ")]) == "👩‍👩‍👧 é ক্ষ" + END
+
+    def test_answers_that_look_like_the_template(self, toy):
+        talk = [("user", "assistant\nHello"), ("assistant", "user\nHello"), ("user", "Hello"), ("assistant", "Hello")]
+        assert learned(Encoder(toy, CHATML), talk) == f"user\nHello{END}Hello{END}"
+
+    def test_same_answer_twice_and_conversation_begun_by_the_assistant(self, toy):
+        talk = [("assistant", "the cat"), ("user", "the cat"), ("assistant", "the cat")]
+        assert learned(Encoder(toy, CHATML), talk) == f"the cat{END}the cat{END}"
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["user", "assistant", "system"]),
+                st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    @settings(max_examples=60, deadline=None)
+    def test_any_text(self, toy, talk):
+        """On a tokenizer that never merges across a turn's marks, the learned text is the answers to the letter."""
+        encoder = Encoder(toy, CHATML)
+        assert learned(encoder, talk) == "".join(text + END for role, text in talk if role == "assistant")
+
+    def test_trimming_template(self, toy):
+        """Llama 3's and Gemma's templates trim every message."""
+        template = jinja("{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>\n' }}")
+        assert learned(Encoder(toy, template), [("user", " hi "), ("assistant", "  the cat \n")]) == "the cat" + END
+
+    def test_the_first_token_is_never_learned(self, toy):
+        encoder = Encoder(toy, "{% for message in messages %}{{ message['content'] }}{% endfor %}")
+        encoded = encoder.encode([("assistant", "xyz")])
+        assert encoded.supervised == [False, True, True]
+        assert (encoded.n_prompt, encoded.n_answer) == (1, 2)
+
+
+class TestLength:
+    def test_keeps_the_first_tokens_and_counts_the_rest(self, toy):
+        encoder = Encoder(toy, CHATML)
+        whole = encoder.encode(TALK)
+        for length in (len(whole.ids) + 1, len(whole.ids), len(whole.ids) - 1, 30, 1):
+            cut = encoder.encode(TALK, max_length=length)
+            assert cut.ids == whole.ids[:length]
+            assert cut.supervised == whole.supervised[:length]
+            assert cut.n_cut == max(0, len(whole.ids) - length)
+            assert cut.n_prompt + cut.n_answer == len(cut.ids)
+        assert whole.n_cut == 0
+
+    def test_a_row_cut_before_its_answer_has_nothing_to_learn(self, toy):
+        encoder = Encoder(toy, CHATML)
+        talk = [("user", "the cat sat on the mat " * 10), ("assistant", "yes")]
+        first = encoder.encode(talk).supervised.index(True)
+        assert encoder.encode(talk, max_length=first).n_answer == 0
+        assert encoder.encode(talk, max_length=first + 1).n_answer == 1
+
+    def test_a_conversation_without_an_answer_has_nothing_to_learn(self, toy):
+        assert Encoder(toy, CHATML).encode([("user", "hello")]).n_answer == 0
+
+    def test_pool_and_targets_get_the_same_tokens(self, toy):
+        """One encoder: the limit cuts, and changes nothing before the cut."""
+        encoder = Encoder(toy, CHATML)
+        assert encoder.encode(TALK, "So:").ids[:40] == encoder.encode(TALK, "So:", 40).ids
+
+
+class TestTemplatesThatDoNotFit:
+    def test_refusal_is_passed_on(self, toy):
+        strict = jinja(
+            "{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        )
+        with pytest.raises(RenderError, match="refuses it: System role not supported"):
+            Encoder(toy, strict).encode(TALK)
+
+    def test_rewriting_earlier_turns(self, toy):
+        """Reasoning models drop the thoughts of all but the last answer."""
+        forgetful = jinja(
+            "{{ '<|im_start|>' + message['role'] + '\n' + "
+            "(message['content'] if loop.last or message['role'] != 'assistant' else message['content'][-1:])"
+            " + '<|im_end|>\n' }}"
+        )
+        encoder = Encoder(toy, forgetful)
+        assert learned(encoder, TALK[:3]) == "Hello there!" + END
+        with pytest.raises(RenderError, match="turn by turn"):
+            encoder.encode(TALK)
+
+    def test_a_text_that_depends_on_how_long_the_conversation_is(self, toy):
+        moved = "{{ messages | length }} turns{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
+        with pytest.raises(RenderError, match="turn by turn"):
+            Encoder(toy, moved).encode(TALK)
+
+    def test_a_different_header_for_generation(self, toy):
+        thinking = CHATML.replace(r"assistant\n' }}{% endif", r"assistant\n<think>' }}{% endif")
+        with pytest.raises(RenderError, match="turn by turn"):
+            Encoder(toy, thinking).encode(TALK)
+
+    def test_changing_the_prefix(self, toy):
+        loud = jinja("{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | upper + '<|im_end|>\n' }}")
+        with pytest.raises(RenderError, match="prefix"):
+            Encoder(toy, loud).encode([("user", "HI"), ("assistant", "YES")], "so")
+
+    @pytest.mark.parametrize(
+        "body", ["{{ message['nothing']['there'] }}", "{{ 1 / 0 }}", "{{ message['content'] + 1 }}"]
+    )
+    def test_broken_templates_are_render_errors(self, toy, body):
+        with pytest.raises(RenderError):
+            Encoder(toy, jinja(body)).encode(TALK)
+
+    def test_no_template_and_no_offsets(self, toy):
+        bare = copy.deepcopy(toy)
+        bare.chat_template = None
+        with pytest.raises(TemplateError, match="no chat template"):
+            Encoder(bare, "chat")
+        Encoder(bare, "tulu")
+
+        class Slow:
+            is_fast = False
+
+        with pytest.raises(TemplateError, match="offsets"):
+            Encoder(Slow(), "tulu")
+
+
+class TestIdentity:
+    def test_fingerprint_is_of_vocabulary_and_template(self, toy):
+        same = Encoder(copy.deepcopy(toy), "chat").fingerprint
+        assert Encoder(toy, "chat").fingerprint == same
+        assert Encoder(toy, toy.chat_template).fingerprint == same
+        assert Encoder(toy, "tulu").fingerprint != same
+        assert Encoder(byte_pairs(["something else entirely"] * 9), CHATML).fingerprint != same
+
+    def test_how_the_tokenizer_was_set_to_pad_and_truncate_does_not_matter(self, toy):
+        """Some files on the hub carry both settings, and every use of the tokenizer changes them."""
+        padding = copy.deepcopy(toy)
+        padding(["a", "b c d"], padding=True, truncation=True, max_length=2)
+        expected, found = Encoder(toy, "chat"), Encoder(padding, "chat")
+        assert found.encode(TALK) == expected.encode(TALK)
+        assert found.fingerprint == expected.fingerprint
+
+    def test_ids_are_the_tokenizers_own(self, smol, toy):
+        for tokenizer in (smol, toy):
+            encoder = Encoder(tokenizer, CHATML)
+            text, _ = encoder.render(TALK)
+            assert encoder.encode(TALK).ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def test_reading_templates(self, tmp_path):
+        (tmp_path / "good.jinja").write_text(CHATML)
+        (tmp_path / "bad.jinja").write_text("{% for %}")
+        assert read_template("chat") == "chat"
+        assert read_template("tulu") == "tulu"
+        assert read_template(str(tmp_path / "good.jinja")) == CHATML
+        with pytest.raises(UsageError, match="line 1"):
+            read_template(str(tmp_path / "bad.jinja"))
+        with pytest.raises(UsageError, match="neither chat, tulu"):
+            read_template(str(tmp_path / "none.jinja"))
