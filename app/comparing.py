@@ -19,7 +19,7 @@ from gradsift.methods import METHODS
 from gradsift.selection import Budget, Ranking
 from gradsift.store import Store
 
-ALL, ONLY, SHARED, EVERY = "All picks", "Only here", "Shared", "In all"
+ALL, ONLY, SHARED, EVERY = "all", "only", "shared", "every"
 SHOWS = (ALL, ONLY, SHARED, EVERY)
 
 

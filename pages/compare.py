@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import comparing, data, session
+from app import address, comparing, data, session
 from app.components import board, budget, empty, options, overlap, score
 from app.components.text import label
 from gradsift.errors import GradsiftError
@@ -46,17 +46,11 @@ if scoring is None:
 
 known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-    methods = st.pills(
-        "Methods",
-        known,
-        selection_mode="multi",
-        default=known,
-        format_func=score.method_label,
-        key="methods",
-        bind="query-params",
-    )
+    with address.held("methods", known, default=known):
+        methods = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
     wanted = budget.draw(now)
     chosen = options.draw(store.manifest.config.gradients)
+    beside = st.container(width="content")
 if not methods:
     empty.say("No method is chosen", "Choose at least one above.")
     st.stop()
@@ -66,16 +60,15 @@ except GradsiftError as error:
     st.error(label(error))
     st.stop()
 shows = comparing.SHOWS if len(comparison.columns) > 1 else comparing.SHOWS[:1]
-with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+with beside:
+    overlap.draw(comparison)
+with address.held("show", shows, default=comparing.ALL):
     show = st.segmented_control(
         "Show",
         shows,
         key="show",
-        default=comparing.ALL,
         required=True,
-        bind="query-params",
         label_visibility="collapsed",
-        format_func=lambda s: overlap.option(s, comparison),
+        format_func=lambda name: overlap.option(name, comparison),
     )
-    overlap.draw(comparison)
 board.draw(store, comparison, show or comparing.ALL)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import comparing, data, exporting, session
+from app import address, comparing, data, exporting, session
 from app.components import budget, download, empty, options, running, score
 from app.components.text import label
 from gradsift import jobs
@@ -36,15 +36,8 @@ if entry is None or scoring is None:
 
 known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-    method = st.segmented_control(
-        "Method",
-        known,
-        key="method",
-        default=known[0],
-        required=True,
-        bind="query-params",
-        format_func=score.method_label,
-    )
+    with address.held("method", known, default=known[0]):
+        method = st.segmented_control("Method", known, key="method", required=True, format_func=score.method_label)
     wanted = budget.draw(now)
     chosen = options.draw(store.manifest.config.gradients)
 try:

@@ -1,13 +1,19 @@
 """What every test can ask for: the bundled model, a toy model with a real tokenizer, real data, a clean home."""
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a model hub
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # the same threads everywhere: sums come out in the same order
 
 import pytest
+
+if TYPE_CHECKING:
+    from gradsift.config import BuildConfig
+    from gradsift.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,6 +27,8 @@ TOY_TEXT = [
     "what is the capital of the country? the answer is in the text",
     "user assistant system the question and the answer",
 ]
+
+TOY_THINGS = ["cat", "dog", "capital", "country", "text"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -112,6 +120,74 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 42 lines in two JSON Lines files (sources `facts` and `talk`), two of which cannot be used."""
+    folder = tmp_path_factory.mktemp("pool")
+    facts = [
+        _line(f"what is in box {n}?", f"in box {n} is the {TOY_THINGS[n % 5]} of the {TOY_THINGS[n // 5]}")
+        for n in range(25)
+    ]
+    talk = [_line(f"tell me of the {TOY_THINGS[n % 5]}, {n}", "the cat sat " * (n + 1)) for n in range(15)]
+    facts[6:6] = ['{"messages": [{"role": "user", "content": "half a line']
+    talk[3:3] = [json.dumps({"messages": [{"role": "user", "content": "and no answer"}]})]
+    (folder / "facts.jsonl").write_text("\n".join(facts) + "\n")
+    (folder / "talk.jsonl").write_text("\n".join(talk) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three target examples in two subtasks, the last with a prefix."""
+    path = tmp_path_factory.mktemp("targets") / "targets.jsonl"
+    given = {"prefix": "The answer is:"}
+    rows = [_line("where is the cat?", "in box 3", subtask="boxes"), _line("and the dog?", "in box 4", subtask="boxes")]
+    path.write_text("\n".join([*rows, _line("say it", "the cat sat", subtask="cats", **given)]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_model: Path) -> "BuildConfig":
+    """A build of the tiny model: two checkpoints, shards of eight rows, two kinds of gradient."""
+    from gradsift.config import BuildConfig
+
+    return BuildConfig(
+        model=str(tiny_model),
+        max_length=96,
+        warmup_fraction=0.5,
+        epochs=2,
+        batch_size=4,
+        lr=2e-3,
+        lora_rank=4,
+        dim=256,
+        gradients=("adam", "sgd"),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_pool: Path, tiny_config: "BuildConfig", tmp_path_factory: pytest.TempPathFactory) -> "Store":
+    """The store of `tiny_pool` and `tiny_config`, finished. Tests that change a store copy it (`tiny_copy`)."""
+    from gradsift.builder import build
+    from gradsift.progress import Progress
+
+    out = tmp_path_factory.mktemp("store") / "tiny"
+    return build([tiny_pool], out, tiny_config, progress=Progress(quiet=True))
+
+
+@pytest.fixture
+def tiny_copy(tiny_store: "Store", tmp_path: Path) -> "Store":
+    """A copy of `tiny_store`, without scorings, that the test may change."""
+    from gradsift.store import Store
+
+    shutil.copytree(tiny_store.path, tmp_path / "copy", ignore=shutil.ignore_patterns("scorings"))
+    return Store.open(tmp_path / "copy")
+
+
+def _line(question: str, answer: str, **fields: str) -> str:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({**fields, "messages": turns})
 
 
 def _toy_tokenizer():

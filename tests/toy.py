@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gradsift.build import build
+from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.influence import score_targets
 from gradsift.progress import Progress

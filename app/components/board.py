@@ -10,6 +10,7 @@ from app import data
 from app.comparing import Column, Comparison
 from app.components import cards, tables
 from app.components.text import plural
+from gradsift.methods import METHODS
 from gradsift.store import Store
 
 PAGE = 20  # picks of a column on one page
@@ -64,7 +65,6 @@ def _card(
 ) -> str:
     row = int(comparison.rows[at])
     about, text = pool.loc[row], texts[row]
-    best = float(column.score[column.picks[0]]) if len(column.picks) else 0.0
     cut = int(about["n_cut"])
     tokens = f"{plural(int(about['n_prompt_tokens'] + about['n_answer_tokens']), 'token')}" + (
         f", {cut:,} cut" if cut else ""
@@ -73,7 +73,7 @@ def _card(
         method=column.method,
         rank=int(column.rank[at]),
         score=float(column.score[at]),
-        share=float(column.score[at]) / best if best > 0 else 0.0,
+        share=_share(column, at),
         ranks={c.method: (int(c.rank[at]), bool(c.picked[at])) for c in comparison.columns},
         source=str(about["source"]),
         task=str(about["task"] or ""),
@@ -86,9 +86,17 @@ def _card(
 
 
 def _subtask(comparison: Comparison, column: Column, at: int) -> str:
-    """The subtask that won, where there is more than one and the method has such a thing."""
+    """The subtask that won, where there is more than one and the method looks at the targets."""
+    if METHODS[column.method].evidence == "none":
+        return ""
     best = int(column.best[at])
     return comparison.subtasks[best] if len(comparison.subtasks) > 1 and 0 <= best < len(comparison.subtasks) else ""
+
+
+def _share(column: Column, at: int) -> float:
+    """Where the score lies between the pool's lowest (0) and highest (1)."""
+    low, high = float(column.score.min()), float(column.score.max())
+    return (float(column.score[at]) - low) / (high - low) if high > low else 1.0
 
 
 def _foot(first: int, count: int, shown: int, picks: int) -> str:

@@ -12,6 +12,8 @@ from app.components import conversation
 from app.components.text import escape, plural
 from gradsift.methods import METHODS
 
+_SCORE = "score; the bar runs from the lowest of the pool to the highest"
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -35,7 +37,7 @@ def draw(card: Card, sources: Sequence[str]) -> str:
     picked = sum(inside for _, inside in card.ranks.values())
     top = (
         f'<div class="gs-top"><span class="gs-rank">{card.rank:,}</span>'
-        f'<span class="gs-score" title="score">{number(card.score)}</span></div>'
+        f'<span class="gs-score" title="{_SCORE}">{number(card.score)}</span></div>'
         f'<div class="gs-bar"><i style="width:{100 * min(1.0, max(0.0, card.share)):.1f}%"></i></div>'
     )
     badges = [badge(card.source, sources)]

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import streamlit as st
 
+from app import address
 from gradsift.config import Aggregate, Similarity, TargetPooling
 
 _ABOUT = {
@@ -32,6 +33,6 @@ def draw(gradients: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _choice(name: str, kinds: Any, key: str) -> str:
-    return st.radio(
-        name, get_args(kinds), key=key, format_func=lambda value: _ABOUT.get(value, value), bind="query-params"
-    )
+    options = get_args(kinds)
+    with address.held(key, options, default=options[0]):
+        return st.radio(name, options, key=key, format_func=lambda value: _ABOUT.get(value, value))

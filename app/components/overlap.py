@@ -7,6 +7,13 @@ from app import comparing
 from app.comparing import Comparison
 from gradsift.methods import METHODS
 
+_NAMES = {
+    comparing.ALL: "All picks",
+    comparing.ONLY: "One method only",
+    comparing.SHARED: "Shared",
+    comparing.EVERY: "In all",
+}
+
 
 def option(show: str, comparison: Comparison) -> str:
     """A filter's name with the number of different rows it leaves."""
@@ -16,8 +23,7 @@ def option(show: str, comparison: Comparison) -> str:
         comparing.SHARED: int((counts > 1).sum()),
         comparing.EVERY: int((counts == len(comparison.columns)).sum()),
     }.get(show, len(counts))
-    name = "One method only" if show == comparing.ONLY else "In all" if show == comparing.EVERY else show
-    return f"{name} ({number:,})"
+    return f"{_NAMES[show]} ({number:,})"
 
 
 def draw(comparison: Comparison) -> None:

@@ -77,7 +77,7 @@ def _follow(folder: Path, title: str) -> None:
                 st.rerun(scope="fragment")
         _stages(status)
         share = min(1.0, status.done / status.total) if status.total else 0.0
-        st.progress(share, text=label(line(status) or "starting"))
+        st.progress(share, text=label(line(status) or "Loading libraries and the model"))
         notes(status)
         log(folder)
 

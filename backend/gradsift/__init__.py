@@ -1,0 +1,39 @@
+"""gradsift: pick the training examples whose gradients help your target skill (LESS, Xia et al., ICML 2024).
+
+    build        a pool of instruction data -> a gradient datastore        (builder.py)
+    Store        a datastore opened for reading                            (store.py)
+    read_targets target examples from a file                               (targets.py)
+    score        every usable row's score for the targets, by any method   (picks.py)
+    select       the best rows within a budget, written for a trainer      (picks.py)
+
+Names are imported on first use, so that `import gradsift` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradsift.builder import build
+    from gradsift.config import BuildConfig
+    from gradsift.errors import GradsiftError
+    from gradsift.picks import score, select
+    from gradsift.store import Store
+    from gradsift.targets import read_targets
+
+__all__ = ["BuildConfig", "GradsiftError", "Store", "build", "read_targets", "score", "select"]
+
+_HOME = {
+    "BuildConfig": "config",
+    "GradsiftError": "errors",
+    "Store": "store",
+    "build": "builder",
+    "read_targets": "targets",
+    "score": "picks",
+    "select": "picks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"gradsift.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'gradsift' has no attribute {name!r}")

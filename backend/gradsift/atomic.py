@@ -6,6 +6,7 @@ file or the new one, and at worst a `.tmp-*` file beside it, which `sweep` remov
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,10 +62,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left below `folder`. Call it only while holding the folder's lock."""
-    for left in folder.rglob(TEMPORARY + "*"):
-        left.unlink(missing_ok=True)
+def sweep(folder: Path, keep: str = "") -> None:
+    """Remove what killed writers left below `folder`. Call it only while holding the folder's lock.
+
+    keep: name of a subfolder that has a lock of its own and is left alone.
+    """
+    for left in list(folder.rglob(TEMPORARY + "*")):
+        if not keep or folder / keep not in left.parents:
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -7,7 +7,6 @@ Parameter names are the adapter file's own: `base_model.model....lora_A.weight`,
 
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ class Checkpoint:
     def save(self, folder: Path) -> None:
         """Write the checkpoint; `folder` appears whole or not at all."""
         partial = folder.with_name(atomic.TEMPORARY + folder.name)
-        shutil.rmtree(partial, ignore_errors=True)
+        atomic.remove(partial)
         partial.mkdir(parents=True)
         flat = {f"{name}.{kind}": t for name, pair in self.moments.items() for kind, t in zip("mv", pair, strict=True)}
         atomic.write_bytes(partial / "adapter_model.safetensors", save(_dense(self.adapter), {"format": "pt"}))
@@ -52,10 +51,13 @@ class Checkpoint:
         atomic.write_bytes(partial / "moments.safetensors", save(_dense(flat), {"format": "pt"}))
         state = {"step": self.step, "betas": list(self.betas), "eps": self.eps, "mean_lr": self.mean_lr}
         atomic.write_json(partial / "state.json", state)
+        replaced = folder.with_name(f"{atomic.TEMPORARY}replaced-{folder.name}")
         if folder.exists():
-            shutil.rmtree(folder)
+            atomic.remove(replaced)
+            os.rename(folder, replaced)
         os.rename(partial, folder)
         atomic.sync_folder(folder.parent)
+        atomic.remove(replaced)
 
     @classmethod
     def load(cls, folder: Path) -> "Checkpoint":

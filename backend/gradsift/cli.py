@@ -4,8 +4,8 @@ Results go to standard output, progress and warnings to standard error. Exit cod
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """
 
-import errno
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 
 from gradsift import config as choices
 from gradsift.config import BuildConfig
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.errors import UsageError, explain
 
 if TYPE_CHECKING:
     from gradsift.pool import Row
@@ -85,7 +85,7 @@ def build(
     restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
 ) -> None:
     """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
-    from gradsift.build import build as run
+    from gradsift.builder import build as run
     from gradsift.encode import read_template
 
     given = {
@@ -259,43 +259,21 @@ def app(
 
 def main() -> None:
     """Run the command line; every expected failure is one sentence on standard error."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its asides are no news to who types commands
     try:
         cli()
-    except UsageError as error:
-        _fail(str(error), 2)
-    except GradsiftError as error:
-        _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("Stopped; what was finished is kept.", 1)
-    except OSError as error:
-        _fail(_disk_sentence(error), 1)
-    except RuntimeError as error:  # torch reports a failed write and exhausted memory as one of these
-        sentence = _torch_sentence(error)
+    except Exception as error:
+        sentence = explain(error)
         if sentence is None:
             raise
-        _fail(sentence, 1)
+        _fail(sentence, 2 if isinstance(error, UsageError) else 1)
 
 
 def _fail(sentence: str, code: int) -> None:
     print(f"gradsift: {sentence}", file=sys.stderr)
     sys.exit(code)
-
-
-def _disk_sentence(error: OSError) -> str:
-    where = f" at {error.filename}" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"The disk is full{where}: make room and run the same command again; what was finished is kept."
-    return f"{error.strerror or error}{where}."
-
-
-def _torch_sentence(error: RuntimeError) -> str | None:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
-        return "Memory ran out on a single row: use a smaller --max-length or --dtype bf16, or free the device."
-    if "PytorchStreamWriter failed" in str(error) or "No space left" in str(error):
-        return "The disk is full: make room and run the same command again; what was finished is kept."
-    return None
 
 
 def _config(**values: Any) -> BuildConfig:
@@ -305,7 +283,7 @@ def _config(**values: Any) -> BuildConfig:
         return BuildConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-")
+        name = {"gradients": "gradient"}.get(str(first["loc"][0]), str(first["loc"][0]).replace("_", "-"))
         raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
 
 

@@ -25,7 +25,7 @@ class BuildConfig(BaseModel):
     Two builds with equal configs, pools, device kind and threads give equal bytes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(description="`smollm2` (bundled), a local folder, or a Hugging Face model id")
     template: str = Field("chat", description="`chat` (the tokenizer's own), `tulu`, or the text of a Jinja template")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gradsift.build import build
+from gradsift.builder import build
 from gradsift.bundled import ensure_smollm2
 from gradsift.config import BuildConfig
 from gradsift.encode import read_template

@@ -17,7 +17,6 @@ import torch
 from gradsift import atomic, models
 from gradsift.baselines.bm25 import bm25_scores, distinct_words
 from gradsift.baselines.random import random_scores
-from gradsift.checkpoints import Checkpoint
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.encode import Encoded, Encoder, RenderError
 from gradsift.errors import GradsiftError
@@ -164,11 +163,15 @@ def score_targets(
     if "less" in methods and gradient not in store.manifest.config.gradients:
         kept = ", ".join(store.manifest.config.gradients)
         raise StoreError(f"{store.path} holds {kept} gradients, not {gradient}; build one with --gradient {gradient}.")
-    encoded = _usable(store, targets)
     scoring = _scoring_at(_folder(store, targets), store, list(targets))
+    if not len(scoring.rows):
+        raise StoreError(f"No row of {store.path} has a finite gradient: the warmup diverged; build with a smaller --lr.")
     progress = progress or Progress(quiet=True)
     todo = [method for method in methods if not scoring.has(method, gradient)]
+    if todo or not (scoring.path / "targets.jsonl").is_file():  # what is kept was checked when it was made
+        encoded = _usable(store, targets)
     if todo:
+        store.check_file("pool.parquet")
         with locked(scoring.path):
             atomic.sweep(scoring.path)
             write_targets(scoring.path / "targets.jsonl", targets)
@@ -268,9 +271,8 @@ def _target_features(
 ) -> None:
     """Π∇ℓ(z'; θ_i) and the representation of every target at one checkpoint (plain gradients: paper, section 4.1)."""
     manifest, device = store.manifest, next(base.parameters()).device
-    folder = store.path / "checkpoints" / store.epochs[epoch]
-    peft = models.attach_adapter(base, folder)
-    checkpoint = Checkpoint.load(folder)
+    checkpoint = store.checkpoint(epoch)
+    peft = models.attach_adapter(base, store.path / "checkpoints" / store.epochs[epoch])
     models.set_adapter(peft, checkpoint.adapter)
     gradients = PerExampleGradients(peft)
     config = manifest.config

@@ -97,9 +97,9 @@ def ingest(
                 digest.update(_identity(record).encode())
                 progress.advance()
             writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+        if not intake.usable:
+            raise NothingUsableError(_nothing_usable(intake, paths))
     intake.fingerprint = digest.hexdigest()[:32]
-    if not intake.usable:
-        raise NothingUsableError(_nothing_usable(intake, paths))
     return intake
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ import psutil
 from gradsift import atomic
 from gradsift.errors import GradsiftError
 from gradsift.progress import FOLDER_VARIABLE, Status
+
+_AT_ONCE = 1.0  # seconds: a process that has not begun yet dies within them, one at work stops at its next step
+_TRACEBACK = 100  # lines
 
 _children: dict[int, subprocess.Popen] = {}  # ours, so that an ended one is reaped and not taken for alive
 
@@ -62,7 +66,7 @@ def status(folder: Path) -> Status | None:
     except (OSError, ValueError, TypeError):
         return None
     if last.state == "running" and _process(last) is None:
-        return replace(last, state="interrupted", message=_last_words(folder), seconds_left=None)
+        return replace(last, state="interrupted", message=_last_words(folder, last.started), seconds_left=None)
     return last
 
 
@@ -87,8 +91,20 @@ def cancel(folder: Path) -> None:
     """Ask the run in `folder` to stop; it does at its next step, and what it finished is kept."""
     last = status(folder)
     process = _process(last) if last is not None else None
-    if process is not None:
-        process.terminate()
+    if last is None or process is None:
+        return
+    process.terminate()
+    with suppress(psutil.TimeoutExpired):
+        process.wait(_AT_ONCE)
+        _say_cancelled(folder, last)
+
+
+def _say_cancelled(folder: Path, last: Status) -> None:
+    """Write the final state of a run that was stopped while it was still starting, before it could do so itself."""
+    fields = json.loads((folder / "job" / "status.json").read_text())
+    if fields["state"] == "running" and fields["pid"] == last.pid:
+        stopped = {"state": "cancelled", "message": "Stopped as asked before it began.", "seconds_left": None}
+        atomic.write_json(folder / "job" / "status.json", {**fields, **stopped, "updated": time.time()})
 
 
 def _process(last: Status) -> psutil.Process | None:
@@ -104,7 +120,12 @@ def _process(last: Status) -> psutil.Process | None:
         return None
 
 
-def _last_words(folder: Path) -> str:
-    """Why a process that never said so may have died: the last line of its output."""
-    tail = log_tail(folder, 1).strip()
-    return tail or "The process ended without a word; it may have been killed. The same command goes on from there."
+def _last_words(folder: Path, started: float) -> str:
+    """Why a process that never said so may have died: the error at the end of its output, where there is one."""
+    log = folder / "job" / "log.txt"
+    own = log.is_file() and log.stat().st_mtime >= started - 1  # and not left by an older run
+    tail = log_tail(folder, _TRACEBACK) if own else ""
+    last = tail.rpartition("\n")[2]
+    if last.startswith("gradsift: ") or "Traceback (most recent call last)" in tail:
+        return last.removeprefix("gradsift: ")
+    return "The process ended without a word; it may have been killed. The same command goes on from there."

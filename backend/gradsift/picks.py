@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
+from gradsift.errors import UsageError
 from gradsift.export import Pick, export_picks
 from gradsift.influence import Scoring, score_targets
 from gradsift.pool import Row
@@ -65,6 +66,8 @@ def select(
         UsageError: the budget or the format is none. TargetError, StoreError, ExportError: see there.
     """
     budget = Budget.parse(top)
+    if (Path(out) / "pool.parquet").exists():
+        raise UsageError(f"{out} is a store, which an export would overwrite: choose another --out.")
     scoring = score_targets(store, targets, [method], gradient, progress)
     how: dict[str, Any] = {"aggregate": aggregate, "similarity": similarity, "target_pooling": target_pooling}
     ranking = rank(scoring, method, **how, gradient=gradient, seed=seed)

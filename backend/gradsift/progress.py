@@ -7,10 +7,9 @@ in `FOLDER/job/status.json`, replaced atomically at most every half second. `adv
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from gradsift import atomic
-from gradsift.errors import GradsiftError
+from gradsift.errors import GradsiftError, explain
 
 FOLDER_VARIABLE = "GRADSIFT_JOB_FOLDER"  # set by `jobs.start` for the run it starts
 
@@ -137,7 +136,7 @@ class Progress:
             self._end("cancelled", str(stop))
             raise
         except BaseException as error:
-            self._end("failed", str(error) or type(error).__name__)
+            self._end("failed", explain(error) or str(error) or type(error).__name__)
             raise
         finally:
             for number, handler in previous.items():
@@ -163,10 +162,8 @@ class Progress:
     def _end(self, state: State, message: str) -> None:
         self._close_stage()
         self.status.state, self.status.message, self.status.seconds_left = state, message, None
-        try:
+        with suppress(OSError):  # a full disk must not hide the error that is on its way to the person
             self._write(force=True)
-        except OSError as error:  # a full disk must not hide the error that is on its way to the person
-            print(f"gradsift: the status file could not be written: {error}", file=sys.stderr)
 
     def _write(self, force: bool = False) -> None:
         now = time.monotonic()

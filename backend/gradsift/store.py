@@ -32,12 +32,17 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gradsift import atomic
+from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.errors import GradsiftError
 from gradsift.shards import Shard, ShardError, read_shard
 
 SCHEMA_VERSION = 1
 METRICS = ("grad_norm", "update_norm", "loss")
+_POOL_COLUMNS = (  # of pool.parquet, text aside
+    *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
+    *("n_prompt_tokens", "n_answer_tokens", "n_cut", "status", "reason"),
+)
 
 
 class StoreError(GradsiftError):
@@ -210,12 +215,36 @@ class Store:
                 "run the same build again to go on."
             )
 
+    def check_file(self, name: str) -> None:
+        """Check one of the manifest's `files` against its hash.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise StoreError(f"{path} is missing; restore it, or build again with --restart.")
+        if hash_file(path) != self.manifest.files[name]:
+            raise StoreError(f"{path} is damaged: its content does not match its hash; restore it, or build with --restart.")
+
+    def checkpoint(self, epoch: int) -> Checkpoint:
+        """Read the checkpoint of an epoch, which counts from 0, each of its files checked against its hash.
+
+        Raises:
+            StoreError: a file is missing or damaged.
+        """
+        folder = f"checkpoints/{self.manifest.checkpoints[epoch].name}"
+        for name in self.manifest.files:
+            if name.startswith(f"{folder}/"):
+                self.check_file(name)
+        return Checkpoint.load(self.path / folder)
+
     # -- its rows -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def rows(self) -> np.ndarray:
         """Pool row numbers of the usable rows, ascending, (n,) int64: row i of every feature array is rows[i]."""
-        table = pq.read_table(self.path / "pool.parquet", columns=["row", "status"])
+        table = self._read_pool(["row", "status"])
         return table.filter(pc.equal(table["status"], "usable"))["row"].to_numpy()
 
     @cached_property
@@ -236,9 +265,15 @@ class Store:
 
     def pool(self) -> pd.DataFrame:
         """Every row without its text, indexed by `row`."""
-        schema = pq.read_schema(self.path / "pool.parquet")
-        columns = [name for name in schema.names if name not in ("messages", "prefix", "raw")]
-        return pq.read_table(self.path / "pool.parquet", columns=columns).to_pandas().set_index("row")
+        return self._read_pool(list(_POOL_COLUMNS)).to_pandas().set_index("row")
+
+    def _read_pool(self, columns: list[str]) -> pa.Table:
+        try:
+            return pq.read_table(self.path / "pool.parquet", columns=columns)
+        except FileNotFoundError:
+            raise StoreError(f"{self.path}/pool.parquet is missing; restore it, or build again with --restart.") from None
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise StoreError(f"{self.path}/pool.parquet is damaged ({error}); restore it, or build with --restart.") from error
 
     def texts(self, rows: Any) -> pd.DataFrame:
         """Text of some rows, in the order asked: row, messages (list of {role, content}), prefix, raw (bytes).

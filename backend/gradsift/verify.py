@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradsift.errors import GradsiftError
@@ -54,7 +55,7 @@ def _rows(store: Store) -> list[str]:
                 if row != rows or hashlib.sha256(raw).hexdigest() != expected:
                     problems.append(f"{store.path}/pool.parquet: row {rows} is not what was read.")
                 rows += 1
-    except (OSError, ValueError) as error:  # pyarrow's errors are these
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         return [f"{store.path}/pool.parquet cannot be read: {error}."]
     if (rows, usable) != (store.manifest.rows, store.manifest.usable):
         problems.append(
