@@ -1,0 +1,101 @@
+"""The command line as real processes that start at once: forked from a server that has the heavy libraries loaded.
+
+Each is a process and a session of its own with its own output files, environment and exit code; only the five seconds
+that importing torch takes are spent once. `test_cli` shows that `python -m gradsift` is the same program.
+"""
+
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+LOADED = ["gradsift.builder", "gradsift.picks", "gradsift.verify", "gradsift.inspection", "gradsift.cli"]
+LOADED += ["transformers.models.llama.modeling_llama", "peft", "rank_bm25"]
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(LOADED)
+
+
+@dataclass
+class Command:
+    """A started command. `code` is None while it runs, negative when a signal ended it."""
+
+    process: multiprocessing.process.BaseProcess
+    folder: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def code(self) -> int | None:
+        return self.process.exitcode
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+    @property
+    def error(self) -> str:
+        """The one sentence of a failed command; fails where there is another number of them, or a traceback."""
+        assert "Traceback" not in self.err, self.err
+        sentences = [line for line in self.err.splitlines() if line.startswith("gradsift: ")]
+        assert len(sentences) == 1, self.err
+        assert self.err.endswith(sentences[0] + "\n"), self.err
+        return sentences[0].removeprefix("gradsift: ")
+
+    def wait(self, seconds: float = 120) -> "Command":
+        self.process.join(seconds)
+        if self.code is None:
+            self.kill()
+            raise AssertionError(f"still running after {seconds} s:\n{self.err}")
+        return self
+
+    def kill(self) -> None:
+        """kill -9 of the whole process group."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self.process.join()
+
+
+def start(*argv: object, file_size: int | None = None, cwd: Path | None = None, **environment: str) -> Command:
+    """Start `gradsift ARGV`. file_size: the most bytes a file may have (`RLIMIT_FSIZE`)."""
+    folder = Path(tempfile.mkdtemp(prefix="gradsift-command-"))
+    settings = {**os.environ, **environment}
+    given = (folder, [str(word) for word in argv], settings, file_size, str(cwd or folder))
+    process = _server.Process(target=_main, args=given)
+    process.start()
+    command = Command(process, folder)
+    while not (folder / "ready").exists() and command.code is None:  # from here on it has a group of its own
+        time.sleep(0.001)
+    return command
+
+
+def gradsift(*argv: object, seconds: float = 120, **options) -> Command:
+    """Run `gradsift ARGV` to its end."""
+    return start(*argv, **options).wait(seconds)
+
+
+def _main(folder: Path, argv: list[str], environment: dict[str, str], file_size: int | None, cwd: str) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    for number, name in ((1, "out"), (2, "err")):
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    (folder / "ready").touch()
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.argv = ["gradsift", *argv]
+    runpy.run_module("gradsift", run_name="__main__")
