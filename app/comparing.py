@@ -13,6 +13,7 @@ import streamlit as st
 from app import data, targeting
 from app.session import Session
 from gradsift import influence, selection
+from gradsift.config import GradientKind
 from gradsift.errors import UsageError
 from gradsift.influence import Scoring
 from gradsift.methods import METHODS
@@ -74,7 +75,7 @@ def scoring_of(session: Session, store: Store) -> Scoring | None:
     return influence.open_scoring(store, path) if (path / "targets.jsonl").is_file() else None
 
 
-def methods_of(scoring: Scoring, gradient: str) -> list[str]:
+def methods_of(scoring: Scoring, gradient: GradientKind) -> list[str]:
     """The methods whose scores are kept, in the order of the registry."""
     return [name for name in METHODS if scoring.has(name, gradient)]
 
@@ -96,7 +97,7 @@ def compare(store: Store, scoring: Scoring, methods: Sequence[str], budget: str,
         columns.append(
             Column(method, picks, picked, ranking.score, ranking.rank, ranking.best_subtask, int(tokens[picks].sum()))
         )
-    shared = np.sum([column.picked for column in columns], axis=0, dtype=np.int64)
+    shared = np.stack([column.picked for column in columns]).sum(axis=0, dtype=np.int64)
     return Comparison(tuple(columns), np.asarray(scoring.rows), tuple(scoring.subtask_names), shared)
 
 

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -17,6 +18,9 @@ from gradsift.pool import Row
 from gradsift.store import Store
 from gradsift.targets import read_targets, write_targets
 from gradsift.workspace import TargetEntry, Workspace
+
+if TYPE_CHECKING:
+    from gradsift.encode import Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ def scored_rows(workspace: Workspace, store: Store, entry: TargetEntry) -> list[
     return read_targets(taken if taken.is_file() else entry.path).rows
 
 
-def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]) -> Path:
-    """Score `rows` (those of `entry` that are taken) as a process of its own; returns the run's folder."""
+def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]) -> None:
+    """Score `rows` (those of `entry` that are taken) as a process of its own."""
     folder = run_folder(workspace, store, entry)
     folder.mkdir(parents=True, exist_ok=True)
     write_targets(folder / "targets.jsonl", rows)
@@ -67,11 +71,10 @@ def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence
     for method in methods:
         arguments += ["--method", method]
     jobs.start(folder, [*arguments, "--out", str(folder / "scores.parquet")])
-    return folder
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _encoder(fingerprint: str, _store: Store):
+def _encoder(fingerprint: str, _store: Store) -> "tuple[Encoder, int]":
     from gradsift.encode import Encoder
     from gradsift.models import load_tokenizer, model_window
 
@@ -90,7 +93,7 @@ def _count(fingerprint: str, digest: str, _store: Store, _rows: Sequence[Row]) -
     return [_one(encoder, window, row) for row in _rows]
 
 
-def _one(encoder, window: int, row: Row) -> Counted:
+def _one(encoder: "Encoder", window: int, row: Row) -> Counted:
     from gradsift.encode import RenderError
 
     try:

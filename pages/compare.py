@@ -62,13 +62,17 @@ except GradsiftError as error:
 shows = comparing.SHOWS if len(comparison.columns) > 1 else comparing.SHOWS[:1]
 with beside:
     overlap.draw(comparison)
-with address.held("show", shows, default=comparing.ALL):
-    show = st.segmented_control(
-        "Show",
-        shows,
-        key="show",
-        required=True,
-        label_visibility="collapsed",
-        format_func=lambda name: overlap.option(name, comparison),
+with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+    with address.held("show", shows, default=comparing.ALL):
+        show = st.segmented_control(
+            "Show",
+            shows,
+            key="show",
+            required=True,
+            label_visibility="collapsed",
+            format_func=lambda name: overlap.option(name, comparison),
+        )
+    pages = st.container(
+        horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", width="content"
     )
-board.draw(store, comparison, show or comparing.ALL)
+board.draw(store, comparison, show or comparing.ALL, pages)

@@ -54,28 +54,23 @@ with left:
     download.summary(store, comparison, column)
 with right:
     st.markdown(f"**The first {min(PREVIEW, len(column.picks))} rows**, as they will stand in the file")
-    st.code(
-        download.shortened(preview(format, exporting.picks_of(store, comparison, column, PREVIEW), PREVIEW)),
-        language="json",
-        wrap_lines=True,
-        height=420,
-    )
-
-out = exporting.folder_of(now, store, entry, column.method, wanted, format, chosen)
-status = jobs.status(out)
-request = (now, store, entry, out, column.method, wanted, format, chosen)
-if status is not None and status.state == "running":
-    running.watch(out, "Writing the files")
-elif exporting.written(out):
-    download.draw(out)
-elif status is not None and status.state != "finished":
-    running.ended(out, status, lambda: exporting.start(*request), "Write again")
-else:
-    st.button(
-        "Write the files",
-        type="primary",
-        key="write",
-        icon=":material/description:",
-        on_click=exporting.start,
-        args=request,
-    )
+    shown = preview(format, exporting.picks_of(store, comparison, column, PREVIEW), PREVIEW)
+    st.code(download.shortened(shown), language="json", wrap_lines=True)
+    out = exporting.folder_of(now, store, entry, column.method, wanted, format, chosen)
+    status = jobs.status(out)
+    request = (now, store, entry, out, column.method, wanted, format, chosen)
+    if status is not None and status.state == "running":
+        running.watch(out, "Writing the files")
+    elif exporting.written(out):
+        download.draw(out)
+    elif status is not None and status.state != "finished":
+        running.ended(out, status, lambda: exporting.start(*request), "Write again")
+    else:
+        st.button(
+            "Write the files",
+            type="primary",
+            key="write",
+            icon=":material/description:",
+            on_click=exporting.start,
+            args=request,
+        )

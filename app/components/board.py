@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import data
 from app.comparing import Column, Comparison
@@ -16,34 +17,50 @@ from gradsift.store import Store
 PAGE = 20  # picks of a column on one page
 
 
-def draw(store: Store, comparison: Comparison, show: str) -> None:
-    """Draw the columns and the pagination for the picks that `show` leaves."""
+def draw(store: Store, comparison: Comparison, show: str, beside: DeltaGenerator) -> None:
+    """Draw the columns for the picks that `show` leaves, with the pages below and in the container `beside`."""
     lists = {column.method: comparison.shown(column, show) for column in comparison.columns}
     longest = max((len(picks) for picks in lists.values()), default=0)
-    pages = max(1, -(-longest // PAGE))
-    if st.session_state.get("page", 1) > pages:
-        st.session_state.page = 1
-    first = (int(st.session_state.get("page", 1)) - 1) * PAGE
-    board = st.container(key="board")
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.caption(
-            tables.position(first, min(PAGE, max(0, longest - first)), longest, "picks of the longest column"),
-            width="content",
-        )
-        if pages > 1:
-            st.pagination(pages, key="page", bind="query-params")
+    first = (_pages(longest, beside) - 1) * PAGE
     visible = {method: picks[first : first + PAGE] for method, picks in lists.items()}
     texts = data.texts(store, _rows(comparison, visible))
     pool = data.pool_of(store)
-    with board:
-        for place, column in zip(
-            st.columns(len(comparison.columns), gap="medium", wrap=False), comparison.columns, strict=True
-        ):
+    with st.container(key="board"):
+        places = st.columns(len(comparison.columns), gap="medium", wrap=False)
+        for place, column in zip(places, comparison.columns, strict=True):
             picks, here = lists[column.method], visible[column.method]
             html = [_head(store, comparison, column, pool)]
             html += [_card(store, comparison, column, int(at), pool, texts) for at in here]
             html.append(_foot(first, len(here), len(picks), len(column.picks)))
             place.html("".join(html))
+    if longest > PAGE:
+        with st.container(horizontal=True, horizontal_alignment="right"):
+            st.pagination(-(-longest // PAGE), key="page_below", on_change=_copy, args=("page_below", "page"))
+
+
+def _pages(longest: int, beside: DeltaGenerator) -> int:
+    """Where in the list the page stands, above the board, and the pagination; returns the page's number."""
+    pages = max(1, -(-longest // PAGE))
+    if st.session_state.get("page", 1) > pages:
+        st.session_state.page = 1
+    with beside:
+        slot = st.empty()
+        page = 1
+        if pages > 1:
+            copy = ("page", "page_below")
+            page = st.pagination(
+                pages, key="page", bind="query-params", on_change=_copy, args=copy, max_visible_pages=5
+            )
+        first = (page - 1) * PAGE
+        slot.caption(
+            tables.position(first, min(PAGE, max(0, longest - first)), longest, "picks a column"), width="content"
+        )
+    st.session_state.page_below = page
+    return page
+
+
+def _copy(source: str, target: str) -> None:
+    st.session_state[target] = st.session_state[source]
 
 
 def _rows(comparison: Comparison, visible: dict[str, np.ndarray]) -> list[int]:

@@ -46,7 +46,7 @@ def draw(now: session.Session) -> str:
         st.segmented_control(
             "Unit",
             list(UNITS),
-            format_func=UNITS.get,
+            format_func=lambda name: UNITS[name],
             key="budget_unit",
             required=True,
             on_change=_switch,

@@ -7,6 +7,7 @@ import streamlit as st
 
 from app import data, exporting
 from app.comparing import Column, Comparison
+from app.components import tables
 from app.components.text import escape, plural, size
 from gradsift.store import Store
 
@@ -21,7 +22,7 @@ def summary(store: Store, comparison: Comparison, column: Column) -> None:
     tokens = (picked["n_prompt_tokens"] + picked["n_answer_tokens"]).groupby(picked["source"]).sum()
     counts["tokens"] = counts["source"].map(tokens)
     st.markdown(f"**{plural(len(picked), 'row')}, {plural(column.tokens, 'token')}**")
-    config = {
+    config: tables.Columns = {
         "source": "Source",
         "rows": st.column_config.NumberColumn("Rows", format="localized"),
         "tokens": st.column_config.NumberColumn("Tokens", format="localized"),

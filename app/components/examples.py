@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from app.components import conversation
+from app.components import conversation, tables
 from app.components.text import clip, escape, plural
 from app.targeting import Counted
 from gradsift.pool import Row
@@ -37,7 +38,7 @@ def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable:
             "answer": [c.n_answer for c in counts] if counts else [None] * len(rows),
         }
     )
-    config = {
+    config: tables.Columns = {
         "subtask": st.column_config.TextColumn("Subtask", max_chars=80, required=True, width="small"),
         "asked": st.column_config.TextColumn("Question", width="large"),
         "answered": st.column_config.TextColumn("Answer", width="medium"),
@@ -45,7 +46,13 @@ def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable:
         "answer": NUMBER("Answer tokens", width="small"),
     }
     order = list(frame) if counts else ["subtask", "asked", "answered"]
-    shared = {"hide_index": True, "column_config": config, "column_order": order, "alt": "Target examples", "key": key}
+    shared: dict[str, Any] = {
+        "hide_index": True,
+        "column_config": config,
+        "column_order": order,
+        "alt": "Target examples",
+        "key": key,
+    }
     if not editable:
         st.dataframe(frame, **shared)
         return rows

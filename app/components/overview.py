@@ -55,7 +55,7 @@ def _coverage(store: Store) -> None:
     frame = data.coverage_of(store)
     columns = ["rows_in_file", "rows_in_store", "usable", "excluded", "truncated"]
     total = pd.DataFrame([{"source": "all", **frame[columns].sum().to_dict()}])
-    config = {
+    config: tables.Columns = {
         "source": "Source",
         "rows_in_file": NUMBER("Rows in file", format="localized"),
         "rows_in_store": NUMBER("In the store", format="localized"),
@@ -75,7 +75,7 @@ def _warmup(store: Store) -> None:
         return
     st.caption("Training loss and learning rate at every optimizer step; dashed lines are the ends of epochs.")
     charts.warmup(curve)
-    config = {
+    config: tables.Columns = {
         "step": "Step",
         "epoch": NUMBER("Epoch", format="%.2f"),
         "loss": NUMBER("Loss (nats per token)", format="%.4f"),
@@ -92,7 +92,7 @@ def _checkpoints(store: Store) -> None:
         {"name": c.name, "weight": c.weight, "mean_lr": c.mean_lr, "step": c.step, "projector": c.projector}
         for c in store.manifest.checkpoints
     ]
-    config = {
+    config: tables.Columns = {
         "name": "Checkpoint",
         "weight": st.column_config.ProgressColumn("Weight", format="%.3f", min_value=0, max_value=1),
         "mean_lr": NUMBER("Mean learning rate", format="%.3e"),
@@ -113,7 +113,7 @@ def _excluded(store: Store) -> None:
     st.caption(f"{plural(excluded, 'row')} have no features; they are never picked and never lost.")
     pool = data.pool_of(store)
     frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
-    config = {
+    config: tables.Columns = {
         "file": "File",
         "line": NUMBER("Line", format="localized", width="small"),
         "reason": st.column_config.TextColumn("Reason", width="large"),

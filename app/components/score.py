@@ -12,6 +12,7 @@ from gradsift.errors import GradsiftError
 from gradsift.methods import METHODS
 from gradsift.pool import Row
 from gradsift.store import Store
+from gradsift.workspace import TargetEntry
 
 _PROBLEM = "score_problem"
 
@@ -23,7 +24,7 @@ def draw(now: session.Session, store: Store | None, chosen: Chosen) -> None:
     if chosen.entry is None:
         _save(now, store, chosen, rows, ready)
     elif store is not None:
-        _score(now, store, chosen, rows, ready)
+        _score(now, store, chosen.entry, rows, ready)
     if problem := st.session_state.pop(_PROBLEM, ""):
         st.error(label(problem))
     if store is None:
@@ -72,11 +73,11 @@ def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[
     st.session_state.pop("targets_name", None)
 
 
-def _score(now: session.Session, store: Store, chosen: Chosen, rows: list[Row], ready: bool) -> None:
-    folder = targeting.run_folder(now.workspace, store, chosen.entry)
+def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Row], ready: bool) -> None:
+    folder = targeting.run_folder(now.workspace, store, entry)
     status = jobs.status(folder)
     if status is not None and status.state == "running":
-        running.watch(folder, f"Scoring {chosen.entry.name} on {now.store_title}")
+        running.watch(folder, f"Scoring {entry.name} on {now.store_title}")
         return
     if status is not None and status.state == "finished":
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
@@ -96,7 +97,7 @@ def _score(now: session.Session, store: Store, chosen: Chosen, rows: list[Row], 
         key="score_methods",
         persist_state="session",
     )
-    again = (now.workspace, store, chosen.entry, rows, methods or list(METHODS))
+    again = (now.workspace, store, entry, rows, methods or list(METHODS))
     if status is not None:
         running.ended(folder, status, lambda: targeting.start(*again), "Score again")
     else:

@@ -51,7 +51,7 @@ def choose(now: session.Session) -> Chosen | None:
         persist_state="session",
         label_visibility="collapsed",
     )
-    return {PASTE: _paste, UPLOAD: _upload}.get(origin, _from_disk)(now)
+    return {PASTE: _paste, UPLOAD: _upload}.get(origin or SETS, _from_disk)(now)
 
 
 def show(chosen: Chosen, store: Store | None) -> None:

@@ -1,12 +1,15 @@
 """Tables: small twins of charts, and long lists page by page with a search of their own."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
+Columns = dict[str, Any]  # what `column_config` takes
 PAGE = 20  # rows of a long list on one page
 
 
-def twin(frame: pd.DataFrame, title: str, alt: str, config: dict | None = None) -> None:
+def twin(frame: pd.DataFrame, title: str, alt: str, config: Columns | None = None) -> None:
     """The numbers behind a chart, folded."""
     with st.expander(title):
         st.dataframe(frame, hide_index=True, column_config=config, alt=alt)
@@ -19,7 +22,7 @@ def position(first: int, count: int, total: int, noun: str) -> str:
     return f"{first + 1:,}–{first + count:,} of {total:,} {noun}"
 
 
-def paged(frame: pd.DataFrame, key: str, noun: str, alt: str, config: dict | None = None, search: str = "") -> None:
+def paged(frame: pd.DataFrame, key: str, noun: str, alt: str, config: Columns | None = None, search: str = "") -> None:
     """A table that shows `PAGE` rows at a time.
 
     search: label of a search field over all columns; none when empty.

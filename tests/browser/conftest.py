@@ -63,7 +63,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Workspace], str]]:
     """Start the app's server on a workspace; returns its address."""
     running: list[subprocess.Popen] = []
 
-    def start(workspace: Workspace) -> str:
+    def start(opened: Workspace) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -77,9 +77,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Workspace], str]]:
             "--server.address",
             "127.0.0.1",
         ]
-        environment = {**os.environ, "GRADSIFT_WORKSPACE": str(workspace.root), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "GRADSIFT_WORKSPACE": str(opened.root), "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [*command, "--server.port", str(port)], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [*command, "--server.address", "127.0.0.1", "--server.port", str(port)],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         running.append(process)
         _wait(f"http://127.0.0.1:{port}/_stcore/health", process)
@@ -92,7 +96,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Workspace], str]]:
 
 
 @pytest.fixture
-def visit(chromium: str, serve: Callable[[Workspace], str], workspace: Workspace) -> Iterator[Visit]:  # noqa: F811
+def visit(chromium: str, serve: Callable[[Workspace], str], workspace: Workspace) -> Iterator[Visit]:
     """A tab on the app, whose workspace holds the toy store."""
     sync_playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").sync_playwright
     with sync_playwright() as playwright:

@@ -1,0 +1,51 @@
+"""A widget's value in the address bar by its own name; `bind="query-params"` would write its label there.
+
+    with address.held("methods", known, default=known):
+        st.pills("Methods", known, selection_mode="multi", format_func=..., key="methods")
+
+The address wins when it changed since we last wrote it (a link, the back button); otherwise the widget does. Values are
+joined by commas and the default is left out. The value survives a change of page, where Streamlit clears the address.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import streamlit as st
+
+Value = str | list[str]
+
+
+@contextmanager
+def held(key: str, options: Sequence[str], default: Value) -> Iterator[None]:
+    """Put the value for the widget `key` in place before it is drawn, and write it to the address after."""
+    state = st.session_state
+    there = st.query_params.get(key, "")
+    if there and there != state.get(f"written_{key}"):
+        state[key] = _read(there, options, default)
+    elif key not in state:
+        state[key] = _allowed(state.get(f"held_{key}", default), options, default)
+    yield
+    value = state.get(key)
+    state[f"held_{key}"] = value
+    text = "" if value == default or not value else _write(value)
+    state[f"written_{key}"] = text
+    if text:
+        if there != text:
+            st.query_params[key] = text
+    elif there:
+        del st.query_params[key]
+
+
+def _write(value: Value) -> str:
+    return value if isinstance(value, str) else ",".join(value)
+
+
+def _read(text: str, options: Sequence[str], default: Value) -> Value:
+    return _allowed(text.split(",") if isinstance(default, list) else text, options, default)
+
+
+def _allowed(value: Value | None, options: Sequence[str], default: Value) -> Value:
+    """`value` as far as it is among the options; the default where nothing is left."""
+    if isinstance(value, list):
+        return [part for part in value if part in options] or default
+    return value if value in options else default
