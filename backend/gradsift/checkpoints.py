@@ -7,6 +7,7 @@ Parameter names are the adapter file's own: `base_model.model....lora_A.weight`,
 
 import json
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def read_trainer_checkpoint(folder: Path, previous_step: int, names: list[str]) 
     step, mean_lr = _trainer_state(folder, previous_step)
     if not (folder / "optimizer.pt").is_file():
         return Checkpoint(adapter, config, {}, step, (0.9, 0.999), 1e-8, mean_lr)
-    optimizer = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    optimizer = _optimizer(folder / "optimizer.pt")
     order = [index for group in optimizer["param_groups"] for index in group["params"]]
     moments = _match(folder, optimizer["state"], order, names, adapter)
     group = optimizer["param_groups"][0]
@@ -100,6 +101,20 @@ def read_trainer_checkpoint(folder: Path, previous_step: int, names: list[str]) 
     if len(steps) != 1:
         raise CheckpointError(f"{folder}/optimizer.pt holds parameters with different step counts {sorted(steps)}.")
     return Checkpoint(adapter, config, moments, steps.pop(), tuple(group["betas"]), float(group["eps"]), mean_lr)
+
+
+def _optimizer(path: Path) -> dict[str, Any]:
+    """The optimizer's state dict; a pickle that holds anything but tensors and numbers is refused, never run."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as an optimizer's tensors: it is damaged, or holds something else; "
+            "give the file that the Trainer saved."
+        ) from error
+    if not isinstance(saved, dict) or not {"state", "param_groups"} <= saved.keys():
+        raise CheckpointError(f"{path} is no optimizer's state; give the file that the Trainer saved.")
+    return saved
 
 
 def _match(folder: Path, state: dict, order: list[int], names: list[str], adapter: Tensors) -> dict:
@@ -115,6 +130,11 @@ def _match(folder: Path, state: dict, order: list[int], names: list[str], adapte
     for index, name in zip(order, ordered, strict=True):
         if index not in state:
             raise CheckpointError(f"{folder}/optimizer.pt holds no moments for {name}: it never took a step.")
+        if not {"exp_avg", "exp_avg_sq"} <= state[index].keys():
+            raise CheckpointError(
+                f"{folder}/optimizer.pt is not of torch's Adam or AdamW, so it holds no moments; "
+                "take it away and build with --gradient sgd."
+            )
         m, v = state[index]["exp_avg"], state[index]["exp_avg_sq"]
         if m.shape != adapter[name].shape:
             raise CheckpointError(f"{folder}/optimizer.pt has shape {tuple(m.shape)} where {name} has another.")
@@ -130,7 +150,8 @@ def _trainer_state(folder: Path, previous_step: int) -> tuple[int, float]:
             f"{folder} has no readable trainer_state.json ({error}); its log gives the checkpoint's weight."
         ) from error
     step = int(state["global_step"])
-    rates = [e["learning_rate"] for e in state["log_history"] if "learning_rate" in e and previous_step < e["step"] <= step]
+    logged = [entry for entry in state["log_history"] if previous_step < entry["step"] <= step]
+    rates = [entry["learning_rate"] for entry in logged if "learning_rate" in entry]
     if not rates or sum(rates) <= 0:
         raise CheckpointError(
             f"{folder}/trainer_state.json logged no learning rate between steps {previous_step} and {step}; "
