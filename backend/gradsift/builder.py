@@ -16,7 +16,7 @@ from gradsift.config import BuildConfig
 from gradsift.encode import Encoded, Encoder
 from gradsift.errors import UsageError
 from gradsift.features import FeatureExtractor, Features
-from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.gradients import PerExampleGradients, Update, make_update
 from gradsift.ingest import ingest
 from gradsift.pool import input_hashes
 from gradsift.progress import Progress
@@ -162,11 +162,13 @@ class _Build:
         return store
 
     def _notes(self, rows: int, usable: int, truncated: int) -> tuple[str, ...]:
-        notes = []
+        notes: list[str | None] = []
         if self.max_length < self.config.max_length:
             notes.append(f"--max-length is lowered to {self.window:,}, the model's window.")
         if usable < rows:
-            notes.append(f"{rows - usable:,} of {rows:,} rows are excluded; gradsift inspect lists each with its reason.")
+            notes.append(
+                f"{rows - usable:,} of {rows:,} rows are excluded; gradsift inspect lists each with its reason."
+            )
         if truncated:
             notes.append(f"{truncated:,} rows are cut at {self.max_length:,} tokens.")
         if not self.config.checkpoints:
@@ -294,12 +296,14 @@ class _Build:
         models.set_adapter(peft, checkpoint.adapter)
         gradients = PerExampleGradients(peft)
         config = self.config
-        projector = make_projector(
-            config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, self.device
-        )
+        projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, self.device)
         if projector.id != store.manifest.checkpoints[epoch].projector:
-            raise StoreError(f"{self.out} was built with another projector than this version makes; build with --restart.")
-        updates = {kind: make_update(kind, config.adam, checkpoint, self.device) for kind in config.gradients}
+            raise StoreError(
+                f"{self.out} was built with another projector than this version makes; build with --restart."
+            )
+        updates: dict[str, Update] = {
+            kind: make_update(kind, config.adam, checkpoint, self.device) for kind in config.gradients
+        }
         return FeatureExtractor(gradients, projector, updates, store.manifest.token_budget)
 
     def _write(self, store: Store, epoch: int, index: int, features: Features) -> None:
@@ -321,7 +325,9 @@ class _Build:
     def _check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
         width = {"int8": self.config.dim, "fp16": 2 * self.config.dim, "bit": self.config.dim // 8}
         per_row = (width[self.config.store_dtype] + 8) * len(self.config.gradients) + 2 * 4096
-        rows = sum(stop - start for indices in todo.values() for start, stop in (store.shard_ranges[i] for i in indices))
+        rows = sum(
+            stop - start for indices in todo.values() for start, stop in (store.shard_ranges[i] for i in indices)
+        )
         free = shutil.disk_usage(self.out).free
         if rows * per_row > free:
             raise StoreError(
@@ -356,7 +362,9 @@ def _refuse_place(out: Path, pool: Sequence[str | Path]) -> None:
     """Refuse to write where something would be lost, or where the build would read its own files."""
     for path in pool:
         if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
-            raise UsageError(f"The store {out} would lie inside the pool {path} and be read as data: choose another --out.")
+            raise UsageError(
+                f"The store {out} would lie inside the pool {path} and be read as data: choose another --out."
+            )
     strange = [name for name in MADE if (out / name).exists()]
     if strange and not (out / "manifest.json").exists():
         raise StoreError(f"{out} holds {strange[0]} but no manifest.json, so it is no store: choose another --out.")

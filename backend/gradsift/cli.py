@@ -7,14 +7,22 @@ Heavy libraries are imported inside the commands, so that `--help` answers at on
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradsift import config as choices
-from gradsift.config import BuildConfig
+from gradsift.config import (
+    AdamForm,
+    Aggregate,
+    BuildConfig,
+    GradientKind,
+    ModelDtype,
+    ProjectionKind,
+    Similarity,
+    StoreDtype,
+    TargetPooling,
+)
 from gradsift.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -30,26 +38,15 @@ cli = typer.Typer(
 )
 
 
-def _enum(name: str, literal: Any) -> Any:
-    return StrEnum(name, {value.replace("-", "_"): value for value in get_args(literal)})
-
-
-Projection, StoreDtype, AdamForm, GradientKind, ModelDtype = (
-    _enum(name, getattr(choices, name if name != "Projection" else "ProjectionKind"))
-    for name in ("Projection", "StoreDtype", "AdamForm", "GradientKind", "ModelDtype")
-)
-Similarity, TargetPooling, Aggregate = (
-    _enum(name, getattr(choices, name)) for name in ("Similarity", "TargetPooling", "Aggregate")
-)
-
-
 def _default(name: str, extra: str = "") -> str:
     field = BuildConfig.model_fields[name]
     default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
     return f"{field.description or name.replace('_', ' ')}{extra} [default: {default}]"
 
 
-TargetsOption = Annotated[Path, typer.Option("--targets", help="rows with `messages` (or any schema of the pool) and `subtask`")]
+TargetsOption = Annotated[
+    Path, typer.Option("--targets", help="rows with `messages` (or any schema of the pool) and `subtask`")
+]
 MethodsOption = Annotated[list[str], typer.Option("--method", help="less, rds, bm25 or random; may be repeated")]
 SimilarityOption = Annotated[Similarity, typer.Option(help="how vectors are compared")]
 PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: the paper's, or the released code's")]
@@ -63,7 +60,9 @@ def build(
     pool: Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")],
     model: Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)],
     out: Annotated[Path, typer.Option(help="the store's folder")],
-    limit_per_source: Annotated[int | None, typer.Option(help="rows kept per source, a seeded sample [default: all]")] = None,
+    limit_per_source: Annotated[
+        int | None, typer.Option(help="rows kept per source, a seeded sample [default: all]")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help=_default("max_length"))] = None,
     template: Annotated[str, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file")] = "chat",
     warmup_fraction: Annotated[float | None, typer.Option(help=_default("warmup_fraction"))] = None,
@@ -71,13 +70,17 @@ def build(
     batch_size: Annotated[int | None, typer.Option(help=_default("batch_size"))] = None,
     lr: Annotated[float | None, typer.Option(help=_default("lr"))] = None,
     lora_rank: Annotated[int | None, typer.Option(help=_default("lora_rank"))] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="scale of LoRA [default: 4 x rank]")] = None,
+    lora_alpha: Annotated[int | None, typer.Option(help="scale of LoRA [default: 4 x rank]")] = None,
     lora_targets: Annotated[str | None, typer.Option(help=_default("lora_targets"))] = None,
     lora_dropout: Annotated[float | None, typer.Option(help=_default("lora_dropout"))] = None,
-    checkpoints: Annotated[list[str] | None, typer.Option(help="a PEFT checkpoint with optimizer.pt; repeat; instead of a warmup")] = None,
+    checkpoints: Annotated[
+        list[str] | None, typer.Option(help="a PEFT checkpoint with optimizer.pt; repeat; instead of a warmup")
+    ] = None,
     dim: Annotated[int | None, typer.Option(help=_default("dim"))] = None,
-    projection: Annotated[Projection | None, typer.Option(help=_default("projection"))] = None,
-    gradient: Annotated[list[GradientKind] | None, typer.Option(help=_default("gradients", "; may be repeated"))] = None,
+    projection: Annotated[ProjectionKind | None, typer.Option(help=_default("projection"))] = None,
+    gradient: Annotated[
+        list[GradientKind] | None, typer.Option(help=_default("gradients", "; may be repeated"))
+    ] = None,
     adam: Annotated[AdamForm | None, typer.Option(help=_default("adam", " of Adam's update"))] = None,
     store_dtype: Annotated[StoreDtype | None, typer.Option(help=_default("store_dtype"))] = None,
     dtype: Annotated[ModelDtype | None, typer.Option(help=_default("dtype"))] = None,
@@ -102,27 +105,29 @@ def build(
         "checkpoints": tuple(checkpoints) if checkpoints else None,
         "dim": dim,
         "projection": projection,
-        "gradients": tuple(dict.fromkeys(kind.value for kind in gradient)) if gradient else None,
+        "gradients": tuple(dict.fromkeys(gradient)) if gradient else None,
         "adam": adam,
         "store_dtype": store_dtype,
         "dtype": dtype,
         "seed": seed,
     }
-    chosen = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+    chosen = {name: value for name, value in given.items() if value is not None}
     store = run(pool, out, _config(model=model, template=read_template(template), **chosen), restart=restart)
     typer.echo(store.path.resolve())
 
 
-@cli.command(epilog="Example: gradsift score store --targets mmlu.jsonl --method less --method bm25 --out scores.parquet")
+@cli.command(
+    epilog="Example: gradsift score store --targets mmlu.jsonl --method less --method bm25 --out scores.parquet"
+)
 def score(
     store: Annotated[Path, typer.Argument(help="a finished store")],
     targets: TargetsOption,
     out: Annotated[Path, typer.Option(help="a Parquet file: row, id, source, method, score, rank, best_subtask")],
     method: MethodsOption = ["less"],  # noqa: B006  typer reads the default, nothing changes it
-    similarity: SimilarityOption = Similarity.cosine,
-    target_pooling: PoolingOption = TargetPooling.cosine_of_mean,
-    aggregate: AggregateOption = Aggregate.max,
-    gradient: GradientOption = GradientKind.adam,
+    similarity: SimilarityOption = "cosine",
+    target_pooling: PoolingOption = "cosine-of-mean",
+    aggregate: AggregateOption = "max",
+    gradient: GradientOption = "adam",
     as_json: JsonOption = False,
 ) -> None:
     """Score every usable row of a store against target examples."""
@@ -139,10 +144,10 @@ def score(
             Store.open(store),
             rows,
             method,
-            similarity=similarity.value,
-            target_pooling=target_pooling.value,
-            aggregate=aggregate.value,
-            gradient=gradient.value,
+            similarity=similarity,
+            target_pooling=target_pooling,
+            aggregate=aggregate,
+            gradient=gradient,
             progress=progress,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +157,9 @@ def score(
     if as_json:
         _print_json({"out": str(out), "targets": len(rows), "rows": len(table) // len(method), "best_score": best})
     else:
-        typer.echo(f"{out}: {len(table) // len(method):,} rows by {', '.join(f'{m} (best {s:.3f})' for m, s in best.items())}")
+        typer.echo(
+            f"{out}: {len(table) // len(method):,} rows by {', '.join(f'{m} (best {s:.3f})' for m, s in best.items())}"
+        )
 
 
 @cli.command(epilog="Example: gradsift select store --targets mmlu.jsonl --method less --top 5% --out picks")
@@ -162,11 +169,13 @@ def select(
     top: Annotated[str, typer.Option(help="a share (5%), a number of rows (200) or tokens (50000tokens)")],
     out: Annotated[Path, typer.Option(help="a folder: train.jsonl, scores.parquet, manifest.json, README.md")],
     method: Annotated[str, typer.Option(help="less, rds, bm25 or random")] = "less",
-    format: Annotated[str, typer.Option(help="messages, prompt-completion, alpaca, sharegpt, less or parquet")] = "messages",
-    similarity: SimilarityOption = Similarity.cosine,
-    target_pooling: PoolingOption = TargetPooling.cosine_of_mean,
-    aggregate: AggregateOption = Aggregate.max,
-    gradient: GradientOption = GradientKind.adam,
+    format: Annotated[
+        str, typer.Option(help="messages, prompt-completion, alpaca, sharegpt, less or parquet")
+    ] = "messages",
+    similarity: SimilarityOption = "cosine",
+    target_pooling: PoolingOption = "cosine-of-mean",
+    aggregate: AggregateOption = "max",
+    gradient: GradientOption = "adam",
     as_json: JsonOption = False,
 ) -> None:
     """Pick the best rows within a budget and write them for a trainer."""
@@ -189,10 +198,10 @@ def select(
             out,
             method=method,
             format=format,
-            similarity=similarity.value,
-            target_pooling=target_pooling.value,
-            aggregate=aggregate.value,
-            gradient=gradient.value,
+            similarity=similarity,
+            target_pooling=target_pooling,
+            aggregate=aggregate,
+            gradient=gradient,
             progress=progress,
         )
     manifest = json.loads((out / "manifest.json").read_text())
@@ -247,7 +256,9 @@ def demo(no_app: Annotated[bool, typer.Option("--no-app", help="only build; prin
 
 @cli.command(epilog="Example: gradsift app ~/selection --port 8600")
 def app(
-    workspace: Annotated[Path | None, typer.Argument(help="folder of stores, targets and exports [default: yours]")] = None,
+    workspace: Annotated[
+        Path | None, typer.Argument(help="folder of stores, targets and exports [default: yours]")
+    ] = None,
     port: Annotated[int, typer.Option(help="0: the first free one from 8501 on")] = 0,
     address: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 lets others in")] = "localhost",
 ) -> None:
@@ -259,6 +270,7 @@ def app(
 
 def main() -> None:
     """Run the command line; every expected failure is one sentence on standard error."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve the app beside them
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its asides are no news to who types commands
     try:
         cli()

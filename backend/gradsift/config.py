@@ -37,7 +37,7 @@ class BuildConfig(BaseModel):
     batch_size: int = Field(128, ge=1, description="examples an optimizer step of the warmup sees")
     lr: float = Field(2e-5, gt=0, description="peak learning rate of the warmup")
     lora_rank: int = Field(128, ge=1)
-    lora_alpha: float = Field(0, ge=0, description="0 means four times the rank")
+    lora_alpha: int = Field(0, ge=0, description="0 means four times the rank")
     lora_targets: tuple[str, ...] = Field(ATTENTION, description="names of the linear layers that get LoRA")
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     checkpoints: tuple[str, ...] = Field((), description="PEFT checkpoints of one's own, used instead of a warmup")
@@ -58,7 +58,7 @@ class BuildConfig(BaseModel):
         if isinstance(values, dict) and not values.get("lora_alpha"):
             rank = values.get("lora_rank", cls.model_fields["lora_rank"].default)
             if isinstance(rank, int):
-                values = {**values, "lora_alpha": 4.0 * rank}
+                values = {**values, "lora_alpha": 4 * rank}
         return values
 
     def resolve_shard_rows(self, rows: int) -> int:

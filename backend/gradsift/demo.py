@@ -1,4 +1,4 @@
-"""The app as a process, and the demo: the embedded sample, the bundled model, built while the app shows how far it is."""
+"""The app as a process, and the demo: the embedded sample built with the bundled model while the app shows how far."""
 
 import os
 import socket

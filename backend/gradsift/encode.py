@@ -69,7 +69,7 @@ def read_template(choice: str) -> str:
 class Encoder:
     """Renders and tokenizes conversations with one tokenizer and one template.
 
-    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. `fingerprint` is a hash of everything that
+    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. `fingerprint` hashes everything that
     decides the token ids: vocabulary, merges, normalization, template.
     """
 

@@ -42,7 +42,7 @@ class PerExampleGradients:
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval().requires_grad_(False)
-        self._layers = {name: layer for name, layer in _lora_layers(model)}
+        self._layers = dict(_lora_layers(model))
         self.shapes = {f"{name}.weight": tuple(layer.weight.shape) for name, layer in self._layers.items()}
         if not self.shapes:
             raise ModelError("The model holds no LoRA layers, so there is nothing to take gradients of.")
@@ -61,7 +61,9 @@ class PerExampleGradients:
         rows, columns, targets = _supervised_positions(batch, device)
         seen: dict[str, torch.Tensor] = {}
         with self._hooks(sink, lengths, rows, columns, seen), torch.enable_grad():
-            logits = self.model(input_ids=ids, use_cache=False).logits[0]  # (supervised tokens of the batch, vocabulary)
+            logits = self.model(input_ids=ids, use_cache=False).logits[
+                0
+            ]  # (supervised tokens of the batch, vocabulary)
             token_losses = cross_entropy(logits.float(), targets, reduction="none")
             means = torch.stack([part.mean() for part in token_losses.split([encoded.n_answer for encoded in batch])])
             means.sum().backward()
@@ -90,7 +92,9 @@ class PerExampleGradients:
 
         def keep_supervised(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
             hidden = inputs[0]  # (B, T, H)
-            seen["representations"] = hidden.detach()[torch.arange(len(hidden), device=hidden.device), lengths - 1].float()
+            seen["representations"] = hidden.detach()[
+                torch.arange(len(hidden), device=hidden.device), lengths - 1
+            ].float()
             return (hidden[rows, columns].unsqueeze(0),)
 
         handles = [layer.register_forward_hook(watch(name)) for name, layer in self._layers.items()]

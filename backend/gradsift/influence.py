@@ -85,7 +85,9 @@ class Scoring:
             return [Products(np.broadcast_to(drawn[:, None], (len(drawn), len(self.targets))), None, None, 1.0)]
         files = self._files(method, gradient)
         if missing := [path for path in files if not path.is_file()]:
-            raise StoreError(f"{missing[0]} is missing: the targets are not scored by {method} yet; run gradsift score.")
+            raise StoreError(
+                f"{missing[0]} is missing: the targets are not scored by {method} yet; run gradsift score."
+            )
         loaded = [read_tensors(path)[0] for path in files]
         if get_method(method).evidence == "text":
             return [Products(loaded[0]["products"].numpy(), None, None, 1.0)]
@@ -165,7 +167,9 @@ def score_targets(
         raise StoreError(f"{store.path} holds {kept} gradients, not {gradient}; build one with --gradient {gradient}.")
     scoring = _scoring_at(_folder(store, targets), store, list(targets))
     if not len(scoring.rows):
-        raise StoreError(f"No row of {store.path} has a finite gradient: the warmup diverged; build with a smaller --lr.")
+        raise StoreError(
+            f"No row of {store.path} has a finite gradient: the warmup diverged; build with a smaller --lr."
+        )
     progress = progress or Progress(quiet=True)
     todo = [method for method in methods if not scoring.has(method, gradient)]
     if todo or not (scoring.path / "targets.jsonl").is_file():  # what is kept was checked when it was made
@@ -222,7 +226,9 @@ def _encode(store: Store, targets: Sequence[Row]) -> list[tuple[Encoded | None, 
     config = store.manifest.config
     encoder = Encoder(models.load_tokenizer(config.model), config.template)
     if encoder.fingerprint != store.manifest.encoder_fingerprint:
-        raise StoreError(f"{store.path} was built with another tokenizer or template of {config.model} than is here now.")
+        raise StoreError(
+            f"{store.path} was built with another tokenizer or template of {config.model} than is here now."
+        )
     window = models.model_window(config.model)
     pairs: list[tuple[Encoded | None, str]] = []
     for target in targets:
@@ -239,7 +245,12 @@ def _encode(store: Store, targets: Sequence[Row]) -> list[tuple[Encoded | None, 
 
 
 def _score_vectors(
-    store: Store, scoring: Scoring, encoded: list[Encoded], methods: list[str], gradient: GradientKind, progress: Progress
+    store: Store,
+    scoring: Scoring,
+    encoded: list[Encoded],
+    methods: list[str],
+    gradient: GradientKind,
+    progress: Progress,
 ) -> None:
     """Target features where they are missing, then one pass over the store per checkpoint and kind."""
     manifest = store.manifest
@@ -249,7 +260,9 @@ def _score_vectors(
         device = models.default_device()
         base = models.load_model(manifest.config.model, getattr(torch, manifest.dtype), device)
         if base.fingerprint != manifest.model_fingerprint:
-            raise StoreError(f"{store.path} was built with another {manifest.config.model}: its weights have changed since.")
+            raise StoreError(
+                f"{store.path} was built with another {manifest.config.model}: its weights have changed since."
+            )
         for epoch in missing:
             _target_features(store, scoring, epoch, base.model, encoded, progress)
     for epoch, name in enumerate(store.epochs):
@@ -282,9 +295,16 @@ def _target_features(
             f"{store.path} was built with projector {manifest.checkpoints[epoch].projector}, this version makes "
             f"{projector.id}: their vectors cannot be compared; build the store again."
         )
-    progress.stage(f"targets-{epoch + 1}", f"Target gradients, checkpoint {epoch + 1} of {len(store.epochs)}", len(encoded), "targets")
+    progress.stage(
+        f"targets-{epoch + 1}",
+        f"Target gradients, checkpoint {epoch + 1} of {len(store.epochs)}",
+        len(encoded),
+        "targets",
+    )
     update = make_update("sgd", config.adam, checkpoint, device)
-    features = FeatureExtractor(gradients, projector, {"sgd": update}, manifest.token_budget).extract(encoded, progress.advance)
+    features = FeatureExtractor(gradients, projector, {"sgd": update}, manifest.token_budget).extract(
+        encoded, progress.advance
+    )
     peft.unload()
     bad = (~features.projected["sgd"].isfinite().all(1)).nonzero().flatten().tolist()
     if bad:

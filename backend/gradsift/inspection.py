@@ -90,6 +90,7 @@ def _counts(schemas: dict[str, int]) -> str:
 
 
 def _checkpoint_line(checkpoint: dict[str, Any], correlations: dict[str, float]) -> str:
-    line = f"{checkpoint['name']}: mean lr {checkpoint['mean_lr']:.3g}, weight {checkpoint['weight']:.3f}, step {checkpoint['step']}"
+    line = f"{checkpoint['name']}: mean lr {checkpoint['mean_lr']:.3g}, weight {checkpoint['weight']:.3f}"
+    line += f", step {checkpoint['step']}"
     known = correlations.get(checkpoint["name"])
     return line if known is None else f"{line}, log norm against log answer length r = {known:.2f}"

@@ -23,7 +23,9 @@ class Method:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("less", "LESS", "training on the row would lower the loss on the targets: gradient similarity", "features"),
+        Method(
+            "less", "LESS", "training on the row would lower the loss on the targets: gradient similarity", "features"
+        ),
         Method("bm25", "BM25", "the row shares rare words with the targets", "text"),
         Method("rds", "RDS", "the row's last hidden state points where the targets' does", "representations"),
         Method("random", "Random", "a seeded draw, the floor every method has to beat", "none"),

@@ -124,7 +124,7 @@ def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
         ) from error
 
 
-def attach_adapter(base: torch.nn.Module, folder: Path) -> "PeftModel":
+def attach_adapter(base: Any, folder: Path) -> "PeftModel":
     """Wrap `base` with the LoRA layers that `folder/adapter_config.json` describes (weights come by `set_adapter`).
 
     Raises:
@@ -151,7 +151,7 @@ def set_adapter(model: "PeftModel", weights: dict[str, torch.Tensor]) -> None:
     from peft import set_peft_model_state_dict
 
     try:
-        result = set_peft_model_state_dict(model, weights)
+        result: Any = set_peft_model_state_dict(model, weights)
     except RuntimeError as error:
         raise ModelError(f"The checkpoint's adapter does not fit the model: {error}") from error
     missing = [name for name in result.missing_keys if "lora_" in name]

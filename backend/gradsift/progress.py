@@ -1,6 +1,6 @@
 """How far a long run is: on the terminal, and in a file that any other process may read.
 
-A run calls `stage(...)` at the start of each stage, `advance(n)` as it goes and `note(...)` for warnings; the state lies
+A run calls `stage(...)` at the start of each stage, `advance(n)` as it goes and `note(...)` for warnings; the state is
 in `FOLDER/job/status.json`, replaced atomically at most every half second. `advance` is also where a request to stop
 (SIGTERM, SIGINT) takes effect: it raises `Cancelled`, and what was finished stays finished.
 """
@@ -53,7 +53,7 @@ class Status:
 
 
 class Progress:
-    """Reports to a terminal (bars), to plain lines elsewhere, and to `folder/job/status.json` when a folder is given."""
+    """Reports to a terminal (bars), in plain lines elsewhere, and in `FOLDER/job/status.json` if there is a folder."""
 
     def __init__(self, folder: Path | None = None, quiet: bool = False) -> None:
         created = psutil.Process().create_time()
@@ -84,7 +84,9 @@ class Progress:
         self._stage_started, self._first = time.monotonic(), done
         self._bars.update(self._task, description=label, total=total, completed=done, visible=True, rate="")
         if not self._console.is_terminal:
-            self._console.print(f"{label} ({total:,} {unit})" if total else label, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(
+                f"{label} ({total:,} {unit})" if total else label, highlight=False, markup=False, soft_wrap=True
+            )
         self._last_line = time.monotonic()
         self._write(force=True)
 

@@ -1,6 +1,6 @@
-"""Random projections from LoRA space (P coordinates) to d, the Π of Eq. 2, defined by (kind, seed, checkpoint, d, shapes).
+"""Random projections from LoRA space (P coordinates) to d, the Π of Eq. 2: functions of (kind, seed, checkpoint, d).
 
-`SparseProjector` is the default: a count-sketch whose additions have a fixed order. `RademacherProjector` is the paper's
+`SparseProjector` is the default: a count-sketch that adds in a fixed order. `RademacherProjector` is the paper's
 dense ±1 matrix, for reference and small runs. Both map each parameter's flat gradient into the same d-vector, so the
 P-vector of an example is never put together. All randomness comes from the raw stream of Philox, a counter-based
 generator whose bits NumPy guarantees never to change; nothing depends on batch, device, workers or library versions.
@@ -23,7 +23,9 @@ def projector_id(kind: str, seed: int, checkpoint: int, dim: int, shapes: Shapes
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def make_projector(kind: str, seed: int, checkpoint: int, dim: int, shapes: Shapes, device: torch.device) -> "Projector":
+def make_projector(
+    kind: str, seed: int, checkpoint: int, dim: int, shapes: Shapes, device: torch.device
+) -> "Projector":
     """The projector of one checkpoint (1-based) for parameters with these names and shapes."""
     return {"sparse": SparseProjector, "rademacher": RademacherProjector}[kind](seed, checkpoint, dim, shapes, device)
 

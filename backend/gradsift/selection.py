@@ -47,7 +47,9 @@ class Budget:
         match = _BUDGET.fullmatch(text.replace(",", ""))
         amount, unit = (float(match[1]), match[2] or "rows") if match else (0.0, "")
         if amount <= 0 or (unit == "%" and amount > 100) or (unit != "%" and amount != int(amount)):
-            raise UsageError(f"The budget {text!r} is none: say a share like 5%, a number of rows like 200, or 50000tokens.")
+            raise UsageError(
+                f"The budget {text!r} is none: say a share like 5%, a number of rows like 200, or 50000tokens."
+            )
         return cls(amount, unit)
 
     def __str__(self) -> str:
@@ -55,7 +57,7 @@ class Budget:
         return number + {"%": "%", "rows": "", "tokens": "tokens"}[self.unit]
 
     def take(self, ranking: Ranking, n_tokens: np.ndarray) -> np.ndarray:
-        """Positions of the picks in rank order. n_tokens: (n,) tokens of every scored row, in the ranking's order of rows.
+        """Positions of the picks in rank order. n_tokens: (n,) tokens of every scored row, in pool order.
 
         A share is rounded down but at least 1 (method, section 2.5). A token budget takes the longest run of best rows
         that fits.
@@ -67,7 +69,9 @@ class Budget:
             count = int(np.searchsorted(np.cumsum(n_tokens[ranking.order]), self.amount, side="right"))
             if count == 0:
                 best = int(n_tokens[ranking.order[0]])
-                raise UsageError(f"A budget of {int(self.amount)} tokens is less than the best row's {best}; give more.")
+                raise UsageError(
+                    f"A budget of {int(self.amount)} tokens is less than the best row's {best}; give more."
+                )
         elif self.unit == "%":
             count = max(1, int(len(ranking.rows) * self.amount / 100 + 1e-9))
         else:

@@ -119,7 +119,9 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{path} is damaged ({error}); delete it and run the same command again.") from error
     if _digest(about, tensors) != expected:
-        raise ShardError(f"{path} is damaged: its content does not match its hash; delete it and run the same command again.")
+        raise ShardError(
+            f"{path} is damaged: its content does not match its hash; delete it and run the same command again."
+        )
     return tensors, about
 
 

@@ -1,4 +1,4 @@
-"""The gradient datastore on disk: manifest, pool, checkpoints, shards; what belongs to it, what is missing, is it whole.
+"""The gradient datastore on disk: manifest, pool, checkpoints, shards; what belongs to it, and what is missing.
 
     STORE/manifest.json            every parameter, hashes, row counts, checkpoints with mean lr and weight
     STORE/pool.parquet             every row read, usable or not, with its original line
@@ -116,18 +116,24 @@ class Store:
         try:
             record = json.loads((path / "manifest.json").read_text())
         except FileNotFoundError:
-            raise StoreError(f"{path} is not a gradsift store: it has no manifest.json; make one with gradsift build.") from None
+            raise StoreError(
+                f"{path} is not a gradsift store: it has no manifest.json; make one with gradsift build."
+            ) from None
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}/manifest.json cannot be read ({error}); restore it or build again.") from error
         if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
             raise StoreError(f"{path} was written by another version of gradsift; build it again with this one.")
         expected = record.pop("sha256", None)
         if _hash_json(record) != expected:
-            raise StoreError(f"{path}/manifest.json is damaged: its content does not match its hash; restore it or build again.")
+            raise StoreError(
+                f"{path}/manifest.json is damaged: its content does not match its hash; restore it or build again."
+            )
         try:
             return cls(path, Manifest.model_validate(record))
         except ValidationError as error:
-            raise StoreError(f"{path}/manifest.json does not fit this version of gradsift: {error.errors()[0]['msg']}.") from error
+            raise StoreError(
+                f"{path}/manifest.json does not fit this version of gradsift: {error.errors()[0]['msg']}."
+            ) from error
 
     def save_manifest(self) -> None:
         """Write the manifest with its own hash."""
@@ -225,7 +231,9 @@ class Store:
         if not path.is_file():
             raise StoreError(f"{path} is missing; restore it, or build again with --restart.")
         if hash_file(path) != self.manifest.files[name]:
-            raise StoreError(f"{path} is damaged: its content does not match its hash; restore it, or build with --restart.")
+            raise StoreError(
+                f"{path} is damaged: its content does not match its hash; restore it, or build with --restart."
+            )
 
     def checkpoint(self, epoch: int) -> Checkpoint:
         """Read the checkpoint of an epoch, which counts from 0, each of its files checked against its hash.
@@ -271,9 +279,13 @@ class Store:
         try:
             return pq.read_table(self.path / "pool.parquet", columns=columns)
         except FileNotFoundError:
-            raise StoreError(f"{self.path}/pool.parquet is missing; restore it, or build again with --restart.") from None
+            raise StoreError(
+                f"{self.path}/pool.parquet is missing; restore it, or build again with --restart."
+            ) from None
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise StoreError(f"{self.path}/pool.parquet is damaged ({error}); restore it, or build with --restart.") from error
+            raise StoreError(
+                f"{self.path}/pool.parquet is damaged ({error}); restore it, or build with --restart."
+            ) from error
 
     def texts(self, rows: Any) -> pd.DataFrame:
         """Text of some rows, in the order asked: row, messages (list of {role, content}), prefix, raw (bytes).
@@ -318,7 +330,9 @@ class Store:
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise ShardError(f"{path} is damaged ({error}); delete it and run the same build again.") from error
         if not whole:
-            raise ShardError(f"{path} is damaged: its content does not match its hash; delete it and run the build again.")
+            raise ShardError(
+                f"{path} is damaged: its content does not match its hash; delete it and run the build again."
+            )
         return table
 
     def metrics(self) -> pd.DataFrame:
@@ -361,7 +375,9 @@ def locked(path: Path) -> Iterator[IO[str]]:
                 break
             except OSError:
                 if attempt == 4:
-                    raise StoreError(f"Another process is writing into {path}; wait for it, or stop it first.") from None
+                    raise StoreError(
+                        f"Another process is writing into {path}; wait for it, or stop it first."
+                    ) from None
                 time.sleep(0.05)  # `is_locked` holds it for an instant when it looks
         yield file
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,7 +31,7 @@ def verify(path: str | Path, progress: Progress | None = None) -> list[str]:
         problems += _rows(store)
     problems += _shards(store, progress)
     for kept in sorted((store.path / "scorings").glob("*/*.safetensors")):
-        problems += _attempt(lambda kept=kept: read_tensors(kept))
+        problems += _attempt(partial(read_tensors, kept))
     return problems
 
 
@@ -73,9 +74,9 @@ def _shards(store: Store, progress: Progress) -> list[str]:
         for index in ranges:
             for kind in store.kinds:
                 if store.shard_path(kind, epoch, index).is_file():
-                    problems += _attempt(lambda kind=kind, epoch=epoch, index=index: store.shard(kind, epoch, index))
+                    problems += _attempt(partial(store.shard, kind, epoch, index))
             if store.shard_path("metrics", epoch, index).is_file():
-                problems += _attempt(lambda epoch=epoch, index=index: store.read_metrics(epoch, index))
+                problems += _attempt(partial(store.read_metrics, epoch, index))
             progress.advance()
     return problems
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -119,7 +119,9 @@ class Warmup:
         )
 
     def _optimizer(self, model: "PeftModel", steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], self.config.lr, weight_decay=0)
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad], self.config.lr, weight_decay=0
+        )
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
 
     def _last_whole_epoch(self) -> Path | None:
@@ -163,7 +165,7 @@ class _Trainer(Trainer):
     order_seed = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        return _EpochOrder(len(self.train_dataset), self.order_seed)
+        return _EpochOrder(len(cast(_Examples, self.train_dataset)), self.order_seed)
 
 
 class _Seeding(TrainerCallback):
@@ -173,7 +175,9 @@ class _Seeding(TrainerCallback):
         self.seed = seed
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, 3, state.global_step]).generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.seed, 3, state.global_step]).generate_state(1, np.uint64)[0] >> 1)
+        )
 
 
 class _Reporting(TrainerCallback):
@@ -234,4 +238,3 @@ def _collate(examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         learned = torch.tensor(example.supervised)
         labels[row, :length][learned] = ids[row, :length][learned]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
