@@ -103,6 +103,7 @@ class _Build:
                 "or throw it away with --restart."
             )
         store.check_file("pool.parquet")
+        self.dtype = getattr(torch, manifest.dtype)  # `auto` may mean another one on this device
         self._warn_about_environment(manifest)
         return store
 

@@ -79,7 +79,7 @@ def build(
     dim: Annotated[int | None, typer.Option(help=_default("dim"))] = None,
     projection: Annotated[ProjectionKind | None, typer.Option(help=_default("projection"))] = None,
     gradient: Annotated[
-        list[GradientKind] | None, typer.Option(help=_default("gradients", "; may be repeated"))
+        list[str] | None, typer.Option(help=_default("gradients", ": adam, sgd, sign; may be repeated"))
     ] = None,
     adam: Annotated[AdamForm | None, typer.Option(help=_default("adam", " of Adam's update"))] = None,
     store_dtype: Annotated[StoreDtype | None, typer.Option(help=_default("store_dtype"))] = None,
@@ -295,7 +295,9 @@ def _config(**values: Any) -> BuildConfig:
         return BuildConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = {"gradients": "gradient"}.get(str(first["loc"][0]), str(first["loc"][0]).replace("_", "-"))
+        name = {"gradients": "gradient"}.get(
+            str(first["loc"][0]), str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
+        )
         raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
 
 

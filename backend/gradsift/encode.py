@@ -6,6 +6,7 @@ span overlaps an assistant turn (its end-of-turn token included). Merges across 
 
 import copy
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ TULU = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+_PROBE = (
+    "It's 2,024  kg\n\n\tof   naïve cafe\u0301 — „ÄÖÜ“; x==y;\r\n 1234567 "
+    "Ελληνικά, русский, हिन्दी, বাংলা, 中文、日本語 한국어 👍🏽"
 )
 
 
@@ -83,7 +90,7 @@ class Encoder:
         self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # a copy that nobody else sets to pad or truncate
         self._rules.no_padding()
         self._rules.no_truncation()
-        self.fingerprint = _hash(self._rules.to_str(), self.template or tokenizer.chat_template)
+        self.fingerprint = _fingerprint(self._rules, self.template or tokenizer.chat_template)
         self._rules.post_processor = None  # it adds no token here, but it may trim blanks off the offsets
 
     def render(self, messages: Messages, prefix: str = "") -> tuple[str, list[tuple[int, int]]]:
@@ -102,9 +109,7 @@ class Encoder:
         spans = []
         for index in answers:
             start = len(self._opening(turns[:index], text))
-            closed = self._apply(
-                turns[: index + 1]
-            ).rstrip()  # up to the end-of-turn token, not the line break after it
+            closed = self._apply(turns[: index + 1]).rstrip()  # its end-of-turn token, not the line break after it
             if not text.startswith(closed) or len(closed) < start:
                 raise RenderError("the chat template does not render the conversation turn by turn")
             given = prefix + " " if prefix and index == answers[-1] else ""
@@ -147,8 +152,10 @@ class Encoder:
             raise RenderError(f"the chat template refuses it: {error}") from error
 
 
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def _fingerprint(rules: Any, template: str) -> str:
+    """Vocabulary, template, and what becomes of a text that exercises the rest; library versions leave it alone."""
+    parts = [sorted(rules.get_vocab().items()), rules.encode(_PROBE, add_special_tokens=False).ids, template]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
