@@ -1,0 +1,136 @@
+"""One pass over rows: what comes out in which order, whatever the packing (method, sections 2 and 5)."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import (
+    adam_of_one,
+    gradient_of_one,
+    loss_of_one,
+    random_rows,
+    relative_error,
+    representation_of_one,
+    with_lora,
+)
+from transformers import AutoModelForCausalLM
+
+from gradsift.checkpoints import Checkpoint
+from gradsift.features import FeatureExtractor, pack
+from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.projection import make_projector
+
+CPU = torch.device("cpu")
+ROWS = random_rows(300, [9, 30, 14, 2, 30, 17, 28, 61, 8], seed=2)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return with_lora(AutoModelForCausalLM.from_pretrained(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model):
+    """Moments as a few steps on small gradients leave them."""
+    generator = torch.Generator().manual_seed(1)
+    moments = {}
+    for name, shape in PerExampleGradients(model).shapes.items():
+        m = torch.randn(shape, generator=generator) * 1e-3
+        moments[name] = (m, m.square() * 0.1)
+    return Checkpoint({}, {}, moments, 5, (0.9, 0.999), 1e-8, 1e-5)
+
+
+def extractor(model, checkpoint, kinds=("adam", "sgd", "sign"), budget=64, dim=128):
+    gradients = PerExampleGradients(model)
+    projector = make_projector("sparse", 0, 1, dim, gradients.shapes, CPU)
+    updates = {kind: make_update(kind, "paper", checkpoint, CPU) for kind in kinds}
+    return FeatureExtractor(gradients, projector, updates, budget)
+
+
+class TestPack:
+    @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200))
+    def test_every_row_once_within_the_budget(self, lengths, budget):
+        batches = pack(lengths, budget)
+        assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+        for batch in batches:
+            assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+        assert lengths[batches[0][0]] == max(lengths)
+
+    def test_similar_lengths_go_together(self):
+        assert pack([5, 50, 6, 49], 100) == [[1, 3], [2, 0]]
+
+
+class TestExtract:
+    def test_equals_row_by_row_reference(self, model, checkpoint):
+        found = extractor(model, checkpoint).extract(ROWS)
+        projector = make_projector("sparse", 0, 1, 128, PerExampleGradients(model).shapes, CPU)
+        for at, row in enumerate(ROWS):
+            g = gradient_of_one(model, row)
+            updates = {"sgd": g, "adam": {name: self._adam(g[name], checkpoint.moments[name]) for name in g}}
+            for kind, update in updates.items():
+                expected = torch.zeros(1, 128)
+                for name in projector.shapes:
+                    projector.add(name, update[name].float()[None], expected)
+                assert relative_error(found.projected[kind][at], expected[0]) < 1e-4, (kind, at)
+            norms = {kind: torch.cat(list(update.values())).norm() for kind, update in updates.items()}
+            assert relative_error(found.grad_norm[at], norms["sgd"]) < 1e-5
+            assert relative_error(found.update_norm[at], norms["adam"]) < 1e-5
+            assert relative_error(found.loss[at], loss_of_one(model, row).detach()) < 1e-5
+            assert relative_error(found.representation[at], representation_of_one(model, row)) < 1e-5
+
+    @staticmethod
+    def _adam(g, moments):
+        m, v = (moment.flatten().tolist() for moment in moments)
+        return torch.tensor([adam_of_one(x, m[i], v[i], 5, "paper") for i, x in enumerate(g.tolist())])
+
+    @pytest.mark.parametrize("budget", [1, 61, 100, 10_000])
+    def test_packing_changes_nothing_but_rounding(self, model, checkpoint, budget):
+        expected = extractor(model, checkpoint, budget=64).extract(ROWS)
+        found = extractor(model, checkpoint, budget=budget).extract(ROWS)
+        for name in ("grad_norm", "update_norm", "loss", "representation"):
+            assert relative_error(getattr(found, name), getattr(expected, name)) < 1e-5
+        assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
+        assert relative_error(found.projected["adam"], expected.projected["adam"]) < 1e-4
+
+    def test_twice_the_same_bytes(self, model, checkpoint):
+        one, two = (extractor(model, checkpoint).extract(ROWS) for _ in range(2))
+        assert all(torch.equal(one.projected[kind], two.projected[kind]) for kind in one.projected)
+        assert torch.equal(one.representation, two.representation)
+
+    @pytest.mark.parametrize(
+        ("kinds", "main"), [(("sgd", "adam"), "adam"), (("sign", "sgd"), "sign"), (("sgd",), "sgd")]
+    )
+    def test_update_norm_is_adams_where_there_is_one(self, model, checkpoint, kinds, main):
+        found = extractor(model, checkpoint, kinds).extract(ROWS)
+        assert set(found.projected) == set(kinds)
+        alone = extractor(model, checkpoint, (main,)).extract(ROWS)
+        assert torch.equal(found.update_norm, alone.update_norm)
+
+    def test_progress_counts_every_row(self, model, checkpoint):
+        counts = []
+        extractor(model, checkpoint).extract(ROWS, counts.append)
+        assert sum(counts) == len(ROWS)
+
+    def test_a_batch_that_does_not_fit_is_halved(self, model, checkpoint, monkeypatch):
+        expected = extractor(model, checkpoint, budget=10_000).extract(ROWS)
+        run = PerExampleGradients.run
+
+        def small(self, batch, sink):
+            if len(batch) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return run(self, batch, sink)
+
+        monkeypatch.setattr(PerExampleGradients, "run", small)
+        counts = []
+        found = extractor(model, checkpoint, budget=10_000).extract(ROWS, counts.append)
+        assert found.splits == 3  # 9 -> 4 + 5 -> 2 + 2 + 2 + 3
+        assert sum(counts) == len(ROWS)
+        assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
+
+    def test_one_row_that_does_not_fit_is_an_error(self, model, checkpoint, monkeypatch):
+        def full(self, batch, sink):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(PerExampleGradients, "run", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            extractor(model, checkpoint).extract(ROWS[:2])
