@@ -295,9 +295,7 @@ def _config(**values: Any) -> BuildConfig:
         return BuildConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = {"gradients": "gradient"}.get(
-            str(first["loc"][0]), str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
-        )
+        name = str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
         raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
 
 

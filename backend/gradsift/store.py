@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ from gradsift.errors import GradsiftError
 from gradsift.shards import Shard, ShardError, read_shard
 
 SCHEMA_VERSION = 1
+_BELOW = r"^([\w-]+/)*[\w-]+\.\w+$"  # file names that stay inside the store, whoever wrote its manifest
 METRICS = ("grad_norm", "update_norm", "loss")
 _POOL_COLUMNS = (  # of pool.parquet, text aside
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
@@ -56,7 +57,7 @@ class _Record(BaseModel):
 class CheckpointInfo(_Record):
     """One checkpoint: η̄, its weight η̄/Ση̄, Adam's t, and the id of its projection."""
 
-    name: str
+    name: str = Field(pattern=r"^epoch-\d+$")
     mean_lr: float
     weight: float
     step: int
@@ -96,7 +97,7 @@ class Manifest(_Record):
     checkpoints: tuple[CheckpointInfo, ...] = ()
     notes: tuple[str, ...] = ()
     versions: dict[str, str]
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[Annotated[str, Field(pattern=_BELOW)], str] = Field(default_factory=dict)
 
 
 class Store:
@@ -308,7 +309,8 @@ class Store:
         """Write one shard's `METRICS`, each (rows,) float32, with their hash. splits: batches halved for memory."""
         start, stop = self.shard_ranges[index]
         table = pa.table({"row": self.rows[start:stop], **{name: columns[name] for name in METRICS}})
-        about = {"params": self.params("rds", epoch), "sha256": _hash_table(table), "splits": str(splits)}
+        about = {"params": self.params("rds", epoch), "start": str(start), "splits": str(splits)}
+        about["sha256"] = _hash_table(table)
         path = self.shard_path("metrics", epoch, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.open_for_write(path) as file:
@@ -329,6 +331,8 @@ class Store:
             raise ShardError(f"{path} is missing; run the same build again to make it.") from error
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise ShardError(f"{path} is damaged ({error}); delete it and run the same build again.") from error
+        if about.get("start") != str(self.shard_ranges[index][0]):
+            raise ShardError(f"{path} covers other rows than its name says; delete it and build again.")
         if not whole:
             raise ShardError(
                 f"{path} is damaged: its content does not match its hash; delete it and run the build again."

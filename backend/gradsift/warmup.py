@@ -101,7 +101,7 @@ class Warmup:
 
     def _arguments(self) -> TrainingArguments:
         micro = next(size for size in (4, 3, 2, 1) if self.config.batch_size % size == 0)  # memory only, not the result
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(self.folder / "trainer"),
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=self.config.batch_size // micro,
@@ -117,6 +117,8 @@ class Warmup:
             use_cpu=not torch.cuda.is_available(),
             dataloader_pin_memory=torch.cuda.is_available(),
         )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # more would silently multiply the batch size
+        return arguments
 
     def _optimizer(self, model: "PeftModel", steps: int) -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.AdamW(
