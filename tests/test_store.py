@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stores import flip
 
 from gradsift.errors import GradsiftError
 from gradsift.inspection import inspect
@@ -20,13 +21,6 @@ from gradsift.targets import read_targets
 @pytest.fixture
 def targets(tiny_targets: Path) -> list[Row]:
     return read_targets(tiny_targets).rows
-
-
-def flip(path: Path, position: int, bit: int = 0) -> None:
-    """Flip one bit of a file; a negative position counts from the end."""
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1 << bit
-    path.write_bytes(content)
 
 
 def test_numbers_add_up(tiny_store: Store) -> None:
@@ -91,12 +85,12 @@ def test_a_shard_of_other_parameters_is_refused(tmp_path: Path) -> None:
         read_shard(tmp_path / "s", "those")
 
 
-def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_in_a_shard_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     write_shard(path, "p", 0, "int8", torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))
     whole = path.read_bytes()
     for position in range(len(whole)):
-        for bit in range(8):
+        for bit in (0, 3, 7):
             path.write_bytes(whole)
             flip(path, position, bit)
             with pytest.raises(ShardError, match="damaged"):

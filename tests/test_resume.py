@@ -1,0 +1,190 @@
+"""Kill a build anywhere, start it again: whole shards stay untouched, the end is an unbroken build, byte for byte."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from commands import Command, gradsift, start
+from stores import assert_same_files, shard_files
+
+from gradsift import builder
+from gradsift.config import BuildConfig
+from gradsift.features import FeatureExtractor
+from gradsift.progress import Cancelled, Progress
+from gradsift.shards import read_tensors
+from gradsift.store import Store
+from gradsift.verify import verify
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: once `more` new files that match appeared in the store, and then up to `within` seconds later."""
+
+    pattern: str
+    more: int = 1
+    within: float = 0.02
+
+
+READING, WARMUP = Moment("job/status.json", 1, 0.05), "warmup/trainer/checkpoint-*"
+MOMENTS = [
+    READING,
+    Moment("pool.parquet"),
+    Moment("manifest.json", 1, 0.2),
+    Moment(WARMUP),
+    Moment("checkpoints/*epoch-1", 1, 0.005),
+    Moment("checkpoints/*epoch-2", 1, 0.005),
+    Moment("features/epoch-1/*"),
+    Moment("features/epoch-1/*", 3),
+    Moment("features/epoch-2/*"),
+    Moment("features/epoch-2/*", 4),
+]
+
+
+def kill_at(moment: Moment, command: Command, store: Path, chance: random.Random) -> bool:
+    """Kill -9 the command's whole process group at the moment; False where the build was over before it came."""
+    before = set(store.glob(moment.pattern))
+    while command.code is None and len(set(store.glob(moment.pattern)) - before) < moment.more:
+        if moment is READING and before:  # the status file of the run before it is still there
+            break
+        time.sleep(0.0005)
+    time.sleep(chance.uniform(0, moment.within))
+    over = command.code is not None
+    if not over:
+        command.kill()
+    return not over
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_killed_ten_times_and_resumed(tiny_model: Path, tiny_pool: Path, tmp_path: Path) -> None:
+    flags = ["--model", tiny_model, "--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 2]
+    flags += ["--lora-rank", 8, "--dim", 1024, "--gradient", "adam", "--gradient", "sgd"]
+    unbroken, store = tmp_path / "unbroken", tmp_path / "store"
+    assert gradsift("build", tiny_pool, *flags, "--out", unbroken).code == 0
+
+    chance, kills, whole = random.Random(0), 0, {}
+    for moment in MOMENTS:
+        command = start("build", tiny_pool, *flags, "--out", store)
+        kills += kill_at(moment, command, store, chance)
+        there = shard_files(store)
+        for path, identity in whole.items():
+            assert there[path] == identity, f"{path} was touched by the resumed build"
+        for path in there:
+            if path.suffix == ".safetensors":
+                read_tensors(path)  # whole, or this raises
+        whole = there
+    assert kills >= 9, "the builds ended before they were killed"
+    assert len(whole) > 10
+
+    resumed = gradsift("build", tiny_pool, *flags, "--out", store)
+    assert resumed.code == 0, resumed.err
+    assert {path: identity for path, identity in shard_files(store).items() if path in whole} == whole
+    assert_same_files(store, unbroken)
+    assert verify(store) == []
+
+
+class Power:
+    """Cuts a build off, as a crash would, at the n-th call of a function."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: int) -> None:
+        self.original, self.left = getattr(owner, name), after
+        monkeypatch.setattr(owner, name, self._call(self.original))
+
+    def _call(self, original: Callable) -> Callable:
+        def call(*args: object, **named: object) -> object:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return original(*args, **named)
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after"),
+    [
+        (Store, "save_manifest", 0),  # the pool is read, the store not begun
+        (builder.Warmup, "run", 0),
+        (builder.Checkpoint, "save", 1),  # the Trainer saved its second epoch, we did not
+        (Store, "save_manifest", 1),  # the warmup is over, the manifest does not say so yet
+        (FeatureExtractor, "extract", 2),
+        (builder, "write_shard", 4),  # adam of the second shard is written, sgd is not
+        (Store, "write_metrics", 7),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_cut_off_between_two_steps(
+    tiny_store: Store,
+    tiny_pool: Path,
+    tiny_config: BuildConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    after: int,
+) -> None:
+    def build() -> None:
+        builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+
+    with monkeypatch.context() as cut:
+        Power(cut, owner, name, after)
+        with pytest.raises(KeyboardInterrupt):
+            build()
+    whole = shard_files(tmp_path / "store")
+    build()
+    assert whole.items() <= shard_files(tmp_path / "store").items()
+    assert_same_files(tmp_path / "store", tiny_store.path)
+
+
+def test_asked_to_stop_it_stops_at_the_next_row_and_goes_on(
+    tiny_store: Store, tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path
+) -> None:
+    class Impatient(Progress):
+        def advance(self, units: int = 1) -> None:
+            self._stopping = self.status.stage == "features-2" and self.status.done >= 24
+            super().advance(units)
+
+    with pytest.raises(Cancelled, match="goes on from there"):
+        builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Impatient(quiet=True))
+    assert [p.name for p in sorted((tmp_path / "store/features/epoch-2").glob("adam*"))] == [
+        f"adam-0000{i}.safetensors" for i in range(3)
+    ]
+    builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+    assert_same_files(tmp_path / "store", tiny_store.path)
+
+
+def test_what_killed_writers_left_is_swept(
+    tiny_copy: Store, tiny_store: Store, tiny_pool: Path, tiny_config: BuildConfig
+) -> None:
+    (tiny_copy.path / "checkpoints" / ".tmp-epoch-2").mkdir()
+    (tiny_copy.path / "checkpoints" / ".tmp-epoch-2" / "state.json").touch()
+    (tiny_copy.path / "features" / "epoch-1" / ".tmp-x").write_bytes(b"half a shard")
+    theirs = tiny_copy.path / "scorings" / "key" / ".tmp-y"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    builder.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
+    assert_same_files(tiny_copy.path, tiny_store.path)
+    assert theirs.exists()  # a scoring may be going on in another process, under its own lock
+
+
+def test_shards_that_were_lost_or_damaged_are_made_again_and_no_others(
+    tiny_copy: Store, tiny_store: Store, tiny_pool: Path, tiny_config: BuildConfig
+) -> None:
+    lost = [tiny_copy.shard_path("adam", 0, 1), tiny_copy.shard_path("metrics", 1, 4)]
+    damaged = [
+        tiny_copy.shard_path("rds", 1, 0),
+        tiny_copy.shard_path("sgd", 0, 1),
+        tiny_copy.shard_path("metrics", 0, 0),
+    ]
+    for path in lost:
+        path.unlink()
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-1])
+    before = shard_files(tiny_copy.path)
+    builder.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
+    after = shard_files(tiny_copy.path)
+    assert {path for path in after if after[path] != before.get(path)} == {*lost, *damaged}
+    assert_same_files(tiny_copy.path, tiny_store.path)
