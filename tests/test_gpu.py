@@ -1,0 +1,68 @@
+"""What only a GPU can show: the same numbers as on a CPU, the same bytes twice, bf16 base weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradsift.builder import build
+from gradsift.config import BuildConfig
+from gradsift.projection import SparseProjector
+from gradsift.store import Store
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {n}."},
+                {"role": "assistant", "content": f"It is {n * n}. " * n},
+            ]
+        }
+        for n in range(1, 25)
+    ]
+    path = tmp_path / "pool.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def _config(model: Path, dtype: str) -> BuildConfig:
+    return BuildConfig(
+        model=str(model), epochs=1, batch_size=4, lr=1e-3, lora_rank=4, dim=256, warmup_fraction=0.5, dtype=dtype
+    )
+
+
+def _features(store: Store) -> torch.Tensor:
+    return torch.cat([rows for shard in store.shards("adam", 0) for _, rows in shard.blocks()])
+
+
+def test_sketch_equals_the_cpus_and_repeats_its_bytes() -> None:
+    shapes = {"layer.lora_A.weight": (16, 576), "layer.lora_B.weight": (192, 16)}
+    gradients = {name: torch.randn(3, a * b) for name, (a, b) in shapes.items()}
+
+    def project(device: str) -> torch.Tensor:
+        out = torch.zeros(3, 1024, device=device)
+        projector = SparseProjector(0, 1, 1024, shapes, torch.device(device))
+        for name, values in gradients.items():
+            projector.add(name, values.to(device), out)
+        return out.cpu()
+
+    assert torch.equal(project("cuda"), project("cuda"))
+    torch.testing.assert_close(project("cuda"), project("cpu"), rtol=1e-5, atol=1e-5)
+
+
+def test_two_builds_give_the_same_features(tiny_model: Path, pool: Path, tmp_path: Path) -> None:
+    stores = [build([pool], tmp_path / name, _config(tiny_model, "fp32")) for name in ("a", "b")]
+    assert torch.equal(_features(stores[0]), _features(stores[1]))
+
+
+def test_bf16_base_weights_stay_close_to_fp32(tiny_model: Path, pool: Path, tmp_path: Path) -> None:
+    full = build([pool], tmp_path / "fp32", _config(tiny_model, "fp32"))
+    half = build([pool], tmp_path / "bf16", _config(tiny_model, "auto"))
+    assert half.manifest.dtype == "bfloat16"
+    cosines = (_features(full) * _features(half)).sum(1)
+    assert cosines.mean() > 0.95
