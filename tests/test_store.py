@@ -14,7 +14,7 @@ from gradsift.inspection import inspect
 from gradsift.picks import score, select
 from gradsift.pool import Row
 from gradsift.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
-from gradsift.store import METRICS, Store, StoreError, is_locked, locked
+from gradsift.store import METRICS, Store, StoreError, locked
 from gradsift.targets import read_targets
 
 
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_is_refused(tiny_copy: Store, targets: list[Row], n
 @pytest.mark.parametrize("kind", ["adam", "rds", "metrics"])
 def test_scoring_refuses_a_damaged_shard_and_names_it(tiny_copy: Store, targets: list[Row], kind: str) -> None:
     path = tiny_copy.shard_path(kind, 1, 2)
-    flip(path, path.stat().st_size // 2)
+    flip(path, 60 if kind == "metrics" else -1)  # a number; most of a small Parquet file repeats its schema
     with pytest.raises(ShardError, match=path.name):
         score(tiny_copy, targets, ["less", "rds"])
 
@@ -244,13 +244,12 @@ def _spoil(store: Store, positions: list[int]) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    assert not is_locked(tmp_path)
     with locked(tmp_path):
-        assert is_locked(tmp_path)
-        with pytest.raises(StoreError, match="Another process is writing"), locked(tmp_path):
-            pass
-        assert is_locked(tmp_path)
-    assert not is_locked(tmp_path)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="Another process is writing"), locked(tmp_path):
+                pass
+    with locked(tmp_path):
+        pass
 
 
 def test_every_error_is_one_sentence(tiny_copy: Store) -> None:

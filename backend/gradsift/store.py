@@ -17,7 +17,6 @@ an interrupted and resumed build ends with the bytes of an unbroken one.
 import fcntl
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -101,7 +100,7 @@ class Manifest(_Record):
 
 
 class Store:
-    """A datastore opened for reading. Opening checks the manifest; `verify` checks every byte."""
+    """A datastore opened for reading. Opening checks the manifest; `verify` checks everything."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
@@ -373,29 +372,11 @@ def locked(path: Path) -> Iterator[IO[str]]:
     """
     path.mkdir(parents=True, exist_ok=True)
     with open(path / ".lock", "a+") as file:
-        for attempt in range(5):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if attempt == 4:
-                    raise StoreError(
-                        f"Another process is writing into {path}; wait for it, or stop it first."
-                    ) from None
-                time.sleep(0.05)  # `is_locked` holds it for an instant when it looks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"Another process is writing into {path}; wait for it, or stop it first.") from None
         yield file
-
-
-def is_locked(path: Path) -> bool:
-    """Whether some process is writing into the store right now."""
-    try:
-        with open(path / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
 
 
 def hash_file(path: Path) -> str:
