@@ -13,6 +13,7 @@ import torch
 from gradsift import atomic, models
 from gradsift.checkpoints import Checkpoint, read_trainer_checkpoint
 from gradsift.config import BuildConfig
+from gradsift.device import turn
 from gradsift.encode import Encoded, Encoder
 from gradsift.errors import UsageError
 from gradsift.features import FeatureExtractor, Features
@@ -52,7 +53,9 @@ def build(
         progress = progress or Progress(out)
         with progress.running():
             atomic.sweep(out, keep="scorings")
-            return _Build(list(pool), out, config, progress).run(restart)
+            run = _Build(list(pool), out, config, progress)
+            with turn(run.device, progress):
+                return run.run(restart)
 
 
 class _Build:

@@ -18,6 +18,7 @@ from gradsift import atomic, models
 from gradsift.baselines.bm25 import bm25_scores, distinct_words
 from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind, Similarity, TargetPooling
+from gradsift.device import turn
 from gradsift.encode import Encoded, Encoder, RenderError
 from gradsift.errors import GradsiftError
 from gradsift.features import FeatureExtractor
@@ -136,11 +137,15 @@ def pooling_matrix(
     if gram is None or similarity == "dot":
         return mean.astype(np.float32)
     gram = gram.astype(np.float64)
-    tiny = np.finfo(np.float64).tiny
     if pooling == "mean-of-cosines":
-        return (mean / np.sqrt(np.diag(gram).clip(tiny))[:, None]).astype(np.float32)
-    length = np.sqrt(np.einsum("kj,kl,lj->j", mean, gram, mean, optimize=True).clip(tiny))
-    return (mean / length).astype(np.float32)
+        return (mean * _inverse(np.diag(gram))[:, None]).astype(np.float32)
+    return (mean * _inverse(np.einsum("kj,kl,lj->j", mean, gram, mean, optimize=True))).astype(np.float32)
+
+
+def _inverse(squared: np.ndarray) -> np.ndarray:
+    """1 / length from squared lengths; 0 for a vector of zeros (an answer the model is sure of), which helps nobody."""
+    length = np.sqrt(squared.clip(0))
+    return np.divide(1, length, out=np.zeros_like(length), where=length > 0)
 
 
 def check_targets(store: Store, targets: Sequence[Row]) -> list[str]:
@@ -256,15 +261,16 @@ def _score_vectors(
     manifest = store.manifest
     missing = [e for e in range(len(store.epochs)) if not _target_file(scoring, e).is_file()]
     if missing:
-        progress.say(f"Loading {manifest.config.model}")
         device = models.default_device()
-        base = models.load_model(manifest.config.model, getattr(torch, manifest.dtype), device)
-        if base.fingerprint != manifest.model_fingerprint:
-            raise StoreError(
-                f"{store.path} was built with another {manifest.config.model}: its weights have changed since."
-            )
-        for epoch in missing:
-            _target_features(store, scoring, epoch, base.model, encoded, progress)
+        with turn(device, progress):
+            progress.say(f"Loading {manifest.config.model}")
+            base = models.load_model(manifest.config.model, getattr(torch, manifest.dtype), device)
+            if base.fingerprint != manifest.model_fingerprint:
+                raise StoreError(
+                    f"{store.path} was built with another {manifest.config.model}: its weights have changed since."
+                )
+            for epoch in missing:
+                _target_features(store, scoring, epoch, base.model, encoded, progress)
     for epoch, name in enumerate(store.epochs):
         vectors, _ = read_tensors(_target_file(scoring, epoch))
         for kind, side in ((gradient, "gradient"), ("rds", "representation")):
