@@ -1,0 +1,98 @@
+"""BM25 gives rank-bm25's numbers; its words are Unicode's (method, section 3)."""
+
+import numpy as np
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rank_bm25 import BM25Okapi
+
+from gradsift.baselines.bm25 import bm25_scores, distinct_words, matched_words, tokenize
+
+DOCUMENTS = [
+    "The cat sat on the mat.",
+    "The dog chased the cat, the cat chased the mouse!",
+    "",
+    "Ein Hund und eine Katze",
+    "কলকাতা ভারতের একটি শহর",
+    "the the the the",
+    "巴黎是法国的首都",
+    "42 is the answer; the answer is 42",
+]
+QUERIES = [
+    "the cat",
+    "cat cat cat dog",
+    "nothing here is known, zzz",
+    "",
+    "কলকাতা কোথায়?",
+    "法国 首都 首都",
+    "THE ANSWER?",
+    "?!",
+]
+
+
+def okapi(documents, queries) -> np.ndarray:
+    """rank-bm25 asked with whole queries."""
+    index = BM25Okapi([tokenize(document) or [""] for document in documents])
+    return np.stack([index.get_scores(tokenize(query)) for query in queries], 1)
+
+
+class TestScores:
+    def test_equal_rank_bm25_on_whole_queries(self):
+        found = bm25_scores(DOCUMENTS, QUERIES)
+        assert found.shape == (8, 8)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)
+        assert found[1, 1] > found[0, 1] > 0
+        assert not found[:, [3, 7]].any()
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.lists(st.lists(st.sampled_from("abcde"), max_size=12).map(" ".join), min_size=1, max_size=8),
+        st.lists(st.lists(st.sampled_from("abcdexy"), max_size=8).map(" ".join), min_size=1, max_size=4),
+    )
+    def test_any_texts(self, documents, queries):
+        """Common words have a negative idf, which rank-bm25 replaces; repeated and unknown words count as it counts."""
+        np.testing.assert_allclose(bm25_scores(documents, queries), okapi(documents, queries), atol=1e-5)
+
+    def test_progress_counts_distinct_words(self):
+        counts = []
+        bm25_scores(DOCUMENTS, QUERIES, counts.append)
+        assert sum(counts) == len(distinct_words(QUERIES))
+
+    def test_matched_words(self):
+        assert matched_words("The cat sat.", "a CAT, the hat") == {"the", "cat"}
+
+
+class TestTokenize:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("The cat's 2nd hat", ["the", "cat", "s", "2nd", "hat"]),
+            ("snake_case e-mail 3.14", ["snake", "case", "e", "mail", "3", "14"]),
+            ("ÉCOLE Straße ΣΟΦΙΑ", ["école", "straße", "σοφια"]),
+            ("e\u0301cole", ["e\u0301cole"]),  # a combining accent stays with its letter
+            ("কলকাতা কোথায়?", ["কলকাতা", "কোথায়"]),
+            ("हिन्दी में", ["हिन्दी", "में"]),
+            ("مَرْحَبًا بالعالم", ["مَرْحَبًا", "بالعالم"]),
+            ("巴黎 abc 首都", ["巴", "黎", "abc", "首", "都"]),
+            ("Tokyo東京2020", ["tokyo", "東", "京", "2020"]),
+            ("ひらがなカタカナ", list("ひらがなカタカナ")),
+            ("한국어 단어", ["한국어", "단어"]),
+            ("ភាសា។ မြန်မာ။", ["ភា", "សា", "မြ", "န်", "မာ"]),
+            ("", []),
+            (" \n\t!? — … 🙂", []),
+        ],
+    )
+    def test_words(self, text, words):
+        assert tokenize(text) == words
+
+    def test_thai_characters_keep_their_marks(self):
+        assert tokenize("น้ำที่") == ["น้", "ำ", "ที่"]
+
+    @given(st.text())
+    def test_nothing_but_letters_numbers_and_marks(self, text):
+        at, lowered = 0, text.lower()
+        for word in tokenize(text):
+            assert regex.fullmatch(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*", word)
+            at = lowered.index(word, at) + len(word)  # in the order of the text

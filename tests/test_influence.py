@@ -1,0 +1,253 @@
+"""Eq. 2 and its variants against loops in float64; scorings of a real store (method, sections 2.3, 2.4, 3 and 7.8)."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import cosine
+
+from gradsift.influence import (
+    Products,
+    TargetError,
+    check_targets,
+    influence,
+    open_scoring,
+    pooling_matrix,
+    score_targets,
+)
+from gradsift.shards import read_tensors
+from gradsift.store import StoreError
+from gradsift.targets import read_targets
+
+SIMILARITIES = ["cosine", "dot"]
+POOLINGS = ["cosine-of-mean", "mean-of-cosines"]
+
+
+def case(n: int, sizes: list[int], epochs: int = 2, dim: int = 24, seed: int = 0):
+    """Random pool rows and targets in ragged, shuffled subtasks: (rows and targets per epoch, subtask_of, weights)."""
+    rng = np.random.default_rng(seed)
+    subtask_of = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    rows = [rng.normal(size=(n, dim)) * np.exp(rng.normal(size=(n, 1)) * 2) for _ in range(epochs)]
+    lengths = np.exp(rng.normal(size=(len(subtask_of), 1)) * 2)
+    targets = [rng.normal(size=(len(subtask_of), dim)) * lengths for _ in range(epochs)]
+    weights = rng.random(epochs) + 0.1
+    return rows, targets, subtask_of, weights / weights.sum()
+
+
+def evidence_of(rows, targets, weights) -> list[Products]:
+    """What `score_targets` keeps of such vectors."""
+    found = []
+    for x, t, w in zip(rows, targets, weights, strict=True):
+        norms = np.linalg.norm(x, axis=1)
+        products = (x / norms[:, None]) @ t.T
+        found.append(Products(*(a.astype(np.float32) for a in (products, t @ t.T, norms)), float(w)))
+    return found
+
+
+def by_hand(rows, targets, subtask_of, weights, similarity: str, pooling: str) -> np.ndarray:
+    """Inf(z, j) row by row, subtask by subtask, checkpoint by checkpoint."""
+    n, subtasks = len(rows[0]), max(subtask_of) + 1
+    scores = np.zeros((n, subtasks))
+    for x, t, weight in zip(rows, targets, weights, strict=True):
+        for z in range(n):
+            for j in range(subtasks):
+                mine = [t[k] for k in range(len(t)) if subtask_of[k] == j]
+                mean = sum(mine) / len(mine)
+                if similarity == "dot":
+                    value = float(mean @ x[z])
+                elif pooling == "cosine-of-mean":
+                    value = cosine(mean, x[z])
+                else:
+                    value = sum(cosine(one, x[z]) for one in mine) / len(mine)
+                scores[z, j] += weight * value
+    return scores
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+class TestEquationTwo:
+    @pytest.mark.parametrize("sizes", [[1], [4], [1, 5, 2], [3, 1, 1, 7]], ids=str)
+    def test_equals_loops(self, similarity, pooling, sizes):
+        rows, targets, subtask_of, weights = case(13, sizes, epochs=3)
+        found = influence(evidence_of(rows, targets, weights), subtask_of, len(sizes), similarity, pooling)
+        expected = by_hand(rows, targets, subtask_of, weights, similarity, pooling)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6 * np.abs(expected).max())
+
+    @settings(deadline=None, max_examples=25)
+    @given(
+        st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(1, 9), st.integers(1, 4), st.integers(0, 99)
+    )
+    def test_equals_loops_for_any_shape(self, similarity, pooling, sizes, n, epochs, seed):
+        rows, targets, subtask_of, weights = case(n, sizes, epochs, seed=seed)
+        found = influence(evidence_of(rows, targets, weights), subtask_of, len(sizes), similarity, pooling)
+        expected = by_hand(rows, targets, subtask_of, weights, similarity, pooling)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+class TestPooling:
+    def test_cosines_lie_between_minus_one_and_one(self):
+        rows, targets, subtask_of, weights = case(50, [1, 4, 2])
+        rows[0][0], rows[1][0] = targets[0][subtask_of == 0], targets[1][subtask_of == 0]
+        for pooling in POOLINGS:
+            found = influence(evidence_of(rows, targets, weights), subtask_of, 3, "cosine", pooling)
+            assert np.abs(found).max() <= 1 + 1e-6
+            assert found[0, 0] == pytest.approx(1, abs=1e-6)
+
+    def test_the_two_poolings_differ_by_long_targets(self):
+        """A mean follows its longest member, a mean of cosines hears all alike; with one target they agree."""
+        targets = [np.array([[100.0, 0.0], [0.0, 1.0]])]
+        rows = [np.array([[1.0, 0.0], [0.0, 1.0]])]
+        together = np.array([0, 0])
+        of_mean, of_cosines = (
+            influence(evidence_of(rows, targets, [1.0]), together, 1, "cosine", pooling)[:, 0] for pooling in POOLINGS
+        )
+        np.testing.assert_allclose(of_mean, [1, 0.01], atol=1e-4)
+        np.testing.assert_allclose(of_cosines, [0.5, 0.5], atol=1e-6)
+
+    def test_targets_that_nearly_cancel(self):
+        """The mean is a thousandth of its members: its direction must still come out."""
+        rng = np.random.default_rng(0)
+        common, rest = rng.normal(size=64) * 1e-3, rng.normal(size=(4, 64))
+        targets = [np.concatenate([common + rest, common - rest]).astype(np.float32).astype(np.float64)]
+        rows = [rng.normal(size=(20, 64))]
+        subtask_of = np.zeros(8, dtype=int)
+        found = influence(evidence_of(rows, targets, [1.0]), subtask_of, 1)
+        expected = by_hand(rows, targets, subtask_of, [1.0], "cosine", "cosine-of-mean")
+        np.testing.assert_allclose(found, expected, atol=0.02)
+
+    def test_a_target_of_zeros_counts_as_unrelated(self):
+        rows, targets, subtask_of, weights = case(5, [1, 2])
+        targets = [np.where((subtask_of == 0)[:, None], 0, t) for t in targets]
+        for pooling in POOLINGS:
+            found = influence(evidence_of(rows, targets, weights), subtask_of, 2, "cosine", pooling)
+            assert np.isfinite(found).all()
+            assert not found[:, 0].any()
+
+    def test_scores_without_vectors_are_averaged(self):
+        """BM25: the mean within a subtask, whatever similarity and pooling say."""
+        products = np.arange(12, dtype=np.float32).reshape(3, 4)
+        part = Products(products, None, None, 1.0)
+        for similarity in SIMILARITIES:
+            for pooling in POOLINGS:
+                found = influence([part], np.array([0, 1, 0, 0]), 2, similarity, pooling)
+                np.testing.assert_allclose(found, np.stack([products[:, [0, 2, 3]].mean(1), products[:, 1]], 1))
+
+    def test_matrix(self):
+        gram = np.array([[4.0, 2.0, 0.0], [2.0, 9.0, 0.0], [0.0, 0.0, 25.0]])
+        subtask_of = np.array([0, 0, 1])
+        mean = pooling_matrix(gram, subtask_of, 2, "dot", "cosine-of-mean")
+        np.testing.assert_allclose(mean, [[0.5, 0], [0.5, 0], [0, 1]])
+        length = (4 + 9 + 2 * 2) ** 0.5 / 2  # of the mean of the first two
+        found = pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean")
+        np.testing.assert_allclose(found, [[0.5 / length, 0], [0.5 / length, 0], [0, 0.2]], rtol=1e-6)
+        found = pooling_matrix(gram, subtask_of, 2, "cosine", "mean-of-cosines")
+        np.testing.assert_allclose(found, [[0.25, 0], [1 / 6, 0], [0, 0.2]], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def targets(tiny_targets):
+    return read_targets(tiny_targets).rows
+
+
+@pytest.fixture(scope="module")
+def scoring(tiny_store, targets):
+    return score_targets(tiny_store, targets)
+
+
+class TestScoring:
+    def test_products_are_those_of_stored_rows_and_targets(self, tiny_store, scoring):
+        for kind, side, method in (("adam", "gradient", "less"), ("rds", "representation", "rds")):
+            for epoch, part in enumerate(scoring.evidence(method)):
+                shards = list(tiny_store.shards(kind, epoch))
+                rows = torch.cat([block for shard in shards for _, block in shard.blocks()]).double().numpy()
+                vectors, _ = read_tensors(scoring.path / f"targets-{scoring.epochs[epoch]}.safetensors")
+                vectors = vectors[side].double().numpy()
+                np.testing.assert_allclose(
+                    part.products, rows @ vectors.T, rtol=1e-4, atol=1e-5 * np.abs(vectors).max()
+                )
+                np.testing.assert_allclose(part.gram, vectors @ vectors.T, rtol=1e-4)
+                np.testing.assert_allclose(part.norms, torch.cat([shard.norm for shard in shards]))
+                assert part.weight == tiny_store.weights[epoch]
+
+    def test_subtasks_in_order_of_appearance(self, scoring, tiny_store):
+        assert scoring.subtask_names == ["boxes", "cats"]
+        assert scoring.subtask_of.tolist() == [0, 0, 1]
+        assert scoring.rows.tolist() == tiny_store.rows.tolist()
+        assert tiny_store.weights.sum() == pytest.approx(1)
+
+    def test_is_kept_and_found_again(self, tiny_store, targets, scoring, monkeypatch):
+        monkeypatch.setattr("gradsift.models.load_model", lambda *_: pytest.fail("the model was loaded again"))
+        again = score_targets(tiny_store, targets)
+        opened = open_scoring(tiny_store, scoring.path)
+        for found in (again, opened):
+            assert found.path == scoring.path
+            assert found.subtask_names == scoring.subtask_names
+            for a, b in zip(found.evidence("less"), scoring.evidence("less"), strict=True):
+                np.testing.assert_array_equal(a.products, b.products)
+
+    def test_one_method_at_a_time_gives_the_same(self, tiny_store, targets, scoring, tmp_path):
+        shutil.copytree(tiny_store.path, tmp_path / "copy", ignore=shutil.ignore_patterns("scorings"))
+        store = type(tiny_store).open(tmp_path / "copy")
+        for method in ("rds", "less", "bm25"):
+            found = score_targets(store, targets, (method,))
+            for a, b in zip(found.evidence(method), scoring.evidence(method), strict=True):
+                np.testing.assert_array_equal(a.products, b.products)
+        assert found.path.name == scoring.path.name
+        with pytest.raises(StoreError, match="sgd-epoch-1"):
+            found.evidence("less", "sgd")
+        score_targets(store, targets, ("less",), "sgd")
+        assert found.has("less", "sgd")
+        one, other = found.evidence("less", "sgd")[0], found.evidence("less", "adam")[0]
+        np.testing.assert_array_equal(one.gram, other.gram)  # the targets' side is the plain gradient either way
+        assert not np.allclose(one.products, other.products)
+
+    def test_other_targets_get_another_place(self, tiny_store, targets, scoring):
+        shuffled = score_targets(tiny_store, targets[::-1], ("random",))
+        assert shuffled.path != scoring.path
+        renamed = score_targets(tiny_store, [replace(t, subtask="one") for t in targets], ("random",))
+        assert renamed.subtask_names == ["one"]
+        assert len({scoring.path, shuffled.path, renamed.path}) == 3
+
+    def test_targets_alone_score_as_they_do_together(self, tiny_store, targets, scoring):
+        alone = score_targets(tiny_store, targets[2:], ("less",))
+        for a, b in zip(alone.evidence("less"), scoring.evidence("less"), strict=True):
+            np.testing.assert_allclose(
+                a.products[:, 0], b.products[:, 2], rtol=1e-3, atol=1e-4 * np.abs(a.products).max()
+            )
+
+
+class TestBadTargets:
+    def test_too_long_or_nothing_to_learn_named_by_number(self, tiny_store, targets):
+        long = replace(targets[0], messages=(("user", "the cat " * 600), ("assistant", "yes")))
+        silent = replace(targets[0], messages=(("user", "hello"),))
+        bad = [targets[0], long, targets[1], silent]
+        reasons = check_targets(tiny_store, bad)
+        assert [bool(reason) for reason in reasons] == [False, True, False, True]
+        assert "window of 512" in reasons[1]
+        with pytest.raises(
+            TargetError, match=r"Target 2 \(.*window of 512\), 4 \(.*no token to learn\) cannot be used"
+        ):
+            score_targets(tiny_store, bad)
+
+    def test_the_pools_limit_does_not_bind_targets(self, tiny_store, targets):
+        """`max_length` is 96 tokens here; a target may use the window."""
+        long = replace(targets[0], messages=(("user", "the cat " * 60), ("assistant", "yes")))
+        assert check_targets(tiny_store, [long]) == [""]
+
+    def test_none_at_all(self, tiny_store):
+        with pytest.raises(TargetError, match="no target examples"):
+            score_targets(tiny_store, [])
+
+    def test_many_are_counted(self, tiny_store, targets):
+        silent = replace(targets[0], messages=(("user", "hello"),))
+        with pytest.raises(TargetError, match="and 3 more"):
+            score_targets(tiny_store, [silent] * 8)
+
+    def test_a_kind_of_gradient_the_store_lacks(self, tiny_store, targets):
+        with pytest.raises(StoreError, match=r"holds adam, sgd gradients, not sign.*--gradient sign"):
+            score_targets(tiny_store, targets, ("less",), "sign")
