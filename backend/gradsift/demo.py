@@ -72,10 +72,16 @@ def serve(workspace: Path | None, port: int, address: str) -> subprocess.Popen:
     chosen = _free_port(host, port)
     environment = {**os.environ, "GRADSIFT_WORKSPACE": str((workspace or data_home()).expanduser().resolve())}
     command = [sys.executable, "-m", "streamlit", "run", str(entry)]
-    command += ["--server.port", str(chosen), "--server.address", address, "--server.headless", "true"]
-    process = subprocess.Popen([*command, *_settings()], env=environment, stdout=subprocess.DEVNULL)
+    command += [*_settings(), "--server.port", str(chosen), "--server.address", address]
+    command += ["--server.headless", str(not _has_display()).lower(), "--server.showEmailPrompt", "false"]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     print(f"gradsift is open at http://{address}:{chosen}", file=sys.stderr, flush=True)
     return process
+
+
+def _has_display() -> bool:
+    """Whether a browser can be opened here; where it cannot, the printed address has to do."""
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _settings() -> list[str]:

@@ -169,7 +169,10 @@ def score_targets(
     store.require_complete()
     if "less" in methods and gradient not in store.manifest.config.gradients:
         kept = ", ".join(store.manifest.config.gradients)
-        raise StoreError(f"{store.path} holds {kept} gradients, not {gradient}; build one with --gradient {gradient}.")
+        raise StoreError(
+            f"{store.path} holds {kept} gradients, not {gradient}: score with --gradient "
+            f"{store.manifest.config.gradients[0]}, or build a store with --gradient {gradient}."
+        )
     scoring = _scoring_at(_folder(store, targets), store, list(targets))
     if not len(scoring.rows):
         raise StoreError(
