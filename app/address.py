@@ -48,4 +48,4 @@ def _allowed(value: Value | None, options: Sequence[str], default: Value) -> Val
     """`value` as far as it is among the options; the default where nothing is left."""
     if isinstance(value, list):
         return [part for part in value if part in options] or default
-    return value if value in options else default
+    return default if value is None or value not in options else value

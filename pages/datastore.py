@@ -6,7 +6,6 @@ from app import data, session
 from app.components import build_form, overview, running, stores
 from app.components.stores import ALL, BUILD, OPEN
 from app.components.text import label
-from app.rooms import room
 from gradsift import jobs
 
 now = session.current()
@@ -36,12 +35,6 @@ if opened.open:
             elif store is None or not store.complete:
                 stores.unfinished(now.store_path, store)
             else:
-                st.page_link(
-                    room("targets"),
-                    label="Choose the target examples",
-                    icon=":material/arrow_forward:",
-                    icon_position="right",
-                )
                 overview.draw(store)
 if every.open:
     with every:

@@ -15,6 +15,7 @@ from gradsift.methods import METHODS
 from gradsift.store import Store
 
 PAGE = 20  # picks of a column on one page
+WIDE = 280  # pixels; left to itself the pagination hides pages that would fit
 
 
 def draw(store: Store, comparison: Comparison, show: str, beside: DeltaGenerator) -> None:
@@ -35,7 +36,9 @@ def draw(store: Store, comparison: Comparison, show: str, beside: DeltaGenerator
             place.html("".join(html))
     if longest > PAGE:
         with st.container(horizontal=True, horizontal_alignment="right"):
-            st.pagination(-(-longest // PAGE), key="page_below", on_change=_copy, args=("page_below", "page"))
+            st.pagination(
+                -(-longest // PAGE), key="page_below", on_change=_copy, args=("page_below", "page"), width=WIDE
+            )
 
 
 def _pages(longest: int, beside: DeltaGenerator) -> int:
@@ -48,9 +51,7 @@ def _pages(longest: int, beside: DeltaGenerator) -> int:
         page = 1
         if pages > 1:
             copy = ("page", "page_below")
-            page = st.pagination(
-                pages, key="page", bind="query-params", on_change=_copy, args=copy, max_visible_pages=5
-            )
+            page = st.pagination(pages, key="page", bind="query-params", on_change=_copy, args=copy, width=WIDE)
         first = (page - 1) * PAGE
         slot.caption(
             tables.position(first, min(PAGE, max(0, longest - first)), longest, "picks a column"), width="content"

@@ -38,7 +38,14 @@ def warmup(curve: pd.DataFrame) -> None:
         legend={"orientation": "h", "y": 1.14, "x": 0},
         xaxis={"title": {"text": "Optimizer step"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "Loss (nats per token)"}},
-        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero", "exponentformat": "e"},
+        yaxis2={
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "tickformat": ".1e",
+            "tickmode": "auto",
+            "nticks": 6,
+        },
     )
     first, last = curve["loss"].iloc[0], curve["loss"].iloc[-1]
     alt = (

@@ -8,6 +8,7 @@ import streamlit as st
 from app import data
 from app.components import charts, tables
 from app.components.text import escape, plural, size
+from app.rooms import room
 from gradsift.store import Store
 
 NUMBER = st.column_config.NumberColumn
@@ -16,6 +17,10 @@ NUMBER = st.column_config.NumberColumn
 def draw(store: Store) -> None:
     """Everything about a store that a person asks before trusting it."""
     figures(store)
+    if st.button(
+        "Choose target examples", type="primary", icon=":material/arrow_forward:", icon_position="right", key="next"
+    ):
+        st.switch_page(room("targets"))
     _notes(store)
     _coverage(store)
     left, right = st.columns([3, 2], gap="large")
@@ -89,15 +94,13 @@ def _checkpoints(store: Store) -> None:
     st.subheader("Checkpoints")
     st.caption("A checkpoint weighs as much as its mean learning rate; a score is the weighted sum over all of them.")
     rows = [
-        {"name": c.name, "weight": c.weight, "mean_lr": c.mean_lr, "step": c.step, "projector": c.projector}
-        for c in store.manifest.checkpoints
+        {"name": c.name, "weight": c.weight, "mean_lr": c.mean_lr, "step": c.step} for c in store.manifest.checkpoints
     ]
     config: tables.Columns = {
         "name": "Checkpoint",
         "weight": st.column_config.ProgressColumn("Weight", format="%.3f", min_value=0, max_value=1),
         "mean_lr": NUMBER("Mean learning rate", format="%.3e"),
         "step": NUMBER("Adam steps"),
-        "projector": st.column_config.TextColumn("Projection"),
     }
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, column_config=config, alt="Checkpoints and weights", key="weights"
@@ -131,6 +134,7 @@ def _parameters(store: Store) -> None:
             "Fingerprint": store.fingerprint,
             "Model": f"{manifest.config.model} (weights {manifest.model_fingerprint})",
             "Computed on": f"{manifest.device}, {manifest.dtype}, {plural(manifest.threads, 'thread')}",
+            "Projections": ", ".join(f"{c.name} {c.projector}" for c in manifest.checkpoints),
             "Shapes of the data": ", ".join(f"{name}: {_schemas(found)}" for name, found in manifest.schemas.items()),
             "On disk": ", ".join(f"{part} {size(count)}" for part, count in data.sizes_of(store).items() if count),
             "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),

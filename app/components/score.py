@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import session, targeting, theme
+from app import comparing, session, targeting, theme
 from app.components import running
 from app.components.sources import SETS, Chosen
 from app.components.text import label, plural
@@ -79,7 +79,7 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
     if status is not None and status.state == "running":
         running.watch(folder, f"Scoring {entry.name} on {now.store_title}")
         return
-    if status is not None and status.state == "finished":
+    if status is not None and status.state == "finished" and comparing.scoring_of(now, store) is not None:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             st.markdown("Scored.", width="content")
             st.page_link(
@@ -98,7 +98,7 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
         persist_state="session",
     )
     again = (now.workspace, store, entry, rows, methods or list(METHODS))
-    if status is not None:
+    if status is not None and status.state != "finished":
         running.ended(folder, status, lambda: targeting.start(*again), "Score again")
     else:
         st.button(

@@ -40,7 +40,7 @@ def paged(frame: pd.DataFrame, key: str, noun: str, alt: str, config: Columns | 
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.caption(position(first, len(shown), len(frame), noun), width="content")
         if pages > 1:
-            st.pagination(pages, key=state)
+            st.pagination(pages, key=state, width=280)
     slot.dataframe(shown, hide_index=True, column_config=config, alt=alt, key=f"{key}-table")
 
 

@@ -96,7 +96,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Workspace], str]]:
 
 
 @pytest.fixture
-def visit(chromium: str, serve: Callable[[Workspace], str], workspace: Workspace) -> Iterator[Visit]:
+def visit(chromium: str, serve: Callable[[Workspace], str], workspace: Workspace) -> Iterator[Visit]:  # noqa: F811
     """A tab on the app, whose workspace holds the toy store."""
     sync_playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").sync_playwright
     with sync_playwright() as playwright:
