@@ -265,7 +265,7 @@ def app(
     """Open the app in the browser."""
     from gradsift.demo import serve
 
-    raise typer.Exit(serve(workspace, port, address).wait())
+    serve(workspace, port, address)
 
 
 def main() -> None:

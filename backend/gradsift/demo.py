@@ -1,11 +1,14 @@
 """The app as a process, and the demo: the embedded sample built with the bundled model while the app shows how far."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
+from gradsift import atomic
 from gradsift.builder import build
 from gradsift.bundled import ensure_smollm2
 from gradsift.config import BuildConfig
@@ -40,43 +43,63 @@ def demo_config() -> BuildConfig:
 def demo(with_app: bool = True) -> Path:
     """Open the app at once, build the sample's store in the default workspace, and return the store's absolute path.
 
-    With the app, returns when the app is closed.
+    With the app, returns when the app is closed; a build that was cancelled in the page can be resumed there.
     """
-    ensure_smollm2(lambda text: print(text, file=sys.stderr, flush=True))
     out = data_home() / "stores" / "demo"
-    server = serve(data_home(), port=0, address="localhost") if with_app else None
+    if not with_app:
+        _build(out)
+        return out.resolve()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    command, environment = _streamlit(data_home(), port=0, address="localhost")
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        build([studio() / "assets" / "sample" / "pool"], out, demo_config())
-        if server is not None:
-            print("The store is built; the app stays open until you press Ctrl-C.", file=sys.stderr, flush=True)
-            server.wait()
+        _build_or_say(out)
+        print("The app stays open until you press Ctrl-C.", file=sys.stderr, flush=True)
+        server.wait()
     except KeyboardInterrupt:
         pass
     finally:
-        if server is not None:
-            server.terminate()
-            server.wait()
+        server.terminate()
+        server.wait()
     return out.resolve()
 
 
-def serve(workspace: Path | None, port: int, address: str) -> subprocess.Popen:
-    """Start the app on a workspace and print its address.
+def serve(workspace: Path | None, port: int, address: str) -> NoReturn:
+    """Become the app's server on a workspace, after printing its address.
 
     port: 0 takes the first free one from 8501 on.
 
     Raises:
         DemoError: the port is taken.
     """
-    entry = studio() / "app" / "main.py"
-    host = "127.0.0.1" if address == "localhost" else address
-    chosen = _free_port(host, port)
-    environment = {**os.environ, "GRADSIFT_WORKSPACE": str((workspace or data_home()).expanduser().resolve())}
-    command = [sys.executable, "-m", "streamlit", "run", str(entry)]
-    command += [*_settings(), "--server.port", str(chosen), "--server.address", address]
+    command, environment = _streamlit(workspace or data_home(), port, address)
+    os.execve(command[0], command, environment)
+
+
+def _build(out: Path) -> None:
+    ensure_smollm2(lambda text: print(text, file=sys.stderr, flush=True))
+    (out / "job").mkdir(parents=True, exist_ok=True)
+    atomic.write_json(out / "job" / "command.json", ["demo", "--no-app"])  # what the page runs to resume it
+    build([studio() / "assets" / "sample" / "pool"], out, demo_config())
+
+
+def _build_or_say(out: Path) -> None:
+    """Build; what goes wrong is said and left for the page to resume, since the app is open already."""
+    try:
+        _build(out)
+    except GradsiftError as error:
+        print(f"gradsift: {error}", file=sys.stderr, flush=True)
+
+
+def _streamlit(workspace: Path, port: int, address: str) -> tuple[list[str], dict[str, str]]:
+    """The command and environment of the app's server; prints the address it will have."""
+    chosen = _free_port("127.0.0.1" if address == "localhost" else address, port)
+    environment = {**os.environ, "GRADSIFT_WORKSPACE": str(workspace.expanduser().resolve())}
+    command = [sys.executable, "-m", "streamlit", "run", str(studio() / "app" / "main.py"), *_settings()]
+    command += ["--server.port", str(chosen), "--server.address", address]
     command += ["--server.headless", str(not _has_display()).lower(), "--server.showEmailPrompt", "false"]
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     print(f"gradsift is open at http://{address}:{chosen}", file=sys.stderr, flush=True)
-    return process
+    return command, environment
 
 
 def _has_display() -> bool:
