@@ -101,14 +101,14 @@ def test_metrics_flipped_anywhere_are_noticed_or_read_the_same(tiny_copy: Store)
     path = tiny_copy.shard_path("metrics", 0, 0)
     whole, expected = path.read_bytes(), tiny_copy.read_metrics(0, 0).to_pydict()
     noticed = 0
-    for position in range(len(whole)):
+    for position in range(0, len(whole), 5):
         path.write_bytes(whole)
         flip(path, position, position % 8)
         try:
             assert tiny_copy.read_metrics(0, 0).to_pydict() == expected
         except ShardError:
             noticed += 1
-    assert noticed > len(whole) / 4
+    assert noticed > len(whole) / 20
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])

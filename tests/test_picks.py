@@ -1,0 +1,193 @@
+"""Scores as a table and picks as files: what is in them, that they add up, that they come out the same again."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradsift import models, score, select
+from gradsift.builder import build
+from gradsift.config import BuildConfig
+from gradsift.errors import UsageError
+from gradsift.influence import TargetError, score_targets
+from gradsift.picks import token_counts
+from gradsift.pool import Row
+from gradsift.progress import Progress
+from gradsift.shards import ShardError
+from gradsift.store import Store, StoreError
+from gradsift.targets import parse_targets, read_targets
+
+METHODS = ("less", "rds", "bm25", "random")
+COLUMNS = ["row", "id", "source", "method", "score", "rank", "best_subtask"]
+
+
+@pytest.fixture
+def targets(tiny_targets: Path) -> list[Row]:
+    return read_targets(tiny_targets).rows
+
+
+@pytest.fixture
+def table(tiny_store: Store, targets: list[Row]) -> pd.DataFrame:
+    return score(tiny_store, targets, METHODS)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_line_per_method_and_usable_row(tiny_store: Store, table: pd.DataFrame) -> None:
+    assert list(table.columns) == COLUMNS
+    assert table["method"].unique().tolist() == list(METHODS)
+    pool = tiny_store.pool()
+    for _, frame in table.groupby("method"):
+        assert frame["row"].tolist() == tiny_store.rows.tolist()
+        assert sorted(frame["rank"]) == list(range(1, 41))
+        assert frame.sort_values("rank")["score"].is_monotonic_decreasing
+        assert frame["id"].tolist() == pool.loc[frame["row"], "id"].tolist()
+        assert set(frame["best_subtask"]) <= {"boxes", "cats"}
+    less = table[table["method"] == "less"]["score"]
+    assert less.between(-1, 1).all()
+    assert less.nunique() > 30
+
+
+def test_scores_come_out_the_same_again(tiny_copy: Store, targets: list[Row], table: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(score(tiny_copy, targets, METHODS), table)
+
+
+def test_a_kept_scoring_needs_no_model(
+    tiny_copy: Store, targets: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = score(tiny_copy, targets, METHODS)
+    kept = {path: path.stat().st_mtime_ns for path in (tiny_copy.path / "scorings").rglob("*") if path.is_file()}
+
+    def gone(model: str) -> str:
+        raise models.ModelError(f"{model} is gone")
+
+    monkeypatch.setattr(models, "locate", gone)
+    pd.testing.assert_frame_equal(score(tiny_copy, targets, METHODS), first)
+    mean = score(tiny_copy, targets, ["less"], aggregate="mean", similarity="dot", target_pooling="mean-of-cosines")
+    assert mean["score"].tolist() != first["score"][:40].tolist()
+    assert len(lines(select(tiny_copy, targets, "3", tmp_path / "picks"))) == 3
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    with pytest.raises(models.ModelError):
+        score(tiny_copy, targets[:2], ["less"])
+
+
+def test_another_gradient_kind_reuses_the_targets_features(
+    tiny_copy: Store, targets: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adam = score(tiny_copy, targets)
+    monkeypatch.setattr(models, "load_model", None)
+    sgd = score(tiny_copy, targets, gradient="sgd")
+    assert adam["score"].tolist() != sgd["score"].tolist()
+    with pytest.raises(StoreError, match="holds adam, sgd gradients, not sign"):
+        score(tiny_copy, targets, gradient="sign")
+
+
+def test_a_damaged_kept_scoring_is_named(tiny_copy: Store, targets: list[Row]) -> None:
+    scoring = score_targets(tiny_copy, targets, ["less"])
+    path = scoring.path / "adam-epoch-2.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ShardError, match=r"adam-epoch-2\.safetensors is damaged .*delete it and run the same command"):
+        score(tiny_copy, targets)
+    path.unlink()
+    score(tiny_copy, targets)
+
+
+def test_a_scoring_cut_off_goes_on(tiny_copy: Store, targets: list[Row], table: pd.DataFrame) -> None:
+    scoring = score_targets(tiny_copy, targets, METHODS)
+    (scoring.path / "rds-epoch-2.safetensors").unlink()
+    (scoring.path / "targets-epoch-1.safetensors").unlink()
+    (scoring.path / ".tmp-left").touch()
+    pd.testing.assert_frame_equal(score(tiny_copy, targets, METHODS), table)
+    assert not (scoring.path / ".tmp-left").exists()
+
+
+@pytest.mark.parametrize(
+    ("top", "count"),
+    [("5%", 2), ("7.4%", 2), ("7.5%", 3), ("0.01%", 1), ("100%", 40), ("1", 1), ("17", 17), ("4000", 40)],
+)
+def test_budgets_in_rows(tiny_store: Store, targets: list[Row], tmp_path: Path, top: str, count: int) -> None:
+    assert len(lines(select(tiny_store, targets, top, tmp_path, method="bm25"))) == count
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["picked_rows"] == count
+    assert manifest["budget"] == top
+
+
+def test_a_token_budget_is_kept(tiny_store: Store, targets: list[Row], tmp_path: Path) -> None:
+    picked = lines(select(tiny_store, targets, "300tokens", tmp_path))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert 0 < manifest["picked_tokens"] <= 300
+    scoring = score_targets(tiny_store, targets, ["less"])
+    best = score(tiny_store, targets).sort_values("rank")
+    tokens = dict(zip(scoring.rows, token_counts(tiny_store, scoring), strict=True))
+    running = np.cumsum([tokens[row] for row in best["row"]])
+    assert len(picked) == (running <= 300).sum()
+    with pytest.raises(UsageError, match="A budget of 3 tokens is less than the best row's"):
+        select(tiny_store, targets, "3tokens", tmp_path)
+
+
+@pytest.mark.parametrize("top", ["", "0", "0%", "101%", "-5", "2.5", "5 percent", "all", "5%%", "nan%", "1e3"])
+def test_what_is_no_budget(tiny_store: Store, targets: list[Row], tmp_path: Path, top: str) -> None:
+    with pytest.raises(UsageError, match="is none: say a share like 5%"):
+        select(tiny_store, targets, top, tmp_path)
+
+
+def test_files_of_an_export(tiny_store: Store, targets: list[Row], table: pd.DataFrame, tmp_path: Path) -> None:
+    path = select(tiny_store, targets, "5", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "manifest.json", "scores.parquet", "train.jsonl"]
+    best = table[table["method"] == "less"].sort_values("rank").head(5)
+    messages = tiny_store.texts(best["row"])["messages"]
+    assert [line["messages"] for line in lines(path)] == messages.tolist()
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), table[table["method"] == "less"])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["store"] == tiny_store.fingerprint
+    assert manifest["data"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (manifest["scored_rows"], manifest["targets"], manifest["subtasks"]) == (40, 3, ["boxes", "cats"])
+
+
+def test_less_lines_are_the_sources_lines(
+    tiny_store: Store, tiny_pool: Path, targets: list[Row], tmp_path: Path
+) -> None:
+    source = {name: (tiny_pool / name).read_bytes().split(b"\n") for name in ("facts.jsonl", "talk.jsonl")}
+    path = select(tiny_store, targets, "10", tmp_path, format="less", method="random")
+    ranked = pd.read_parquet(tmp_path / "scores.parquet").sort_values("rank").head(10)
+    pool = tiny_store.pool().loc[ranked["row"]]
+    expected = [source[file][line - 1] for file, line in zip(pool["file"], pool["line"], strict=True)]
+    assert path.read_bytes() == b"\n".join(expected) + b"\n"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exports_come_out_the_same_again(tiny_store: Store, targets: list[Row], tmp_path: Path, method: str) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        select(tiny_store, targets, "25%", folder, method=method, seed=3)
+    for name in ("train.jsonl", "scores.parquet", "manifest.json", "README.md"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_ids_are_stable_and_ties_go_by_row(tiny_model: Path, tiny_config: BuildConfig, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "the same"}, {"role": "assistant", "content": "row"}]
+    (tmp_path / "same.jsonl").write_text((json.dumps({"id": "x", "messages": turns}) + "\n") * 20)
+    config = tiny_config.model_copy(update={"epochs": 1, "gradients": ("adam",)})
+    store = build([tmp_path / "same.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
+    table = score(store, parse_targets("Q: the same\nA: row").rows, ["bm25"])
+    assert table["score"].nunique() == 1
+    assert table["rank"].tolist() == list(range(1, 21))
+    assert table["id"].tolist() == ["x", *(f"x#{n}" for n in range(2, 21))]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_targets_that_cannot_be_used_are_named_by_number(tiny_store: Store, targets: list[Row], method: str) -> None:
+    long = parse_targets(f"Q: {'word ' * 600}\nA: yes").rows
+    with pytest.raises(
+        TargetError, match=r"^Target 4 \([\d,]+ tokens, more than the model's window of 512\) cannot be used"
+    ):
+        score(tiny_store, [*targets, *long], [method])
+    with pytest.raises(TargetError, match=r"^Target 1 \(.*\), 2 \(.*\), 3 .*, 4 .*, 5 .* and 2 more cannot be used"):
+        score(tiny_store, long * 7, [method])
+    with pytest.raises(TargetError, match="no target examples"):
+        score(tiny_store, [], [method])
