@@ -1,0 +1,128 @@
+"""Parts of the app that need no page: text made harmless, budgets, the build's command line, looks."""
+
+import pytest
+
+from app import building, theme
+from app.components import budget, cards, conversation, running, tables
+from app.components.text import clip, duration, escape, label, plural, size
+from gradsift.config import BuildConfig
+from gradsift.methods import METHODS
+from gradsift.progress import Status
+
+HOSTILE = "<script>alert(1)</script> **bold** $x$ ![i](http://e.com/i.png) :red[x] `c` \n# h"
+
+
+def test_html_shows_every_character():
+    assert "<" not in escape(HOSTILE)
+    assert escape('"') == "&quot;"
+
+
+def test_a_label_has_no_markdown_left():
+    text = label(HOSTILE)
+    assert "\n" not in text
+    for sign in "*_`$[](){}<>#!:":
+        assert text.count(sign) == text.count("\\" + sign)
+
+
+def test_small_words_for_numbers():
+    assert [size(n) for n in (0, 999, 1500, 13_200, 8_900_000_000)] == [
+        "0 bytes",
+        "999 bytes",
+        "1.5 kB",
+        "13.2 kB",
+        "8.9 GB",
+    ]
+    assert [duration(s) for s in (None, 4.4, 185, 7800)] == ["", "4 s", "3 min 05 s", "2 h 10 min"]
+    assert [plural(n, "row") for n in (0, 1, 1204)] == ["0 rows", "1 row", "1,204 rows"]
+    assert clip("a  b\nc", 10) == "a b c"
+    assert clip("abcdefghij", 5) == "abcd…"
+
+
+@pytest.mark.parametrize("text", ["5%", "0.5%", "200", "50000tokens"])
+def test_a_budget_survives_its_fields(text):
+    assert budget.written(*budget.parts(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-3", "1.2.3", "5 %%"])
+def test_a_budget_that_cannot_be_read_is_the_default(text):
+    assert budget.written(*budget.parts(text)) == "5%"
+
+
+def test_position_says_where_the_page_stands():
+    assert tables.position(0, 20, 136, "picks") == "1–20 of 136 picks"
+    assert tables.position(120, 16, 136, "picks") == "121–136 of 136 picks"
+    assert tables.position(140, 0, 136, "picks") == "none of 136 picks"
+    assert tables.position(0, 0, 0, "picks") == "no picks"
+
+
+def test_every_preset_is_a_config_and_the_papers_is_the_default(tmp_path):
+    for values in building.PRESETS.values():
+        BuildConfig(model="m", **values)
+    assert BuildConfig(model="m", **building.PRESETS["Paper"]) == BuildConfig(model="m")
+
+
+def test_the_forms_values_become_the_command_line(tmp_path):
+    values = {"model": "smollm2", "limit_per_source": None, "epochs": 2, "lr": 2e-4, "template": ""}
+    arguments = building.argv(["-odd name.jsonl", "b.jsonl"], values, tmp_path)
+    assert arguments == [
+        "build", "--out", str(tmp_path), "--model", "smollm2", "--epochs", "2", "--lr", "0.0002",
+        "--", "-odd name.jsonl", "b.jsonl",
+    ]  # fmt: skip
+
+
+def test_every_flag_of_the_form_is_one_of_the_command(tmp_path):
+    from typer.main import get_command
+
+    from gradsift.cli import cli
+
+    known = {name for parameter in get_command(cli).commands["build"].params for name in parameter.opts}
+    assert set(building.FLAGS.values()) <= known
+    assert set(building.FLAGS) <= set(BuildConfig.model_fields)
+
+
+def test_pool_paths_are_lines():
+    assert building.pool_paths(" /a/*.jsonl \n\norg/data\n") == ["/a/*.jsonl", "org/data"]
+    assert not building.pool_paths("~/x")[0].startswith("~")
+
+
+def test_every_method_has_a_mark_and_a_color_of_its_own():
+    looks = [theme.look(name) for name in [*METHODS, "rds+", "dsir"]]
+    assert len({look.mark for look in looks}) == len(looks)
+    assert len({look.light for look in looks}) == len(looks)
+    assert theme.look("something-new") == theme.look("something-new")
+
+
+def test_a_card_escapes_everything_and_tells_membership():
+    card = cards.Card(
+        method="less", rank=3, score=0.25, share=0.5, ranks={"less": (3, True), "bm25": (40, False)}, source=HOSTILE,
+        task=HOSTILE, subtask=HOSTILE, turns=[("user", HOSTILE), ("assistant", HOSTILE * 40)], prefix=HOSTILE,
+        foot=HOSTILE,
+    )  # fmt: skip
+    html = cards.draw(card, [HOSTILE])
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "only here" in html
+    assert "BM25: rank 40, not picked" in html
+
+
+def test_a_long_conversation_is_folded_and_nothing_of_it_is_lost():
+    turns = [("user", "q" * 500), ("assistant", "a1"), ("user", "more"), ("assistant", "the very end")]
+    html = conversation.draw(turns)
+    assert "<details" in html
+    assert "Show all 4 turns" in html
+    assert "the very end" in html
+    assert "<details" not in conversation.draw(turns[2:])
+
+
+def test_a_prefix_is_shown_apart_in_the_last_answer_only():
+    html = conversation.draw(
+        [("user", "q"), ("assistant", "one"), ("user", "r"), ("assistant", "two")], "The answer is:"
+    )
+    assert html.count("The answer is:") == 1
+    assert html.index("The answer is:") > html.index("one")
+
+
+def test_a_stage_is_said_in_one_line():
+    status = Status(done=12, total=40, unit="rows", rate=3.14, seconds_left=9.0)
+    assert running.line(status) == "12 of 40 rows · 3.1 rows/s · 9 s left in this stage"
+    assert running.line(Status()) == ""
