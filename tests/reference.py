@@ -3,6 +3,7 @@
 Tests compare the engine with this. Nothing here calls the engine's numbers; only its data types are shared.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def with_lora(
 ) -> PeftModel:
     """`base` with LoRA whose A and B are both random: with B = 0 as PEFT starts it, A's gradient would vanish."""
     config = LoraConfig(r=4, lora_alpha=16, target_modules=list(targets), task_type="CAUSAL_LM", **changes)
-    model = get_peft_model(base, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # between peft and transformers
+        model = get_peft_model(base, config)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_" in name:

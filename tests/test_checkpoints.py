@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from reference import ATTENTION, random_rows, with_lora
+from reference import ATTENTION, random_rows, small_config, with_lora
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from gradsift import models
+from gradsift.builder import build
 from gradsift.checkpoints import Checkpoint, CheckpointError, canonical, read_trainer_checkpoint
+from gradsift.errors import GradsiftError
 from gradsift.gradients import PerExampleGradients
+from gradsift.progress import Progress
+from gradsift.store import StoreError
 
 
 def checkpoint(seed: int = 0) -> Checkpoint:
@@ -212,7 +216,13 @@ class TestTrainersFiles:
 
     def test_another_number_of_parameters(self, copied):
         folder, names = copied
-        with pytest.raises(CheckpointError, match=f"covers {len(names)} parameters, the adapter has {len(names) - 1}"):
+        self._spoil(folder, lambda saved: saved["param_groups"][0]["params"].pop())
+        with pytest.raises(CheckpointError, match=f"covers {len(names) - 1} parameters, the adapter has {len(names)}"):
+            read_trainer_checkpoint(folder, 3, names)
+
+    def test_another_model(self, copied):
+        folder, names = copied
+        with pytest.raises(CheckpointError, match=r"not plain LoRA on linear layers \(base_model\..*lora_B\.weight\)"):
             read_trainer_checkpoint(folder, 3, names[:-1])
 
     def test_another_order_shows_in_the_shapes(self, copied):
@@ -252,6 +262,73 @@ class TestTrainersFiles:
         saved = torch.load(folder / "optimizer.pt", weights_only=True)
         change(saved)
         torch.save(saved, folder / "optimizer.pt")
+
+
+class TestBuildFromTrainersFiles:
+    """A build that is given checkpoints trains nothing and takes weights, moments and adapters from them."""
+
+    @pytest.fixture
+    def build_from(self, tiny_model, tiny_pool, tmp_path):
+        def run(*folders, **changes):
+            config = small_config(tiny_model, checkpoints=tuple(map(str, folders)), shard_rows=64, **changes)
+            return build([tiny_pool], tmp_path / "store", config, progress=Progress(quiet=True))
+
+        return run
+
+    def test_weights_are_the_mean_rates_shares(self, trained, build_from):
+        folder, recorder, names = trained
+        store = build_from(folder / "checkpoint-3", folder / "checkpoint-6")
+        first, second = sum(recorder.rates[:3]) / 3, sum(recorder.rates[3:6]) / 3
+        assert store.weights.tolist() == pytest.approx([first / (first + second), second / (first + second)])
+        assert [info.step for info in store.manifest.checkpoints] == [3, 6]
+        assert store.complete
+        assert not (store.path / "warmup" / "rows.json").exists()
+        for epoch, step in enumerate((3, 6)):
+            given = read_trainer_checkpoint(folder / f"checkpoint-{step}", step - 3, names)
+            kept = store.checkpoint(epoch)
+            assert all(torch.equal(kept.adapter[n], given.adapter[n]) for n in names)
+            assert all(torch.equal(kept.moments[n][1], given.moments[n][1]) for n in names)
+
+    def test_our_own_checkpoints_can_be_given_too(self, trained, build_from, tmp_path):
+        folder, _, names = trained
+        read_trainer_checkpoint(folder / "checkpoint-3", 0, names).save(tmp_path / "ours")
+        assert build_from(tmp_path / "ours").weights.tolist() == [1.0]
+
+    def test_without_an_optimizer_only_plain_gradients(self, copied, build_from):
+        folder, _ = copied
+        (folder / "optimizer.pt").unlink()
+        with pytest.raises(StoreError, match=r"no optimizer\.pt.*--gradient sgd"):
+            build_from(folder)
+
+    def test_plain_gradients_need_no_optimizer(self, copied, build_from):
+        folder, _ = copied
+        (folder / "optimizer.pt").unlink()
+        assert build_from(folder, gradients=("sgd",)).complete
+
+    @pytest.mark.filterwarnings("ignore")  # peft warns of such adapters too
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"use_dora": True},
+            {"modules_to_save": ["lm_head"]},
+            {"lora_bias": True},
+            {"target_modules": ["embed_tokens", "q_proj"]},
+        ],
+        ids=["dora", "a whole layer", "bias", "embedding"],
+    )
+    def test_an_adapter_that_is_more_than_lora_on_linear_layers_is_refused(
+        self, tiny_model, build_from, tmp_path, changes
+    ):
+        """Its other parameters move too, and a score that leaves them out would not be the score."""
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(**{"r": 4, "target_modules": ATTENTION, "task_type": "CAUSAL_LM", **changes})
+        get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config).save_pretrained(tmp_path / "given")
+        log = [{"step": 1, "learning_rate": 0.1}]
+        state = json.dumps({"global_step": 1, "log_history": log})
+        (tmp_path / "given" / "trainer_state.json").write_text(state)
+        with pytest.raises(GradsiftError, match="not plain LoRA"):
+            build_from(tmp_path / "given", gradients=("sgd",))
 
 
 def test_canonical_drops_only_the_adapters_name():

@@ -87,9 +87,15 @@ def read_trainer_checkpoint(folder: Path, previous_step: int, names: list[str]) 
     the order in which the optimizer counts them.
 
     Raises:
-        CheckpointError: a file is missing, a shape does not fit, or no learning rate was logged in that span.
+        CheckpointError: a file is missing, a shape does not fit, no learning rate was logged in that span, or the
+            adapter trains more than `names`.
     """
     adapter, config = _read_adapter(folder)
+    if odd := sorted(adapter.keys() ^ set(names)):
+        raise CheckpointError(
+            f"The adapter in {folder} is not plain LoRA on linear layers ({odd[0]}), and only of that gradients are "
+            "taken; train one without modules_to_save, biases and embeddings."
+        )
     step, mean_lr = _trainer_state(folder, previous_step)
     if not (folder / "optimizer.pt").is_file():
         return Checkpoint(adapter, config, {}, step, (0.9, 0.999), 1e-8, mean_lr)
