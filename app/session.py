@@ -64,7 +64,10 @@ def remember(**names: str) -> None:
         if name not in _NAMES:
             raise KeyError(name)
         st.session_state[f"open_{name}"] = value
-        st.query_params[name] = value
+        if value:
+            st.query_params[name] = value
+        elif name in st.query_params:
+            del st.query_params[name]
 
 
 def _first(stores: list[StoreEntry]) -> str:

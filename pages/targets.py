@@ -16,6 +16,6 @@ if problem:
     st.error(label(problem))
 if chosen is not None:
     sources.show(chosen, store)
+    examples.unreadable(chosen.bad)
     if chosen.rows:
         score.draw(now, store, chosen)
-    examples.unreadable(chosen.bad)

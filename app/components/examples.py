@@ -12,6 +12,7 @@ from app.components.text import clip, escape, plural
 from app.targeting import Counted
 from gradsift.pool import Row
 
+FEW = 5  # unusable rows that are listed unfolded
 SHOWN = 50  # unusable rows listed at once; the rest is counted
 NUMBER = st.column_config.NumberColumn
 
@@ -62,12 +63,12 @@ def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable:
 
 
 def unreadable(bad: Sequence[Row]) -> None:
-    """Rows that cannot be used, each with its line, the reason and how it begins."""
+    """Rows that cannot be used, each with its line, the reason and how it begins; many of them folded."""
     if not bad:
         return
-    st.subheader(f"{plural(len(bad), 'row')} cannot be used", anchor=False)
-    st.caption("The others are kept. Mend these where they come from, or go on without them.")
-    _list([(f"Line {row.line}", row.reason, row.raw.decode("utf-8", "replace")) for row in bad])
+    title = f"{plural(len(bad), 'row')} cannot be used; the others are kept"
+    with st.expander(title, expanded=len(bad) <= FEW, icon=":material/error:"):
+        _list([(f"Line {row.line}", row.reason, row.raw.decode("utf-8", "replace")) for row in bad])
 
 
 def refused(rows: Sequence[Row], counts: Sequence[Counted]) -> None:

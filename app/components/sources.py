@@ -19,6 +19,7 @@ from gradsift.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
+FEW = 12  # sets that are offered side by side; more become a list
 _EXAMPLE = """Subtask: geography
 Q: Which river flows through Cairo?
 A: The Nile.
@@ -84,18 +85,12 @@ def _from_disk(now: session.Session) -> Chosen | None:
     if not entries:
         st.caption("There are no sets yet: paste examples or upload a file.")
         return None
-    names = list(entries)
     st.session_state.targets_set = now.targets if now.targets in entries else None
-    st.selectbox(
-        "Target set",
-        names,
-        key="targets_set",
-        index=None,
-        placeholder="Choose a set",
-        width=420,
-        format_func=lambda name: f"{name}  (sample)" if entries[name].shipped else name,
-        on_change=lambda: session.remember(targets=st.session_state.targets_set or ""),
-    )
+    names, choose = list(entries), lambda: session.remember(targets=st.session_state.targets_set or "")
+    if len(names) <= FEW:
+        st.pills("Target set", names, key="targets_set", format_func=lambda n: _named(entries[n]), on_change=choose)
+    else:
+        st.selectbox("Target set", names, key="targets_set", index=None, placeholder="Choose a set", on_change=choose)
     entry = entries.get(now.targets)
     if entry is None:
         return None
@@ -105,6 +100,10 @@ def _from_disk(now: session.Session) -> Chosen | None:
         st.error(label(error))
         return None
     return Chosen(entry.name, list(found.rows), list(found.bad), entry)
+
+
+def _named(entry: TargetEntry) -> str:
+    return label(entry.name) + ("  :gray[sample]" if entry.shipped else "")
 
 
 def _paste(now: session.Session) -> Chosen | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import building, session
-from app.components import running
+from app import building, data, session
+from app.components import empty, overview, running
 from app.components.text import escape, label, plural
 from gradsift import jobs
 from gradsift.errors import GradsiftError
@@ -17,9 +17,37 @@ from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace, sample_pool
 OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page
 
 
+def show(now: session.Session) -> None:
+    """The open store as it is: being built, finished, unfinished, unreadable; or, with none open, what to do."""
+    if now.store_path is None:
+        choose(now.workspace, now.store)
+        return
+    store, problem = data.store_or_error(now)
+    status = jobs.status(now.store_path)
+    st.subheader(label(now.store_title), anchor=False)
+    if status is not None and status.state == "running":
+        running.watch(now.store_path, f"Building {now.store_title}")
+        st.caption("The build is a process of its own: close this page, come back, it goes on.")
+        if store is not None:
+            overview.figures(store)
+    elif problem:
+        st.error(label(problem))
+    elif store is None or not store.complete:
+        unfinished(now.store_path, store)
+    else:
+        overview.draw(store)
+
+
 def choose(workspace: Workspace, opened: str) -> None:
     """List the known stores with their state and a button each; below, open one by its path."""
     entries = workspace.stores()
+    if not entries:
+        empty.say(
+            "No datastore yet",
+            "A gradient datastore holds, for every training example of a pool, the direction in which training on it "
+            "would move the model. With one open, you give a few examples of a skill and see which training examples "
+            "serve it. Begin with the sample, or build one from your own pool.",
+        )
     for entry in entries:
         _line(entry, entry.name == opened)
     if not any(entry.name == SAMPLE_STORE for entry in entries):

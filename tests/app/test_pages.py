@@ -28,7 +28,7 @@ def test_every_page_of_an_empty_workspace_says_what_to_do(app, tmp_path, monkeyp
 def test_the_only_store_is_opened_and_stands_in_the_address(app, workspace):
     at = app()
     assert at.query_params["store"] == "toy"
-    assert at.title[0].value == "toy"
+    assert at.subheader[0].value == "toy"
 
 
 def test_a_complete_store_shows_its_rows_warmup_checkpoints_and_excluded_rows(app, workspace):
