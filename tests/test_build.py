@@ -83,6 +83,16 @@ def test_other_parameters_are_refused_by_name(
     assert contents(tiny_copy.path) == before
 
 
+def test_other_parameters_are_welcome_while_nothing_is_computed(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, tiny_store: Store
+) -> None:
+    wrong = tiny_config.model_copy(update={"lora_targets": ("no_proj",)})
+    with pytest.raises(models.ModelError, match="no layer named no_proj; its linear layers are called down_proj, "):
+        build(tiny_pool, tmp_path, wrong)
+    build(tiny_pool, tmp_path, tiny_config)
+    assert_same_files(tmp_path, tiny_store.path)
+
+
 def test_another_pool_is_refused(tiny_copy: Store, tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path) -> None:
     pool = Path(shutil.copytree(tiny_pool, tmp_path / "pool"))
     build(pool, tiny_copy.path, tiny_config)  # the same content elsewhere is the same pool

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gradsift import atomic, models
-from gradsift.checkpoints import Checkpoint, read_trainer_checkpoint
+from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig
 from gradsift.device import turn
 from gradsift.encode import Encoded, Encoder
@@ -100,6 +100,8 @@ class _Build:
             differences.append("another pool")
         if manifest.encoder_fingerprint != self.encoder.fingerprint:
             differences.append("another tokenizer or template")
+        if differences and not any((self.out / "checkpoints").glob("epoch-*")):
+            return None  # nothing was computed yet that would be lost
         if differences:
             raise StoreError(
                 f"{self.out} holds a store built with {'; '.join(differences)}: choose another --out, "
@@ -124,6 +126,8 @@ class _Build:
 
     def _read_pool(self) -> Store:
         """Begin a store; what an earlier one left goes only once the new pool and the model have been read."""
+        for given in self.config.checkpoints:
+            check_folder(Path(given), moments="adam" in self.config.gradients)
         inputs = input_hashes(self.pool)
         fresh = self.out / f"{atomic.TEMPORARY}pool.parquet"
         intake = ingest(
@@ -223,11 +227,6 @@ class _Build:
                 checkpoint = read_trainer_checkpoint(source, step, names)
                 self.base = peft.unload()
             step = checkpoint.step
-            if "adam" in self.config.gradients and not checkpoint.moments:
-                raise StoreError(
-                    f"{given} holds no optimizer.pt, so there are no Adam moments: save the optimizer with the "
-                    "checkpoint, or build with --gradient sgd."
-                )
             checkpoint.save(folder / f"epoch-{index + 1}")
 
     def _checkpoint_infos(self, folders: list[Path]) -> tuple[CheckpointInfo, ...]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from gradsift import atomic
 from gradsift.errors import GradsiftError
 
+_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 Tensors = dict[str, torch.Tensor]
 
 
@@ -72,6 +73,23 @@ class Checkpoint:
         moments = {name: (flat[f"{name}.m"], flat[f"{name}.v"]) for name in adapter if f"{name}.m" in flat}
         betas = (state["betas"][0], state["betas"][1])
         return cls(adapter, config, moments, state["step"], betas, state["eps"], state["mean_lr"])
+
+
+def check_folder(folder: Path, moments: bool) -> None:
+    """Check, without reading them, that the files of a checkpoint are there. moments: Adam's are needed too.
+
+    Raises:
+        CheckpointError: a file is missing.
+    """
+    for name in _ADAPTER:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is no PEFT checkpoint: {name} is missing.")
+    own = folder / "moments.safetensors"
+    if moments and not (folder / "optimizer.pt").is_file() and not (own.is_file() and load_file(own)):
+        raise CheckpointError(
+            f"{folder} holds no optimizer.pt, so there are no Adam moments: save the optimizer with the checkpoint, "
+            "or build with --gradient sgd."
+        )
 
 
 def canonical(name: str) -> str:
@@ -167,9 +185,7 @@ def _trainer_state(folder: Path, previous_step: int) -> tuple[int, float]:
 
 
 def _read_adapter(folder: Path) -> tuple[Tensors, dict[str, Any]]:
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is no PEFT checkpoint: {name} is missing.")
+    check_folder(folder, moments=False)
     return load_file(folder / "adapter_model.safetensors"), json.loads((folder / "adapter_config.json").read_text())
 
 

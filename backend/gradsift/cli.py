@@ -136,6 +136,7 @@ def score(
     from gradsift.progress import Progress
     from gradsift.store import Store
 
+    method = list(dict.fromkeys(method))
     _check_methods(method)
     progress = Progress()
     with progress.running():
