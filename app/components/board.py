@@ -36,32 +36,31 @@ def draw(store: Store, comparison: Comparison, show: str, beside: DeltaGenerator
             place.html("".join(html))
     if longest > PAGE:
         with st.container(horizontal=True, horizontal_alignment="right"):
-            st.pagination(
-                -(-longest // PAGE), key="page_below", on_change=_copy, args=("page_below", "page"), width=WIDE
-            )
+            _turner(1 + first // PAGE, -(-longest // PAGE), "below")
 
 
 def _pages(longest: int, beside: DeltaGenerator) -> int:
     """Where in the list the page stands, above the board, and the pagination; returns the page's number."""
     pages = max(1, -(-longest // PAGE))
-    if st.session_state.get("page", 1) > pages:
-        st.session_state.page = 1
+    asked = st.query_params.get("page", "")
+    page = int(asked) if asked.isdecimal() and 1 <= int(asked) <= pages else 1
+    first = (page - 1) * PAGE
     with beside:
-        slot = st.empty()
-        page = 1
+        count = min(PAGE, max(0, longest - first))
+        st.caption(tables.position(first, count, longest, "picks a column"), width="content")
         if pages > 1:
-            copy = ("page", "page_below")
-            page = st.pagination(pages, key="page", bind="query-params", on_change=_copy, args=copy, width=WIDE)
-        first = (page - 1) * PAGE
-        slot.caption(
-            tables.position(first, min(PAGE, max(0, longest - first)), longest, "picks a column"), width="content"
-        )
-    st.session_state.page_below = page
+            _turner(page, pages, "above")
     return page
 
 
-def _copy(source: str, target: str) -> None:
-    st.session_state[target] = st.session_state[source]
+def _turner(page: int, pages: int, place: str) -> None:
+    """A pagination that writes the page into the address, which is the only place that keeps it."""
+    key = f"page_{place}_{page}_{pages}"
+    st.pagination(pages, default=page, key=key, on_change=_turn, args=(key,), width=WIDE)
+
+
+def _turn(key: str) -> None:
+    st.query_params["page"] = str(st.session_state[key])
 
 
 def _rows(comparison: Comparison, visible: dict[str, np.ndarray]) -> list[int]:

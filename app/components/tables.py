@@ -31,16 +31,13 @@ def paged(frame: pd.DataFrame, key: str, noun: str, alt: str, config: Columns | 
         words = st.text_input(search, key=f"{key}-search", type="search", placeholder="part of any column", width=320)
         frame = _matching(frame, words or "")
     pages = max(1, -(-len(frame) // PAGE))
-    state = f"{key}-page"
-    if st.session_state.get(state, 1) > pages:
-        st.session_state[state] = 1
-    first = (st.session_state.get(state, 1) - 1) * PAGE
-    shown = frame.iloc[first : first + PAGE]
     slot = st.container()
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.caption(position(first, len(shown), len(frame), noun), width="content")
-        if pages > 1:
-            st.pagination(pages, key=state, width=280)
+        where = st.empty()
+        page = st.pagination(pages, key=f"{key}-page-{pages}", width=280) if pages > 1 else 1
+    first = (page - 1) * PAGE
+    shown = frame.iloc[first : first + PAGE]
+    where.caption(position(first, len(shown), len(frame), noun), width="content")
     slot.dataframe(shown, hide_index=True, column_config=config, alt=alt, key=f"{key}-table")
 
 

@@ -30,7 +30,7 @@ def test_every_method_has_a_column_with_the_same_budget(app, scored):
 def test_long_lists_are_paged_and_the_position_is_said(app, scored):
     at = app("compare", store="toy", targets="two", budget="45")
     assert all("1–20 of 45 picks" in html for html in columns(at))
-    at.session_state["page"] = 3
+    at.query_params["page"] = "3"
     at.run()
     assert all("41–45 of 45 picks" in html for html in columns(at))
     assert [cards(html) for html in columns(at)] == [5] * len(METHODS)

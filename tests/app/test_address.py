@@ -1,0 +1,44 @@
+"""What the address bar holds: it opens the same view, and what it cannot mean falls back to the default."""
+
+from gradsift.methods import METHODS
+
+
+def heads(at) -> list[str]:
+    return [html.value for html in at.html if html.value.startswith('<div class="gs-head')]
+
+
+def test_the_address_opens_the_view(app, scored):
+    at = app(store="toy", targets="two", budget="10", methods="less,rds", show="shared", aggregate="mean")
+    at.switch_page("../pages/compare.py")
+    for name, value in {"methods": "less,rds", "show": "shared", "aggregate": "mean"}.items():
+        at.query_params[name] = value
+    at.run()
+    assert len(heads(at)) == 2
+    assert at.session_state["show"] == "shared"
+    assert at.session_state["aggregate"] == "mean"
+
+
+def test_a_widget_writes_its_name_not_its_label(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    at.session_state["methods"] = ["less", "random"]
+    at.run()
+    assert at.query_params["methods"] == "less,random"
+    at.session_state["methods"] = list(METHODS)
+    at.run()
+    assert "methods" not in at.query_params  # the default is left out
+
+
+def test_nonsense_in_the_address_is_the_default(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    for name, value in {"methods": "<script>,magic", "show": "nothing", "page": "-7", "similarity": "x"}.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    assert len(heads(at)) == len(METHODS)
+
+
+def test_what_is_open_survives_a_change_of_page(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    at.query_params.clear()
+    at.switch_page("../pages/export.py").run()
+    assert (at.query_params["store"], at.query_params["targets"], at.query_params["budget"]) == ("toy", "two", "10")
