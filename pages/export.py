@@ -64,7 +64,7 @@ with right:
     elif exporting.written(out):
         download.draw(out)
     elif status is not None and status.state != "finished":
-        running.ended(out, status, lambda: exporting.start(*request), "Write again")
+        running.ended(out, status, lambda: exporting.start(*request), "export")
     else:
         st.button(
             "Write the files",

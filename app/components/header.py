@@ -21,4 +21,4 @@ def _store(session: Session) -> str:
     if session.store_path is None:
         return "none open"
     name = label(clip(session.store_title, 32))
-    return name if (session.store_path / MANIFEST).exists() else f"{name} (not there yet)"
+    return name if (session.store_path / MANIFEST).exists() else f"{name} (no features yet)"

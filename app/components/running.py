@@ -22,17 +22,21 @@ def watch(folder: Path, title: str) -> None:
     st.fragment(run_every=INTERVAL)(_follow)(folder, title)
 
 
-def ended(folder: Path, status: Status, resume: Callable[[], None], action: str = "Resume") -> None:
-    """Say how a run ended that did not finish, with what it said and a button that starts it again."""
+def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "run") -> None:
+    """Say how a run ended that did not finish, with what it said and a button that starts it again.
+
+    what: the run in a word, `build` or `scoring`.
+    """
     words = {"failed": "stopped with an error", "cancelled": "was cancelled", "interrupted": "was interrupted"}
-    text = f"The run {words.get(status.state, status.state)}"
-    text += f" during: {status.label} ({status.done:,} of {status.total:,})." if status.total else "."
-    (st.error if status.state == "failed" else st.warning)(label(text))
-    if status.message and status.state == "failed":
-        st.text(status.message)
-    if status.state != "failed":
-        st.caption("What was finished is kept; the run goes on from there.")
-    st.button(action, type="primary", on_click=resume, key=f"resume-{folder.name}")
+    text = f"The {what} {words.get(status.state, status.state)}"
+    if status.total:
+        text += f" during “{status.label}” ({status.done:,} of {status.total:,})"
+    if status.state == "failed":
+        st.error(label(f"{text}: {status.message}" if status.message else f"{text}."))
+    else:
+        st.warning(label(f"{text}. What was finished is kept, and it goes on from there."))
+    action = f"Try the {what} again" if status.state == "failed" else f"Resume the {what}"
+    st.button(action, type="primary", on_click=again, key=f"again-{folder.name}")
     notes(status)
     log(folder)
 

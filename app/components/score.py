@@ -99,7 +99,7 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
     )
     again = (now.workspace, store, entry, rows, methods or list(METHODS))
     if status is not None and status.state != "finished":
-        running.ended(folder, status, lambda: targeting.start(*again), "Score again")
+        running.ended(folder, status, lambda: targeting.start(*again), "scoring")
     else:
         st.button(
             f"Score {plural(len(rows), 'example')}", key="score", type="primary", on_click=targeting.start, args=again

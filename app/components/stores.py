@@ -1,6 +1,6 @@
 """The stores a workspace knows, ways to open one, and what an unfinished one needs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def show(now: session.Session) -> None:
     elif problem:
         st.error(label(problem))
     elif store is None or not store.complete:
-        unfinished(now.store_path, store)
+        unfinished(now, now.store_path, store)
     else:
         overview.draw(store)
 
@@ -56,23 +56,35 @@ def choose(workspace: Workspace, opened: str) -> None:
     _by_path(workspace)
 
 
-def unfinished(path: Path, store: Store | None) -> None:
+def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
     """A store whose build is not finished and not running: what is missing, and the way on."""
     status = jobs.status(path)
-    command = jobs.command(path)
-    if status is not None and status.state in ("failed", "cancelled", "interrupted"):
-        running.ended(path, status, lambda: jobs.start(path, command), "Resume the build")
-    elif command:
-        st.warning("The build of this datastore is not finished.")
-        st.button("Resume the build", type="primary", on_click=jobs.start, args=(path, command), key="resume-build")
+    again = _again(now, path)
+    if status is not None and again is not None and status.state in ("failed", "cancelled", "interrupted"):
+        running.ended(path, status, again, "build")
+    elif store is None and status is None:
+        st.warning(label(f"There is no datastore at {path}. Choose another one under “{ALL}”."))
     else:
-        st.warning("The build of this datastore is not finished: run the same `gradsift build` again to go on.")
+        st.warning("The build of this datastore is not finished.")
+        if again is not None:
+            st.button("Resume the build", type="primary", on_click=again, key="resume-build")
+        else:
+            st.caption("It was begun on the command line: run the same `gradsift build` again, and it goes on.")
     if store is not None:
         missing = store.missing()
         st.caption(f"Still to do: {plural(len(missing), 'file')} of the datastore.")
         names = "\n".join(str(file.relative_to(store.path)) for file in missing[:200])
         with st.expander("What is missing"):
             st.code(names, language=None, height=200)
+
+
+def _again(now: session.Session, path: Path) -> Callable[[], None] | None:
+    """What starts the build at `path` again, where that is known."""
+    if command := jobs.command(path):
+        return lambda: jobs.start(path, command)
+    if path == now.workspace.store_path(SAMPLE_STORE) and path.exists():
+        return lambda: build_sample(now.workspace)
+    return None
 
 
 def _line(entry: StoreEntry, opened: bool) -> None:

@@ -91,10 +91,11 @@ class Workspace:
         """Where a new store called `name` goes.
 
         Raises:
-            UsageError: the name cannot be a folder's, or a store of that name is there already.
+            UsageError: the name cannot be a folder's, or a store of that name is there already. A build that failed
+                before it wrote anything leaves its name free.
         """
         path = self.root / "stores" / _checked(name, "datastore")
-        if _is_store(path):
+        if (path / MANIFEST).exists():
             raise UsageError(f"A datastore named {name} exists already: choose another name, or open it to resume it.")
         return path
 

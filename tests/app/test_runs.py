@@ -1,0 +1,69 @@
+"""Long runs as the pages show them: running, ended badly, resumed; always from what lies on disk."""
+
+import json
+import time
+from dataclasses import asdict
+
+import psutil
+
+from gradsift.progress import Status
+
+
+def write_status(folder, **fields) -> None:
+    (folder / "job").mkdir(parents=True, exist_ok=True)
+    (folder / "job" / "status.json").write_text(json.dumps(asdict(Status(**fields))))
+
+
+def running(folder, **fields) -> None:
+    """A run that looks alive: this very process."""
+    me = psutil.Process()
+    write_status(
+        folder, state="running", pid=me.pid, process_started=me.create_time(), started=time.time(), updated=time.time(),
+        stage="features-1", label="Gradient features, checkpoint 1 of 2", done=20, total=80, unit="rows", rate=4.0,
+        seconds_left=15.0, seconds={"read": 1.2, "features-1": 5.0}, **fields,
+    )  # fmt: skip
+
+
+def test_a_running_build_shows_stage_rate_time_left_and_its_warnings(app, workspace):
+    running(workspace.store_path("toy"), notes=["Fewer than ten steps an epoch: <b>use</b> a batch size of 2."])
+    at = app()
+    assert at.progress[0].value == 25
+    assert "20 of 80 rows" in at.progress[0].text
+    assert "15 s left" in at.progress[0].text
+    said = "".join(html.value for html in at.html)
+    assert "Gradient features, checkpoint 1 of 2" in said
+    assert "&lt;b&gt;use&lt;/b&gt;" in said
+    assert at.button(key="cancel-toy")
+
+
+def test_a_failed_build_says_why_and_offers_another_try(app, workspace):
+    folder = workspace.store_path("bad")
+    write_status(folder, state="failed", message="/no/pool.jsonl does not exist: check the path.")
+    (folder / "job" / "command.json").write_text('["build", "/no/pool.jsonl"]')
+    at = app(store="bad")
+    assert "does not exist" in at.error[0].value.replace("\\", "")
+    assert at.button(key="again-bad").label == "Try the build again"
+
+
+def test_a_killed_build_is_interrupted_and_resumed_from_its_command(app, workspace):
+    folder = workspace.store_path("toy")
+    write_status(
+        folder, state="running", pid=2**22 - 1, process_started=1.0, label="Warmup", done=3, total=9, unit="steps"
+    )
+    (folder / "job" / "command.json").write_text('["build", "--out", "x"]')
+    next((folder / "features" / "epoch-1").iterdir()).unlink()
+    at = app(store="toy")
+    assert "was interrupted" in at.warning[0].value
+    assert at.button(key="again-toy").label == "Resume the build"
+
+
+def test_a_complete_store_stays_open_whatever_its_last_job_said(app, workspace):
+    write_status(workspace.store_path("toy"), state="failed", message="an old failure")
+    at = app()
+    assert not at.error
+    assert any("Coverage" in subheader.value for subheader in at.subheader)
+
+
+def test_a_name_taken_by_a_failed_start_is_free_again(workspace):
+    write_status(workspace.store_path("typo"), state="failed", message="no such model")
+    assert workspace.new_store_path("typo") == workspace.store_path("typo")
