@@ -88,7 +88,6 @@ def build(
     restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
 ) -> None:
     """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
-    from gradsift.builder import build as run
     from gradsift.encode import read_template
 
     given = {
@@ -100,7 +99,7 @@ def build(
         "lr": lr,
         "lora_rank": lora_rank,
         "lora_alpha": lora_alpha,
-        "lora_targets": tuple(name.strip() for name in lora_targets.split(",")) if lora_targets else None,
+        "lora_targets": tuple(lora_targets.replace(",", " ").split()) if lora_targets else None,
         "lora_dropout": lora_dropout,
         "checkpoints": tuple(checkpoints) if checkpoints else None,
         "dim": dim,
@@ -112,7 +111,11 @@ def build(
         "seed": seed,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    store = run(pool, out, _config(model=model, template=read_template(template), **chosen), restart=restart)
+    config = _config(model=model, template=read_template(template), **chosen)
+
+    from gradsift.builder import build as run  # takes seconds: wrong flags are told before
+
+    store = run(pool, out, config, restart=restart)
     typer.echo(store.path.resolve())
 
 

@@ -38,7 +38,9 @@ class BuildConfig(BaseModel):
     lr: float = Field(2e-5, gt=0, description="peak learning rate of the warmup")
     lora_rank: int = Field(128, ge=1)
     lora_alpha: int = Field(0, ge=0, description="0 means four times the rank")
-    lora_targets: tuple[str, ...] = Field(ATTENTION, description="names of the linear layers that get LoRA")
+    lora_targets: tuple[str, ...] = Field(
+        ATTENTION, min_length=1, description="names of the linear layers that get LoRA"
+    )
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     checkpoints: tuple[str, ...] = Field((), description="PEFT checkpoints of one's own, used instead of a warmup")
 

@@ -2,6 +2,7 @@
 
 import errno
 
+_FULL_SIGNS = ("No space left", "File too large", "Disk quota", "unexpected pos", "iostream error")  # the last: torch's
 _FULL = "make room and run the same command again; what was finished is kept."
 
 
@@ -27,7 +28,7 @@ def explain(error: BaseException) -> str | None:
             return f"The disk is full{where}: {_FULL}"
         return f"{error.strerror or error}{where}."
     text = str(error)
-    if any(sign in text for sign in ("PytorchStreamWriter failed", "No space left", "File too large", "Disk quota")):
+    if any(sign in text for sign in _FULL_SIGNS):
         return f"The disk is full: {_FULL}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
         return "Memory ran out on a single row: use a smaller --max-length or --dtype bf16, or free the device."
