@@ -191,6 +191,13 @@ class TestRun:
         train(config_of(tiny_model), tmp_path)
         assert everything(tmp_path) == everything(unbroken)
 
+    def test_random_numbers_drawn_in_between_do_not_matter(self, tiny_model, tmp_path, unbroken, monkeypatch):
+        """Dropout is a function of seed and step alone."""
+        progress = Progress(quiet=True)
+        monkeypatch.setattr(progress, "advance", lambda units=1: torch.rand(3))
+        train(config_of(tiny_model), tmp_path, progress=progress)
+        assert everything(tmp_path) == everything(unbroken)
+
 
 class Power(Exception):
     """The power is cut."""
