@@ -17,7 +17,6 @@ from gradsift.checkpoints import Checkpoint, CheckpointError, canonical, read_tr
 from gradsift.errors import GradsiftError
 from gradsift.gradients import PerExampleGradients
 from gradsift.progress import Progress
-from gradsift.store import StoreError
 
 
 def checkpoint(seed: int = 0) -> Checkpoint:
@@ -297,7 +296,7 @@ class TestBuildFromTrainersFiles:
     def test_without_an_optimizer_only_plain_gradients(self, copied, build_from):
         folder, _ = copied
         (folder / "optimizer.pt").unlink()
-        with pytest.raises(StoreError, match=r"no optimizer\.pt.*--gradient sgd"):
+        with pytest.raises(CheckpointError, match=r"no optimizer\.pt.*--gradient sgd"):
             build_from(folder)
 
     def test_plain_gradients_need_no_optimizer(self, copied, build_from):
