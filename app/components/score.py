@@ -80,11 +80,14 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
         running.watch(folder, f"Scoring {entry.name} on {now.store_title}")
         return
     if status is not None and status.state == "finished" and comparing.scoring_of(now, store) is not None:
-        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-            st.markdown("Scored.", width="content")
-            st.page_link(
-                room("compare"), label="Compare the picks", icon=":material/arrow_forward:", icon_position="right"
-            )
+        if st.button(
+            "Compare the picks",
+            type="primary",
+            icon=":material/arrow_forward:",
+            icon_position="right",
+            key="to-compare",
+        ):
+            st.switch_page(room("compare"))
         return
     if not ready:
         return
