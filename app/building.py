@@ -58,6 +58,14 @@ def argv(pool: Sequence[str | Path], values: Mapping[str, Any], out: Path) -> li
     return [*arguments, "--", *map(str, pool)]
 
 
+def builds(command: Sequence[str], path: Path) -> bool:
+    """Whether `command` is a build into `path` and nothing else: a store that came from elsewhere may say anything."""
+    if not command or command[0] != "build" or "--restart" in command or command.count("--out") != 1:
+        return False
+    at = command.index("--out") + 1
+    return at < len(command) and Path(command[at]).resolve() == path.resolve()
+
+
 def pool_paths(text: str) -> list[str]:
     """One path, glob or hub id a line; `~` is the home folder; blank lines do not count."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

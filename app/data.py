@@ -57,9 +57,9 @@ def sizes_of(store: Store) -> dict[str, int]:
 
 
 def _changes(path: Path) -> int:
-    """Changes whenever a scoring is kept or removed."""
-    folder = path / "scorings"
-    return folder.stat().st_mtime_ns if folder.is_dir() else 0
+    """Changes whenever a run reports, or a scoring is kept or removed."""
+    signs = (path / "scorings", path / "job" / "status.json")
+    return sum(sign.stat().st_mtime_ns for sign in signs if sign.exists())
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -80,7 +80,8 @@ def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
 
 def _again(now: session.Session, path: Path) -> Callable[[], None] | None:
     """What starts the build at `path` again, where that is known."""
-    if command := jobs.command(path):
+    command = jobs.command(path)
+    if building.builds(command, path):
         return lambda: jobs.start(path, command)
     if path == now.workspace.store_path(SAMPLE_STORE) and path.exists():
         return lambda: build_sample(now.workspace)

@@ -80,6 +80,18 @@ def test_every_flag_of_the_form_is_one_of_the_command(tmp_path):
     assert set(building.FLAGS) <= set(BuildConfig.model_fields)
 
 
+def test_only_a_build_into_the_store_itself_is_resumed(tmp_path):
+    assert building.builds(building.argv(["pool"], {"model": "m"}, tmp_path), tmp_path)
+    for command in (
+        [],
+        ["demo"],
+        ["build", "--out", str(tmp_path / "other"), "--", "pool"],
+        ["build", "--out", str(tmp_path), "--restart", "--", "pool"],
+        ["build", "--out"],
+    ):
+        assert not building.builds(command, tmp_path)
+
+
 def test_pool_paths_are_lines():
     assert building.pool_paths(" /a/*.jsonl \n\norg/data\n") == ["/a/*.jsonl", "org/data"]
     assert not building.pool_paths("~/x")[0].startswith("~")

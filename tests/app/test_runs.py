@@ -39,7 +39,7 @@ def test_a_running_build_shows_stage_rate_time_left_and_its_warnings(app, worksp
 def test_a_failed_build_says_why_and_offers_another_try(app, workspace):
     folder = workspace.store_path("bad")
     write_status(folder, state="failed", message="/no/pool.jsonl does not exist: check the path.")
-    (folder / "job" / "command.json").write_text('["build", "/no/pool.jsonl"]')
+    (folder / "job" / "command.json").write_text(json.dumps(["build", "--out", str(folder), "--", "/no/pool"]))
     at = app(store="bad")
     assert "does not exist" in at.error[0].value.replace("\\", "")
     assert at.button(key="again-bad").label == "Try the build again"
@@ -50,7 +50,7 @@ def test_a_killed_build_is_interrupted_and_resumed_from_its_command(app, workspa
     write_status(
         folder, state="running", pid=2**22 - 1, process_started=1.0, label="Warmup", done=3, total=9, unit="steps"
     )
-    (folder / "job" / "command.json").write_text('["build", "--out", "x"]')
+    (folder / "job" / "command.json").write_text(json.dumps(["build", "--out", str(folder), "--", "pool"]))
     next((folder / "features" / "epoch-1").iterdir()).unlink()
     at = app(store="toy")
     assert "was interrupted" in at.warning[0].value
