@@ -1,5 +1,6 @@
 """The app as a process, and the demo: the embedded sample built with the bundled model while the app shows how far."""
 
+import json
 import os
 import signal
 import socket
@@ -118,6 +119,8 @@ def _settings() -> list[str]:
                 flags += flatten(f"{prefix}{name}.", value)
             elif isinstance(value, bool | int | float | str):
                 flags += [f"--{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+            elif isinstance(value, list):  # Streamlit reads lists on the command line as JSON
+                flags += [f"--{prefix}{name}", json.dumps(value)]
         return flags
 
     return flatten("", tomllib.loads(SETTINGS.read_text()))
