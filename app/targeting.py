@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from gradsift import jobs
-from gradsift.errors import GradsiftError
 from gradsift.pool import Row
 from gradsift.store import Store
 from gradsift.targets import read_targets, write_targets
@@ -75,16 +74,9 @@ def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _encoder(fingerprint: str, _store: Store) -> "tuple[Encoder, int]":
-    from gradsift.encode import Encoder
-    from gradsift.models import load_tokenizer, model_window
+    from gradsift.influence import target_encoder
 
-    config = _store.manifest.config
-    encoder = Encoder(load_tokenizer(config.model), config.template)
-    if encoder.fingerprint != fingerprint:
-        raise GradsiftError(
-            f"The tokenizer of {config.model} is not the one this store was built with: put it back, or build again."
-        )
-    return encoder, model_window(config.model)
+    return target_encoder(_store)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -94,17 +86,7 @@ def _count(fingerprint: str, digest: str, _store: Store, _rows: Sequence[Row]) -
 
 
 def _one(encoder: "Encoder", window: int, row: Row) -> Counted:
-    from gradsift.encode import RenderError
+    from gradsift.influence import encode_target
 
-    try:
-        encoded = encoder.encode(row.messages, row.prefix)
-    except RenderError as error:
-        return Counted(0, 0, str(error))
-    total = len(encoded.ids)
-    if total > window:
-        return Counted(
-            encoded.n_prompt, encoded.n_answer, f"{total:,} tokens, more than the model's window of {window:,}"
-        )
-    if not encoded.n_answer:
-        return Counted(encoded.n_prompt, 0, "no token of an answer to learn from")
-    return Counted(encoded.n_prompt, encoded.n_answer)
+    encoded, reason = encode_target(encoder, window, row)
+    return Counted(encoded.n_prompt, encoded.n_answer, reason) if encoded else Counted(0, 0, reason)

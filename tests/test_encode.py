@@ -85,6 +85,16 @@ class TestWhatIsLearned:
         assert spelled(encoder, TALK[:3]) == f"<|system|>\nBe brief.\n<|user|>\nHi\n<|assistant|>\nHello there!{END}\n"
         assert learned(encoder, TALK) == TALK[2][1] + END + TALK[4][1] + END
 
+    def test_tulu_keeps_the_first_token_of_models_that_have_one(self, toy):
+        from tokenizers.processors import TemplateProcessing
+
+        llama = copy.deepcopy(toy)
+        mark = (toy.bos_token, toy.bos_token_id)
+        llama.backend_tokenizer.post_processor = TemplateProcessing(single=f"{mark[0]} $0", special_tokens=[mark])
+        with_mark, without = Encoder(llama, "tulu").encode(TALK), Encoder(toy, "tulu").encode(TALK)
+        assert with_mark.ids == [toy.bos_token_id, *without.ids]
+        assert with_mark.supervised == [False, *without.supervised]
+
     def test_prefix_is_given_not_learned(self, smol):
         encoder = Encoder(smol, CHATML)
         talk = [("user", "2+2?"), ("assistant", "B"), ("user", "3+3?"), ("assistant", "C")]

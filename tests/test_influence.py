@@ -13,11 +13,12 @@ from reference import cosine
 from gradsift.influence import (
     Products,
     TargetError,
-    check_targets,
+    encode_target,
     influence,
     open_scoring,
     pooling_matrix,
     score_targets,
+    target_encoder,
 )
 from gradsift.shards import read_tensors
 from gradsift.store import StoreError
@@ -221,12 +222,17 @@ class TestScoring:
             )
 
 
+def _reasons(store, targets) -> list[str]:
+    encoder, window = target_encoder(store)
+    return [encode_target(encoder, window, target)[1] for target in targets]
+
+
 class TestBadTargets:
     def test_too_long_or_nothing_to_learn_named_by_number(self, tiny_store, targets):
         long = replace(targets[0], messages=(("user", "the cat " * 600), ("assistant", "yes")))
         silent = replace(targets[0], messages=(("user", "hello"),))
         bad = [targets[0], long, targets[1], silent]
-        reasons = check_targets(tiny_store, bad)
+        reasons = _reasons(tiny_store, bad)
         assert [bool(reason) for reason in reasons] == [False, True, False, True]
         assert "window of 512" in reasons[1]
         with pytest.raises(
@@ -237,7 +243,7 @@ class TestBadTargets:
     def test_the_pools_limit_does_not_bind_targets(self, tiny_store, targets):
         """`max_length` is 96 tokens here; a target may use the window."""
         long = replace(targets[0], messages=(("user", "the cat " * 60), ("assistant", "yes")))
-        assert check_targets(tiny_store, [long]) == [""]
+        assert _reasons(tiny_store, [long]) == [""]
 
     def test_none_at_all(self, tiny_store):
         with pytest.raises(TargetError, match="no target examples"):

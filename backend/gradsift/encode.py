@@ -86,7 +86,7 @@ class Encoder:
         if template == "chat" and not tokenizer.chat_template:
             raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
         self.tokenizer = tokenizer
-        self.template = {"chat": None, "tulu": TULU}.get(template, template)
+        self.template = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
         self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # a copy that nobody else sets to pad or truncate
         self._rules.no_padding()
         self._rules.no_truncation()
@@ -150,6 +150,12 @@ class Encoder:
             )[0]
         except Exception as error:  # a template is a program: it may raise anything
             raise RenderError(f"the chat template refuses it: {error}") from error
+
+
+def _bos(tokenizer: Any) -> str:
+    """The tokenizer's own first token, for a model that was trained with one: a template of ours must not lose it."""
+    first = tokenizer("a").input_ids[0]
+    return "{{ bos_token }}" if tokenizer.bos_token and first == tokenizer.bos_token_id else ""
 
 
 def _fingerprint(rules: Any, template: str) -> str:

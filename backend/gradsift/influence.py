@@ -148,9 +148,31 @@ def _inverse(squared: np.ndarray) -> np.ndarray:
     return np.divide(1, length, out=np.zeros_like(length), where=length > 0)
 
 
-def check_targets(store: Store, targets: Sequence[Row]) -> list[str]:
-    """For each target, why the store's model cannot use it, or "" (the app lists these and leaves them out)."""
-    return [reason for _, reason in _encode(store, targets)]
+def target_encoder(store: Store) -> tuple[Encoder, int]:
+    """The encoder the store was built with, and the model's window: the most tokens a target may have.
+
+    Raises:
+        StoreError: the model's tokenizer here is another one. ModelError: it cannot be loaded.
+    """
+    config = store.manifest.config
+    encoder = Encoder(models.load_tokenizer(config.model), config.template)
+    if encoder.fingerprint != store.manifest.encoder_fingerprint:
+        raise StoreError(
+            f"{store.path} was built with another tokenizer or template of {config.model} than is here now: put it "
+            "back, or build again."
+        )
+    return encoder, models.model_window(config.model)
+
+
+def encode_target(encoder: Encoder, window: int, target: Row) -> tuple[Encoded | None, str]:
+    """A target as tokens, and why it cannot be used, or "" (the command line refuses, the app leaves it out)."""
+    try:
+        encoded = encoder.encode(target.messages, target.prefix)
+    except RenderError as error:
+        return None, str(error)
+    if len(encoded.ids) > window:
+        return encoded, f"{len(encoded.ids):,} tokens, more than the model's window of {window:,}"
+    return encoded, "" if encoded.n_answer else "its answer has no token to learn"
 
 
 def score_targets(
@@ -222,34 +244,13 @@ def _scoring_at(path: Path, store: Store, targets: list[Row]) -> Scoring:
 def _usable(store: Store, targets: Sequence[Row]) -> list[Encoded]:
     if not targets:
         raise TargetError("There are no target examples: give at least one row with messages.")
-    pairs = _encode(store, targets)
+    encoder, window = target_encoder(store)
+    pairs = [encode_target(encoder, window, target) for target in targets]
     bad = [f"{number} ({reason})" for number, (_, reason) in enumerate(pairs, start=1) if reason]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise TargetError(f"Target {', '.join(bad[:5])}{more} cannot be used; mend or remove them and run again.")
     return [encoded for encoded, _ in pairs if encoded is not None]
-
-
-def _encode(store: Store, targets: Sequence[Row]) -> list[tuple[Encoded | None, str]]:
-    config = store.manifest.config
-    encoder = Encoder(models.load_tokenizer(config.model), config.template)
-    if encoder.fingerprint != store.manifest.encoder_fingerprint:
-        raise StoreError(
-            f"{store.path} was built with another tokenizer or template of {config.model} than is here now."
-        )
-    window = models.model_window(config.model)
-    pairs: list[tuple[Encoded | None, str]] = []
-    for target in targets:
-        try:
-            encoded = encoder.encode(target.messages, target.prefix)
-        except RenderError as error:
-            pairs.append((None, str(error)))
-            continue
-        reason = "" if encoded.n_answer else "its answer has no token to learn"
-        if len(encoded.ids) > window:
-            reason = f"{len(encoded.ids):,} tokens, more than the model's window of {window:,}"
-        pairs.append((encoded, reason))
-    return pairs
 
 
 def _score_vectors(
