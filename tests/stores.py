@@ -14,8 +14,8 @@ def contents(store: Path) -> dict[str, bytes]:
 def assert_same_files(store: Path, unbroken: Path) -> None:
     """Fail with the names of the files that differ."""
     got, expected = contents(store), contents(unbroken)
-    assert list(got) == list(expected)
-    assert [name for name in expected if got[name] != expected[name]] == []
+    differing = [name for name in sorted({*got, *expected}) if got.get(name) != expected.get(name)]
+    assert not differing, f"{store} differs from {unbroken} in {differing}"
 
 
 def shard_files(store: Path) -> dict[Path, tuple[int, int]]:
