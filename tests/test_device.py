@@ -1,8 +1,10 @@
 """Two runs on one accelerator wait for each other; a stop request ends the wait."""
 
+import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,3 +49,18 @@ def test_the_cpu_is_not_locked() -> None:
     cpu = torch.device("cpu")
     with turn(cpu, Progress(quiet=True)), turn(cpu, Progress(quiet=True)):
         pass
+
+
+def test_sums_have_a_fixed_order_inside_only() -> None:
+    """Attention's backward pass on a GPU adds in any order otherwise, and a store promises the same bytes twice."""
+    assert not torch.are_deterministic_algorithms_enabled()
+    with turn(CARD, Progress(quiet=True)):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_card_is_one_by_whatever_number_it_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="GPU-1"))
+    with turn(torch.device("cuda"), Progress(quiet=True)):
+        assert (tmp_path / "gradsift" / "locks" / "cuda-GPU-1.lock").exists()

@@ -134,3 +134,21 @@ class TestExtract:
         monkeypatch.setattr(PerExampleGradients, "run", full)
         with pytest.raises(torch.OutOfMemoryError):
             extractor(model, checkpoint).extract(ROWS[:2])
+
+    def test_memory_that_runs_out_half_way_back_leaves_nothing_behind(self, model, checkpoint, monkeypatch):
+        """The error comes from inside the backward pass, after some modules were projected already."""
+        expected = extractor(model, checkpoint, budget=10_000).extract(ROWS)
+        halved = extractor(model, checkpoint, budget=10_000)
+        add, last = halved.projector.add, next(iter(halved.projector.shapes))
+
+        def small(name, gradients, out):
+            if name == last and len(gradients) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            add(name, gradients, out)
+
+        monkeypatch.setattr(halved.projector, "add", small)
+        found = halved.extract(ROWS)
+        assert found.splits == 3
+        assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
+        assert relative_error(found.grad_norm, expected.grad_norm) < 1e-5
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

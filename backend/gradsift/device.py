@@ -1,6 +1,11 @@
-"""One run at a time on an accelerator: two models that each fit may not fit together, and the loser is an hour in."""
+"""One run at a time on an accelerator, and there in a fixed order of additions.
+
+Two models that each fit may not fit together, and the loser is an hour in. Attention's fast backward passes add up in
+whatever order their blocks finish unless told not to, and a store promises the same bytes twice.
+"""
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +20,15 @@ from gradsift.progress import Progress
 def turn(device: torch.device, progress: Progress) -> Iterator[None]:
     """Hold the device's lock, waiting visibly (and stoppably) while another run of this person has it.
 
-    The CPU needs none: its memory is not a card's, and runs on it only slow each other down.
+    Inside, torch takes the deterministic form of every operation. The CPU needs neither: its memory is not a card's,
+    runs on it only slow each other down, and its sums have a fixed order anyway.
     """
     if device.type == "cpu":
         yield
         return
     folder = cache_home() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{device.type}-{device.index or 0}.lock", "a") as lock:
+    with open(folder / f"{_card(device)}.lock", "a") as lock:
         waiting = False
         while not _taken(lock.fileno()):
             if not waiting:
@@ -30,7 +36,26 @@ def turn(device: torch.device, progress: Progress) -> Iterator[None]:
                 waiting = True
             progress.check()
             time.sleep(0.2)
+        with _fixed_order():
+            yield
+
+
+def _card(device: torch.device) -> str:
+    """A name that stays with the card, whatever number CUDA_VISIBLE_DEVICES gives it in this process."""
+    if device.type == "cuda":
+        return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+    return f"{device.type}-{device.index or 0}"
+
+
+@contextmanager
+def _fixed_order() -> Iterator[None]:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses matrix products without it
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
         yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _taken(descriptor: int) -> bool:

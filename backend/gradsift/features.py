@@ -64,17 +64,24 @@ class FeatureExtractor:
         queue = pack([len(row.ids) for row in rows], self.token_budget)
         while queue:
             batch = queue.pop(0)
-            try:
-                pieces.append((batch, self._batch([rows[position] for position in batch])))
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
+            features = self._attempt([rows[position] for position in batch])
+            if features is None:
                 torch.cuda.empty_cache()
                 splits += 1
                 queue[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                 continue
+            pieces.append((batch, features))
             done(len(batch))
         return _in_row_order(pieces, splits)
+
+    def _attempt(self, rows: Sequence[Encoded]) -> Features | None:
+        """Features of a batch; None where it does not fit: the error, and the tensors it held, are gone by then."""
+        try:
+            return self._batch(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            return None
 
     def _batch(self, rows: Sequence[Encoded]) -> Features:
         size = len(rows)
