@@ -83,6 +83,13 @@ class TestOwnFiles:
         with pytest.raises(CheckpointError, match=name):
             Checkpoint.load(tmp_path / "c")
 
+    @pytest.mark.parametrize("name", ["adapter_model.safetensors", "moments.safetensors", "state.json"])
+    def test_a_damaged_file_is_an_error_in_words(self, tmp_path, name):
+        checkpoint().save(tmp_path / "c")
+        (tmp_path / "c" / name).write_bytes(b"{}")
+        with pytest.raises(CheckpointError, match=r"cannot be read|incomplete or damaged"):
+            Checkpoint.load(tmp_path / "c")
+
     def test_weights_go_back_into_the_model(self, tmp_path, tiny_model):
         trained = with_lora(AutoModelForCausalLM.from_pretrained(tiny_model), seed=5)
         weights = {canonical(name): p.detach() for name, p in trained.named_parameters() if "lora_" in name}
@@ -202,6 +209,21 @@ class TestTrainersFiles:
         (folder / name).unlink()
         with pytest.raises(CheckpointError, match=name):
             read_trainer_checkpoint(folder, 3, names)
+
+    @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "trainer_state.json"])
+    def test_a_damaged_file_is_an_error_in_words(self, copied, name):
+        folder, names = copied
+        (folder / name).write_bytes(b"[]" if name == "trainer_state.json" else b"half a")
+        with pytest.raises(CheckpointError, match=r"cannot be read|no readable trainer_state"):
+            read_trainer_checkpoint(folder, 3, names)
+
+    def test_an_adapter_that_changes_the_base_weights_is_refused(self, copied):
+        """PiSSA and its kind move part of the base weights into the adapter: attaching it twice would be another model."""
+        folder, _ = copied
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
+        with pytest.raises(models.ModelError, match="init_lora_weights='pissa', which changes the base model"):
+            models.attach_adapter(torch.nn.Linear(1, 1), folder)
 
     def test_no_rate_logged_between_the_steps(self, copied):
         folder, names = copied

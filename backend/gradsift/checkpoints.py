@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from gradsift import atomic
@@ -68,24 +69,28 @@ class Checkpoint:
         try:
             state = json.loads((folder / "state.json").read_text())
             flat = load_file(folder / "moments.safetensors")
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"The checkpoint {folder} is incomplete ({error}); build the store again.") from error
-        moments = {name: (flat[f"{name}.m"], flat[f"{name}.v"]) for name in adapter if f"{name}.m" in flat}
-        betas = (state["betas"][0], state["betas"][1])
-        return cls(adapter, config, moments, state["step"], betas, state["eps"], state["mean_lr"])
+            moments = {name: (flat[f"{name}.m"], flat[f"{name}.v"]) for name in adapter if f"{name}.m" in flat}
+            betas = (state["betas"][0], state["betas"][1])
+            return cls(adapter, config, moments, state["step"], betas, state["eps"], state["mean_lr"])
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"The checkpoint {folder} is incomplete or damaged ({error}); restore it, or make it anew."
+            ) from error
 
 
 def check_folder(folder: Path, moments: bool) -> None:
-    """Check, without reading them, that the files of a checkpoint are there. moments: Adam's are needed too.
+    """Check that the files of a checkpoint are there, before a build begins. moments: Adam's are needed too.
 
     Raises:
-        CheckpointError: a file is missing.
+        CheckpointError: a file is missing, or of ours damaged.
     """
     for name in _ADAPTER:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is no PEFT checkpoint: {name} is missing.")
-    own = folder / "moments.safetensors"
-    if moments and not (folder / "optimizer.pt").is_file() and not (own.is_file() and load_file(own)):
+    if not moments:
+        return
+    own = (folder / "moments.safetensors").is_file()
+    if not (Checkpoint.load(folder).moments if own else (folder / "optimizer.pt").is_file()):
         raise CheckpointError(
             f"{folder} holds no optimizer.pt, so there are no Adam moments: save the optimizer with the checkpoint, "
             "or build with --gradient sgd."
@@ -169,12 +174,12 @@ def _match(folder: Path, state: dict, order: list[int], names: list[str], adapte
 def _trainer_state(folder: Path, previous_step: int) -> tuple[int, float]:
     try:
         state = json.loads((folder / "trainer_state.json").read_text())
-    except (OSError, ValueError) as error:
+        step = int(state["global_step"])
+        logged = [entry for entry in state["log_history"] if previous_step < entry["step"] <= step]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"{folder} has no readable trainer_state.json ({error}); its log gives the checkpoint's weight."
         ) from error
-    step = int(state["global_step"])
-    logged = [entry for entry in state["log_history"] if previous_step < entry["step"] <= step]
     rates = [entry["learning_rate"] for entry in logged if "learning_rate" in entry]
     if not rates or sum(rates) <= 0:
         raise CheckpointError(
@@ -186,7 +191,10 @@ def _trainer_state(folder: Path, previous_step: int) -> tuple[int, float]:
 
 def _read_adapter(folder: Path) -> tuple[Tensors, dict[str, Any]]:
     check_folder(folder, moments=False)
-    return load_file(folder / "adapter_model.safetensors"), json.loads((folder / "adapter_config.json").read_text())
+    try:
+        return load_file(folder / "adapter_model.safetensors"), json.loads((folder / "adapter_config.json").read_text())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"The adapter in {folder} cannot be read ({error}); save it again.") from error
 
 
 def _dense(tensors: Tensors) -> Tensors:

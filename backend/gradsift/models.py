@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gradsift.config import BuildConfig
 
 BUNDLED = "smollm2"
+_LEAVES_BASE = (True, False, "gaussian", "eva", "orthogonal")  # ways to begin LoRA that leave the base weights alone
 
 
 class ModelError(GradsiftError):
@@ -135,6 +136,12 @@ def attach_adapter(base: Any, folder: Path) -> "PeftModel":
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig) or config.use_dora:
         raise ModelError(f"The adapter in {folder} is not plain LoRA; gradients are defined here for LoRA only.")
+    if config.layer_replication or config.init_lora_weights not in _LEAVES_BASE:
+        how = "layer_replication" if config.layer_replication else f"init_lora_weights={config.init_lora_weights!r}"
+        raise ModelError(
+            f"The adapter in {folder} was made with {how}, which changes the base model's own weights: convert it to "
+            "plain LoRA first, as PEFT's documentation shows."
+        )
     config.base_model_name_or_path = base.name_or_path
     try:
         return _wrap(base, config)
