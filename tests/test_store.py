@@ -172,7 +172,11 @@ def test_a_damaged_pool_is_refused_before_anything_is_scored(tiny_copy: Store, t
     with pytest.raises(StoreError, match=r"pool\.parquet is damaged"):
         score(Store.open(tiny_copy.path), targets, ["bm25"])
     (tiny_copy.path / "pool.parquet").write_bytes(b"PAR1 no more")
-    for read in (Store.pool, inspect, lambda store: store.rows, lambda store: score(store, targets)):
+
+    def scoring(store: Store) -> None:
+        score(store, targets)
+
+    for read in (Store.pool, inspect, lambda store: store.rows, lambda store: store.texts([0]), scoring):
         with pytest.raises(StoreError, match=r"pool\.parquet is damaged"):
             read(Store.open(tiny_copy.path))
     (tiny_copy.path / "pool.parquet").unlink()

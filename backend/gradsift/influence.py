@@ -31,6 +31,8 @@ from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
 from gradsift.targets import read_targets, write_targets
 
+_TEXTS = 4096  # rows whose whole text is held at once
+
 
 class TargetError(GradsiftError):
     """Target examples that cannot be used, named by number."""
@@ -340,8 +342,10 @@ def _products(
 
 
 def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:
-    texts = store.texts(scoring.rows)["messages"]
-    documents = ["\n".join(turn["content"] for turn in turns) for turns in texts]
+    documents: list[str] = []
+    for start in range(0, len(scoring.rows), _TEXTS):
+        for turns in store.texts(scoring.rows[start : start + _TEXTS])["messages"]:
+            documents.append("\n".join(turn["content"] for turn in turns))
     queries = ["\n".join(content for _, content in target.messages) for target in scoring.targets]
     progress.stage("score-bm25", "Scoring words by BM25", len(distinct_words(queries)), "words")
     products = torch.from_numpy(bm25_scores(documents, queries, progress.advance))

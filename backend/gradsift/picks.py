@@ -16,7 +16,7 @@ from gradsift.progress import Progress
 from gradsift.selection import Budget, Ranking, rank, scores_table
 from gradsift.store import Store
 
-_BATCH = 500
+_BATCH = 5000  # picks lie anywhere, so that each batch may read the whole pool: few batches, none too large
 
 
 def score(
@@ -71,7 +71,9 @@ def select(
     scoring = score_targets(store, targets, [method], gradient, progress)
     how: dict[str, Any] = {"aggregate": aggregate, "similarity": similarity, "target_pooling": target_pooling}
     ranking = rank(scoring, method, **how, gradient=gradient, seed=seed)
-    picks = budget.take(ranking, token_counts(store, scoring))
+    tokens = token_counts(store, scoring)
+    picks = budget.take(ranking, tokens)
+    flags = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in {"method": method, **how, "gradient": gradient}.items())
     manifest = {
         "store": store.fingerprint,
         "model": store.manifest.config.model,
@@ -84,9 +86,10 @@ def select(
         "targets": len(scoring.targets),
         "subtasks": scoring.subtask_names,
         "scored_rows": len(scoring.rows),
+        "excluded_rows": store.manifest.rows - len(scoring.rows),
         "picked_rows": len(picks),
-        "picked_tokens": int(token_counts(store, scoring)[picks].sum()),
-        "command": f"gradsift select STORE --targets TARGETS --method {method} --top {budget}",
+        "picked_tokens": int(tokens[picks].sum()),
+        "command": f"gradsift select STORE --targets TARGETS --top {budget} --out PICKS {flags} --format {format}",
     }
     table = scores_table(store, scoring, [ranking])
     return export_picks(Path(out), format, iter_picks(store, ranking, picks), table, manifest)
@@ -99,7 +102,7 @@ def token_counts(store: Store, scoring: Scoring) -> np.ndarray:
 
 
 def iter_picks(store: Store, ranking: Ranking, picks: np.ndarray) -> Iterator[Pick]:
-    """The picked rows with their text, in rank order, read a few hundred at a time."""
+    """The picked rows with their text, in rank order, read some thousand at a time."""
     pool = store.pool()
     for start in range(0, len(picks), _BATCH):
         positions = picks[start : start + _BATCH]

@@ -12,7 +12,7 @@ from gradsift.influence import Scoring, influence
 from gradsift.methods import get_method
 from gradsift.store import Store
 
-_BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%|tokens)?\s*")
+_BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")
 
 
 @dataclass(frozen=True)

@@ -276,8 +276,13 @@ class Store:
         return self._read_pool(list(_POOL_COLUMNS)).to_pandas().set_index("row")
 
     def _read_pool(self, columns: list[str]) -> pa.Table:
-        try:
+        with self._reading_pool():
             return pq.read_table(self.path / "pool.parquet", columns=columns)
+
+    @contextmanager
+    def _reading_pool(self) -> Iterator[None]:
+        try:
+            yield
         except FileNotFoundError:
             raise StoreError(
                 f"{self.path}/pool.parquet is missing; restore it, or build again with --restart."
@@ -292,15 +297,14 @@ class Store:
 
         Reads only the row groups that hold them.
         """
-        wanted = np.asarray(rows, dtype=np.int64)
-        file = pq.ParquetFile(self.path / "pool.parquet")
-        bounds = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-        pieces = []
-        for group in np.unique(np.searchsorted(bounds, np.unique(wanted), side="right")):
-            table = file.read_row_group(int(group), columns=["row", "messages", "prefix", "raw"])
-            pieces.append(table.filter(pc.is_in(table["row"], pa.array(np.unique(wanted)))))
-        if not pieces:
+        wanted, pieces = np.asarray(rows, dtype=np.int64), []
+        if not len(wanted):
             return pd.DataFrame(columns=["row", "messages", "prefix", "raw"])
+        with self._reading_pool(), pq.ParquetFile(self.path / "pool.parquet") as file:
+            bounds = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            for group in np.unique(np.searchsorted(bounds, np.unique(wanted), side="right")):
+                table = file.read_row_group(int(group), columns=["row", "messages", "prefix", "raw"])
+                pieces.append(table.filter(pc.is_in(table["row"], pa.array(np.unique(wanted)))))
         found = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
         return pd.DataFrame([found[row] for row in wanted.tolist()])
 
