@@ -145,3 +145,14 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
 
 def test_every_field_of_a_status_can_be_written_as_json() -> None:
     assert json.loads(json.dumps({f.name: getattr(Status(), f.name) for f in fields(Status)}))["state"] == "running"
+
+
+def test_no_end_is_guessed_where_the_total_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    progress.stage("read", "Reading", 0, "rows")
+    progress._last_line -= 60
+    progress.advance(300)
+    assert progress.status.seconds_left is None
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("  Reading: 300 rows, ")
+    assert line.endswith("rows/s")

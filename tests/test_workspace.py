@@ -117,6 +117,12 @@ def test_uploads_keep_their_names_without_their_folders(tmp_path):
     assert kept[0].read_bytes() == b"1"
 
 
+def test_uploads_of_one_name_do_not_replace_each_other(tmp_path):
+    kept = Workspace(tmp_path).keep_uploads("mine", [("a.jsonl", b"1"), ("a.jsonl", b"2"), ("a.jsonl", b"3")])
+    assert [path.name for path in kept] == ["a.jsonl", "2-a.jsonl", "3-a.jsonl"]
+    assert [path.read_bytes() for path in kept] == [b"1", b"2", b"3"]
+
+
 def test_the_sample_is_found():
     assert len(sample_pool()) == 4
     assert all(json.loads(line) for path in sample_targets() for line in path.read_text(encoding="utf-8").splitlines())

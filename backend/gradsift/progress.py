@@ -76,13 +76,14 @@ class Progress:
         self._stopping = False
 
     def stage(self, name: str, label: str, total: int, unit: str, done: int = 0) -> None:
-        """Begin a stage of `total` units, `done` of which an earlier run finished."""
+        """Begin a stage of `total` units (0: nobody knows), `done` of which an earlier run finished."""
         self._close_stage()
         status = self.status
         status.stage, status.label, status.total, status.unit, status.done = name, label, total, unit, done
         status.rate, status.seconds_left = 0.0, None
         self._stage_started, self._first = time.monotonic(), done
-        self._bars.update(self._task, description=label, total=total, completed=done, visible=True, rate="")
+        self._bars.remove_task(self._task)  # a task that had a total cannot go back to having none
+        self._task = self._bars.add_task(label, total=total or None, completed=done, rate="")
         if not self._console.is_terminal:
             self._console.print(
                 f"{label} ({total:,} {unit})" if total else label, highlight=False, markup=False, soft_wrap=True
@@ -98,12 +99,13 @@ class Progress:
         fresh = status.done - self._first
         if elapsed > 0 and fresh > 0:
             status.rate = fresh / elapsed
-            status.seconds_left = max(0, status.total - status.done) / status.rate
+            status.seconds_left = max(0, status.total - status.done) / status.rate if status.total else None
         speed = f"{status.rate:,.1f} {status.unit}/s"
         self._bars.update(self._task, completed=status.done, rate=speed)
         if not self._console.is_terminal and time.monotonic() - self._last_line > 10:
             left = "" if status.seconds_left is None else f", {status.seconds_left:,.0f} s left"
-            line = f"  {status.label}: {status.done:,}/{status.total:,} {status.unit}, {speed}{left}"
+            of = f"/{status.total:,}" if status.total else ""
+            line = f"  {status.label}: {status.done:,}{of} {status.unit}, {speed}{left}"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
             self._last_line = time.monotonic()
         self._write()

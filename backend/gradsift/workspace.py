@@ -149,12 +149,18 @@ class Workspace:
         return self.root / "exports" / name
 
     def keep_uploads(self, name: str, files: Iterable[tuple[str, bytes]]) -> list[Path]:
-        """Write files that came through the browser below `uploads/name`, and return their paths in order."""
+        """Write files that came through the browser below `uploads/name`, and return their paths in order.
+
+        Of several files with one name the later ones get a number in front, so that none replaces another.
+        """
         folder = self.root / "uploads" / _checked(name, "datastore")
         folder.mkdir(parents=True, exist_ok=True)
-        kept = []
+        kept: list[Path] = []
         for file, data in files:
-            path = folder / Path(file).name
+            path, number = folder / Path(file).name, 1
+            while path in kept:
+                number += 1
+                path = folder / f"{number}-{Path(file).name}"
             atomic.write_bytes(path, data)
             kept.append(path)
         return kept
