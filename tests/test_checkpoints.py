@@ -218,7 +218,7 @@ class TestTrainersFiles:
             read_trainer_checkpoint(folder, 3, names)
 
     def test_an_adapter_that_changes_the_base_weights_is_refused(self, copied):
-        """PiSSA and its kind move part of the base weights into the adapter: attaching it twice would be another model."""
+        """PiSSA and its kind move part of the base weights into the adapter: attached twice, the model is another."""
         folder, _ = copied
         config = json.loads((folder / "adapter_config.json").read_text())
         (folder / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
