@@ -88,6 +88,8 @@ def test_a_broken_line_is_reported_and_the_rest_is_kept(flags: list[object], tmp
     built = gradsift("build", tmp_path / "pool.jsonl", *flags, "--out", tmp_path / "store")
     assert built.code == 0
     assert "1 of 12 rows are excluded; gradsift inspect lists each with its reason." in built.err
+    assert "pool.jsonl: 11 messages, 1 unreadable" in built.err
+    assert "pool.jsonl, line 7: not valid JSON" in built.err
     assert built.out == f"{tmp_path / 'store'}\n"
     shown = gradsift("inspect", tmp_path / "store")
     assert "rows 12 = 11 usable + 1 excluded; 0 cut" in shown.out
@@ -170,7 +172,7 @@ def test_select_writes_a_folder(tiny_copy: Store, tiny_targets: Path, tmp_path: 
     ask = ["select", tiny_copy.path, "--targets", tiny_targets, "--method", "less"]
     done = gradsift(*ask, "--top", "5%", "--out", tmp_path / "picks")
     assert done.code == 0, done.err
-    assert done.out.startswith(f"{tmp_path / 'picks' / 'train.jsonl'}: 2 rows, ")
+    assert done.out.startswith(f"{tmp_path / 'picks' / 'train.jsonl'}: 2 rows of 40 scored and 2 excluded, ")
     assert len((tmp_path / "picks" / "train.jsonl").read_text().splitlines()) == 2
     as_json = gradsift(*ask, "--top", "3", "--format", "parquet", "--out", tmp_path / "picks", "--json")
     manifest = json.loads(as_json.out)

@@ -163,6 +163,8 @@ class _Build:
             versions=_versions(),
             files={"pool.parquet": hash_file(self.out / "pool.parquet")},
         )
+        for line in intake.report():
+            self.progress.say(line)
         for note in manifest.notes:
             self.progress.note(note)
         store = Store(self.out, manifest)

@@ -144,8 +144,9 @@ def score(
     progress = Progress()
     with progress.running():
         rows = _read_targets(targets)
+        opened = Store.open(store)
         table = run(
-            Store.open(store),
+            opened,
             rows,
             method,
             similarity=similarity,
@@ -158,12 +159,14 @@ def score(
         with atomic.open_for_write(out) as file:
             table.to_parquet(file, index=False)
     best = {name: float(frame["score"].max()) for name, frame in table.groupby("method", sort=False)}
+    scored = len(table) // len(method)
+    excluded = opened.manifest.rows - scored
     if as_json:
-        _print_json({"out": str(out), "targets": len(rows), "rows": len(table) // len(method), "best_score": best})
+        about = {"out": str(out), "targets": len(rows), "rows": scored, "excluded": excluded, "best_score": best}
+        _print_json(about)
     else:
-        typer.echo(
-            f"{out}: {len(table) // len(method):,} rows by {', '.join(f'{m} (best {s:.3f})' for m, s in best.items())}"
-        )
+        bests = ", ".join(f"{name} (best {value:.3f})" for name, value in best.items())
+        typer.echo(f"{out}: {scored:,} rows by {bests}; {excluded:,} excluded rows have no score")
 
 
 @cli.command(epilog="Example: gradsift select store --targets mmlu.jsonl --method less --top 5% --out picks")
@@ -212,7 +215,8 @@ def select(
     if as_json:
         _print_json(manifest)
     else:
-        typer.echo(f"{path}: {manifest['picked_rows']:,} rows, {manifest['picked_tokens']:,} tokens")
+        among = f"of {manifest['scored_rows']:,} scored and {manifest['excluded_rows']:,} excluded"
+        typer.echo(f"{path}: {manifest['picked_rows']:,} rows {among}, {manifest['picked_tokens']:,} tokens")
 
 
 @cli.command(epilog="Example: gradsift inspect store --json")

@@ -23,6 +23,7 @@ from gradsift.progress import Progress
 from gradsift.store import SourceInfo
 
 ROW_GROUP = 1000
+SHOWN = 10  # files, and excluded rows, that a build prints; the store lists all
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -60,6 +61,16 @@ class Intake:
     excluded: Counter = field(default_factory=Counter)
     schemas: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     by_source: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+
+    examples: list[str] = field(default_factory=list)
+
+    def report(self) -> list[str]:
+        """What a person building wants to see at once: how each file was read, and the first excluded rows."""
+        files = [
+            f"{file}: {', '.join(f'{n:,} {schema}' for schema, n in c.items())}" for file, c in self.schemas.items()
+        ]
+        more = [f"and {len(files) - SHOWN} more files"] if len(files) > SHOWN else []
+        return [*files[:SHOWN], *more, *self.examples]
 
     def sources(self) -> tuple[SourceInfo, ...]:
         """Coverage of every source, in the order of first appearance."""
@@ -141,6 +152,8 @@ def _count(intake: Intake, record: dict[str, Any], whole_file: bool) -> None:
     if record["status"] == "excluded":
         source["excluded"] += 1
         intake.excluded[record["reason"].partition(":")[0]] += 1
+        if len(intake.examples) < SHOWN:
+            intake.examples.append(f"{record['file']}, line {record['line']}: {record['reason']}")
         return
     source["usable"] += 1
     intake.usable += 1
