@@ -1,15 +1,19 @@
 """What only a GPU can show: the same numbers as on a CPU, the same bytes twice, bf16 base weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from gradsift import models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
+from gradsift.picks import score
 from gradsift.projection import SparseProjector
 from gradsift.store import Store
+from gradsift.targets import read_targets
 
 pytestmark = pytest.mark.gpu
 
@@ -55,9 +59,30 @@ def test_sketch_equals_the_cpus_and_repeats_its_bytes() -> None:
     torch.testing.assert_close(project("cuda"), project("cpu"), rtol=1e-5, atol=1e-5)
 
 
-def test_two_builds_give_the_same_features(tiny_model: Path, pool: Path, tmp_path: Path) -> None:
-    stores = [build([pool], tmp_path / name, _config(tiny_model, "fp32")) for name in ("a", "b")]
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])  # attention has other kernels for each
+def test_two_builds_give_the_same_bytes(tiny_model: Path, pool: Path, tmp_path: Path, dtype: str) -> None:
+    stores = [build([pool], tmp_path / name, _config(tiny_model, dtype)) for name in ("a", "b")]
+    assert stores[0].manifest.files == stores[1].manifest.files  # checkpoints and moments among them
     assert torch.equal(_features(stores[0]), _features(stores[1]))
+    assert stores[0].metrics().equals(stores[1].metrics())
+
+
+def test_a_store_finished_on_the_cpu_has_the_same_features(
+    tiny_model: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(tiny_model, "fp32")
+    store = build([pool], tmp_path / "gpu", config)
+    shutil.copytree(store.path, tmp_path / "cpu", ignore=shutil.ignore_patterns("features", "representations"))
+    monkeypatch.setattr(models, "default_device", lambda: torch.device("cpu"))
+    other = build([pool], tmp_path / "cpu", config)
+    assert (_features(store) * _features(other)).sum(1).min() > 0.999
+
+
+def test_targets_are_scored(tiny_model: Path, pool: Path, tmp_path: Path) -> None:
+    store = build([pool], tmp_path / "store", _config(tiny_model, "auto"))
+    table = score(store, read_targets(pool).rows[:3], ["less", "rds"])
+    assert len(table) == 2 * store.manifest.usable
+    assert table["score"].abs().max() <= 1 + 1e-3
 
 
 def test_bf16_base_weights_stay_close_to_fp32(tiny_model: Path, pool: Path, tmp_path: Path) -> None:

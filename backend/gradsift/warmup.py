@@ -77,7 +77,7 @@ class Warmup:
         steps = steps_per_epoch(len(examples), self.config.batch_size)
         trainer = _Trainer(
             model=model,
-            args=self._arguments(),
+            args=self._arguments(next(model.parameters()).device),
             train_dataset=_Examples(examples),
             data_collator=_collate,
             callbacks=[_Seeding(self.config.seed), _Reporting(self.progress), _Saving(self, model)],
@@ -99,7 +99,7 @@ class Warmup:
         """Remove the Trainer's own state, which only a resumed warmup needs."""
         atomic.remove(self.folder / "trainer")
 
-    def _arguments(self) -> TrainingArguments:
+    def _arguments(self, device: torch.device) -> TrainingArguments:
         micro = next(size for size in (4, 3, 2, 1) if self.config.batch_size % size == 0)  # memory only, not the result
         arguments = TrainingArguments(
             output_dir=str(self.folder / "trainer"),
@@ -114,8 +114,8 @@ class Warmup:
             disable_tqdm=True,
             remove_unused_columns=False,
             seed=self.config.seed,
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=torch.cuda.is_available(),
+            use_cpu=device.type == "cpu",
+            dataloader_pin_memory=device.type != "cpu",
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # more would silently multiply the batch size
         return arguments
