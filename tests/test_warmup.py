@@ -168,8 +168,8 @@ class TestRun:
         train(config, tmp_path / "whole")
         arguments = Warmup._arguments
 
-        def one_by_one(self):
-            made = arguments(self)
+        def one_by_one(self, device):
+            made = arguments(self, device)
             assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 4
             made.per_device_train_batch_size, made.gradient_accumulation_steps = 1, 4
             return made

@@ -18,7 +18,7 @@ def explain(error: BaseException) -> str | None:
     """A sentence for an error that a person can do something about; None for one that is a defect of gradsift.
 
     Beside our own errors these are the operating system's, and a full disk or memory as torch and safetensors report
-    them.
+    them (by name and text: torch is not imported for this).
     """
     if isinstance(error, GradsiftError):
         return str(error)
@@ -35,6 +35,6 @@ def explain(error: BaseException) -> str | None:
             "The model uses an operation that adds in no fixed order on a GPU, so that no store of it could be built "
             "twice alike: build on the CPU, with CUDA_VISIBLE_DEVICES= before the command."
         )
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "Memory ran out: use a smaller --max-length or --dtype bf16, or free the device."
     return None

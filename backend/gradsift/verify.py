@@ -50,7 +50,7 @@ def _rows(store: Store) -> list[str]:
     problems, rows, usable = [], 0, 0
     try:
         file = pq.ParquetFile(store.path / "pool.parquet")
-        for batch in file.iter_batches(columns=["row", "raw", "sha256", "status"]):
+        for batch in file.iter_batches(1000, columns=["row", "raw", "sha256", "status"]):
             for row, raw, expected, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 usable += status == "usable"
                 if row != rows or hashlib.sha256(raw).hexdigest() != expected:

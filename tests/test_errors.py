@@ -1,0 +1,32 @@
+"""What a person is told, and which errors are left to show as the defects they are."""
+
+import errno
+
+import pytest
+import torch
+
+from gradsift.errors import UsageError, explain
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UsageError("Say it so."), "Say it so."),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "Memory ran out: use a smaller"),
+        (MemoryError(), "Memory ran out: use a smaller"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "Memory ran out: use a smaller"),
+        (
+            RuntimeError("histc does not have a deterministic implementation, but you set"),
+            "The model uses an operation",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "The disk is full at /a/b: make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "Permission denied at /a/b."),
+    ],
+)
+def test_what_a_person_can_mend_is_one_sentence(error: BaseException, said: str) -> None:
+    assert (explain(error) or "").startswith(said)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("expected scalar type"), KeyError("row"), AssertionError()])
+def test_a_defect_is_not_explained_away(error: BaseException) -> None:
+    assert explain(error) is None
