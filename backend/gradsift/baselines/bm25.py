@@ -40,8 +40,3 @@ def bm25_scores(
 def distinct_words(queries: Sequence[str]) -> list[str]:
     """Every word of the queries once, in alphabetical order."""
     return sorted({word for query in queries for word in tokenize(query)})
-
-
-def matched_words(document: str, query: str) -> set[str]:
-    """The words that a document shares with a query: what BM25 scored."""
-    return set(tokenize(document)) & set(tokenize(query))
