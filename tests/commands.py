@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 LOADED = ["gradsift.builder", "gradsift.picks", "gradsift.verify", "gradsift.inspection", "gradsift.cli"]
@@ -20,6 +21,12 @@ LOADED += ["transformers.models.llama.modeling_llama", "peft", "rank_bm25"]
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(LOADED)
+
+
+@cache
+def _outputs() -> tempfile.TemporaryDirectory:
+    """Where the commands' outputs lie until the tests end."""
+    return tempfile.TemporaryDirectory(prefix="gradsift-commands-")
 
 
 @dataclass
@@ -69,7 +76,7 @@ class Command:
 
 def start(*argv: object, file_size: int | None = None, cwd: Path | None = None, **environment: str) -> Command:
     """Start `gradsift ARGV`. file_size: the most bytes a file may have (`RLIMIT_FSIZE`)."""
-    folder = Path(tempfile.mkdtemp(prefix="gradsift-command-"))
+    folder = Path(tempfile.mkdtemp(dir=_outputs().name))
     settings = {**os.environ, **environment}
     given = (folder, [str(word) for word in argv], settings, file_size, str(cwd or folder))
     process = _server.Process(target=_main, args=given)

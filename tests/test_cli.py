@@ -115,6 +115,14 @@ def test_inspect_as_json_adds_up(tiny_store: Store) -> None:
     assert d["bytes"]["features"] == sum(path.stat().st_size for path in files)
 
 
+def test_inspect_of_a_warmup_that_diverged(tiny_copy: Store) -> None:
+    path = tiny_copy.path / "warmup" / "log.json"
+    path.write_text(json.dumps([{**entry, "loss": float("nan")} for entry in json.loads(path.read_text())]))
+    shown = json.loads(gradsift("inspect", tiny_copy.path, "--json").out, parse_constant=pytest.fail)
+    assert [entry["loss"] for entry in shown["warmup"]] == [None] * 10
+    assert "warmup loss not finite -> not finite" in gradsift("inspect", tiny_copy.path).out
+
+
 def test_verify_says_whole_or_names_the_file(tiny_copy: Store) -> None:
     whole = gradsift("verify", tiny_copy.path)
     assert (whole.code, whole.out) == (0, f"{tiny_copy.path} is whole: 40 rows at 2 checkpoints.\n")

@@ -1,5 +1,6 @@
 """What is in a store, for a person or a program: coverage, excluded rows, warmup health, sizes."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def inspect(store: Store) -> dict[str, Any]:
         "truncated": sum(source.truncated for source in manifest.sources),
         "sources": [source.model_dump() for source in manifest.sources],
         "checkpoints": [checkpoint.model_dump() for checkpoint in manifest.checkpoints],
-        "warmup": store.loss_curve().to_dict("records"),
+        "warmup": json.loads(store.loss_curve().to_json(orient="records", double_precision=15)),  # NaN becomes null
         "notes": list(manifest.notes),
         "versions": manifest.versions,
         "bytes": store.bytes_by_part(),
@@ -52,7 +53,7 @@ def norm_length_correlation(store: Store) -> dict[str, float]:
     for epoch, frame in store.metrics().groupby("epoch", sort=False):
         frame = frame[np.isfinite(frame["grad_norm"]) & (frame["grad_norm"] > 0)]
         answer = np.log(lengths.loc[frame["row"]].to_numpy(dtype=float))
-        if len(frame) > 1 and answer.std() > 0:
+        if len(frame) > 1 and answer.std() > 0 and frame["grad_norm"].std() > 0:
             correlations[str(epoch)] = float(np.corrcoef(np.log(frame["grad_norm"]), answer)[0, 1])
     return correlations
 
@@ -78,7 +79,8 @@ def describe(description: dict[str, Any]) -> str:
         lines += [f"  {row['file']}, line {row['line']}: {row['reason']}" for row in d["excluded_rows"][:20]]
     lines += ["", *(_checkpoint_line(c, d.get("norm_length_correlation", {})) for c in d["checkpoints"])]
     if d["warmup"]:
-        lines.append(f"warmup loss {d['warmup'][0]['loss']:.3f} -> {d['warmup'][-1]['loss']:.3f}")
+        losses = [d["warmup"][at]["loss"] for at in (0, -1)]
+        lines.append("warmup loss " + " -> ".join("not finite" if x is None else f"{x:.3f}" for x in losses))
     if d.get("not_finite_rows"):
         lines.append(f"{len(d['not_finite_rows'])} rows have gradients that are not finite and are never selected")
     lines += ["", *d["notes"], "", ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in d["bytes"].items())]
