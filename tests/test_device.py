@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from gradsift.device import turn
+from gradsift.device import try_order, turn
 from gradsift.progress import Cancelled, Progress
 
 CARD = torch.device("meta")  # any device but the CPU is locked alike
@@ -64,3 +65,22 @@ def test_a_card_is_one_by_whatever_number_it_goes(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="GPU-1"))
     with turn(torch.device("cuda"), Progress(quiet=True)):
         assert (tmp_path / "gradsift" / "locks" / "cuda-GPU-1.lock").exists()
+
+
+def test_a_model_without_a_fixed_order_is_used_with_a_note(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).requires_grad_(False)
+    progress = Progress(quiet=True)
+    with turn(CARD, progress):
+        try_order(model, progress)
+        assert progress.status.notes == []
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+        def unordered(*inputs: object, **options: object) -> None:
+            raise RuntimeError("histc_cuda does not have a deterministic implementation, but you set ...")
+
+        monkeypatch.setattr(model.lm_head, "forward", unordered)
+        try_order(model, progress)
+        assert "no fixed order" in progress.status.notes[0]
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not model.get_input_embeddings()._forward_hooks

@@ -15,10 +15,6 @@ from gradsift.errors import UsageError, explain
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "Memory ran out: use a smaller"),
         (MemoryError(), "Memory ran out: use a smaller"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "Memory ran out: use a smaller"),
-        (
-            RuntimeError("histc does not have a deterministic implementation, but you set"),
-            "The model uses an operation",
-        ),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "The disk is full at /a/b: make room"),
         (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "Permission denied at /a/b."),
     ],

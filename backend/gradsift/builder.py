@@ -13,7 +13,7 @@ import torch
 from gradsift import atomic, models
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig
-from gradsift.device import turn
+from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder
 from gradsift.errors import UsageError
 from gradsift.features import FeatureExtractor, Features
@@ -353,6 +353,7 @@ class _Build:
             self.progress.say(f"Loading {self.config.model} on {self.device}")
             self._loaded = models.load_model(self.config.model, self.dtype, self.device)
             self.base = self._loaded.model
+            try_order(self.base, self.progress)
         return models.Loaded(self.base, self._loaded.fingerprint, self._loaded.window)
 
     def _base_of(self, store: Store) -> torch.nn.Module:

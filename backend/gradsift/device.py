@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -40,6 +41,28 @@ def turn(device: torch.device, progress: Progress) -> Iterator[None]:
             yield
 
 
+def try_order(model: Any, progress: Progress) -> None:
+    """Run a causal language model forth and back once inside a `turn`; where one of its operations has no deterministic
+    form, say so and go on without: such a model can be used, but not built twice alike.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return
+    handle = model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    try:
+        ids = torch.zeros(1, 8, dtype=torch.long, device=next(model.parameters()).device)
+        model(input_ids=ids, use_cache=False).logits.float().logsumexp(-1).sum().backward()
+    except RuntimeError as error:
+        if "deterministic implementation" not in str(error):
+            raise
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        progress.note(
+            "The model uses an operation that adds in no fixed order on this device: building again may give numbers "
+            "that differ in the last digits."
+        )
+    finally:
+        handle.remove()
+
+
 def _card(device: torch.device) -> str:
     """A name that stays with the card, whatever number CUDA_VISIBLE_DEVICES gives it in this process."""
     if device.type == "cuda":
@@ -51,9 +74,7 @@ def _card(device: torch.device) -> str:
 def _fixed_order() -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses matrix products without it
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(
-        True, warn_only=True
-    )  # a model with an operation that has no such form still runs
+    torch.use_deterministic_algorithms(True)  # with warn_only attention's kernels would stay as they are
     try:
         yield
     finally:

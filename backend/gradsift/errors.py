@@ -30,11 +30,6 @@ def explain(error: BaseException) -> str | None:
     text = str(error)
     if any(sign in text for sign in _FULL_SIGNS):
         return f"The disk is full: {_FULL}"
-    if "does not have a deterministic implementation" in text:  # torch's, see device.py
-        return (
-            "The model uses an operation that adds in no fixed order on a GPU, so that no store of it could be built "
-            "twice alike: build on the CPU, with CUDA_VISIBLE_DEVICES= before the command."
-        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "Memory ran out: use a smaller --max-length or --dtype bf16, or free the device."
     return None

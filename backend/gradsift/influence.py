@@ -18,7 +18,7 @@ from gradsift import atomic, models
 from gradsift.baselines.bm25 import bm25_scores, distinct_words
 from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind, Similarity, TargetPooling
-from gradsift.device import turn
+from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
 from gradsift.errors import GradsiftError
 from gradsift.features import FeatureExtractor
@@ -275,6 +275,7 @@ def _score_vectors(
                 raise StoreError(
                     f"{store.path} was built with another {manifest.config.model}: its weights have changed since."
                 )
+            try_order(base.model, progress)
             for epoch in missing:
                 _target_features(store, scoring, epoch, base.model, encoded, progress)
     for epoch, name in enumerate(store.epochs):
