@@ -26,6 +26,7 @@ def draw(gradients: tuple[str, ...]) -> dict[str, Any]:
             "similarity": _choice("Similarity", Similarity, "similarity"),
             "target_pooling": _choice("Within a subtask", TargetPooling, "pooling"),
         }
+        options["gradient"] = gradients[0]
         if len(gradients) > 1:
             options["gradient"] = st.selectbox("Gradient", gradients, key="gradient", bind="query-params")
         st.caption("These are arithmetic on the kept scores: nothing is computed again.")
