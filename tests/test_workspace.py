@@ -7,7 +7,7 @@ import pytest
 
 from gradsift.errors import UsageError
 from gradsift.paths import data_home
-from gradsift.targets import parse_targets
+from gradsift.targets import parse_targets, read_targets
 from gradsift.workspace import Workspace, sample_pool, sample_targets
 
 ROWS = parse_targets("Q: one?\nA: yes\n\nQ: two?\nA: no\n").rows
@@ -80,9 +80,11 @@ def test_target_sets_are_saved_read_and_replaced(tmp_path):
     workspace = Workspace(tmp_path)
     entry = workspace.save_targets("mine", ROWS)
     assert entry.path == tmp_path / "targets" / "mine.jsonl"
-    assert [row.messages for row in workspace.read_target_set("mine").rows] == [row.messages for row in ROWS]
+    assert [row.messages for row in read_targets(workspace.target_set("mine").path).rows] == [
+        row.messages for row in ROWS
+    ]
     workspace.save_targets("mine", ROWS[:1])
-    assert len(workspace.read_target_set("mine").rows) == 1
+    assert len(read_targets(workspace.target_set("mine").path).rows) == 1
     assert workspace.target_sets()[0] == entry
     assert workspace.free_target_name("mine") == "mine-2"
 

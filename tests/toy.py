@@ -10,7 +10,7 @@ from gradsift.config import BuildConfig
 from gradsift.influence import score_targets
 from gradsift.progress import Progress
 from gradsift.store import Store
-from gradsift.targets import parse_targets
+from gradsift.targets import parse_targets, read_targets
 from gradsift.workspace import Workspace, sample_pool
 
 BAD_LINE = '{"messages": [{"role": "user", "content": "no answer"}]}'
@@ -52,7 +52,7 @@ def scored(workspace: Workspace) -> Workspace:
     """The workspace with the target set `two`, scored by every method on the toy store."""
     found = parse_targets(TARGETS)
     workspace.save_targets("two", found.rows)
-    score_targets(Store.open(workspace.store_path("toy")), workspace.read_target_set("two").rows)
+    score_targets(Store.open(workspace.store_path("toy")), read_targets(workspace.target_set("two").path).rows)
     return workspace
 
 

@@ -5,6 +5,7 @@ bytes kept; nothing is dropped or cut without being counted.
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ def _count(intake: Intake, record: dict[str, Any], whole_file: bool) -> None:
     intake.schemas[record["file"]][record["schema"] or "unreadable"] += 1
     if record["status"] == "excluded":
         source["excluded"] += 1
-        intake.excluded[record["reason"].partition(":")[0]] += 1
+        intake.excluded[re.sub(r"\d+", "N", record["reason"].partition(":")[0])] += 1
         if len(intake.examples) < SHOWN:
             intake.examples.append(f"{record['file']}, line {record['line']}: {record['reason']}")
         return

@@ -19,7 +19,7 @@ from pathlib import Path
 from gradsift import atomic, paths
 from gradsift.errors import UsageError
 from gradsift.pool import Row
-from gradsift.targets import TargetSet, read_targets, write_targets
+from gradsift.targets import write_targets
 
 MANIFEST = "manifest.json"
 SAMPLE_STORE = "demo"
@@ -107,17 +107,6 @@ class Workspace:
     def target_set(self, name: str) -> TargetEntry | None:
         """The target set called `name`, or None."""
         return next((entry for entry in self.target_sets() if entry.name == name), None)
-
-    def read_target_set(self, name: str) -> TargetSet:
-        """The rows of the target set called `name`.
-
-        Raises:
-            UsageError: no such set.
-        """
-        entry = self.target_set(name)
-        if entry is None:
-            raise UsageError(f"There is no target set named {name} in {self.root / 'targets'}: choose another one.")
-        return read_targets(entry.path)
 
     def save_targets(self, name: str, rows: Sequence[Row]) -> TargetEntry:
         """Write `rows` as the target set `name`, replacing a saved one of that name.

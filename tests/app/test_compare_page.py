@@ -7,6 +7,7 @@ import pytest
 from app import comparing
 from gradsift.methods import METHODS
 from gradsift.store import Store
+from gradsift.targets import read_targets
 
 
 def columns(at) -> list[str]:
@@ -65,7 +66,7 @@ def test_membership_is_what_the_sets_say(scored, method):
     store = Store.open(scored.store_path("toy"))
     from gradsift.influence import score_targets
 
-    scoring = score_targets(store, scored.read_target_set("two").rows)
+    scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
     comparison = comparing.compare(store, scoring, list(METHODS), "25%", {})
     picks = {column.method: set(column.picks.tolist()) for column in comparison.columns}
     column = next(column for column in comparison.columns if column.method == method)

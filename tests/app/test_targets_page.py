@@ -2,6 +2,7 @@
 
 import json
 
+from gradsift.targets import read_targets
 from gradsift.workspace import sample_targets
 
 PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris"}
@@ -38,7 +39,7 @@ def test_a_paste_is_saved_by_name(app, workspace):
     at.text_input(key="targets_name").set_value("mine")
     at.button(key="save-targets").click().run()
     assert not at.exception
-    assert len(workspace.read_target_set("mine").rows) == 2
+    assert len(read_targets(workspace.target_set("mine").path).rows) == 2
     assert at.query_params["targets"] == "mine"
 
 
