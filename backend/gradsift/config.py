@@ -50,7 +50,7 @@ class BuildConfig(BaseModel):
     adam: AdamForm = "paper"
     store_dtype: StoreDtype = "int8"
     dtype: ModelDtype = Field("auto", description="of the base weights; auto: bf16 on a GPU, fp32 on a CPU")
-    token_budget: int = Field(0, ge=0, description="padded tokens a batch may have; 0: 2,048 on a CPU, 16,384 on a GPU")
+    token_budget: int = Field(0, ge=0, description="padded tokens a batch may have; 0: 1,024 on a CPU, 16,384 on a GPU")
     shard_rows: int = Field(0, ge=0, description="rows a shard holds; 0: a sixteenth of the pool within 8..4,096")
     seed: int = Field(0, ge=0, lt=2**32)
 
