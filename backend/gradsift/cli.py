@@ -278,7 +278,6 @@ def app(
 
 def main() -> None:
     """Run the command line; every expected failure is one sentence on standard error."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve the app beside them
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its asides are no news to who types commands
     try:
         cli()

@@ -13,6 +13,9 @@ from gradsift.gradients import PerExampleGradients, Update
 from gradsift.projection import Projector
 
 
+SIMILAR = 0.75  # of a batch's longest row: what a row must have to be padded to it
+
+
 @dataclass
 class Features:
     """What one pass yields for n rows, on the CPU.
@@ -33,11 +36,13 @@ class Features:
 def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Positions 0..n-1 in batches of rows of similar length whose padded size stays within the budget.
 
-    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own.
+    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own, and one
+    much shorter than the batch's first begins another, since padding costs as much as text.
     """
     batches: list[list[int]] = []
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= token_budget:
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and longest * (len(batches[-1]) + 1) <= token_budget and lengths[position] >= SIMILAR * longest:
             batches[-1].append(position)
         else:
             batches.append([position])
