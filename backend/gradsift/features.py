@@ -12,7 +12,6 @@ from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 from gradsift.projection import Projector
 
-
 SIMILAR = 0.75  # of a batch's longest row: what a row must have to be padded to it
 
 
