@@ -32,12 +32,13 @@ def demo_config() -> BuildConfig:
         model=BUNDLED,
         template=read_template(str(demo_template())),
         max_length=512,
-        warmup_fraction=0.25,
+        warmup_fraction=0.2,
         epochs=2,
-        batch_size=4,
+        batch_size=3,
         lr=2e-4,
         lora_rank=16,
         dim=4096,
+        shard_rows=40,  # enough rows of similar length for full batches
     )
 
 
