@@ -131,10 +131,20 @@ def influence(
 
 
 def pooling_matrix(
-    gram: np.ndarray | None, subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
+    gram: np.ndarray | None,
+    subtask_of: np.ndarray,
+    n_subtasks: int,
+    similarity: Similarity,
+    pooling: TargetPooling,
+    counts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(K, J) matrix that turns products with single targets into subtask scores."""
+    """(K, J) matrix that turns products with single targets into subtask scores.
+
+    counts: (K,) how often each target counts, once unless given; a subtask whose targets all count 0 gets a column of 0.
+    """
     member = (subtask_of[:, None] == np.arange(n_subtasks)).astype(np.float64)  # (K, J)
+    if counts is not None:
+        member *= counts[:, None]
     mean = member / member.sum(0).clip(1)
     if gram is None or similarity == "dot":
         return mean.astype(np.float32)
