@@ -16,8 +16,11 @@ Value = str | list[str]
 
 
 @contextmanager
-def held(key: str, options: Sequence[str], default: Value) -> Iterator[None]:
-    """Put the value for the widget `key` in place before it is drawn, and write it to the address after."""
+def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[None]:
+    """Put the value for the widget `key` in place before it is drawn, and write it to the address after.
+
+    options: what the widget can take; None where it takes any text.
+    """
     state = st.session_state
     there = st.query_params.get(key, "")
     if there and there != state.get(f"written_{key}"):
@@ -40,12 +43,14 @@ def _write(value: Value) -> str:
     return value if isinstance(value, str) else ",".join(value)
 
 
-def _read(text: str, options: Sequence[str], default: Value) -> Value:
+def _read(text: str, options: Sequence[str] | None, default: Value) -> Value:
     return _allowed(text.split(",") if isinstance(default, list) else text, options, default)
 
 
-def _allowed(value: Value | None, options: Sequence[str], default: Value) -> Value:
+def _allowed(value: Value | None, options: Sequence[str] | None, default: Value) -> Value:
     """`value` as far as it is among the options; the default where nothing is left."""
+    if options is None:
+        return default if value is None else value
     if isinstance(value, list):
         return [part for part in value if part in options] or default
     return default if value is None or value not in options else value

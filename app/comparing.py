@@ -5,18 +5,20 @@ Everything is in positions: position i is `scoring.rows[i]`, the i-th usable row
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from app import data, targeting
+from app import targeting
 from app.session import Session
-from gradsift import influence, selection
+from gradsift import influence
+from gradsift.choices import Choices
 from gradsift.config import GradientKind
 from gradsift.errors import UsageError
+from gradsift.index import has_index
 from gradsift.influence import Scoring
 from gradsift.methods import METHODS
+from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.selection import Budget, Ranking
 from gradsift.store import Store
 
@@ -28,16 +30,13 @@ SHOWS = (ALL, ONLY, SHARED, EVERY)
 class Column:
     """One method's ranking and its picks.
 
-    picks: (k,) positions in rank order. picked: (n,) bool, the same as a mask. score: (n,) float. rank: (n,) from 1.
-    best: (n,) index of the subtask that won. tokens: of all the picks.
+    picks: (k,) positions in rank order. picked: (n,) bool, the same as a mask. tokens: of all the picks.
     """
 
     method: str
+    ranking: Ranking
     picks: np.ndarray
     picked: np.ndarray
-    score: np.ndarray
-    rank: np.ndarray
-    best: np.ndarray
     tokens: int
 
 
@@ -47,7 +46,6 @@ class Comparison:
 
     columns: tuple[Column, ...]
     rows: np.ndarray
-    subtasks: tuple[str, ...]
     shared: np.ndarray
 
     def shown(self, column: Column, show: str) -> np.ndarray:
@@ -80,35 +78,32 @@ def methods_of(scoring: Scoring, gradient: GradientKind) -> list[str]:
     return [name for name in METHODS if scoring.has(name, gradient)]
 
 
-def compare(store: Store, scoring: Scoring, methods: Sequence[str], budget: str, options: dict[str, Any]) -> Comparison:
-    """Rank with each method under the same options and cut at the same budget.
+def compare(store: Store, scoring: Scoring, methods: Sequence[str], budget: str, choices: Choices) -> Comparison:
+    """Rank with each method under the same choices and cut at the same budget.
 
     Raises:
-        UsageError: the budget cannot be read.
+        UsageError: the budget cannot be read, or a choice leaves nothing.
     """
-    parsed = Budget.parse(budget)
-    tokens = tokens_of(store, scoring)
+    parsed, about = Budget.parse(budget), traits_of(store, scoring)
     columns = []
     for method in methods:
-        ranking = ranking_of(scoring, method, tuple(sorted(options.items())))
-        picks = np.asarray(parsed.take(ranking, tokens))
-        picked = np.zeros(len(scoring.rows), dtype=bool)
-        picked[picks] = True
-        columns.append(
-            Column(method, picks, picked, ranking.score, ranking.rank, ranking.best_subtask, int(tokens[picks].sum()))
-        )
+        ranking = ranking_of(store, scoring, method, choices)
+        picks = picked(ranking, parsed, choices, about)
+        mask = np.zeros(len(scoring.rows), dtype=bool)
+        mask[picks] = True
+        columns.append(Column(method, ranking, picks, mask, int(about.n_tokens[picks].sum())))
     shared = np.stack([column.picked for column in columns]).sum(axis=0, dtype=np.int64)
-    return Comparison(tuple(columns), np.asarray(scoring.rows), tuple(scoring.subtask_names), shared)
+    return Comparison(tuple(columns), np.asarray(scoring.rows), shared)
 
 
-def ranking_of(scoring: Scoring, method: str, options: tuple[tuple[str, Any], ...]) -> Ranking:
+def ranking_of(store: Store, scoring: Scoring, method: str, choices: Choices) -> Ranking:
     """One method's ranking, kept between runs."""
-    return _ranking(str(scoring.path), method, options, scoring)
+    return _ranking(str(scoring.path), method, choices.for_ranking, scoring, traits_of(store, scoring))
 
 
-def tokens_of(store: Store, scoring: Scoring) -> np.ndarray:
-    """Tokens of every scored row, (n,): what a token budget counts."""
-    return _tokens(store.fingerprint, store, scoring.rows)
+def traits_of(store: Store, scoring: Scoring) -> Traits:
+    """Tokens, source and near-duplicates of every scored row, kept between runs."""
+    return _traits(store.fingerprint, has_index(store), store, scoring)
 
 
 def budget_problem(text: str) -> str:
@@ -121,11 +116,10 @@ def budget_problem(text: str) -> str:
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)
-def _ranking(path: str, method: str, options: tuple[tuple[str, Any], ...], _scoring: Scoring) -> Ranking:
-    return selection.rank(_scoring, method, **dict(options))
+def _ranking(path: str, method: str, choices: Choices, _scoring: Scoring, _about: Traits) -> Ranking:
+    return ranked(_scoring, method, choices, _about)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _tokens(fingerprint: str, _store: Store, _rows: np.ndarray) -> np.ndarray:
-    usable = data.pool_of(_store).loc[_rows]
-    return (usable["n_prompt_tokens"] + usable["n_answer_tokens"]).to_numpy()
+def _traits(fingerprint: str, indexed: bool, _store: Store, _scoring: Scoring) -> Traits:
+    return traits(_store, _scoring)

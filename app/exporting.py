@@ -11,6 +11,7 @@ from app import data, targeting
 from app.comparing import Column, Comparison
 from app.session import Session
 from gradsift import atomic, jobs
+from gradsift.choices import Choices
 from gradsift.export import Pick
 from gradsift.store import Store
 from gradsift.workspace import TargetEntry
@@ -34,8 +35,8 @@ def picks_of(store: Store, comparison: Comparison, column: Column, limit: int) -
     for at, row in zip(positions.tolist(), rows, strict=True):
         about, text = pool.loc[row], texts[row]
         yield Pick(
-            rank=int(column.rank[at]),
-            score=float(column.score[at]),
+            rank=int(column.ranking.rank[at]),
+            score=float(column.ranking.score[at]),
             id=str(about["id"]),
             source=str(about["source"]),
             task=str(about["task"]),
@@ -48,11 +49,12 @@ def picks_of(store: Store, comparison: Comparison, column: Column, limit: int) -
 
 
 def folder_of(
-    session: Session, store: Store, entry: TargetEntry, method: str, budget: str, format: str, options: dict[str, Any]
+    session: Session, store: Store, entry: TargetEntry, method: str, budget: str, format: str, choices: Choices
 ) -> Path:
     """Where this export goes: the same choices, the same folder."""
     content = hashlib.sha256(entry.path.read_bytes()).hexdigest()
-    key = json.dumps([store.fingerprint, str(store.path), content, method, budget, format, sorted(options.items())])
+    request = [store.fingerprint, str(store.path), content, method, budget, format, choices.changed]
+    key = json.dumps(request, sort_keys=True)
     stem = f"{entry.name}-{method}-{budget.replace('%', 'pct')}-{format}"
     return session.workspace.export_folder(f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
 
@@ -65,14 +67,17 @@ def start(
     method: str,
     budget: str,
     format: str,
-    options: dict[str, Any],
+    choices: Choices,
 ) -> None:
     """Write the files as a process of its own (`gradsift select`)."""
     run = targeting.run_folder(session.workspace, store, entry) / "targets.jsonl"
     arguments = ["select", str(store.path), "--targets", str(run if run.is_file() else entry.path), "--method", method]
     arguments += ["--top", budget, "--format", format, "--out", str(out)]
-    for name, value in options.items():
-        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    if choices.changed:
+        file = out / "job" / "choices.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(file, choices.changed)
+        arguments += ["--choices", str(file)]
     jobs.start(out, arguments)
 
 

@@ -49,7 +49,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     with address.held("methods", known, default=known):
         methods = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
     wanted = budget.draw(now)
-    chosen = options.draw(store.manifest.config.gradients)
+    chosen = options.draw(store, scoring)
     beside = st.container(width="content")
 if not methods:
     empty.say("No method is chosen", "Choose at least one above.")

@@ -39,7 +39,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     with address.held("method", known, default=known[0]):
         method = st.segmented_control("Method", known, key="method", required=True, format_func=score.method_label)
     wanted = budget.draw(now)
-    chosen = options.draw(store.manifest.config.gradients)
+    chosen = options.draw(store, scoring)
 try:
     comparison = comparing.compare(store, scoring, [method or known[0]], wanted, chosen)
 except GradsiftError as error:

@@ -13,7 +13,7 @@ from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.errors import UsageError
 from gradsift.influence import TargetError, score_targets
-from gradsift.picks import token_counts
+from gradsift.picks import traits
 from gradsift.pool import Row
 from gradsift.progress import Progress
 from gradsift.shards import ShardError
@@ -123,7 +123,7 @@ def test_a_token_budget_is_kept(tiny_store: Store, targets: list[Row], tmp_path:
     assert 0 < manifest["picked_tokens"] <= 300
     scoring = score_targets(tiny_store, targets, ["less"])
     best = score(tiny_store, targets).sort_values("rank")
-    tokens = dict(zip(scoring.rows, token_counts(tiny_store, scoring), strict=True))
+    tokens = dict(zip(scoring.rows, traits(tiny_store, scoring).n_tokens, strict=True))
     running = np.cumsum([tokens[row] for row in best["row"]])
     assert len(picked) == (running <= 300).sum()
     with pytest.raises(UsageError, match="A budget of 3 tokens is less than the best row's"):

@@ -88,10 +88,10 @@ def _card(
     )
     card = cards.Card(
         method=column.method,
-        rank=int(column.rank[at]),
-        score=float(column.score[at]),
+        rank=int(column.ranking.rank[at]),
+        score=float(column.ranking.score[at]),
         share=_share(column, at),
-        ranks={c.method: (int(c.rank[at]), bool(c.picked[at])) for c in comparison.columns},
+        ranks={c.method: (int(c.ranking.rank[at]), bool(c.picked[at])) for c in comparison.columns},
         source=str(about["source"]),
         task=str(about["task"] or ""),
         subtask=_subtask(comparison, column, at),
@@ -106,14 +106,14 @@ def _subtask(comparison: Comparison, column: Column, at: int) -> str:
     """The subtask that won, where there is more than one and the method looks at the targets."""
     if METHODS[column.method].evidence == "none":
         return ""
-    best = int(column.best[at])
-    return comparison.subtasks[best] if len(comparison.subtasks) > 1 and 0 <= best < len(comparison.subtasks) else ""
+    best, names = int(column.ranking.best_subtask[at]), column.ranking.subtasks
+    return names[best] if len(names) > 1 else ""
 
 
 def _share(column: Column, at: int) -> float:
     """Where the score lies between the pool's lowest (0) and highest (1)."""
-    low, high = float(column.score.min()), float(column.score.max())
-    return (float(column.score[at]) - low) / (high - low) if high > low else 1.0
+    low, high = float(column.ranking.score.min()), float(column.ranking.score.max())
+    return (float(column.ranking.score[at]) - low) / (high - low) if high > low else 1.0
 
 
 def _foot(first: int, count: int, shown: int, picks: int) -> str:

@@ -1,11 +1,17 @@
-"""How kept scores become a ranking: aggregation, similarity, pooling; folded, since the paper's are the defaults."""
+"""What-ifs: how kept scores become picks, folded, since the paper's choices are the defaults."""
 
 from typing import Any, get_args
 
 import streamlit as st
 
-from app import address
+from app import address, choosing
+from app.components.text import label
+from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, Similarity, TargetPooling
+from gradsift.errors import UsageError
+from gradsift.index import has_index
+from gradsift.influence import Scoring
+from gradsift.store import Store
 
 _ABOUT = {
     "max": "best subtask (the paper)",
@@ -15,25 +21,84 @@ _ABOUT = {
     "dot": "dot product",
     "cosine-of-mean": "cosine with the subtask's mean (the paper)",
     "mean-of-cosines": "mean of cosines (the released code)",
+    choosing.UNIQUE: "Drop near-duplicates",
+    choosing.MATCHED: "Match the pool's answer lengths",
 }
+_KEYS = ("aggregate", "similarity", "pooling", "gradient", "without", "also", "cap")
 
 
-def draw(gradients: tuple[str, ...]) -> dict[str, Any]:
-    """Draw the controls in a popover and return the arguments of `selection.rank`."""
-    with st.popover("Ranking", icon=":material/tune:"):
-        options = {
-            "aggregate": _choice("Over subtasks", Aggregate, "aggregate"),
-            "similarity": _choice("Similarity", Similarity, "similarity"),
-            "target_pooling": _choice("Within a subtask", TargetPooling, "pooling"),
-        }
-        options["gradient"] = gradients[0]
-        if len(gradients) > 1:
-            options["gradient"] = st.selectbox("Gradient", gradients, key="gradient", bind="query-params")
-        st.caption("These are arithmetic on the kept scores: nothing is computed again.")
-    return options
+def draw(store: Store, scoring: Scoring) -> Choices:
+    """Draw the controls in a popover and return the choices they make."""
+    gradients = store.manifest.config.gradients
+    changed = sum(bool(st.session_state.get(f"changed_{key}")) for key in _KEYS)
+    with st.popover(f"What if ({changed})" if changed else "What if", icon=":material/tune:", key="what-if"):
+        left, right = st.columns(2, gap="medium")
+        with left:
+            chosen: dict[str, Any] = {
+                "aggregate": _choice("Over subtasks", get_args(Aggregate), "aggregate"),
+                "similarity": _choice("Similarity", get_args(Similarity), "similarity"),
+                "target_pooling": _choice("Within a subtask", get_args(TargetPooling), "pooling"),
+                "gradient": gradients[0],
+            }
+            if len(gradients) > 1:
+                chosen["gradient"] = _choice("Gradient", gradients, "gradient")
+        with right:
+            more = choosing.fields(scoring, _without(scoring), _also(store), _cap())
+        if changed:
+            st.button("Back to the paper's choices", on_click=_reset, key="what-if-reset", icon=":material/undo:")
+        st.caption("All of it is arithmetic on the kept scores: nothing is computed again.")
+    try:
+        return make_choices(**chosen, **more)
+    except UsageError as error:
+        st.error(label(error))
+        return make_choices(**chosen, **{**more, "cap": ""})
 
 
-def _choice(name: str, kinds: Any, key: str) -> str:
-    options = get_args(kinds)
+def _choice(name: str, options: tuple[str, ...], key: str) -> str:
     with address.held(key, options, default=options[0]):
-        return st.radio(name, options, key=key, format_func=lambda value: _ABOUT.get(value, value))
+        value = st.radio(name, options, key=key, format_func=lambda value: _ABOUT.get(value, value))
+    return _noted(key, value, options[0])
+
+
+def _without(scoring: Scoring) -> list[str]:
+    names = choosing.parts(scoring)
+    with address.held("without", list(names), default=[]):
+        left_out = st.multiselect(
+            "Leave out",
+            list(names),
+            key="without",
+            format_func=lambda name: label(names[name]),
+            placeholder="target examples, subtasks, checkpoints",
+        )
+    return _noted("without", left_out, [])
+
+
+def _also(store: Store) -> list[str]:
+    ways = choosing.ALSO if has_index(store) else (choosing.MATCHED,)
+    with address.held("also", ways, default=[]):
+        also = st.pills("And", ways, selection_mode="multi", key="also", format_func=lambda name: _ABOUT[name])
+    if choosing.UNIQUE not in ways:
+        st.caption("Near-duplicates of this pool are not indexed yet: score a target set, which does it.")
+    return _noted("also", also, [])
+
+
+def _cap() -> str:
+    with address.held("cap", None, default=""):
+        cap = st.text_input(
+            "Most from one source", key="cap", placeholder="30% of the picks, or 200 rows", max_chars=20
+        )
+    return _noted("cap", (cap or "").strip(), "")
+
+
+def _noted(key: str, value: Any, default: Any) -> Any:
+    """Keep whether this choice is changed for the popover's name, which is drawn before."""
+    st.session_state[f"changed_{key}"] = value != default
+    return value
+
+
+def _reset() -> None:
+    for key in _KEYS:
+        for name in (key, f"held_{key}", f"changed_{key}"):
+            st.session_state.pop(name, None)
+        if key in st.query_params:
+            del st.query_params[key]

@@ -183,9 +183,16 @@ def select(
     target_pooling: PoolingOption = "cosine-of-mean",
     aggregate: AggregateOption = "max",
     gradient: GradientOption = "adam",
+    cap: Annotated[str, typer.Option(help="the most one source may have: 30% of the picks, or 200 rows")] = "",
+    drop_duplicates: Annotated[bool, typer.Option("--drop-duplicates", help="one of near-duplicates")] = False,
+    length_matched: Annotated[bool, typer.Option("--length-matched", help="the pool's answer lengths")] = False,
+    choices: Annotated[
+        Path | None, typer.Option(help="a JSON file of choices, as the app writes it; replaces the flags above")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pick the best rows within a budget and write them for a trainer."""
+    from gradsift.choices import make_choices, read_choices
     from gradsift.export import FORMATS
     from gradsift.picks import select as run
     from gradsift.progress import Progress
@@ -196,6 +203,19 @@ def select(
     Budget.parse(top)
     if format not in FORMATS:
         raise UsageError(f"There is no export format {format!r}: choose one of {', '.join(FORMATS)}.")
+    chosen = (
+        read_choices(choices)
+        if choices
+        else make_choices(
+            similarity=similarity,
+            target_pooling=target_pooling,
+            aggregate=aggregate,
+            gradient=gradient,
+            cap=cap,
+            drop_duplicates=drop_duplicates,
+            length_matched=length_matched,
+        )
+    )
     progress = Progress()
     with progress.running():
         path = run(
@@ -205,10 +225,7 @@ def select(
             out,
             method=method,
             format=format,
-            similarity=similarity,
-            target_pooling=target_pooling,
-            aggregate=aggregate,
-            gradient=gradient,
+            **chosen.model_dump(),
             progress=progress,
         )
     manifest = json.loads((out / "manifest.json").read_text())

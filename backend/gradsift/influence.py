@@ -8,7 +8,8 @@ follow from these without touching model or store again. It lies under `STORE/sc
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
-from gradsift.errors import GradsiftError
+from gradsift.errors import GradsiftError, UsageError
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.methods import get_method
@@ -54,13 +55,17 @@ class Products:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Kept evidence for one store and one set of targets. rows: (n,) pool row numbers that are scored."""
+    """Kept evidence for one store and one set of targets. rows: (n,) pool row numbers that are scored.
+
+    columns: which of the kept targets these are, (K,), or None for all of them.
+    """
 
     path: Path
     targets: list[Row]
     rows: np.ndarray
     epochs: list[str]
     weights: np.ndarray
+    columns: np.ndarray | None = None
 
     @property
     def subtask_names(self) -> list[str]:
@@ -72,6 +77,34 @@ class Scoring:
         """(K,) index into `subtask_names` of every target."""
         names = {name: index for index, name in enumerate(self.subtask_names)}
         return np.array([names[target.subtask] for target in self.targets])
+
+    def without(
+        self, targets: Sequence[int] = (), subtasks: Sequence[str] = (), checkpoints: Sequence[str] = ()
+    ) -> "Scoring":
+        """The same evidence less some targets (by index), subtasks and checkpoints (by name).
+
+        The remaining checkpoints' weights are scaled to sum to 1, so that scores equal a scoring from scratch.
+
+        Raises:
+            UsageError: one of them is not here, or nothing would be left.
+        """
+        known = {*range(len(self.targets)), *self.subtask_names, *self.epochs}
+        if unknown := [name for name in (*targets, *subtasks, *checkpoints) if name not in known]:
+            raise UsageError(f"There is no {unknown[0]!r} among the scored targets, subtasks and checkpoints.")
+        kept = [k for k, row in enumerate(self.targets) if k not in targets and row.subtask not in subtasks]
+        left = [i for i, name in enumerate(self.epochs) if name not in checkpoints]
+        if not kept or not left:
+            raise UsageError("Nothing is left to score by: keep at least one target example and one checkpoint.")
+        if len(kept) == len(self.targets) and len(left) == len(self.epochs):
+            return self
+        columns = np.arange(len(self.targets)) if self.columns is None else self.columns
+        return replace(
+            self,
+            targets=[self.targets[k] for k in kept],
+            epochs=[self.epochs[i] for i in left],
+            weights=self.weights[left] / self.weights[left].sum(),
+            columns=columns[kept],
+        )
 
     def has(self, method: str, gradient: GradientKind = "adam") -> bool:
         """Whether a method's evidence is kept here."""
@@ -91,12 +124,13 @@ class Scoring:
             raise StoreError(
                 f"{missing[0]} is missing: the targets are not scored by {method} yet; run gradsift score."
             )
-        loaded = [read_tensors(path)[0] for path in files]
+        arrays = [_mapped(path, path.stat().st_mtime_ns) for path in files]
+        keep = slice(None) if self.columns is None else self.columns
         if get_method(method).evidence == "text":
-            return [Products(loaded[0]["products"].numpy(), None, None, 1.0)]
-        arrays = [{name: tensor.numpy() for name, tensor in tensors.items()} for tensors in loaded]
+            return [Products(arrays[0]["products"][:, keep], None, None, 1.0)]
         return [
-            Products(a["products"], a["gram"], a["norms"], float(w)) for a, w in zip(arrays, self.weights, strict=True)
+            Products(a["products"][:, keep], a["gram"][keep][:, keep], a["norms"], float(w))
+            for a, w in zip(arrays, self.weights, strict=True)
         ]
 
     def _files(self, method: str, gradient: GradientKind) -> list[Path]:
@@ -107,6 +141,12 @@ class Scoring:
             return [self.path / f"{method}.safetensors"]
         kind = gradient if evidence == "features" else method
         return [self.path / f"{kind}-{epoch}.safetensors" for epoch in self.epochs]
+
+
+@lru_cache(maxsize=64)
+def _mapped(path: Path, changed: int) -> dict[str, np.ndarray]:
+    """A kept file's arrays, memory-mapped; its hash is checked once a process, since what-ifs ask again and again."""
+    return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
 
 
 def influence(
@@ -140,7 +180,7 @@ def pooling_matrix(
 ) -> np.ndarray:
     """(K, J) matrix that turns products with single targets into subtask scores.
 
-    counts: (K,) how often each target counts, once unless given; a subtask whose targets all count 0 gets a column of 0.
+    counts: (K,) how often each target counts, once unless given; a subtask whose targets all count 0 gets zeros.
     """
     member = (subtask_of[:, None] == np.arange(n_subtasks)).astype(np.float64)  # (K, J)
     if counts is not None:

@@ -1,7 +1,7 @@
 """From scores per subtask to picks: aggregation, ranking, budgets (method, sections 2.5 and 3)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,8 @@ _BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")
 class Ranking:
     """All scored rows of one method. Arrays (n,) in pool order; `order` lists positions from best to worst.
 
-    best_subtask: index of the subtask that won the max (max, mean) or whose target picked the row (round-robin).
+    best_subtask: index into `subtasks` of the one that won the max (max, mean) or whose target picked the row
+    (round-robin).
     """
 
     method: str
@@ -28,6 +29,7 @@ class Ranking:
     rank: np.ndarray
     best_subtask: np.ndarray
     order: np.ndarray
+    subtasks: tuple[str, ...] = ("all",)
 
 
 @dataclass(frozen=True)
@@ -56,27 +58,30 @@ class Budget:
         number = f"{self.amount:g}" if self.unit == "%" else f"{int(self.amount)}"
         return number + {"%": "%", "rows": "", "tokens": "tokens"}[self.unit]
 
-    def take(self, ranking: Ranking, n_tokens: np.ndarray) -> np.ndarray:
+    def take(self, ranking: Ranking, n_tokens: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
         """Positions of the picks in rank order. n_tokens: (n,) tokens of every scored row, in pool order.
 
-        A share is rounded down but at least 1 (method, section 2.5). A token budget takes the longest run of best rows
-        that fits.
+        A share is of all scored rows, rounded down but at least 1 (method, section 2.5). A token budget takes the
+        longest run of best rows that fits. order: the candidates from best to worst, where not all rows are.
 
         Raises:
             UsageError: the token budget is smaller than the best row.
         """
+        order = ranking.order if order is None else order
         if self.unit == "tokens":
-            count = int(np.searchsorted(np.cumsum(n_tokens[ranking.order]), self.amount, side="right"))
-            if count == 0:
-                best = int(n_tokens[ranking.order[0]])
+            count = int(np.searchsorted(np.cumsum(n_tokens[order]), self.amount, side="right"))
+            if count == 0 and len(order):
+                best = int(n_tokens[order[0]])
                 raise UsageError(
                     f"A budget of {int(self.amount)} tokens is less than the best row's {best}; give more."
                 )
-        elif self.unit == "%":
-            count = max(1, int(len(ranking.rows) * self.amount / 100 + 1e-9))
         else:
-            count = min(int(self.amount), len(ranking.rows))
-        return ranking.order[:count]
+            count = self.rows(len(ranking.rows))
+        return order[:count]
+
+    def rows(self, n: int) -> int:
+        """How many of `n` scored rows a share or a number of rows picks."""
+        return max(1, int(n * self.amount / 100 + 1e-9)) if self.unit == "%" else min(int(self.amount), n)
 
 
 def rank(
@@ -109,10 +114,9 @@ def rank(
         scores = influence(evidence, subtask_of, len(scoring.subtask_names), similarity, target_pooling)
         best = scores.argmax(1)
         score = scores.max(1) if aggregate == "max" else scores.mean(1)
-        order = np.lexsort((scoring.rows, -score))
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(1, len(order) + 1)
-    return Ranking(method, scoring.rows, score, ranks, best, order)
+        order = np.argsort(-score, kind="stable")  # rows ascend: ties go to the lower number
+    ranks = _ranks(order)
+    return Ranking(method, scoring.rows, score, ranks, best, order, tuple(scoring.subtask_names))
 
 
 def round_robin(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,10 +142,41 @@ def round_robin(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nd
     return order, picker
 
 
+def _ranks(order: np.ndarray) -> np.ndarray:
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks
+
+
+def length_matched(ranking: Ranking, n_answer: np.ndarray, bins: int = 10) -> Ranking:
+    """The same rows so ordered that every head of the list has the pool's answer lengths.
+
+    Rows are cut into `bins` of equal number by answer tokens, n_answer (n,); each is ranked within its bin, and the
+    bins take turns in proportion to their size, the higher rank first. Scores stay what they were.
+    """
+    n = len(ranking.rows)
+    by_length = np.argsort(n_answer, kind="stable")
+    bin_of = np.empty(n, dtype=np.int64)
+    bin_of[by_length] = np.arange(n) * bins // n
+    place = count_within(bin_of[ranking.order])  # (n,) in rank order
+    share = (place + 0.5) / np.bincount(bin_of, minlength=bins)[bin_of[ranking.order]]
+    order = ranking.order[np.argsort(share, kind="stable")]
+    return replace(ranking, order=order, rank=_ranks(order))
+
+
+def count_within(groups: np.ndarray) -> np.ndarray:
+    """(n,) how many earlier entries have the same group as each; groups: (n,) integers."""
+    by_group = np.argsort(groups, kind="stable")
+    ordered = groups[by_group]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.empty(len(groups), dtype=np.int64)
+    counts[by_group] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
+    return counts
+
+
 def scores_table(store: Store, scoring: Scoring, rankings: list[Ranking]) -> pd.DataFrame:
     """One line per method and scored row: row, id, source, method, score, rank, best_subtask."""
     pool = store.pool().loc[scoring.rows]
-    names = np.array(scoring.subtask_names, dtype=object)
     frames = [
         pd.DataFrame(
             {
@@ -151,7 +186,7 @@ def scores_table(store: Store, scoring: Scoring, rankings: list[Ranking]) -> pd.
                 "method": ranking.method,
                 "score": ranking.score.astype(np.float64),
                 "rank": ranking.rank,
-                "best_subtask": names[ranking.best_subtask],
+                "best_subtask": np.array(ranking.subtasks, dtype=object)[ranking.best_subtask],
             }
         )
         for ranking in rankings

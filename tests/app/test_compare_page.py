@@ -5,6 +5,7 @@ import re
 import pytest
 
 from app import comparing
+from gradsift.choices import Choices
 from gradsift.methods import METHODS
 from gradsift.store import Store
 from gradsift.targets import read_targets
@@ -67,7 +68,7 @@ def test_membership_is_what_the_sets_say(scored, method):
     from gradsift.influence import score_targets
 
     scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
-    comparison = comparing.compare(store, scoring, list(METHODS), "25%", {})
+    comparison = comparing.compare(store, scoring, list(METHODS), "25%", Choices())
     picks = {column.method: set(column.picks.tolist()) for column in comparison.columns}
     column = next(column for column in comparison.columns if column.method == method)
     others = set().union(*(rows for name, rows in picks.items() if name != method))
