@@ -6,6 +6,7 @@
     WORKSPACE/exports/NAME/         files made by the app's Export page
     WORKSPACE/uploads/NAME/         pool files that came through the browser
     WORKSPACE/jobs/NAME/            state of long runs that belong to no store
+    WORKSPACE/sessions.sqlite3      saved sessions with their decisions (`gradsift.sessions`)
 
 Everything is read from disk at each call, so two tabs, the command line and a restarted app always agree.
 """
@@ -132,6 +133,11 @@ class Workspace:
     def job_folder(self, name: str) -> Path:
         """Where a long run that belongs to no store keeps its state."""
         return self.root / "jobs" / name
+
+    @property
+    def sessions_path(self) -> Path:
+        """The file of the saved sessions; it appears with the first one."""
+        return self.root / "sessions.sqlite3"
 
     def export_folder(self, name: str) -> Path:
         """Where the export `name` goes."""

@@ -1,0 +1,420 @@
+"""Saved sessions of the app: what a person looked at, accepted, rejected and noted, in one SQLite file.
+
+A decision belongs to a session, the fingerprint of a store and a pool row, so that a session may be used on several
+stores and interchangeable stores share their decisions. Every call opens the file, does one short transaction and
+closes it: threads, tabs and several app servers may use one file at once, and the caller has nothing to close.
+
+Every call raises `GradsiftError`, with one sentence, where the file is damaged, another program's, of a newer gradsift,
+locked for longer than `WAIT` seconds, or cannot be written; the file then stays as it is.
+"""
+
+import builtins
+import json
+import secrets
+import sqlite3
+import string
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gradsift.errors import GradsiftError, UsageError
+
+WAIT = 10.0  # seconds to wait for another writer
+STEPS_KEPT = 100  # undo steps of a session on a store
+NAME_LENGTH = 80
+KEEP_EMPTY = 24 * 3600.0  # seconds that an unnamed session without decisions stays
+
+_OWNER = 0x67736966  # PRAGMA application_id: "gsif"
+_VERSION = 1
+_VERDICTS = {"accept": 1, "reject": -1, "": 0}
+_SAID = {"accept": "accepted", "reject": "rejected", "": "set back to undecided"}
+_SCHEMA = (
+    """CREATE TABLE sessions (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL,
+        page TEXT NOT NULL, address TEXT NOT NULL)""",
+    """CREATE TABLE boards (
+        key INTEGER PRIMARY KEY, session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, store TEXT NOT NULL,
+        version INTEGER NOT NULL DEFAULT 0, UNIQUE (session, store))""",
+    """CREATE TABLE decisions (
+        board INTEGER NOT NULL REFERENCES boards ON DELETE CASCADE, row INTEGER NOT NULL,
+        verdict INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '', PRIMARY KEY (board, row)) WITHOUT ROWID""",
+    """CREATE TABLE steps (
+        board INTEGER NOT NULL REFERENCES boards ON DELETE CASCADE, version INTEGER NOT NULL, said TEXT NOT NULL,
+        before BLOB NOT NULL, note TEXT, PRIMARY KEY (board, version))""",
+    f"PRAGMA application_id = {_OWNER}",
+    f"PRAGMA user_version = {_VERSION}",
+)
+_RECORDS = """
+    SELECT id, name, created, changed, page, address, COALESCE(SUM(verdict = 1), 0), COALESCE(SUM(verdict = -1), 0),
+        COALESCE(SUM(note <> ''), 0)
+    FROM sessions LEFT JOIN boards ON session = id LEFT JOIN decisions ON board = key
+    {where} GROUP BY sessions.rowid ORDER BY changed DESC, sessions.rowid DESC"""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session; times in seconds since the epoch, counts over all its stores.
+
+    page: the stem of the page last looked at; address: its query parameters.
+    """
+
+    id: str
+    name: str
+    created: float
+    changed: float
+    page: str
+    address: dict[str, str]
+    accepted: int
+    rejected: int
+    notes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decisions:
+    """What a session decided on one store: pool row numbers, int64, ascending.
+
+    accepted: (a,); rejected: (r,); notes: text by pool row number.
+    version: grows with every decision, note and undo (0: none yet), so that caches can tell.
+    """
+
+    accepted: np.ndarray
+    rejected: np.ndarray
+    notes: dict[int, str]
+    version: int
+
+
+class Sessions:
+    """The sessions kept in the file `path`; it appears with the first session.
+
+    `id` is always that of a `SessionRecord`; it is unguessable, so an address is as good as a key. `store` is a store's
+    fingerprint. Calls that change an unknown session raise `UsageError`, those that look find nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).absolute()
+
+    def create(self, name: str = "", page: str = "", address: Mapping[str, str] | None = None) -> SessionRecord:
+        """Make a session. Unnamed ones without any decision that did not change for a day go at this moment.
+
+        Raises:
+            UsageError: a name of more than `NAME_LENGTH` characters.
+        """
+        name, now = _name(name), time.time()
+        alphabet = string.ascii_lowercase + string.digits
+        record = SessionRecord(
+            "".join(secrets.choice(alphabet) for _ in range(10)), name, now, now, page, dict(address or {}), 0, 0, 0
+        )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open(make=True) as db, _transaction(db):
+            db.execute(
+                """DELETE FROM sessions WHERE name = '' AND changed < ? AND NOT EXISTS
+                (SELECT 1 FROM boards JOIN decisions ON board = key WHERE session = id)""",
+                (now - KEEP_EMPTY,),
+            )
+            values = (record.id, name, now, now, page, json.dumps(record.address))
+            db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)", values)
+        return record
+
+    def get(self, id: str) -> SessionRecord | None:
+        """The session `id`, or None; any text may be asked for, an address bar's too."""
+        if not self.path.exists():
+            return None
+        with self._open() as db:
+            found = db.execute(_RECORDS.format(where="WHERE id = ?"), (_clean(id),)).fetchone()
+            return _record(found) if found else None
+
+    def list(self) -> builtins.list[SessionRecord]:
+        """Every session, the one changed last first."""
+        if not self.path.exists():
+            return []
+        with self._open() as db:
+            return [_record(found) for found in db.execute(_RECORDS.format(where=""))]
+
+    def rename(self, id: str, name: str) -> None:
+        """Call the session `name` (any text; the spaces around it go).
+
+        Raises:
+            UsageError: more than `NAME_LENGTH` characters.
+        """
+        name = _name(name)
+        with self._changing(id) as db:
+            db.execute("UPDATE sessions SET name = ? WHERE id = ?", (name, id))
+
+    def delete(self, id: str) -> None:
+        """Delete the session with its decisions and notes."""
+        with self._changing(id) as db:
+            db.execute("DELETE FROM sessions WHERE id = ?", (id,))
+
+    def save_view(self, id: str, page: str, address: Mapping[str, str]) -> None:
+        """Keep the page and its query parameters; nothing is written where they are kept already."""
+        if self.path.exists():
+            with self._open() as db:
+                kept = db.execute("SELECT page, address FROM sessions WHERE id = ?", (_clean(id),)).fetchone()
+                if kept and kept[0] == page and json.loads(kept[1]) == dict(address):
+                    return
+        with self._changing(id) as db:
+            values = (page, json.dumps(dict(address)), id)
+            db.execute("UPDATE sessions SET page = ?, address = ? WHERE id = ?", values)
+
+    def decide(self, id: str, store: str, rows: Sequence[int] | np.ndarray, verdict: str) -> int:
+        """Accept, reject or (verdict "") set back pool rows, in one undo step; their notes stay.
+
+        rows: (k,) pool row numbers in any order. Returns how many rows changed.
+        """
+        code = _VERDICTS[verdict]
+        asked = np.unique(np.asarray(rows, dtype=np.int64))
+        with self._changing(id) as db:
+            board = _board(db, id, store)
+            found = db.execute(
+                """SELECT value, COALESCE(verdict, 0) FROM json_each(?) LEFT JOIN decisions ON board = ? AND row = value
+                WHERE COALESCE(verdict, 0) <> ?""",
+                (_json(asked), board, code),
+            ).fetchall()
+            if found:
+                changed, before = np.array(found, dtype=np.int64).T
+                _put(db, board, changed, code)
+                count = f"{len(found):,} row{'s' if len(found) > 1 else ''}"
+                _keep_step(db, board, f"{count} {_SAID[verdict]}", _packed(changed, before), None)
+        return len(found)
+
+    def note(self, id: str, store: str, row: int, text: str) -> None:
+        """Keep a note on a pool row (the spaces around it go; "" removes it), in one undo step."""
+        row, text = int(row), _clean(text).strip()
+        with self._changing(id) as db:
+            board = _board(db, id, store)
+            found = db.execute("SELECT verdict, note FROM decisions WHERE board = ? AND row = ?", (board, row))
+            verdict, before = found.fetchone() or (0, "")
+            if text != before:
+                _put_note(db, board, row, text)
+                packed = _packed(np.array([row], dtype=np.int64), np.array([verdict]))
+                _keep_step(db, board, f"the note on row {row:,}", packed, before)
+
+    def undo(self, id: str, store: str) -> str:
+        """Take back the session's latest step on this store, whichever tab made it.
+
+        Returns a sentence for the person ("Took back: 12 rows accepted"), or "" where no step is left.
+        """
+        with self._changing(id) as db:
+            board = _board(db, id, store)
+            step = db.execute(
+                "SELECT version, said, before, note FROM steps WHERE board = ? ORDER BY version DESC LIMIT 1", (board,)
+            ).fetchone()
+            if step is None:
+                return ""
+            version, said, packed, note = step
+            rows, before = _unpacked(packed)
+            if note is None:
+                for code in np.unique(before):
+                    _put(db, board, rows[before == code], int(code))
+            else:
+                _put_note(db, board, int(rows[0]), note)
+            db.execute("DELETE FROM steps WHERE board = ? AND version = ?", (board, version))
+            db.execute("UPDATE boards SET version = version + 1 WHERE key = ?", (board,))
+        return f"Took back: {said}"
+
+    def last_step(self, id: str, store: str) -> str:
+        """What `undo` would take back ("12 rows accepted"), "" where there is nothing."""
+        if not self.path.exists():
+            return ""
+        with self._open() as db:
+            step = db.execute(
+                """SELECT said FROM boards JOIN steps ON board = key WHERE session = ? AND store = ?
+                ORDER BY steps.version DESC LIMIT 1""",
+                (_clean(id), store),
+            ).fetchone()
+        return step[0] if step else ""
+
+    def decisions(self, id: str, store: str) -> Decisions:
+        """What the session decided on the store with this fingerprint; nothing for an unknown session."""
+        nothing = np.zeros(0, dtype=np.int64)
+        if not self.path.exists():
+            return Decisions(nothing, nothing, {}, 0)
+        with self._open() as db, _transaction(db, "DEFERRED"):  # one snapshot for the version and the rows
+            board = db.execute(
+                "SELECT key, version FROM boards WHERE session = ? AND store = ?", (_clean(id), store)
+            ).fetchone()
+            if not board:
+                return Decisions(nothing, nothing, {}, 0)
+            key, version = board
+            notes = dict(db.execute("SELECT row, note FROM decisions WHERE board = ? AND note <> ''", (key,)))
+            return Decisions(_decided(db, key, "accept"), _decided(db, key, "reject"), notes, version)
+
+    @contextmanager
+    def _open(self, make: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection for one call, checked to be ours; SQLite's errors inside leave as sentences."""
+        db = None
+        try:
+            # An address with a mode: looking at a file that vanishes between two lines must not make an empty one.
+            address = f"{self.path.as_uri()}?mode={'rwc' if make else 'rw'}"
+            db = sqlite3.connect(address, uri=True, timeout=WAIT, isolation_level=None)
+            db.execute("PRAGMA foreign_keys = ON")
+            self._check(db)
+            if make:
+                # Readers then do not wait for a writer. Where it cannot be had (another process is at work at this
+                # moment, some network drives), the plain journal serves as well.
+                with suppress(sqlite3.OperationalError):
+                    db.execute("PRAGMA journal_mode = WAL")
+            yield db
+        except (sqlite3.Error, zlib.error, json.JSONDecodeError) as error:
+            sentence = _sentence(error, self.path)
+            if sentence is None:
+                raise
+            raise GradsiftError(sentence) from error
+        finally:
+            if db is not None:
+                db.close()
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        if _pragma(db, "schema_version") == 0:  # nothing was ever written: new, or its maker has not come that far
+            with _transaction(db):
+                if _pragma(db, "schema_version") == 0:  # nobody else was faster
+                    for statement in _SCHEMA:
+                        db.execute(statement)
+        if _pragma(db, "application_id") != _OWNER:
+            raise GradsiftError(f"{self.path} belongs to another program: move it away, then gradsift makes its own.")
+        version = _pragma(db, "user_version")
+        if version > _VERSION:
+            raise GradsiftError(
+                f"{self.path} was written by a newer gradsift (format {version}, this one reads {_VERSION}): "
+                "update gradsift, or move the file away to start afresh."
+            )
+
+    @contextmanager
+    def _changing(self, id: str) -> Iterator[sqlite3.Connection]:
+        """A write transaction on a session that exists, marked as changed now."""
+        gone = UsageError("This session is gone, perhaps deleted in another tab: open another one or start a new one.")
+        if not self.path.exists():
+            raise gone
+        with self._open() as db, _transaction(db):
+            marked = db.execute("UPDATE sessions SET changed = ? WHERE id = ?", (time.time(), _clean(id)))
+            if not marked.rowcount:
+                raise gone
+            yield db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """IMMEDIATE takes the write lock at once: a reader that becomes a writer later would be refused without waiting."""
+    db.execute(f"BEGIN {kind}")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:  # a full disk has rolled back already
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _board(db: sqlite3.Connection, session: str, store: str) -> int:
+    """The key of what a session decided on a store: a small number instead of two long texts in every row."""
+    db.execute("INSERT OR IGNORE INTO boards (session, store) VALUES (?, ?)", (session, store))
+    key: int = db.execute("SELECT key FROM boards WHERE session = ? AND store = ?", (session, store)).fetchone()[0]
+    return key
+
+
+def _decided(db: sqlite3.Connection, board: int, verdict: str) -> np.ndarray:
+    found = db.execute(
+        "SELECT json_group_array(row) FROM decisions WHERE board = ? AND verdict = ?", (board, _VERDICTS[verdict])
+    ).fetchone()
+    return np.sort(np.array(json.loads(found[0]), dtype=np.int64))
+
+
+def _put(db: sqlite3.Connection, board: int, rows: np.ndarray, code: int) -> None:
+    listed = _json(rows)
+    db.execute(
+        """INSERT INTO decisions (board, row, verdict) SELECT ?, value, ? FROM json_each(?) WHERE true
+        ON CONFLICT DO UPDATE SET verdict = excluded.verdict""",
+        (board, code, listed),
+    )
+    if code == 0:
+        _drop_empty(db, board, listed)
+
+
+def _put_note(db: sqlite3.Connection, board: int, row: int, text: str) -> None:
+    db.execute(
+        """INSERT INTO decisions (board, row, note) VALUES (?, ?, ?)
+        ON CONFLICT DO UPDATE SET note = excluded.note""",
+        (board, row, text),
+    )
+    _drop_empty(db, board, json.dumps([row]))
+
+
+def _drop_empty(db: sqlite3.Connection, board: int, listed: str) -> None:
+    db.execute(
+        """DELETE FROM decisions WHERE board = ? AND row IN (SELECT value FROM json_each(?))
+        AND verdict = 0 AND note = ''""",
+        (board, listed),
+    )
+
+
+def _keep_step(db: sqlite3.Connection, board: int, said: str, before: bytes, note: str | None) -> None:
+    """Write the journal; the version that a step makes is also its number, so the journal's order is the versions'."""
+    db.execute("UPDATE boards SET version = version + 1 WHERE key = ?", (board,))
+    db.execute(
+        "INSERT INTO steps SELECT key, version, ?, ?, ? FROM boards WHERE key = ?",
+        (said, before, note, board),
+    )
+    db.execute(
+        """DELETE FROM steps WHERE board = ?1 AND version <=
+        (SELECT version FROM steps WHERE board = ?1 ORDER BY version DESC LIMIT 1 OFFSET ?2)""",
+        (board, STEPS_KEPT),
+    )
+
+
+def _packed(rows: np.ndarray, verdicts: np.ndarray) -> bytes:
+    """Ascending rows and the verdicts they had: about a byte a row, so that a hundred bulk steps stay small."""
+    return zlib.compress(np.diff(rows, prepend=0).astype("<i8").tobytes() + verdicts.astype("i1").tobytes(), 1)
+
+
+def _unpacked(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
+    data = zlib.decompress(packed)
+    count = len(data) // 9
+    return np.cumsum(np.frombuffer(data, "<i8", count)), np.frombuffer(data, "i1", offset=8 * count)
+
+
+def _json(rows: np.ndarray) -> str:
+    return json.dumps(rows.tolist())
+
+
+def _record(found: tuple) -> SessionRecord:
+    id, name, created, changed, page, address, *counts = found
+    return SessionRecord(id, name, created, changed, page, json.loads(address), *counts)
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    value: int = db.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _clean(text: str) -> str:
+    """Half surrogates, which no UTF-8 has, become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _name(text: str) -> str:
+    text = _clean(text).strip()
+    if len(text) > NAME_LENGTH:
+        raise UsageError(f"This name has {len(text)} characters: a session's name may have {NAME_LENGTH}.")
+    return text
+
+
+def _sentence(error: Exception, path: Path) -> str | None:
+    """What SQLite reported, for a person; None for a defect of ours. Codes: https://www.sqlite.org/rescode.html"""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None and isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        return None
+    kind = sqlite3.SQLITE_CORRUPT if code is None else code & 0xFF  # no code: text, blob or JSON that cannot be decoded
+    if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return f"{path} is damaged or no file of sessions ({error}): move it away, then gradsift makes a new one."
+    if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"{path} is locked by another program for more than {WAIT:g} seconds: close that one, then try again."
+    if kind == sqlite3.SQLITE_FULL:
+        return f"The disk is full at {path}: make room and try again; what was saved before is kept."
+    if kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
+        return f"{path} cannot be read or written ({error}): is it a file, its folder writable, the disk not full?"
+    return None
