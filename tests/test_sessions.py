@@ -314,14 +314,20 @@ def test_two_tabs_see_each_others_decisions_and_undo_the_latest(kept: Sessions) 
     assert state(other.decisions(id, STORE)) == ([1, 2], [], {})
 
 
-def test_reading_goes_on_while_another_program_writes(kept: Sessions) -> None:
+def test_reading_and_writing_do_not_wait_for_each_other(kept: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "WAIT", 0.05)
     id = kept.create("x").id
     kept.decide(id, STORE, [1], "accept")
     with closing(sqlite3.connect(kept.path, isolation_level=None)) as db:
+        db.execute("BEGIN")
+        assert db.execute("SELECT COUNT(*) FROM decisions").fetchone() == (1,)
+        kept.decide(id, STORE, [2, 3], "accept")
+        assert db.execute("SELECT COUNT(*) FROM decisions").fetchone() == (1,)
+        db.execute("COMMIT")
         db.execute("BEGIN IMMEDIATE")
         db.execute("DELETE FROM decisions")
-        assert state(kept.decisions(id, STORE)) == ([1], [], {})
-        assert kept.list()[0].accepted == 1
+        assert state(kept.decisions(id, STORE)) == ([1, 2, 3], [], {})
+        assert kept.list()[0].accepted == 3
         db.execute("ROLLBACK")
 
 
