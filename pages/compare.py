@@ -2,48 +2,14 @@
 
 import streamlit as st
 
-from app import address, comparing, data, session
-from app.components import board, budget, empty, options, overlap, score
+from app import address, comparing, session
+from app.components import board, budget, empty, opening, options, overlap, score
 from app.components.text import label
 from gradsift.errors import GradsiftError
 
 now = session.current()
 st.title("Compare", anchor=False)
-store, problem = data.store_or_error(now)
-if store is None:
-    if problem:
-        st.error(label(problem))
-    empty.say(
-        "No datastore is open",
-        "A comparison needs a datastore with features: open one, or build the sample's.",
-        "datastore",
-        "Open a datastore",
-    )
-    st.stop()
-if not now.targets:
-    empty.say(
-        "No targets yet",
-        "Say what the model should learn: take one of the sample's target sets, or paste your own "
-        "examples. Methods are compared by what they pick for them.",
-        "targets",
-        "Choose targets",
-    )
-    st.stop()
-try:
-    scoring = comparing.scoring_of(now, store)
-except (GradsiftError, OSError) as error:
-    st.error(label(error))
-    st.stop()
-if scoring is None:
-    empty.say(
-        "These targets are not scored on this datastore yet",
-        "Scoring takes a pass over the targets and the kept "
-        "features; after that, every budget and every option is instant.",
-        "targets",
-        f"Score {label(now.targets)}",
-    )
-    st.stop()
-
+store, scoring = opening.scored(now)
 known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
     with address.held("methods", known, default=known):
