@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gradsift.norms import correlation, norm_table
 from gradsift.store import Store
 
 
@@ -48,14 +49,11 @@ def inspect(store: Store) -> dict[str, Any]:
 
 def norm_length_correlation(store: Store) -> dict[str, float]:
     """Pearson correlation of log ‖g‖ with log answer length (tokens), by checkpoint."""
-    lengths = store.pool()["n_answer_tokens"]
-    correlations = {}
-    for epoch, frame in store.metrics().groupby("epoch", sort=False):
-        frame = frame[np.isfinite(frame["grad_norm"]) & (frame["grad_norm"] > 0)]
-        answer = np.log(lengths.loc[frame["row"]].to_numpy(dtype=float))
-        if len(frame) > 1 and answer.std() > 0 and frame["grad_norm"].std() > 0:
-            correlations[str(epoch)] = float(np.corrcoef(np.log(frame["grad_norm"]), answer)[0, 1])
-    return correlations
+    found = {
+        epoch: correlation(frame["length"].to_numpy(), frame["grad_norm"].to_numpy())
+        for epoch, frame in norm_table(store).items()
+    }
+    return {epoch: r for epoch, r in found.items() if r is not None}
 
 
 def describe(description: dict[str, Any]) -> str:

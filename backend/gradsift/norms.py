@@ -1,0 +1,220 @@
+"""Gradient norms against answer length, and areas marked on that chart (the paper's figures 3 and 4, table 12).
+
+Lengths are answer tokens, norms are those before projection; both are taken as log10. Everything is aligned with
+positions: entry i is the i-th scored row.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from gradsift.errors import UsageError
+
+if TYPE_CHECKING:
+    from gradsift.store import Store
+
+KINDS = ("grad_norm", "update_norm")
+MOST_CELLS = 20_000
+MOST_VERTICES = 60
+_STEP = 1000  # areas and bins lie on thousandths, so that an area is the same after a trip through the address bar
+_NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{1,3})?"
+_AREA = re.compile(rf"(epoch-[0-9]{{1,4}});({'|'.join(KINDS)})((?:;{_NUMBER},{_NUMBER}){{3,{MOST_VERTICES}}})")
+
+
+def norm_table(store: "Store") -> dict[str, pd.DataFrame]:
+    """Norms and lengths of every scored row by checkpoint ("epoch-1" and so on), indexed by position.
+
+    source, length (log10 of answer tokens), grad_norm (log10 ‖g‖), update_norm (log10 ‖Γ‖). The logarithm of a norm of
+    0 (an answer the model is sure of) is missing.
+
+    Raises:
+        StoreError, ShardError: something is missing or damaged.
+    """
+    pool = store.pool().loc[store.scored_rows]
+    source, length = pool["source"].to_numpy(), _log10(pool["n_answer_tokens"].to_numpy())
+    frames = {}
+    for epoch, frame in store.metrics().groupby("epoch", sort=False):
+        kinds = {kind: _log10(frame[kind].to_numpy()[store.scored]) for kind in KINDS}
+        frames[str(epoch)] = pd.DataFrame({"source": source, "length": length, **kinds})
+    return frames
+
+
+def _log10(values: np.ndarray) -> np.ndarray:
+    return np.log10(values, out=np.full(len(values), np.nan), where=values > 0, dtype=np.float64)
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Pearson's r of the pairs where both are finite; None where fewer than two are, or one does not vary."""
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both], y[both]
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def correlations(table: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Pearson's r of log norm with log answer length, by checkpoint and source, for both kinds of norm.
+
+    epoch, source ("" for all rows together), rows (those with a norm above 0 for the kind), kind, r (missing where one
+    of the two does not vary).
+    """
+    lines = []
+    for epoch, frame in table.items():
+        codes, names = pd.factorize(frame["source"])
+        groups = [("", slice(None)), *((name, codes == code) for code, name in enumerate(names))]
+        length = frame["length"].to_numpy()
+        for kind in KINDS:
+            norm = frame[kind].to_numpy()
+            for source, rows in groups:
+                x, y = length[rows], norm[rows]
+                lines.append((epoch, source, kind, int(np.isfinite(y).sum()), correlation(x, y)))
+    found = pd.DataFrame(lines, columns=["epoch", "source", "kind", "rows", "r"])
+    return found.assign(r=found["r"].astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Counts on a grid, for a chart that cannot show every row.
+
+    table: one line per group and cell that holds a row: group, cell, x, y (center), x0, x1, y0, y1 (edges; a cell holds
+    x0 <= x < x1), rows. cell_of: (n,) the `cell` each row is counted in, whatever its group; -1 where x or y is
+    missing.
+    """
+
+    table: pd.DataFrame
+    cell_of: np.ndarray
+
+
+def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> Bins:
+    """Count rows on a grid of at most bins x bins cells of thousandths, for every group on the same grid.
+
+    x, y: (n,) logarithms. groups: (n,) names, such as sources. The grid is made coarser until at most 20,000 lines
+    result.
+    """
+    codes, names = pd.factorize(groups)
+    drawn = np.isfinite(x) & np.isfinite(y)
+    while True:
+        x_edges, y_edges = _edges(x[drawn], bins), _edges(y[drawn], bins)
+        height = len(y_edges) - 1
+        column = np.searchsorted(x_edges, x[drawn], side="right") - 1
+        line = np.searchsorted(y_edges, y[drawn], side="right") - 1
+        cells = column * height + line
+        size = (len(x_edges) - 1) * height
+        counts = np.bincount(codes[drawn] * size + cells, minlength=size * len(names))
+        found = np.flatnonzero(counts)
+        if len(found) <= MOST_CELLS or bins == 1:
+            break
+        bins = max(bins * 3 // 4, 1)
+    cell_of = np.full(len(x), -1, dtype=np.int64)
+    cell_of[drawn] = cells
+    cell = found % size
+    x0, x1, y0, y1 = (edges[at] for edges, at in _sides(x_edges, cell // height, y_edges, cell % height))
+    place = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "x0": x0, "x1": x1, "y0": y0, "y1": y1}
+    return Bins(pd.DataFrame({"group": names[found // size], "cell": cell, **place, "rows": counts[found]}), cell_of)
+
+
+def _sides(
+    x_edges: np.ndarray, column: np.ndarray, y_edges: np.ndarray, line: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(x_edges, column), (x_edges, column + 1), (y_edges, line), (y_edges, line + 1)]
+
+
+def _edges(values: np.ndarray, bins: int) -> np.ndarray:
+    """Edges of at most `bins` equal bins, in whole thousandths, that hold all values with none on the last edge."""
+    if not len(values):
+        return np.array([0.0, 1.0])
+    low, high = int(np.floor(values.min() * _STEP)) - 1, int(np.ceil(values.max() * _STEP)) + 1  # 1: for rounding
+    width = -(-(high - low) // bins)
+    return np.arange(low, high + width, width) / _STEP
+
+
+@dataclass(frozen=True)
+class Area:
+    """A polygon on the chart of one checkpoint and kind of norm; vertices in log10 tokens and log10 norm.
+
+    Vertices lie on whole thousandths and are at most 60, so that an area fits the address bar and comes back the same.
+    """
+
+    epoch: str
+    kind: str
+    vertices: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of_lasso(cls, epoch: str, kind: str, x: Sequence[float], y: Sequence[float]) -> "Area":
+        """The area inside a line drawn by hand; of a long line evenly spaced vertices are kept.
+
+        Raises:
+            UsageError: the line encloses nothing, or is not on a chart that exists.
+        """
+        thousandths = np.round(np.array([x, y], dtype=np.float64).T * _STEP)
+        if not np.isfinite(thousandths).all():
+            raise UsageError("The area has a corner that is no number: draw it again.")
+        line = [(x, y) for x, y in (thousandths / _STEP + 0.0).tolist()]  # + 0.0: no -0
+        points = [point for before, point in zip(line[-1:] + line, line, strict=False) if point != before]
+        if len(points) > MOST_VERTICES:
+            points = [points[at] for at in np.linspace(0, len(points) - 1, MOST_VERTICES).round().astype(int)]
+        return cls.parse(_written(epoch, kind, points))
+
+    @classmethod
+    def of_box(cls, epoch: str, kind: str, x0: float, x1: float, y0: float, y1: float) -> "Area":
+        """A box: x0 <= x < x1 and y0 <= y < y1, as the cells of `binned`."""
+        return cls.of_lasso(epoch, kind, (x0, x1, x1, x0), (y0, y0, y1, y1))
+
+    @classmethod
+    def parse(cls, text: str) -> "Area":
+        """Read what `str` wrote: `epoch-1;grad_norm;1.000,0.200;1.500,0.200;1.500,0.900`.
+
+        Raises:
+            UsageError: it is none.
+        """
+        match = _AREA.fullmatch(text)
+        if not match:
+            raise UsageError("That is no area of the gradient norms' chart: mark rows on the chart again.")
+        corners = (corner.split(",") for corner in match[3][1:].split(";"))
+        return cls(match[1], match[2], tuple((float(x), float(y)) for x, y in corners))
+
+    def __str__(self) -> str:
+        return _written(self.epoch, self.kind, self.vertices)
+
+    def inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Which points lie inside, (n,) bool; missing values never do. x, y: (n,) logarithms.
+
+        A line to the right of such a point crosses the outline an odd number of times. The left and lower sides of a
+        box belong to it, the others do not, so that neighbors share no row.
+        """
+        corners = np.array(self.vertices)
+        low, high = corners.min(0), corners.max(0)
+        near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
+        across, up = x[near], y[near]
+        odd = np.zeros(len(near), dtype=bool)
+        for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            if y0 != y1:
+                odd ^= ((y0 > up) != (y1 > up)) & (across < (x1 - x0) * (up - y0) / (y1 - y0) + x0)
+        mask = np.zeros(len(x), dtype=bool)
+        mask[near] = odd
+        return mask
+
+
+def _written(epoch: str, kind: str, points: Sequence[tuple[float, float]]) -> str:
+    return ";".join([epoch, kind, *(f"{x:.3f},{y:.3f}" for x, y in points)])
+
+
+def side_by_side(cosine: np.ndarray, dot: np.ndarray, n_answer: np.ndarray, norm: np.ndarray) -> pd.DataFrame:
+    """What the raw dot product picks instead of the cosine (the paper's table 12), with the pool for comparison.
+
+    cosine, dot: positions of the picks by each. n_answer: (n,) tokens. norm: (n,) of a checkpoint, not logarithms.
+    similarity ("cosine", "dot", "pool"), rows, mean_answer, median_answer (tokens), mean_norm, median_norm, common
+    (rows that both pick), share (common / rows). Means of nothing are missing.
+    """
+    common = len(np.intersect1d(cosine, dot))
+    lines = []
+    for name, positions in (("cosine", cosine), ("dot", dot), ("pool", np.arange(len(n_answer)))):
+        answer, length = pd.Series(n_answer[positions]), pd.Series(norm[positions])
+        line = {"similarity": name, "rows": len(positions), "mean_answer": answer.mean()}
+        line |= {"median_answer": answer.median(), "mean_norm": length.mean(), "median_norm": length.median()}
+        lines.append({**line, "common": common, "share": common / max(len(positions), 1)})
+    return pd.DataFrame(lines)
