@@ -54,6 +54,18 @@ class Encoded:
     n_cut: int
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of an answer: one supervised token, or the few that share a character.
+
+    text: as it stands in the rendered conversation. turn: index of its message. n_tokens: how many tokens it holds.
+    """
+
+    text: str
+    turn: int
+    n_tokens: int
+
+
 def read_template(choice: str) -> str:
     """`chat`, `tulu`, or the text of the Jinja file `choice` names, checked for syntax.
 
@@ -126,13 +138,27 @@ class Encoder:
         """
         text, spans = self.render(messages, prefix)
         tokens = self._rules.encode(text, add_special_tokens=False)
-        supervised = _overlaps(tokens.offsets, spans)
-        if supervised:
-            supervised[0] = False
+        supervised = _supervised(tokens.offsets, spans)
         ids, whole = tokens.ids, len(tokens)
         ids, supervised = ids[:max_length], supervised[:max_length]
         n_answer = sum(supervised)
         return Encoded(ids, supervised, len(ids) - n_answer, n_answer, whole - len(ids))
+
+    def pieces(self, messages: Messages, prefix: str = "", max_length: int | None = None) -> list[Piece]:
+        """What the supervised tokens of `encode`, in their order, spell: end to end, the answers as far as kept.
+
+        Raises:
+            RenderError: see `render`.
+        """
+        text, spans = self.render(messages, prefix)
+        answers = [index for index, (role, _) in enumerate(messages) if role == "assistant"]
+        offsets = self._rules.encode(text, add_special_tokens=False).offsets
+        supervised = _supervised(offsets, spans)[:max_length]
+        learned = [offset for offset, taught in zip(offsets, supervised, strict=False) if taught]
+        return [
+            Piece(text[start:stop], answers[span], n_tokens)
+            for start, stop, span, n_tokens in _stretches(learned, spans)
+        ]
 
     def _opening(self, turns: list[dict], text: str) -> str:
         """What stands before an assistant's first character: everything earlier and the turn's own header."""
@@ -162,6 +188,28 @@ def _fingerprint(rules: Any, template: str) -> str:
     """Vocabulary, template, and what becomes of a text that exercises the rest; library versions leave it alone."""
     parts = [sorted(rules.get_vocab().items()), rules.encode(_PROBE, add_special_tokens=False).ids, template]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _supervised(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
+    """For each token, whether it is learned: its characters overlap a span, and something comes before it."""
+    return [taught and position > 0 for position, taught in enumerate(_overlaps(offsets, spans))]
+
+
+def _stretches(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """(start, stop, span, tokens) of supervised tokens, cut to their span; those that share a character are one.
+
+    Characters that belong to no token (some tokenizers drop blanks) go with the token after them.
+    """
+    found: list[tuple[int, int, int, int]] = []
+    for start, stop in offsets:
+        span = next(index for index, (_, end) in enumerate(spans) if end > start)
+        start, stop = max(start, spans[span][0]), min(stop, spans[span][1])
+        before = found[-1] if found and found[-1][2] == span else None
+        if before and start < before[1]:
+            found[-1] = (before[0], max(stop, before[1]), span, before[3] + 1)
+        else:
+            found.append((before[1] if before else start, stop, span, 1))
+    return found
 
 
 def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:

@@ -5,14 +5,24 @@ The same pass serves pool rows (Adam's update, or others) and target rows (the p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
-from gradsift.projection import Projector
 
 SIMILAR = 0.75  # of a batch's longest row: what a row must have to be padded to it
+
+
+class LinearMap(Protocol):
+    """From named parameters to d-vectors: a `Projector`, or anything else that adds up module by module."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def add(self, name: str, gradients: torch.Tensor, out: torch.Tensor) -> None:
+        """Add the map of each row of `gradients` (B, n), all of parameter `name`, to `out` (B, d)."""
 
 
 @dataclass
@@ -56,7 +66,7 @@ class FeatureExtractor:
     """
 
     def __init__(
-        self, gradients: PerExampleGradients, projector: Projector, updates: dict[str, Update], token_budget: int
+        self, gradients: PerExampleGradients, projector: LinearMap, updates: dict[str, Update], token_budget: int
     ) -> None:
         self.gradients, self.projector, self.updates, self.token_budget = gradients, projector, updates, token_budget
         self.device = next(gradients.model.parameters()).device

@@ -2,7 +2,7 @@
 
 `PerExampleGradients` hooks the two small linear layers of every LoRA module and hands out, module by module as the
 backward pass reaches it, the gradient of each example's own mean loss. `make_update` turns such a gradient into what is
-stored: Adam's update (three forms), the plain gradient, or its sign.
+stored: Adam's update (three forms), the plain gradient, or its sign; `adam_scale` is what Adam divides by.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +69,25 @@ class PerExampleGradients:
             means.sum().backward()
         return Forward(means.detach(), seen["representations"])
 
+    def token_losses(self, batch: Sequence[Encoded]) -> torch.Tensor:
+        """−log p of every supervised token, row after row in one vector (tokens,) fp32, by a forward pass alone."""
+        device = next(self.model.parameters()).device
+        ids, _ = _pad(batch, device)
+        rows, columns, targets = _supervised_positions(batch, device)
+        head = self.model.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][rows, columns].unsqueeze(0),))
+        try:
+            with torch.no_grad():
+                logits = self.model(input_ids=ids, use_cache=False).logits[0]
+        finally:
+            handle.remove()
+        return cross_entropy(logits.float(), targets, reduction="none")
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The LoRA parameters themselves by canonical name."""
+        return {f"{name}.weight": layer.weight for name, layer in self._layers.items()}
+
     @contextmanager
     def _hooks(
         self, sink: Sink, lengths: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, seen: dict
@@ -117,11 +136,7 @@ def make_update(kind: str, form: str, checkpoint: Checkpoint, device: torch.devi
         return lambda name, g: g
     if kind == "sign":
         return lambda name, g: g.sign()
-    beta1, beta2 = (0.9, 0.999) if form == "released" else checkpoint.betas
-    eps = 1e-8 if form == "released" else checkpoint.eps
-    step = checkpoint.step + 1
-    correct1, correct2 = (1.0, 1.0) if form == "released" else (1 - beta1**step, 1 - beta2**step)
-    inside, outside = (0.0, eps) if form == "adamw" else (eps, 0.0)
+    beta1, beta2, correct1, correct2, inside, outside = _adam_constants(form, checkpoint)
     first = {n: (m.to(device) * (beta1 / correct1)).flatten() for n, (m, _) in checkpoint.moments.items()}
     second = {n: (v.to(device) * (beta2 / correct2) + inside).flatten() for n, (_, v) in checkpoint.moments.items()}
 
@@ -132,6 +147,28 @@ def make_update(kind: str, form: str, checkpoint: Checkpoint, device: torch.devi
         return torch.add(first[name], g, alpha=(1 - beta1) / correct1).div_(root)
 
     return adam
+
+
+def adam_scale(form: str, checkpoint: Checkpoint, device: torch.device) -> dict[str, torch.Tensor]:
+    """1/√v' of Adam's update, name -> (n,) fp32, with v' as it is for a row whose own g² does not count.
+
+    That is what Γ multiplies g by where g² is small beside v; ε stands where `form` has it.
+    """
+    _, beta2, _, correct2, inside, outside = _adam_constants(form, checkpoint)
+    return {
+        name: (v.to(device) * (beta2 / correct2) + inside).sqrt_().add_(outside).reciprocal_().flatten()
+        for name, (_, v) in checkpoint.moments.items()
+    }
+
+
+def _adam_constants(form: str, checkpoint: Checkpoint) -> tuple[float, float, float, float, float, float]:
+    """β1, β2, their bias corrections 1 − β^t', and ε inside and outside of the root."""
+    beta1, beta2 = (0.9, 0.999) if form == "released" else checkpoint.betas
+    eps = 1e-8 if form == "released" else checkpoint.eps
+    step = checkpoint.step + 1
+    correct1, correct2 = (1.0, 1.0) if form == "released" else (1 - beta1**step, 1 - beta2**step)
+    inside, outside = (0.0, eps) if form == "adamw" else (eps, 0.0)
+    return beta1, beta2, correct1, correct2, inside, outside
 
 
 def _lora_layers(model: Any) -> Iterator[tuple[str, torch.nn.Linear]]:

@@ -1,0 +1,474 @@
+"""Token-level influence against autograd one token at a time in float64 (method, section 6)."""
+
+import json
+import shutil
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import gradient_of_one, relative_error
+from stores import flip
+from torch.nn.functional import log_softmax
+from transformers import AutoModelForCausalLM
+
+from gradsift import models
+from gradsift.builder import build
+from gradsift.checkpoints import Checkpoint
+from gradsift.encode import Encoder
+from gradsift.errors import UsageError
+from gradsift.gradients import PerExampleGradients, adam_scale, make_update
+from gradsift.influence import TargetError, influence, score_targets
+from gradsift.models import load_tokenizer
+from gradsift.progress import Progress
+from gradsift.shards import ShardError, read_tensors, write_tensors
+from gradsift.store import Store, StoreError
+from gradsift.tokens import TokenExplainer, describe, explain
+
+CPU = torch.device("cpu")
+END = "<|im_end|>"
+CURVATURE = 5e-3  # of the largest value: what a central difference with a step of 0.01 leaves of so rough a toy
+BENGALI = "কলকাতা 👍🏽 é"
+POOL = [
+    [("user", "where is the cat?"), ("assistant", "the cat sat on the mat")],
+    [("user", "h"), ("assistant", "the dog"), ("user", "?"), ("assistant", BENGALI), ("user", "x"), ("assistant", "y")],
+    [("system", "be brief"), ("user", "what is in it?"), ("assistant", "the answer is in the text " * 16)],  # is cut
+    [("user", "say it"), ("assistant", "the question")],  # gets a prefix
+    [("user", "no answer")],
+    [("user", "the capital?"), ("assistant", "in the country")],
+    [("user", "what sat?"), ("assistant", "the dog sat on the cat, " * 3)],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, tiny_model) -> Store:
+    """Seven rows, of which 4 is excluded, at two checkpoints."""
+    folder = tmp_path_factory.mktemp("tokens")
+    lines = [{"messages": [{"role": role, "content": text} for role, text in talk]} for talk in POOL]
+    lines[3]["prefix"] = "The answer is:"
+    (folder / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = reference.small_config(tiny_model, gradients=("adam", "sgd"))
+    return build([folder / "pool.jsonl"], folder / "store", config, progress=Progress(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def targets(tiny_targets):
+    from gradsift.targets import read_targets
+
+    return read_targets(tiny_targets).rows
+
+
+@pytest.fixture(scope="module")
+def scoring(store, targets):
+    return score_targets(store, targets, ("less", "random"))
+
+
+@pytest.fixture(scope="module")
+def explainer(store):
+    return TokenExplainer(store)
+
+
+@pytest.fixture(scope="module")
+def exact(store):
+    """The model at every checkpoint in float64, made without the explainer."""
+    found = []
+    for epoch, name in enumerate(store.epochs):
+        base = AutoModelForCausalLM.from_pretrained(store.manifest.config.model)
+        peft = models.attach_adapter(base, store.path / "checkpoints" / name)
+        models.set_adapter(peft, store.checkpoint(epoch).adapter)
+        found.append(reference.in_float64(peft.eval()))
+    return found
+
+
+def flat(gradients) -> torch.Tensor:
+    return torch.cat([gradients[name].double() for name in sorted(gradients)])
+
+
+def encoder_of(store) -> Encoder:
+    return Encoder(load_tokenizer(store.manifest.config.model), store.manifest.config.template)
+
+
+def pool_row(store, row):
+    prefix = "The answer is:" if row == 3 else ""
+    return encoder_of(store).encode(POOL[row], prefix, store.manifest.config.max_length)
+
+
+def mean_gradient(model, store, targets) -> torch.Tensor:
+    encoder = encoder_of(store)
+    found = [flat(gradient_of_one(model, encoder.encode(t.messages, t.prefix))) for t in targets]
+    return sum(found) / len(found)
+
+
+def token_by_token(model, row, u) -> np.ndarray:
+    """⟨u, ∇ℓ_t⟩ of every supervised token, one backward pass each."""
+    lora = {n.replace(".default.", "."): p.requires_grad_(True) for n, p in model.named_parameters() if "lora_" in n}
+    found = []
+    for at in (position for position, taught in enumerate(row.supervised) if taught):
+        loss = -log_softmax(model(input_ids=torch.tensor([row.ids])).logits[0, at - 1], dim=-1)[row.ids[at]]
+        g = dict(zip(lora, torch.autograd.grad(loss, list(lora.values())), strict=True))
+        found.append(float(flat({name: part.flatten() for name, part in g.items()}) @ u))
+    return np.array(found)
+
+
+def by_piece(values, n_tokens):
+    return np.array([part.sum() for part in np.split(values, np.cumsum(n_tokens)[:-1])])
+
+
+class TestValues:
+    @pytest.mark.parametrize("row", [0, 1, 2, 3, 6])
+    @pytest.mark.parametrize("subtask", [0, 1], ids=["two targets", "one target with a prefix"])
+    def test_equal_float64_gradients_token_by_token(self, store, targets, scoring, explainer, exact, row, subtask):
+        found = explainer.explain(scoring, row, subtask)
+        members = [t for t in targets if t.subtask == found.subtask]
+        assert len(members) == 2 - subtask
+        encoded = pool_row(store, row)
+        assert found.n_tokens.sum() == encoded.n_answer
+        for epoch, model in enumerate(exact):
+            u = mean_gradient(model, store, members)
+            u /= u.norm()
+            g = flat(gradient_of_one(model, encoded))
+            expected = by_piece(token_by_token(model, encoded, u), found.n_tokens)
+            np.testing.assert_allclose(found.values[epoch], expected, atol=CURVATURE * np.abs(expected).max())
+            assert found.inner[epoch] == pytest.approx(float(u @ g), rel=1e-4, abs=1e-5 * float(g.norm()))
+            assert found.grad_norm[epoch] == pytest.approx(float(g.norm()), rel=1e-4)
+
+    @pytest.mark.parametrize("row", [0, 1, 2, 3, 5, 6])
+    @pytest.mark.parametrize("kind", ["gradient", "adam"])
+    def test_their_mean_is_the_inner_product(self, scoring, explainer, row, kind):
+        for subtask in (0, 1):
+            found = explainer.explain(scoring, row, subtask, kind)
+            assert found.values.shape == (2, len(found.pieces))
+            assert (found.bound == 1e-3 * found.grad_norm).all()
+            assert (np.abs(found.mean - found.inner) <= found.bound).all()
+            assert found.holds
+
+    def test_the_check_fails_where_the_numbers_disagree(self, scoring, explainer):
+        found = explainer.explain(scoring, 0, 0)
+        assert not replace(found, inner=found.inner + np.array([0, 1.5]) * found.bound).holds
+
+    def test_shares_add_up_to_the_weighted_cosine(self, store, targets, scoring, explainer, exact):
+        found = explainer.explain(scoring, 1, 0)
+        encoded, members = pool_row(store, 1), [t for t in targets if t.subtask == "boxes"]
+        cosines = [
+            reference.cosine(mean_gradient(m, store, members), flat(gradient_of_one(m, encoded)).detach())
+            for m in exact
+        ]
+        assert found.cosine == pytest.approx(float(store.weights @ cosines), abs=1e-3)
+        assert found.combined.sum() == pytest.approx(found.cosine, rel=1e-9)
+
+    def test_a_step_on_a_positive_row_lowers_the_targets_loss(self, store, targets, scoring, explainer, exact):
+        """The sign, as a person means it: train on the row for a little, look at the targets."""
+        encoder = encoder_of(store)
+        seen = set()
+        for row in (0, 2, 3, 5, 6):
+            for subtask, name in enumerate(scoring.subtask_names):
+                members = [encoder.encode(t.messages, t.prefix) for t in targets if t.subtask == name]
+                model = exact[1]
+                step = gradient_of_one(model, pool_row(store, row))
+                lora = {n.replace(".default.", "."): p for n, p in model.named_parameters() if "lora_" in n}
+                losses = []
+                for size in (1e-4, -1e-4):
+                    with torch.no_grad():
+                        for key, weight in lora.items():
+                            weight -= size * step[key].view_as(weight)
+                        losses.append(float(sum(reference.loss_of_one(model, target) for target in members)))
+                        for key, weight in lora.items():
+                            weight += size * step[key].view_as(weight)
+                mean = explainer.explain(scoring, row, subtask).mean[1]
+                assert (losses[0] < losses[1]) == (mean > 0)
+                seen.add(mean > 0)
+        assert seen == {True, False}
+
+
+class TestDirections:
+    def test_adam_divides_by_the_root_of_v(self, store, targets, scoring, explainer, exact):
+        found = explainer.explain(scoring, 0, 0, "adam")
+        members = [t for t in targets if t.subtask == "boxes"]
+        encoded = pool_row(store, 0)
+        for epoch, model in enumerate(exact):
+            checkpoint = store.checkpoint(epoch)
+            second = flat({name: v.flatten() for name, (_, v) in checkpoint.moments.items()})
+            beta = checkpoint.betas[1]
+            u = mean_gradient(model, store, members)
+            u = u / (second * beta / (1 - beta ** (checkpoint.step + 1)) + checkpoint.eps).sqrt()
+            u /= u.norm()
+            expected = by_piece(token_by_token(model, encoded, u), found.n_tokens)
+            np.testing.assert_allclose(found.values[epoch], expected, atol=CURVATURE * np.abs(expected).max())
+        plain = explainer.explain(scoring, 0, 0)
+        assert not np.allclose(plain.values, found.values, atol=0.05 * np.abs(found.values).max())
+
+    @pytest.mark.parametrize("form", ["paper", "adamw", "released"])
+    def test_the_scale_is_what_the_update_does_to_a_small_gradient(self, form):
+        generator = torch.Generator().manual_seed(0)
+        m, v = torch.randn(4, 3, generator=generator), torch.rand(4, 3, generator=generator) + 0.1
+        checkpoint = Checkpoint({}, {}, {"w": (m, v)}, 3, (0.8, 0.9), 1e-3, 1.0)
+        update = make_update("adam", form, checkpoint, CPU)
+        g = torch.randn(1, 12, generator=generator).sign() * 1e-3
+        slope = (update("w", g).double() - update("w", -g).double())[0] / (2 * g[0].double())
+        scale = adam_scale(form, checkpoint, CPU)["w"]
+        assert scale.shape == (12,)
+        ratio = slope / scale.double()  # (1 − β1) / (1 − β1^t'), the same for every coordinate
+        expected = 0.1 if form == "released" else 0.2 / (1 - 0.8**4)
+        np.testing.assert_allclose(ratio, expected, rtol=1e-2)
+
+    def test_read_again_give_the_same(self, store, scoring, explainer):
+        first = explainer.explain(scoring, 0, 1)
+        files = sorted((scoring.path / "directions").iterdir())
+        stamps = [file.stat().st_mtime_ns for file in files]
+        again = TokenExplainer(store).explain(scoring, 0, 1)
+        np.testing.assert_array_equal(again.values, first.values)
+        assert [file.stat().st_mtime_ns for file in sorted((scoring.path / "directions").iterdir())] == stamps
+        u, _ = read_tensors(files[0])
+        assert float(flat(u).norm()) == pytest.approx(1, abs=1e-6)
+
+    def test_follow_the_targets_and_the_checkpoints_of_the_scoring(self, scoring, explainer):
+        """A scoring that leaves some out lies in the same folder."""
+        both = explainer.explain(scoring, 0, 0)
+        alone = explainer.explain(replace(scoring, targets=scoring.targets[1:]), 0, 0)
+        assert alone.subtask == both.subtask
+        assert not np.allclose(alone.values, both.values)
+        later = explainer.explain(replace(scoring, epochs=scoring.epochs[1:], weights=np.array([1.0])), 0, 0)
+        np.testing.assert_array_equal(later.values, both.values[1:])
+
+    def test_damaged_or_strange_ones_are_refused(self, tmp_path, store, scoring):
+        folder = tmp_path / "scoring"
+        shutil.copytree(scoring.path, folder)
+        copied, explainer = replace(scoring, path=folder), TokenExplainer(store)
+        explainer.explain(copied, 0, 0)
+        path = next((folder / "directions").glob("*-gradient-epoch-1.safetensors"))
+        whole = path.read_bytes()
+        flip(path, -1)
+        with pytest.raises(ShardError, match="is damaged"):
+            [explainer.explain(copied, 0, subtask) for subtask in (0, 1)]
+        path.write_bytes(whole)
+        u, about = read_tensors(path)
+        write_tensors(path, u, {**about, "of": "others"})
+        with pytest.raises(StoreError, match="belongs to other targets"):
+            [explainer.explain(copied, 0, subtask) for subtask in (0, 1)]
+
+    def test_targets_of_zero_gradient_influence_nothing(self):
+        from gradsift.tokens import _unit
+
+        assert not _unit({"w": torch.zeros(3)})["w"].any()
+
+
+class TestPieces:
+    def test_several_answers_in_any_script(self, scoring, explainer):
+        found = explainer.explain(scoring, 1, 0)
+        for turn, answer in ((1, "the dog"), (3, BENGALI), (5, "y")):
+            spelled = [piece for piece, at in zip(found.pieces, found.turns, strict=True) if at == turn]
+            assert "".join(spelled) == answer + END
+        assert set(found.turns) == {1, 3, 5}
+        assert dict(zip(found.pieces, found.n_tokens, strict=True))["👍"] == 4  # as bytes
+
+    def test_the_prefix_is_none_of_them(self, scoring, explainer):
+        found = explainer.explain(scoring, 3, 0)
+        assert "".join(found.pieces) == "the question" + END
+
+    def test_a_row_that_was_cut(self, store, scoring, explainer):
+        found = explainer.explain(scoring, 2, 0)
+        assert found.n_cut == store.pool().loc[2, "n_cut"] > 0
+        assert POOL[2][-1][1].startswith("".join(found.pieces))
+        assert describe(found).endswith(f"{found.n_cut} more tokens were cut by --max-length.")
+
+    def test_an_answer_without_anything_before_it(self, tiny_model):
+        """Of a template without a header nothing predicts the first token, which is then not learned."""
+        bare = "{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}"
+        encoder = Encoder(load_tokenizer(str(tiny_model)), bare)
+        talk = [("assistant", "the cat")]
+        pieces = encoder.pieces(talk)
+        assert sum(piece.n_tokens for piece in pieces) == encoder.encode(talk).n_answer
+        assert ("the cat" + END).endswith("".join(piece.text for piece in pieces))
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=3))
+    def test_end_to_end_they_are_the_answers(self, tiny_model, answers):
+        encoder = Encoder(load_tokenizer(str(tiny_model)), "chat")
+        talk = [turn for answer in answers for turn in (("user", "q"), ("assistant", answer))]
+        pieces = encoder.pieces(talk)
+        assert sum(piece.n_tokens for piece in pieces) == encoder.encode(talk).n_answer
+        for turn, answer in enumerate(answers):
+            assert "".join(piece.text for piece in pieces if piece.turn == 2 * turn + 1) == answer + END
+
+
+class TestTheModelIsLeftAlone:
+    def test_weights_return_bit_for_bit(self, store, scoring):
+        explainer = TokenExplainer(store)
+        explainer.explain(scoring, 0, 0)
+        gradients, checkpoint = explainer._model.at("epoch-2")
+        weights = gradients.weights
+        assert all(torch.equal(weights[name], checkpoint.adapter[name]) for name in weights)
+        explainer.explain(scoring, 1, 1, "adam")
+        assert set(weights) == set(checkpoint.adapter)
+        assert all(torch.equal(weights[name], checkpoint.adapter[name]) for name in weights)
+        assert all(p.grad is None and not p.requires_grad for p in gradients.model.parameters())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in gradients.model.modules())
+        assert torch.is_grad_enabled()
+
+    def test_also_when_a_pass_fails(self, store, scoring, monkeypatch):
+        explainer = TokenExplainer(store)
+        before = explainer.explain(scoring, 0, 0)
+        gradients, checkpoint = explainer._model.at("epoch-1")
+
+        def refuse(self, batch):
+            raise torch.OutOfMemoryError("full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(PerExampleGradients, "token_losses", refuse)
+            with pytest.raises(torch.OutOfMemoryError):
+                explainer.explain(scoring, 0, 0)
+        assert all(torch.equal(w, checkpoint.adapter[name]) for name, w in gradients.weights.items())
+        np.testing.assert_array_equal(explainer.explain(scoring, 0, 0).values, before.values)
+
+    def test_two_at_once_get_their_own_answers(self, scoring, explainer):
+        asked = [(0, 0), (1, 1), (6, 0), (3, 1)]
+        alone = [explainer.explain(scoring, *question).values for question in asked]
+        found = {}
+        threads = [
+            threading.Thread(target=lambda q=q: found.__setitem__(q, explainer.explain(scoring, *q).values))
+            for q in asked
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for question, expected in zip(asked, alone, strict=True):
+            np.testing.assert_array_equal(found[question], expected)
+
+    def test_checkpoints_of_different_shape(self, store, scoring, tmp_path):
+        """Given checkpoints need not have one LoRA configuration: the model is then wrapped anew."""
+        explainer = TokenExplainer(store)
+        expected = explainer.explain(scoring, 0, 0)
+        explainer._model._adapter_config = {}
+        np.testing.assert_array_equal(explainer.explain(scoring, 0, 0).values, expected.values)
+
+
+class TestRefusals:
+    def test_rows_that_are_not_scored(self, scoring, explainer):
+        with pytest.raises(UsageError, match=r"Row 4 of .* is excluded \(.*assistant.*\)"):
+            explainer.explain(scoring, 4, 0)
+        with pytest.raises(UsageError, match="no row 7: its rows are 0 to 6"):
+            explainer.explain(scoring, 7, 0)
+
+    def test_subtasks_that_are_not_there(self, store, targets, scoring, explainer):
+        for number in (2, -1):
+            with pytest.raises(UsageError, match=f"no subtask number {number}"):
+                explainer.explain(scoring, 0, number)
+        with pytest.raises(UsageError, match="no subtask 'dogs': choose among boxes, cats"):
+            explain(store, targets, 0, "dogs")
+
+    def test_adam_without_moments(self, store, scoring, monkeypatch):
+        load = Store.checkpoint
+        monkeypatch.setattr(Store, "checkpoint", lambda self, epoch: replace(load(self, epoch), moments={}))
+        moved = replace(scoring, targets=scoring.targets[:1])  # not kept yet
+        with pytest.raises(StoreError, match="holds no Adam moments"):
+            TokenExplainer(store).explain(moved, 0, 0, "adam")
+
+    def test_targets_that_cannot_be_used(self, scoring, explainer):
+        long = replace(scoring.targets[0], messages=(("user", "the cat " * 600), ("assistant", "yes")))
+        with pytest.raises(TargetError, match=r"Target 1 of boxes cannot be used: .*window of 512"):
+            explainer.explain(replace(scoring, targets=[long]), 0, 0)
+
+    def test_another_model(self, store, scoring):
+        changed = Store(store.path, store.manifest.model_copy(update={"model_fingerprint": "0" * 16}))
+        with pytest.raises(StoreError, match="its weights have changed"):
+            TokenExplainer(changed).explain(scoring, 0, 0)
+
+
+class TestCorrelation:
+    def test_cosines_and_scores_of_the_sample(self, scoring, explainer):
+        found = explainer.correlate(scoring, 1, sample=4, seed=3)
+        assert len(set(found.rows)) == 4
+        assert set(found.rows) <= set(scoring.rows)
+        expected = [explainer.explain(scoring, int(row), 1).cosine for row in found.rows]
+        np.testing.assert_allclose(found.cosine, expected, atol=1e-3)
+        scores = influence(scoring.evidence("less"), scoring.subtask_of, 2)[:, 1]
+        np.testing.assert_allclose(found.influence, scores[np.searchsorted(scoring.rows, found.rows)])
+        assert found.pearson == pytest.approx(np.corrcoef(found.cosine, found.influence)[0, 1])
+        again = explainer.correlate(scoring, 1, sample=4, seed=3)
+        np.testing.assert_array_equal(again.cosine, found.cosine)
+
+    def test_plain_stored_gradients_agree_up_to_projection(self, store, targets, explainer):
+        """Where LESS itself compares plain gradients the two differ by the random projection to 64 dimensions only."""
+        scoring = score_targets(store, targets, ("less",), "sgd")
+        found = explainer.correlate(scoring, 0, gradient="sgd")
+        assert len(found.rows) == 6
+        np.testing.assert_allclose(found.cosine, found.influence, atol=3 / 64**0.5)
+        assert found.pearson > 0.8
+
+    def test_targets_not_scored_by_less(self, store, targets, explainer):
+        scoring = score_targets(store, targets[2:], ("random",))
+        with pytest.raises(StoreError, match="run gradsift score"):
+            explainer.correlate(scoring, 0)
+
+    def test_ranks_share_ties(self):
+        from gradsift.tokens import _pearson, _ranks
+
+        np.testing.assert_array_equal(_ranks(np.array([3.0, 1.0, 3.0, 2.0])), [2.5, 0, 2.5, 1])
+        assert np.isnan(_pearson(np.ones(3), np.arange(3)))
+
+
+class TestOneCall:
+    def test_takes_the_best_subtask_unless_told(self, store, targets, scoring):
+        scores = influence(scoring.evidence("less"), scoring.subtask_of, 2)
+        for row in (0, 5):
+            best = scores[np.searchsorted(scoring.rows, row)].argmax()
+            found = explain(store, targets, row)
+            assert found.subtask == scoring.subtask_names[best]
+        other = explain(store, targets, 0, "cats")
+        assert (other.subtask, other.row) == ("cats", 0)
+
+    def test_what_is_printed(self, store, targets, scoring, explainer):
+        found = explainer.explain(scoring, 1, 0)
+        record = json.loads(json.dumps(found.record()))
+        assert "".join(record["pieces"]) == "the dog" + END + BENGALI + END + "y" + END
+        assert record["mean"] == found.mean.tolist()
+        assert record["holds"] is True
+        text = describe(found)
+        assert f"Row 1 for 'boxes': cosine {found.cosine:+.4f}" in text
+        assert f"{found.combined[0]:+.5f}  'the'" in text
+        assert "\x1b" not in describe(replace(found, pieces=["\x1b[2J"] * len(found.pieces)))
+
+
+class TestBf16:
+    def test_a_store_built_in_bf16_is_explained_in_fp32(self, tiny_model, tmp_path):
+        """Its own rounded weights, but no rounded arithmetic: the identity holds as it does elsewhere."""
+        lines = [{"messages": [{"role": r, "content": c} for r, c in talk]} for talk in (POOL[0], POOL[1], POOL[5])]
+        (tmp_path / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        config = reference.small_config(tiny_model, dtype="bf16", epochs=1)
+        store = build([tmp_path / "pool.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
+        from gradsift.targets import parse_targets
+
+        found = explain(store, parse_targets("Q: where is the dog?\nA: on the mat").rows, 1)
+        assert found.holds
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+        peft = models.attach_adapter(base.float(), store.path / "checkpoints" / "epoch-1")
+        models.set_adapter(peft, store.checkpoint(0).adapter)
+        g = flat(gradient_of_one(reference.in_float64(peft.eval()), encoder_of(store).encode(POOL[1])))
+        assert relative_error(torch.tensor(found.grad_norm[0]), g.norm()) < 1e-4
+
+
+@pytest.mark.slow
+def test_smollm2_keeps_the_identity(smollm2, tmp_path):
+    talk = [
+        ("How tall is Everest?", "8,849 metres above sea level."),
+        ("Where is Kolkata?", "কলকাতা ভারতে। 👍🏽"),
+        ("2+2", "4"),
+    ]
+    lines = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in talk]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    template = models.demo_template().read_text()
+    config = reference.small_config("smollm2", template=template, epochs=1, lora_rank=8, lr=2e-4)
+    store = build([tmp_path / "pool.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
+    from gradsift.targets import parse_targets
+
+    targets = parse_targets("Q: How tall is K2?\nA: 8,611 metres.\n\nQ: 3+5\nA: 8").rows
+    explainer, scoring = TokenExplainer(store), score_targets(store, targets, ("random",))
+    for row in range(3):
+        found = explainer.explain(scoring, row, 0)
+        assert found.holds, (found.mean, found.inner, found.bound)
+        assert "".join(found.pieces) == talk[row][1] + END
