@@ -1,0 +1,77 @@
+"""One row's evidence laid open: its score against every target example, at every checkpoint (method, section 2.4)."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from gradsift.config import GradientKind, Similarity, TargetPooling
+from gradsift.errors import UsageError
+from gradsift.influence import Products, Scoring, influence
+from gradsift.methods import get_method
+from gradsift.selection import Ranking
+
+
+def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind = "adam") -> np.ndarray:
+    """(K, N + 1) float64: cos(target k, row) at each of N checkpoints, then Σ_i w_i of them.
+
+    A method that compares words knows no checkpoint: (K, 2), its score twice.
+
+    Raises:
+        UsageError: the method looks at no target. StoreError: the targets are not scored by it.
+    """
+    parts = _of_row(scoring, method, position, gradient)
+    each = np.arange(len(scoring.targets))
+    return _columns(parts, each, len(each), "cosine", "cosine-of-mean")
+
+
+def by_subtask(
+    scoring: Scoring,
+    method: str,
+    position: int,
+    gradient: GradientKind = "adam",
+    similarity: Similarity = "cosine",
+    pooling: TargetPooling = "cosine-of-mean",
+) -> np.ndarray:
+    """(J, N + 1) float64: what each of N checkpoints adds to Inf(z, j), before its weight, then Inf(z, j) itself.
+
+    Raises:
+        UsageError, StoreError: as `by_target`.
+    """
+    parts = _of_row(scoring, method, position, gradient)
+    return _columns(parts, scoring.subtask_of, len(scoring.subtask_names), similarity, pooling)
+
+
+def best_target(cosines: np.ndarray, subtask_of: np.ndarray, subtask: int) -> int:
+    """Index of the subtask's target that the row serves best. cosines: (K, N + 1) of `by_target`; subtask_of: (K,)."""
+    members = np.flatnonzero(subtask_of == subtask)
+    return int(members[cosines[members, -1].argmax()])
+
+
+def opponents(ranking: Ranking) -> np.ndarray:
+    """(n,) positions from the lowest score to the highest; ties go to the lower row number."""
+    return np.argsort(ranking.score, kind="stable")
+
+
+def _of_row(scoring: Scoring, method: str, position: int, gradient: GradientKind) -> list[Products]:
+    """The evidence with this one row in it; what other rows have is not copied, however few targets are left."""
+    if get_method(method).evidence == "none":
+        raise UsageError(f"{get_method(method).label} looks at no target, so there is nothing to lay open.")
+    keep = np.arange(len(scoring.targets)) if scoring.columns is None else scoring.columns
+    return [
+        Products(
+            part.products[position][keep][None],
+            None if part.gram is None else part.gram[keep][:, keep],
+            None if part.norms is None else part.norms[position : position + 1],
+            part.weight,
+        )
+        for part in replace(scoring, columns=None).evidence(method, gradient)
+    ]
+
+
+def _columns(
+    parts: list[Products], subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
+) -> np.ndarray:
+    """(J, N + 1) what each checkpoint says alone, and all of them by their weights."""
+    alone = [[replace(part, weight=1.0)] for part in parts]
+    rows = [influence(some, subtask_of, n_subtasks, similarity, pooling)[0] for some in [*alone, parts]]
+    return np.stack(rows, axis=1).astype(np.float64)
