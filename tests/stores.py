@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NOT_PROMISED = ("job/", "scorings/", ".lock")
+NOT_PROMISED = ("job/", "scorings/", "index/", ".lock")
 
 
 def contents(store: Path) -> dict[str, bytes]:

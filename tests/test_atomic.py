@@ -41,12 +41,13 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
 
 
 def test_sweep_removes_files_and_folders_of_killed_writers_only(tmp_path: Path) -> None:
-    kept = [tmp_path / "a", tmp_path / "below" / "b", tmp_path / "scorings" / ".tmp-theirs"]
+    kept = [tmp_path / "a", tmp_path / "below" / "b"]
+    kept += [tmp_path / "scorings" / ".tmp-theirs", tmp_path / "index" / ".tmp-theirs"]
     left = [tmp_path / ".tmp-1", tmp_path / "below" / ".tmp-2", tmp_path / "below" / ".tmp-epoch-1" / ".tmp-3"]
     for path in kept + left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    atomic.sweep(tmp_path, keep="scorings")
+    atomic.sweep(tmp_path, keep=("scorings", "index"))
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
     assert not (tmp_path / "below" / ".tmp-epoch-1").exists()
 

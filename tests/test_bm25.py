@@ -87,6 +87,10 @@ class TestTokenize:
     def test_thai_characters_keep_their_marks(self):
         assert tokenize("น้ำที่") == ["น้", "ำ", "ที่"]
 
+    @given(st.text(st.characters(max_codepoint=127)))
+    def test_ascii_words_are_the_same_in_a_text_that_is_not_ascii(self, text):
+        assert [*tokenize(text), "é"] == tokenize(f"{text} é")
+
     @given(st.text())
     def test_nothing_but_letters_numbers_and_marks(self, text):
         at, lowered = 0, text.lower()

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -62,13 +62,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path, keep: str = "") -> None:
+def sweep(folder: Path, keep: Sequence[str] = ()) -> None:
     """Remove what killed writers left below `folder`. Call it only while holding the folder's lock.
 
-    keep: name of a subfolder that has a lock of its own and is left alone.
+    keep: names of subfolders that have locks of their own and are left alone.
     """
     for left in list(folder.rglob(TEMPORARY + "*")):
-        if not keep or folder / keep not in left.parents:
+        if not any(folder / name in left.parents for name in keep):
             remove(left)
 
 

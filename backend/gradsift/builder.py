@@ -18,6 +18,7 @@ from gradsift.encode import Encoded, Encoder
 from gradsift.errors import UsageError
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, Update, make_update
+from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.pool import input_hashes
 from gradsift.progress import Progress
@@ -26,7 +27,7 @@ from gradsift.shards import ShardError, write_shard
 from gradsift.store import CheckpointInfo, Manifest, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
-MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings")
+MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings", "index")
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "pyarrow", "gradsift")
 
 
@@ -52,10 +53,12 @@ def build(
     with locked(out):
         progress = progress or Progress(out)
         with progress.running():
-            atomic.sweep(out, keep="scorings")
+            atomic.sweep(out, keep=("scorings", "index"))
             run = _Build(list(pool), out, config, progress)
             with turn(run.device, progress):
-                return run.run(restart)
+                store = run.run(restart)
+            ensure_index(store, progress)
+            return store
 
 
 class _Build:

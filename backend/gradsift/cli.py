@@ -135,6 +135,7 @@ def score(
 ) -> None:
     """Score every usable row of a store against target examples."""
     from gradsift import atomic
+    from gradsift.index import ensure_index
     from gradsift.picks import score as run
     from gradsift.progress import Progress
     from gradsift.store import Store
@@ -158,6 +159,7 @@ def score(
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic.open_for_write(out) as file:
             table.to_parquet(file, index=False)
+        ensure_index(opened, progress)
     best = {name: float(frame["score"].max()) for name, frame in table.groupby("method", sort=False)}
     scored = len(table) // len(method)
     excluded = opened.manifest.rows - scored

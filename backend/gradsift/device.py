@@ -4,9 +4,7 @@ Two models that each fit may not fit together, and the loser is an hour in. Atte
 whatever order their blocks finish unless told not to, and a store promises the same bytes twice.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,13 +28,7 @@ def turn(device: torch.device, progress: Progress) -> Iterator[None]:
     folder = cache_home() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{_card(device)}.lock", "a") as lock:
-        waiting = False
-        while not _taken(lock.fileno()):
-            if not waiting:
-                progress.stage("wait", f"Waiting for {device}: another gradsift run is using it", 0, "")
-                waiting = True
-            progress.check()
-            time.sleep(0.2)
+        progress.take(lock, f"Waiting for {device}: another gradsift run is using it")
         with _fixed_order():
             yield
 
@@ -79,11 +71,3 @@ def _fixed_order() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

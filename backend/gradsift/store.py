@@ -8,7 +8,7 @@
     STORE/representations/epoch-1/ rds-00000.safetensors ...
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
     STORE/scorings/                kept scorings, see influence.py; not part of what a build promises
-    STORE/job/                     status and log of the last run; likewise
+    STORE/index/, STORE/job/       see index.py; status and log of the last run; likewise
 
 A shard that is present and whole is the progress record. Nothing in the first seven depends on time or place, so that
 an interrupted and resumed build ends with the bytes of an unbroken one.
@@ -361,8 +361,8 @@ class Store:
         return pd.DataFrame([source.model_dump() for source in self.manifest.sources])
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Bytes on disk of features, representations, metrics, checkpoints, pool and kept scorings."""
-        parts = ("features", "representations", "metrics", "checkpoints", "scorings")
+        """Bytes on disk of features, representations, metrics, checkpoints, kept scorings, index and pool."""
+        parts = ("features", "representations", "metrics", "checkpoints", "scorings", "index")
         sizes = {part: sum(f.stat().st_size for f in (self.path / part).rglob("*") if f.is_file()) for part in parts}
         return {**sizes, "pool": (self.path / "pool.parquet").stat().st_size}
 

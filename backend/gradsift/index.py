@@ -1,0 +1,181 @@
+"""The pool's index: what the pages filter by and search in, derived from pool.parquet and made again when it is stale.
+
+    STORE/index/rows.parquet    every row of the pool, excluded ones too
+        row         pool row number: 0, 1, 2, ...
+        script      of most of the conversation's letters, see `script_of`
+        near        the first row of its group of near-duplicates (see duplicates.py); its own number where it has none
+        user, assistant, system    lower-cased text of that role's turns, joined by line ends
+
+It is no part of what a build promises. Readers need no lock: the file appears whole, by renaming.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import regex
+
+from gradsift import atomic
+from gradsift.duplicates import near_duplicates
+from gradsift.progress import Progress
+from gradsift.store import Store, StoreError
+
+VERSION = "1"  # of the columns and of how they are made
+ROLES = ("user", "assistant", "system")
+SAMPLE = 2000  # characters of a turn that are looked at for its script
+SCRIPTS = (
+    *("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Bengali", "Han", "Hiragana", "Katakana"),
+    *("Hangul", "Thai", "Tamil", "Telugu", "Kannada", "Malayalam", "Gujarati", "Gurmukhi", "Oriya", "Sinhala"),
+    *("Lao", "Khmer", "Myanmar", "Tibetan", "Georgian", "Armenian", "Ethiopic", "Mongolian", "Syriac", "Thaana"),
+    *("Cherokee", "Tifinagh", "Javanese", "Yi"),
+)
+_SCRIPT = regex.compile("|".join(rf"(?P<{name}>\p{{Script={name}}})" for name in SCRIPTS))
+_ROW_GROUP = 8000
+_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("script", pa.dictionary(pa.int32(), pa.string())),
+        ("near", pa.int64()),
+        *((role, pa.string()) for role in ROLES),
+    ]
+)
+
+Turns = list[dict[str, str]]  # {"role", "content"} each
+
+
+def index_path(store: Store) -> Path:
+    """Where the index lies, or would."""
+    return store.path / "index" / "rows.parquet"
+
+
+def has_index(store: Store) -> bool:
+    """Whether the index is there and of this pool and version."""
+    try:
+        written = pq.read_schema(index_path(store)).metadata or {}
+    except (OSError, pa.ArrowException):
+        return False
+    return all(written.get(key.encode()) == value.encode() for key, value in _about(store).items())
+
+
+def require_index(store: Store) -> Path:
+    """The path of the index.
+
+    Raises:
+        StoreError: it is missing or stale.
+    """
+    if not has_index(store):
+        raise StoreError(f"{store.path} has no index of its texts yet: run gradsift score, or the same build, again.")
+    return index_path(store)
+
+
+def ensure_index(store: Store, progress: Progress | None = None) -> None:
+    """Make the index where it is missing or stale; wait where another process is making it.
+
+    Raises:
+        StoreError: the pool is damaged. Cancelled: the run was asked to stop.
+    """
+    if has_index(store):
+        return
+    progress, folder = progress or Progress(quiet=True), index_path(store).parent
+    folder.mkdir(exist_ok=True)
+    with open(folder / ".lock", "a") as lock:
+        progress.take(lock, f"Waiting for the index of {store.path}: another process is making it")
+        if has_index(store):
+            return
+        atomic.sweep(folder)
+        store.check_file("pool.parquet")
+        groups = _groups(store, folder, progress)
+        progress.stage("index", "Indexing the texts", store.manifest.rows, "rows")
+        with (
+            atomic.open_for_write(index_path(store)) as file,
+            pq.ParquetWriter(file, _SCHEMA.with_metadata(_about(store)), compression="lz4") as writer,
+        ):
+            for start, conversations in _conversations(store):
+                stop = start + len(conversations)
+                columns = [np.arange(start, stop), [script_of(turns) for turns in conversations], groups[start:stop]]
+                columns += [[_text(turns, role) for turns in conversations] for role in ROLES]
+                arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
+                progress.advance(stop - start)
+
+
+def scripts(store: Store) -> np.ndarray:
+    """(rows in pool,) the script of every row, by pool row number.
+
+    Raises:
+        StoreError: there is no index.
+    """
+    return _column(store, "script").astype(str)
+
+
+def near(store: Store) -> np.ndarray:
+    """(rows in pool,) int64: the first row of each row's group of near-duplicates, by pool row number.
+
+    Raises:
+        StoreError: there is no index.
+    """
+    return _column(store, "near")
+
+
+def script_of(turns: Turns) -> str:
+    """The Unicode script of most letters among the first characters of every turn.
+
+    "Japanese" where Hiragana and Katakana are a tenth or more of these and Han together; "Other" for a script that is
+    not in `SCRIPTS`; "None" where there is no letter. On a tie the first in `SCRIPTS`.
+    """
+    sample = "".join(turn["content"][:SAMPLE] for turn in turns)
+    if sample.isascii():
+        return "Latin" if any(map(str.isalpha, sample)) else "None"
+    counts: Counter[str] = Counter()
+    for character, count in Counter(sample).items():
+        counts[_script(character)] += count
+    kana = counts["Hiragana"] + counts["Katakana"]
+    if kana and 10 * kana >= kana + counts["Han"]:
+        counts["Japanese"] = kana + counts["Han"]
+        counts["Han"] = counts["Hiragana"] = counts["Katakana"] = 0
+    del counts[""]
+    return max(("Japanese", *SCRIPTS, "Other"), key=counts.__getitem__) if counts.total() else "None"
+
+
+@cache
+def _script(character: str) -> str:
+    """A character's script, "Other", or "" for what is no letter or belongs to all scripts alike."""
+    if not character.isalpha():
+        return ""
+    found = _SCRIPT.match(character)
+    return str(found.lastgroup) if found else "" if regex.match(r"\p{Script=Common}", character) else "Other"
+
+
+def _groups(store: Store, folder: Path, progress: Progress) -> np.ndarray:
+    progress.stage("near", "Finding near-duplicates", store.manifest.rows, "rows")
+    texts = ("\n".join(turn["content"] for turn in turns) for _, part in _conversations(store) for turns in part)
+    with tempfile.TemporaryFile(dir=folder) as scratch:
+        return near_duplicates(texts, scratch, progress.advance)
+
+
+def _conversations(store: Store) -> Iterator[tuple[int, list[Turns]]]:
+    """The whole pool, part by part: the first row number and every row's turns."""
+    for start in range(0, store.manifest.rows, _ROW_GROUP):
+        stop = min(start + _ROW_GROUP, store.manifest.rows)
+        yield start, store.texts(np.arange(start, stop))["messages"].tolist()
+
+
+def _text(turns: Turns, role: str) -> str:
+    return "\n".join(turn["content"] for turn in turns if turn["role"] == role).lower()
+
+
+def _about(store: Store) -> dict[str, str]:
+    return {"gradsift_index": VERSION, "pool": store.manifest.files["pool.parquet"]}
+
+
+def _column(store: Store, name: str) -> np.ndarray:
+    path = require_index(store)
+    try:
+        return pq.read_table(path, columns=[name])[name].combine_chunks().to_numpy(zero_copy_only=False)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and run gradsift score again.") from error
