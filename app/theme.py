@@ -1,39 +1,16 @@
 """Colors and marks: a method has one of each everywhere, a source one badge.
 
-The hues keep apart under the common color blindnesses (blue, amber, teal, grey differ in lightness as well), and the
-mark says the same without color. `css` turns both into variables that follow light and dark by themselves, through the
-`color-scheme` that Streamlit sets on the page.
+Those of methods are in `gradsift.looks`. `css` turns all into variables that follow light and dark by themselves,
+through the `color-scheme` that Streamlit sets on the page.
 """
 
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
+from gradsift.looks import LOOKS, look
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How a method looks: a mark for text, Plotly's name of the same mark, and its color on light and on dark."""
+__all__ = ["LOOKS", "color", "css", "css_name", "look", "tint"]
 
-    mark: str
-    symbol: str
-    light: str
-    dark: str
-    ink: str  # the name of the nearest color in Streamlit's markdown
-
-
-LOOKS = {
-    "less": Look("●", "circle", "#2f54d1", "#8da6ff", "blue"),
-    "bm25": Look("■", "square", "#b45309", "#f0b04a", "orange"),
-    "rds": Look("▲", "triangle-up", "#0f766e", "#4fd1c5", "green"),
-    "random": Look("○", "circle-open", "#5b6472", "#a3abb8", "gray"),
-    "rds+": Look("◆", "diamond", "#134e4a", "#2ba79b", "green"),
-    "dsir": Look("✚", "cross", "#7e22ce", "#c79bff", "violet"),
-}
-_OTHERS = (
-    Look("✦", "star", "#b0236a", "#f08cbc", "red"),
-    Look("▼", "triangle-down", "#6b7c05", "#c3d354", "green"),
-    Look("◗", "hexagon", "#8a4b20", "#d9a27c", "orange"),
-)
 TINTS = (  # (background, text) of source badges, light then dark
     ("#e6ebfb", "#2a3f8f", "#26304f", "#b9c7ff"),
     ("#fbeedd", "#7a3d06", "#43321b", "#f3cd94"),
@@ -44,11 +21,6 @@ TINTS = (  # (background, text) of source badges, light then dark
     ("#e3eef6", "#1d4e6e", "#213645", "#a5d0ec"),
     ("#eceae6", "#534a3d", "#36332d", "#d3cabb"),
 )
-
-
-def look(method: str) -> Look:
-    """The look of `method`; one that has none of its own gets a steady one."""
-    return LOOKS.get(method) or _OTHERS[zlib.crc32(method.encode()) % len(_OTHERS)]
 
 
 def color(method: str, dark: bool) -> str:
