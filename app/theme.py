@@ -22,6 +22,14 @@ TINTS = (  # (background, text) of source badges, light then dark
     ("#eceae6", "#534a3d", "#36332d", "#d3cabb"),
 )
 
+# a scale through zero (below, zero, above), light then dark: amber and blue keep apart under every color blindness
+DIVERGING = (("#b45309", "#f7f7f4", "#2f54d1"), ("#f0a04a", "#20242c", "#8da6ff"))
+
+
+def diverging(dark: bool) -> list[tuple[float, str]]:
+    """Plotly's color scale for values around zero."""
+    return list(zip((0.0, 0.5, 1.0), DIVERGING[dark], strict=True))
+
 
 def color(method: str, dark: bool) -> str:
     """The method's color on a dark or a light page."""

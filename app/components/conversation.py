@@ -6,6 +6,7 @@ from app.components.text import escape
 
 FOLD = 320  # characters above which a conversation is folded to its first lines
 LONGEST = 12_000  # characters of one turn that go to the browser; the rest is counted in words
+WHOLE = 60_000  # characters of a whole conversation that go to the browser
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 Turns = Sequence[tuple[str, str]]
@@ -29,6 +30,21 @@ def draw(turns: Turns, prefix: str = "") -> str:
         f'<details class="gs-fold"><summary><div class="gs-short">{short}</div><span class="gs-more">{more}</span>'
         f'<span class="gs-less">Fold</span></summary>{whole}</details>'
     )
+
+
+def whole(turns: Turns, prefix: str = "") -> str:
+    """The conversation unfolded, for a pane that scrolls; of a very long one the turns that fit, the rest counted."""
+    shown, left = [], WHOLE
+    for at, (role, text) in enumerate(turns):
+        if left <= 0:
+            rest = len(turns) - at
+            shown.append(
+                f'<p class="gs-small gs-dim">{rest:,} more turns are not shown here; the export holds them</p>'
+            )
+            break
+        shown.append(_turn(role, text, prefix if at == _last_answer(turns) else ""))
+        left -= min(len(text), LONGEST)
+    return "".join(shown)
 
 
 def _turn(role: str, text: str, prefix: str) -> str:

@@ -1,0 +1,190 @@
+"""What the Why page asks of a row: where it stands, what speaks for it, what is like it. Arithmetic and caches, no drawing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import comparing, data
+from app.comparing import Column, Comparison
+from app.session import Session
+from gradsift.choices import Choices
+from gradsift.evidence import opponents
+from gradsift.index import has_index, near
+from gradsift.influence import Scoring
+from gradsift.methods import METHODS
+from gradsift.selection import Ranking
+from gradsift.store import Store
+
+if TYPE_CHECKING:
+    from gradsift.tokens import Agreement, TokenExplainer, TokenInfluence
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A pool row under the open view.
+
+    position: among the scored rows, or None where the row is excluded, for `reason`. about: its line of the pool.
+    text: its messages and prefix. left: the scoring without what the choices leave out, which is what ranks it.
+    """
+
+    now: Session
+    store: Store
+    row: int
+    position: int | None
+    reason: str
+    about: pd.Series
+    text: pd.Series
+    left: Scoring
+    comparison: Comparison
+    choices: Choices
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """The conversation as (role, text)."""
+        return [(turn["role"], turn["content"]) for turn in self.text["messages"]]
+
+    @property
+    def lenses(self) -> list[str]:
+        """The compared methods that look at targets, so that their scores can be laid open."""
+        return [c.method for c in self.comparison.columns if METHODS[c.method].evidence != "none"]
+
+
+def subject(
+    now: Session, store: Store, scoring: Scoring, row: int, methods: Sequence[str], budget: str, choices: Choices
+) -> Subject:
+    """Gather what is known of pool row `row`, which is one of the pool's.
+
+    Raises:
+        UsageError: the budget cannot be read, or a choice leaves nothing.
+    """
+    comparison = comparing.compare(store, scoring, methods, budget, choices)
+    left = scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    about = data.pool_of(store).loc[row]
+    at = position(comparison.rows, row)
+    reason = ""
+    if at is None:
+        reason = str(about["reason"]) if about["status"] != "usable" else "its gradient is not finite"
+    text = data.texts(store, [row])[row]
+    return Subject(now, store, row, at, reason, about, text, left, comparison, choices)
+
+
+def find(store: Store, text: str) -> tuple[int | None, str]:
+    """The pool row that `text` names, by number or else by id, and why there is none."""
+    pool, text = data.pool_of(store), text.strip()
+    bare = text.removeprefix("#").replace(",", "")
+    if bare.isascii() and bare.isdecimal() and len(bare) < 16 and int(bare) < len(pool):
+        return int(bare), ""
+    named = np.flatnonzero((pool["id"] == text).to_numpy())
+    if len(named):
+        return int(pool.index[named[0]]), ""
+    if bare.isascii() and bare.isdecimal():
+        return None, f"There is no row {text}: the rows of this store are 0 to {len(pool) - 1:,}."
+    return None, f"There is no row with the id {text[:80]}: give a row's number, or its whole id as the pool has it."
+
+
+def position(rows: np.ndarray, row: int) -> int | None:
+    """Where `row` stands among the scored rows, which ascend."""
+    at = int(np.searchsorted(rows, row))
+    return at if at < len(rows) and rows[at] == row else None
+
+
+def neighbors(column: Column, at: int | None) -> tuple[int, int | None, int | None]:
+    """The row's place among the method's picks (0 where it is none), and the positions of the picks before and after.
+
+    A row that is no pick stands between those that rank before and after it; an excluded one before the first.
+    """
+    ranks = column.ranking.rank[column.picks]
+    place = 0 if at is None else int(np.searchsorted(ranks, column.ranking.rank[at]))
+    inside = at is not None and place < len(ranks) and column.picks[place] == at
+    after = place + 1 if inside else place
+    before = int(column.picks[place - 1]) if place else None
+    return place + 1 if inside else 0, before, int(column.picks[after]) if after < len(ranks) else None
+
+
+def duplicates(store: Store, row: int) -> np.ndarray | None:
+    """Pool rows of the same group of near-duplicates, ascending, without `row`; None where the pool has no index."""
+    if not has_index(store):
+        return None
+    groups = _near(store.fingerprint, store)
+    same = np.flatnonzero(groups == groups[row])
+    return same[same != row]
+
+
+def against(store: Store, scoring: Scoring, choices: Choices, subtask: str) -> tuple[Ranking, np.ndarray]:
+    """LESS's scores and the positions from the lowest up: of one subtask, or over all of them where `subtask` is empty.
+
+    Round-robin has no score over subtasks: the highest stands in.
+    """
+    kept = scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    others = tuple(name for name in kept.subtask_names if subtask and name != subtask)
+    asked = choices.for_ranking.model_copy(
+        update={
+            "aggregate": "mean" if choices.aggregate == "mean" else "max",
+            "length_matched": False,
+            "without_subtasks": (*choices.without_subtasks, *others),
+        }
+    )
+    ranking = comparing.ranking_of(store, scoring, "less", asked)
+    return ranking, _opponents(str(scoring.path), asked, ranking)
+
+
+def tokens(subject: Subject, subtask: int) -> "TokenInfluence":
+    """Token-level influence of the row on a subtask of what is left, kept between runs.
+
+    Raises:
+        GradsiftError: the model or the targets cannot be used here.
+    """
+    return _tokens(*_asked(subject), subject.row, subtask, subject)
+
+
+def agreement(subject: Subject, subtask: int) -> "Agreement":
+    """How far the plain gradient's cosines and the LESS scores agree on a sample of rows, kept between runs.
+
+    Raises:
+        GradsiftError: as `tokens`.
+    """
+    return _agreement(*_asked(subject), subtask, subject)
+
+
+def _asked(subject: Subject) -> tuple[str, str, Choices]:
+    return subject.store.fingerprint, str(subject.left.path), subject.choices.for_ranking
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _near(fingerprint: str, _store: Store) -> np.ndarray:
+    return near(_store)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _opponents(path: str, choices: Choices, _ranking: Ranking) -> np.ndarray:
+    return opponents(_ranking)
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _explainer(fingerprint: str, path: str, _store: Store) -> "TokenExplainer":
+    from gradsift.tokens import TokenExplainer
+
+    return TokenExplainer(_store)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _tokens(
+    fingerprint: str, path: str, choices: Choices, row: int, subtask: int, _subject: Subject
+) -> "TokenInfluence":
+    explainer = _explainer(fingerprint, str(_subject.store.path), _subject.store)
+    return explainer.explain(_subject.left, row, subtask)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _agreement(fingerprint: str, path: str, choices: Choices, subtask: int, _subject: Subject) -> "Agreement":
+    explainer = _explainer(fingerprint, str(_subject.store.path), _subject.store)
+    return explainer.correlate(_subject.left, subtask, gradient=choices.gradient)
+
+
+def link(now: Session, row: int) -> dict[str, Any]:
+    """The address of a row's page, whole, so that it also opens in a tab of its own."""
+    return {"store": now.store, "targets": now.targets, "budget": now.budget, "row": str(row)}
