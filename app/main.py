@@ -8,8 +8,9 @@ if str(ROOT) not in sys.path:  # Streamlit puts app/ there, not its parent
     sys.path.insert(0, str(ROOT))
 
 import streamlit as st  # noqa: E402
+from streamlit.runtime.scriptrunner import StopException  # noqa: E402
 
-from app import session, theme  # noqa: E402
+from app import deciding, session, theme  # noqa: E402
 from app.components import header  # noqa: E402
 from app.rooms import ROOMS  # noqa: E402
 
@@ -20,5 +21,11 @@ st.html(theme.css())
 page = st.navigation(
     [st.Page(room.path, title=room.title, icon=room.icon, help=room.help) for room in ROOMS], position="top"
 )
-header.draw(session.begin())
-page.run()
+stem = page.url_path or ROOMS[0].stem
+header.draw(deciding.keep(session.begin(stem), stem))
+try:
+    page.run()
+except StopException:  # a page that ends early is a view like any other; one that broke or begins anew is none
+    session.save_view(stem)
+    raise
+session.save_view(stem)

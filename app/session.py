@@ -1,31 +1,42 @@
-"""What is open in this tab: the workspace, the store, the target set and the budget.
+"""What is open in this tab: the workspace, the store, the target set, the budget and the saved session.
 
-The three names stand in the address bar, so that a reload, a second tab or a link sent to a colleague shows the same
+The four names stand in the address bar, so that a reload, a second tab or a link sent to a colleague shows the same
 thing; everything else is read from disk. Streamlit clears the address at a change of page, so `begin` (called once a
 run, by the entry script) takes each name from the address, else from this tab's memory, and writes it back to both.
+
+A saved session holds decisions and the view. It begins by itself: with the first comparison on the screen, or with the
+first decision, whichever comes first. An address that names nothing but a session opens the view it was left at.
 """
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import streamlit as st
 
+from app.rooms import ROOMS, room
+from gradsift.errors import GradsiftError
+from gradsift.sessions import Sessions, SessionView
 from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
 WORKSPACE_VARIABLE = "GRADSIFT_WORKSPACE"
 DEFAULT_BUDGET = "5%"
-_NAMES = ("store", "targets", "budget")
+GONE = "That session is gone, perhaps deleted in another tab. What you decide now goes into a new one."
+_NAMES = ("store", "targets", "budget", "session")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The names of what is open; empty where nothing is."""
+    """The names of what is open; empty where nothing is. saved: the saved session, None before there is one."""
 
     workspace: Workspace
     store: str
     targets: str
     budget: str
+    saved: SessionView | None = None
 
     @property
     def store_path(self) -> Path | None:
@@ -37,10 +48,25 @@ class Session:
         """What the open store is called in a heading."""
         return Path(self.store).name if self.store else ""
 
+    @property
+    def session_id(self) -> str:
+        """The saved session's id, as the address has it; empty before there is one."""
+        return self.saved.id if self.saved else ""
 
-def begin() -> Session:
-    """Settle what is open for this run, in memory and in the address bar."""
+    @property
+    def sessions(self) -> Sessions:
+        """Every saved session of the workspace."""
+        return Sessions(self.workspace.sessions_path)
+
+
+def begin(page: str) -> Session:
+    """Settle what is open for this run, in memory and in the address bar. page: the stem of the page that is asked for.
+
+    May switch to the page that a saved session was left at; the run then begins again.
+    """
     workspace = Workspace(os.environ.get(WORKSPACE_VARIABLE))
+    st.session_state.workspace = workspace
+    _settle_saved(Sessions(workspace.sessions_path), page)
     if not (st.query_params.get("store") or st.session_state.get("open_store")):
         st.session_state.open_store = _first(workspace.stores())
     for name in _NAMES:
@@ -48,14 +74,14 @@ def begin() -> Session:
         st.session_state[f"open_{name}"] = value
         if value and st.query_params.get(name) != value:
             st.query_params[name] = value
-    st.session_state.workspace = workspace
     return current()
 
 
 def current() -> Session:
     """What is open, as `begin` settled it."""
     state = st.session_state
-    return Session(state.workspace, state.open_store, state.open_targets, state.open_budget or DEFAULT_BUDGET)
+    budget = state.open_budget or DEFAULT_BUDGET
+    return Session(state.workspace, state.open_store, state.open_targets, budget, state.get("saved_session"))
 
 
 def remember(**names: str) -> None:
@@ -68,6 +94,74 @@ def remember(**names: str) -> None:
             st.query_params[name] = value
         elif name in st.query_params:
             del st.query_params[name]
+
+
+def start(now: Session, name: str = "") -> str:
+    """Begin a saved session in this tab and return its id; the view stays, the decisions begin anew.
+
+    Raises:
+        GradsiftError: it cannot be written, or the name is too long.
+    """
+    made = now.sessions.create(name)
+    st.session_state.saved_session = SessionView(made.id, made.name, made.created, made.page, made.address)
+    remember(session=made.id)
+    return made.id
+
+
+def leave() -> None:
+    """Go on without a saved session: the open one is gone, or about to go."""
+    st.session_state.saved_session = None
+    remember(session="")
+
+
+def save_view(page: str) -> None:
+    """Keep the page and the address in the open saved session, so that it opens where it was left."""
+    now = current()
+    if now.session_id:
+        # A session that went meanwhile is said by the next run; a disk that is full is said by the next decision.
+        with suppress(GradsiftError):
+            now.sessions.save_view(now.session_id, page, view_of(st.query_params.to_dict()))
+
+
+def reopen(view: SessionView, at: Mapping[str, str] | None = None) -> NoReturn:
+    """Open a saved session in this tab: the page and the address it was left at, nothing of what is open now."""
+    st.session_state.clear()
+    stem = view.page if any(view.page == known.stem for known in ROOMS) else "compare"
+    st.switch_page(room(stem), query_params={**(view.address if at is None else at), "session": view.id})
+
+
+def view_of(address: Mapping[str, str]) -> dict[str, str]:
+    """The part of an address that is a view: all but the session's own id."""
+    return {name: value for name, value in address.items() if name != "session"}
+
+
+def _settle_saved(sessions: Sessions, page: str) -> None:
+    """Find the saved session that the address or this tab names; open its view where the address names nothing else."""
+    state = st.session_state
+    id = st.query_params.get("session") or state.get("open_session", "")
+    state.session_problem = ""
+    if not id:
+        state.saved_session = None
+        return
+    fresh = "open_session" not in state
+    try:
+        state.saved_session = sessions.view(id)
+    except GradsiftError as error:  # the page works without; the id stays in the address for when the file is back
+        state.saved_session, state.session_problem = None, str(error)
+        return
+    if state.saved_session is None:
+        leave()
+        st.toast(GONE, icon=":material/info:")
+    elif fresh and state.saved_session.address and not view_of(st.query_params.to_dict()):
+        _restore(state.saved_session, page)
+
+
+def _restore(view: SessionView, page: str) -> None:
+    """The saved address, and the saved page too where the address names none."""
+    if page == ROOMS[0].stem and view.page != page and any(view.page == known.stem for known in ROOMS):
+        reopen(view)
+    for name, value in view.address.items():
+        st.query_params[name] = value
 
 
 def _first(stores: list[StoreEntry]) -> str:

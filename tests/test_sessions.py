@@ -68,6 +68,26 @@ def test_looking_makes_nothing_and_finds_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_the_cheap_looks_agree_with_the_thorough_ones(kept: Sessions) -> None:
+    assert kept.view("abc") is None
+    assert kept.version("abc", STORE) == 0
+    made = kept.create("first look", "compare", {"q": "ü"})
+    for step in (
+        lambda: kept.decide(made.id, STORE, [3, 4], "accept"),
+        lambda: kept.note(made.id, STORE, 4, "why?"),
+        lambda: kept.undo(made.id, STORE),
+        lambda: kept.save_view(made.id, "why", {"row": "4"}),
+    ):
+        step()
+        view, record = kept.view(made.id), kept.get(made.id)
+        assert all(
+            getattr(view, name) == getattr(record, name) for name in ("id", "name", "created", "page", "address")
+        )
+        assert kept.version(made.id, STORE) == kept.decisions(made.id, STORE).version > 0
+    assert kept.version(made.id, OTHER_STORE) == 0
+    assert kept.view("\ud800") is None
+
+
 def test_a_session_comes_back_as_it_was_saved(kept: Sessions) -> None:
     made = kept.create("first look", "compare", {"q": "ü & ?", "method": "less"})
     assert re.fullmatch("[a-z0-9]{10}", made.id)

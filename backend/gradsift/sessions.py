@@ -74,6 +74,17 @@ class SessionRecord:
     notes: int
 
 
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session without its counts, which take a scan of its decisions: cheap enough for every run of a page."""
+
+    id: str
+    name: str
+    created: float
+    page: str
+    address: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decisions:
     """What a session decided on one store: pool row numbers, int64, ascending.
@@ -127,6 +138,18 @@ class Sessions:
         with self._open() as db:
             found = db.execute(_RECORDS.format(where="WHERE id = ?"), (_clean(id),)).fetchone()
             return _record(found) if found else None
+
+    def view(self, id: str) -> SessionView | None:
+        """The session `id` without counts, or None; any text may be asked for."""
+        if not self.path.exists():
+            return None
+        with self._open() as db:
+            values = db.execute("SELECT id, name, created, page, address FROM sessions WHERE id = ?", (_clean(id),))
+            found = values.fetchone()
+            if found is None:
+                return None
+            *about, address = found
+            return SessionView(*about, address=json.loads(address))
 
     def list(self) -> builtins.list[SessionRecord]:
         """Every session, the one changed last first."""
@@ -228,6 +251,15 @@ class Sessions:
                 (_clean(id), store),
             ).fetchone()
         return step[0] if step else ""
+
+    def version(self, id: str, store: str) -> int:
+        """The version that `decisions` would have, without reading them; 0 for an unknown session."""
+        if not self.path.exists():
+            return 0
+        with self._open() as db:
+            values = (_clean(id), store)
+            found = db.execute("SELECT version FROM boards WHERE session = ? AND store = ?", values).fetchone()
+            return int(found[0]) if found else 0
 
     def decisions(self, id: str, store: str) -> Decisions:
         """What the session decided on the store with this fingerprint; nothing for an unknown session."""

@@ -1,0 +1,101 @@
+"""What the open session decided on a store, and how to decide more: accept, reject, note, take back.
+
+The session begins by itself, at the first decision or with the first comparison on the screen. Nothing here raises for
+a session that went or a file that cannot be written: it is said in a toast, and the page goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import numpy as np
+import streamlit as st
+
+from app import comparing, data, session
+from app.components.text import label
+from app.session import Session
+from gradsift.errors import GradsiftError, UsageError
+from gradsift.sessions import Decisions, Sessions
+from gradsift.store import Store
+
+NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
+_WITHOUT_PICKS = ("datastore", "targets", "sessions")  # pages that show no comparison
+
+
+def keep(now: Session, page: str) -> Session:
+    """Begin a session where the page `page` is about to show a comparison and none is open; returns what is open."""
+    if now.session_id or page in _WITHOUT_PICKS or st.session_state.get("session_problem"):
+        return now
+    with suppress(GradsiftError, OSError):  # the page itself says what is wrong with the store or the scores
+        store = data.store_of(now)
+        if store is not None and comparing.scoring_of(now, store) is not None:
+            session.start(now)
+    return session.current()
+
+
+def decisions(now: Session, store: Store) -> Decisions:
+    """What the open session decided on this store; arrays are shared between runs, read-only."""
+    return decisions_of(now.sessions, session.current().session_id, store)
+
+
+def decisions_of(sessions: Sessions, id: str, store: Store) -> Decisions:
+    """What the session `id` decided on this store; nothing for an unknown one or a file that cannot be read."""
+    if not id:
+        return NOTHING
+    with suppress(GradsiftError):
+        version = sessions.version(id, store.fingerprint)
+        return _decisions(str(sessions.path), id, store.fingerprint, version, sessions) if version else NOTHING
+    return NOTHING
+
+
+def decide(now: Session, store: Store, rows: Sequence[int] | np.ndarray, verdict: str) -> None:
+    """Accept ("accept"), reject ("reject") or set back ("") pool rows, in one step that `undo` takes back."""
+    _write(now, lambda id: now.sessions.decide(id, store.fingerprint, rows, verdict))
+
+
+def note(now: Session, store: Store, row: int, text: str) -> None:
+    """Keep a note on a pool row; "" removes it."""
+    _write(now, lambda id: now.sessions.note(id, store.fingerprint, row, text))
+
+
+def undo(now: Session, store: Store) -> str:
+    """Take back the latest step on this store; a sentence about it, or "" where there was none."""
+    id = session.current().session_id
+    if not id:
+        return ""
+    try:
+        return now.sessions.undo(id, store.fingerprint)
+    except UsageError:
+        session.leave()
+        st.toast(session.GONE, icon=":material/info:")
+    except GradsiftError as error:
+        st.toast(label(error), icon=":material/error:")
+    return ""
+
+
+def last_step(now: Session, store: Store) -> str:
+    """What `undo` would take back ("12 rows accepted"), or ""."""
+    id = session.current().session_id
+    if id:
+        with suppress(GradsiftError):
+            return now.sessions.last_step(id, store.fingerprint)
+    return ""
+
+
+def _write(now: Session, step: Callable[[str], object]) -> None:
+    """Do `step` in the open session; in a new one where none is open or the open one is gone."""
+    id = session.current().session_id
+    try:
+        try:
+            if id:
+                step(id)
+                return
+        except UsageError:
+            st.toast(session.GONE, icon=":material/info:")
+        step(session.start(now))
+    except GradsiftError as error:
+        st.toast(label(error), icon=":material/error:")
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _decisions(path: str, id: str, fingerprint: str, version: int, _sessions: Sessions) -> Decisions:
+    return _sessions.decisions(id, fingerprint)
