@@ -1,4 +1,4 @@
-"""What the Why page asks of a row: where it stands, what speaks for it, what is like it. Arithmetic and caches, no drawing."""
+"""What the Why page asks of a row: where it stands, what speaks for it, what is like it. No drawing here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

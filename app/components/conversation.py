@@ -6,7 +6,7 @@ from app.components.text import escape
 
 FOLD = 320  # characters above which a conversation is folded to its first lines
 LONGEST = 12_000  # characters of one turn that go to the browser; the rest is counted in words
-WHOLE = 60_000  # characters of a whole conversation that go to the browser
+UNFOLDED = 60_000  # characters of a whole conversation that go to the browser
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 Turns = Sequence[tuple[str, str]]
@@ -32,15 +32,13 @@ def draw(turns: Turns, prefix: str = "") -> str:
     )
 
 
-def whole(turns: Turns, prefix: str = "") -> str:
+def unfolded(turns: Turns, prefix: str = "") -> str:
     """The conversation unfolded, for a pane that scrolls; of a very long one the turns that fit, the rest counted."""
-    shown, left = [], WHOLE
+    shown, left = [], UNFOLDED
     for at, (role, text) in enumerate(turns):
         if left <= 0:
-            rest = len(turns) - at
-            shown.append(
-                f'<p class="gs-small gs-dim">{rest:,} more turns are not shown here; the export holds them</p>'
-            )
+            rest = f"{len(turns) - at:,} more turns are not shown here; the export holds them"
+            shown.append(f'<p class="gs-small gs-dim">{rest}</p>')
             break
         shown.append(_turn(role, text, prefix if at == _last_answer(turns) else ""))
         left -= min(len(text), LONGEST)
