@@ -22,8 +22,8 @@ from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.selection import Budget, Ranking
 from gradsift.store import Store
 
-ALL, ONLY, SHARED, EVERY = "all", "only", "shared", "every"
-SHOWS = (ALL, ONLY, SHARED, EVERY)
+ALL, ONLY, SHARED, EVERY, OTHERS = "all", "only", "shared", "every", "others"
+SHOWS = (ALL, ONLY, SHARED, EVERY, OTHERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,10 @@ class Comparison:
     shared: np.ndarray
 
     def shown(self, column: Column, show: str) -> np.ndarray:
-        """The column's picks that the filter `show` leaves, in rank order."""
+        """The column's picks that `show` leaves; with `OTHERS`, what only other columns pick. All in rank order."""
+        if show == OTHERS:
+            order = column.ranking.order
+            return order[((self.shared > 0) & ~column.picked)[order]]
         counts = self.shared[column.picks]
         keep = {
             ONLY: counts == 1,

@@ -12,6 +12,7 @@ _NAMES = {
     comparing.ONLY: "One method only",
     comparing.SHARED: "Shared",
     comparing.EVERY: "In all",
+    comparing.OTHERS: "Only in the others",
 }
 
 
@@ -22,6 +23,7 @@ def option(show: str, comparison: Comparison) -> str:
         comparing.ONLY: int((counts == 1).sum()),
         comparing.SHARED: int((counts > 1).sum()),
         comparing.EVERY: int((counts == len(comparison.columns)).sum()),
+        comparing.OTHERS: int((counts < len(comparison.columns)).sum()),
     }.get(show, len(counts))
     return f"{_NAMES[show]} ({number:,})"
 
