@@ -3,6 +3,7 @@
 import io
 
 import pandas as pd
+
 from app.components import figures
 from gradsift.methods import METHODS
 
