@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from commands import gradsift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import gradient_of_one, relative_error
@@ -432,6 +433,17 @@ class TestOneCall:
         assert f"Row 1 for 'boxes': cosine {found.cosine:+.4f}" in text
         assert f"{found.combined[0]:+.5f}  'the'" in text
         assert "\x1b" not in describe(replace(found, pieces=["\x1b[2J"] * len(found.pieces)))
+
+    def test_from_the_command_line(self, store, tiny_targets, scoring, explainer):
+        given = ("explain", store.path, "--targets", tiny_targets, "--row", 1)
+        printed = gradsift(*given, "--subtask", "boxes", "--json")
+        assert printed.code == 0
+        found = json.loads(printed.out)
+        np.testing.assert_allclose(found["values"], explainer.explain(scoring, 1, 0).values, atol=1e-3)
+        assert gradsift(*given).out.startswith("Row 1 for '")
+        refused = gradsift(*given[:-1], 4)
+        assert refused.code == 2
+        assert "Row 4" in refused.error
 
 
 class TestBf16:

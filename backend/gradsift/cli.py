@@ -1,4 +1,4 @@
-"""The command line: demo, build, score, select, inspect, verify, app.
+"""The command line: demo, build, score, select, explain, inspect, verify, app.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
@@ -236,6 +236,29 @@ def select(
     else:
         among = f"of {manifest['scored_rows']:,} scored and {manifest['excluded_rows']:,} excluded"
         typer.echo(f"{path}: {manifest['picked_rows']:,} rows {among}, {manifest['picked_tokens']:,} tokens")
+
+
+@cli.command("explain", epilog="Example: gradsift explain store --targets mmlu.jsonl --row 12 --json")
+def explain_row(
+    store: Annotated[Path, typer.Argument(help="a finished store")],
+    targets: TargetsOption,
+    row: Annotated[int, typer.Option(help="a row of the pool, as `gradsift score` numbers them")],
+    subtask: Annotated[str | None, typer.Option(help="[default: the one on which the row scores highest]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which words of a row's answer pull the model toward the targets, and which away from them."""
+    from gradsift.progress import Progress
+    from gradsift.store import Store
+    from gradsift.tokens import describe
+    from gradsift.tokens import explain as run
+
+    progress = Progress()
+    with progress.running():
+        found = run(Store.open(store), _read_targets(targets), row, subtask, progress)
+    if as_json:
+        _print_json(found.record())
+    else:
+        typer.echo(describe(found))
 
 
 @cli.command(epilog="Example: gradsift inspect store --json")
