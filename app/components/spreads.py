@@ -41,8 +41,8 @@ def sources(columns: Sequence[Column], of_rows: np.ndarray) -> None:
             hovertemplate="%{x}: %{y:.1%}, %{customdata[0]:,} rows, %{customdata[1]:.2f} times the pool's share",
         )
     in_pool = table.drop_duplicates("source")["pool_share"]
-    mark = {"symbol": "line-ew-open", "size": 34, "color": _POOL_COLOR, "line": {"width": 3, "color": _POOL_COLOR}}
-    made.add_scatter(x=names, y=in_pool, name="Pool", mode="markers", marker=mark, hovertemplate="%{x}: %{y:.1%}")
+    look = {"color": "rgba(128,128,128,0.12)", "line": {"color": _POOL_COLOR, "width": 1.5}}
+    made.add_bar(x=names, y=in_pool, name="Pool", marker=look, hovertemplate="%{x}: %{y:.1%}")
     most = table.loc[table["lift"].idxmax()]
     alt = (
         f"Share of each source among the picks of {plural(len(columns), 'method')}, with the pool's. Most above its "
@@ -64,7 +64,9 @@ def lengths(columns: Sequence[Column], n_prompt: np.ndarray, n_answer: np.ndarra
     """How long the picks' answers are, against the pool's."""
     picks = _picks(columns)
     table = distributions.lengths(picks, n_prompt, n_answer)
-    bars = distributions.length_histogram(picks, n_answer, bins=30)
+    fewest = min(len(column.picks) for column in columns)
+    bins = int(min(max(2 * fewest ** (1 / 3), 5), 40))  # Rice's rule: few picks are drawn coarsely
+    bars = distributions.length_histogram(picks, n_answer, bins)
     made = figures.figure("Answer length (tokens)", "Share per factor of ten", xaxis_type="log")
     for method, lines in bars.groupby("method", sort=False):
         color = _POOL_COLOR if method == POOL else theme.color(str(method), dark())
@@ -108,7 +110,8 @@ def overlap(columns: Sequence[Column]) -> None:
         colorbar={"title": {"text": "Jaccard"}, "thickness": 12},
         name="",
     )
-    made.update_yaxes(autorange="reversed")
+    made.update_xaxes(showgrid=False)
+    made.update_yaxes(showgrid=False, autorange="reversed")
     apart = table[table["method"] != table["other"]]
     alt = f"Rows that two methods both pick: {apart['rows'].min():,} to {apart['rows'].max():,} by pair."
     config: Numbers = {
@@ -154,9 +157,18 @@ def scores(column: Column, cut: int) -> None:
     made = figures.figure("Rank", "Score", xaxis_type="log", showlegend=False)
     color = theme.color(column.method, dark())
     made.add_scatter(x=table["rank"], y=table["score"], line={"color": color, "width": 2}, name=named(column.method))
-    made.add_vline(x=max(cut, 1), line_width=1, line_dash="dash", line_color=_POOL_COLOR, annotation_text="cut")
+    made.add_vline(x=max(cut, 1), line_width=1, line_dash="dash", line_color=_POOL_COLOR)
     first, last = table["score"].iloc[[0, -1]]
     at_cut = table.loc[table["rank"] == max(cut, 1), "score"].iloc[0]
+    made.add_scatter(
+        x=[max(cut, 1)],
+        y=[at_cut],
+        mode="markers+text",
+        marker={"color": color, "size": 8},
+        text=[f"the last of {cut:,} picks"],
+        textposition="top right",
+        hoverinfo="skip",
+    )
     alt = f"Score of {named(column.method)} by rank: {first:.3g} first, {at_cut:.3g} at the cut, {last:.3g} last."
     config: Numbers = {
         "method": _METHOD,
@@ -171,7 +183,7 @@ def winners(column: Column) -> None:
     table = distributions.winners(column.ranking, column.picks, column.ranking.subtasks)
     drawn = table.sort_values("rows", kind="stable").tail(40)
     height = max(320, 60 + 18 * len(drawn))
-    made = figures.figure("Rows picked", "", height=height, showlegend=False)
+    made = figures.figure("Rows picked", "", height=height, showlegend=False, bargap=0.4)
     made.add_bar(
         x=drawn["rows"],
         y=[figures.name(subtask) for subtask in drawn["subtask"]],
