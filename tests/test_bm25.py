@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from gradsift.baselines.bm25 import bm25_scores, distinct_words, tokenize
+from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words, matched_words, tokenize, word_spans
 
 DOCUMENTS = [
     "The cat sat on the mat.",
@@ -39,7 +39,7 @@ def okapi(documents, queries) -> np.ndarray:
 
 class TestScores:
     def test_equal_rank_bm25_on_whole_queries(self):
-        found = bm25_scores(DOCUMENTS, QUERIES)
+        found = bm25_scores(bm25_index(DOCUMENTS), QUERIES)
         assert found.shape == (8, 8)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)
@@ -53,11 +53,11 @@ class TestScores:
     )
     def test_any_texts(self, documents, queries):
         """Common words have a negative idf, which rank-bm25 replaces; repeated and unknown words count as it counts."""
-        np.testing.assert_allclose(bm25_scores(documents, queries), okapi(documents, queries), atol=1e-5)
+        np.testing.assert_allclose(bm25_scores(bm25_index(documents), queries), okapi(documents, queries), atol=1e-5)
 
     def test_progress_counts_distinct_words(self):
         counts = []
-        bm25_scores(DOCUMENTS, QUERIES, counts.append)
+        bm25_scores(bm25_index(DOCUMENTS), QUERIES, counts.append)
         assert sum(counts) == len(distinct_words(QUERIES))
 
 
@@ -97,3 +97,33 @@ class TestTokenize:
         for word in tokenize(text):
             assert regex.fullmatch(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*", word)
             at = lowered.index(word, at) + len(word)  # in the order of the text
+
+
+class TestMatches:
+    def test_the_heaviest_of_the_common_words_come_first_and_no_more_than_asked(self):
+        idf = bm25_index(DOCUMENTS).idf
+        about_targets = {word: idf[word] for word in distinct_words(["The cat chased a mouse"]) if word in idf}
+        found = matched_words(DOCUMENTS[1:2], about_targets)
+        assert set(found) == set(tokenize(DOCUMENTS[1])) & set(about_targets)
+        weights = [idf[word] for word in found]
+        assert weights == sorted(weights, reverse=True)
+        assert matched_words(DOCUMENTS[1:2], about_targets, 2) == found[:2]
+        assert not matched_words(DOCUMENTS, {})
+
+    @pytest.mark.parametrize(
+        "text", [*DOCUMENTS, *QUERIES, "ÉCOLE İstanbul, İSTANBUL istanbul", "ΑΣ.α ΣΟΦΙΑΣ", "Tokyo東京2020"]
+    )
+    def test_spans_are_the_words_places(self, text):
+        for word in set(tokenize(text)):
+            spans = word_spans(text, {word})
+            assert len(spans) == tokenize(text).count(word)
+            lowered = text.lower()
+            same = lowered if len(lowered) == len(text) else text
+            assert all(same[start:end].lower() == word for start, end in spans)
+        assert not word_spans(text, ())
+
+    @given(st.text(st.characters(codec="utf-8"), max_size=40))
+    def test_all_words_together_cover_what_the_tokens_are(self, text):
+        words = tokenize(text)
+        if len(text.lower()) == len(text):
+            assert [text.lower()[start:end] for start, end in word_spans(text, set(words))] == words

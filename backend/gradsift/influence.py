@@ -9,14 +9,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from gradsift import atomic, models
-from gradsift.baselines.bm25 import bm25_scores, distinct_words
+from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words
 from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
@@ -33,6 +33,7 @@ from gradsift.store import Store, StoreError, locked
 from gradsift.targets import read_targets, write_targets
 
 _TEXTS = 4096  # rows whose whole text is held at once
+_WORDS = "bm25-words.json"  # BM25's weight (idf) of every word of the targets that the pool has
 
 
 class TargetError(GradsiftError):
@@ -132,6 +133,14 @@ class Scoring:
             Products(a["products"][:, keep], a["gram"][keep][:, keep], a["norms"], float(w))
             for a, w in zip(arrays, self.weights, strict=True)
         ]
+
+    @cached_property
+    def word_weights(self) -> dict[str, float]:
+        """BM25's weight (idf) of every word of the scored targets that the pool has; empty where it was not kept."""
+        try:
+            return {str(word): float(idf) for word, idf in json.loads((self.path / _WORDS).read_bytes()).items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
 
     def _files(self, method: str, gradient: GradientKind) -> list[Path]:
         evidence = get_method(method).evidence
@@ -398,6 +407,9 @@ def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:
         for turns in store.texts(scoring.rows[start : start + _TEXTS])["messages"]:
             documents.append("\n".join(turn["content"] for turn in turns))
     queries = ["\n".join(content for _, content in target.messages) for target in scoring.targets]
-    progress.stage("score-bm25", "Scoring words by BM25", len(distinct_words(queries)), "words")
-    products = torch.from_numpy(bm25_scores(documents, queries, progress.advance))
+    words = distinct_words(queries)
+    progress.stage("score-bm25", "Scoring words by BM25", len(words), "words")
+    index = bm25_index(documents)
+    products = torch.from_numpy(bm25_scores(index, queries, progress.advance))
+    atomic.write_json(scoring.path / _WORDS, {word: index.idf[word] for word in words if word in index.idf})
     write_tensors(scoring.path / "bm25.safetensors", {"products": products}, {"kind": "bm25"})
