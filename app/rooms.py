@@ -26,6 +26,7 @@ ROOMS = (
     Room("targets", "Targets", ":material/target:", "The examples of what the model should learn."),
     Room("compare", "Compare", ":material/view_column:", "The picks of every method, side by side, at one budget."),
     Room("export", "Export", ":material/download:", "The picks of one method as files for a trainer."),
+    Room("sessions", "Sessions", ":material/bookmark:", "Saved sessions: reopen, rename, compare their picks."),
 )
 
 

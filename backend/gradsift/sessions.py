@@ -148,8 +148,8 @@ class Sessions:
             found = values.fetchone()
             if found is None:
                 return None
-            *about, address = found
-            return SessionView(*about, address=json.loads(address))
+            id, name, created, page, address = found
+            return SessionView(id, name, created, page, json.loads(address))
 
     def list(self) -> builtins.list[SessionRecord]:
         """Every session, the one changed last first."""

@@ -1,0 +1,93 @@
+"""A saved session on the page: what it is called, its link, and the fields that rename it, start another, delete it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from app import session
+from app.components.text import clip, label, plural
+from app.rooms import ROOMS
+from app.session import Session
+from gradsift.errors import GradsiftError
+from gradsift.sessions import NAME_LENGTH, SessionRecord, SessionView
+
+View = SessionView | SessionRecord
+
+
+def title(view: View, length: int = 40) -> str:
+    """The session's name; when it began, where it has none."""
+    return clip(view.name, length) if view.name.strip() else f"Session {when(view.created)}"
+
+
+def when(seconds: float) -> str:
+    """A moment as the person's clock shows it: 22 Nov 09:41, with the year where it is not this one."""
+    moment = datetime.fromtimestamp(seconds, UTC).astimezone(_zone())
+    this_year = datetime.now(UTC).astimezone(_zone()).year
+    return f"{moment:%-d %b %H:%M}" if moment.year == this_year else f"{moment:%-d %b %Y %H:%M}"
+
+
+def counts(record: SessionRecord) -> str:
+    """What was decided: 12 accepted · 3 rejected · 1 note."""
+    parts = [f"{record.accepted:,} accepted", f"{record.rejected:,} rejected", plural(record.notes, "note")]
+    return " · ".join(parts)
+
+
+def link(id: str) -> str:
+    """The address that opens the session; without the server's part where the browser does not say it."""
+    url = (st.context.url or "").partition("?")[0]
+    root, _, last = url.rpartition("/")
+    base = root if any(last == known.stem for known in ROOMS) else url.rstrip("/")
+    return f"{base}/?session={id}"
+
+
+def name_field(now: Session, view: View, prefix: str) -> None:
+    """The field that renames the session; `prefix` tells several on one page apart."""
+    key = f"{prefix}-name-{view.id}"
+    st.text_input(
+        "Name of the session",
+        value=view.name,
+        key=key,
+        max_chars=NAME_LENGTH,
+        placeholder=title(view),
+        on_change=_rename,
+        args=(now, view.id, key),
+    )
+
+
+def link_field(id: str) -> None:
+    """The session's link, with a button that copies it."""
+    st.caption("Link: whoever opens it works in this session, with its decisions.")
+    st.code(link(id), language=None, wrap_lines=True)
+
+
+def begin(now: Session, key: str = "") -> None:
+    """Start another session in this tab; `key` is of a field with its name."""
+    _try(lambda: session.start(now, st.session_state.get(key, "")))
+
+
+def delete(now: Session, id: str) -> None:
+    """Delete a session; the open one too, after which none is open."""
+    _try(lambda: now.sessions.delete(id))
+    if id == now.session_id:
+        session.leave()
+
+
+def _rename(now: Session, id: str, key: str) -> None:
+    _try(lambda: now.sessions.rename(id, st.session_state[key]))
+
+
+def _try(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except GradsiftError as error:
+        st.toast(label(error), icon=":material/error:")
+
+
+def _zone() -> ZoneInfo | None:
+    """The browser's time zone; the server's (None) where it names none that is known."""
+    try:
+        return ZoneInfo(st.context.timezone) if st.context.timezone else None
+    except (KeyError, ValueError, OSError):
+        return None

@@ -1,0 +1,90 @@
+"""The saved sessions, the one changed last first: open, rename, link, delete."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from app import session
+from app.components import empty, saved, tables
+from app.components.text import clip, escape, label
+from app.session import DEFAULT_BUDGET, Session
+from gradsift.methods import METHODS
+from gradsift.sessions import SessionRecord
+
+PAGE = 10  # sessions on one page
+
+
+def draw(now: Session, records: list[SessionRecord]) -> None:
+    """Draw the list page by page."""
+    if not records:
+        empty.say(
+            "No session yet",
+            "A session keeps the view and what you accept, reject and note, and has an address of its own. "
+            "It begins by itself with the first comparison.",
+            "compare",
+            "Compare picks",
+        )
+        return
+    pages = max(1, -(-len(records) // PAGE))
+    page = st.pagination(pages, key=f"sessions-page-{pages}", width=280) if pages > 1 else 1
+    first = (page - 1) * PAGE
+    shown = records[first : first + PAGE]
+    if pages > 1:
+        st.caption(tables.position(first, len(shown), len(records), "sessions"))
+    for record in shown:
+        _line(now, record)
+
+
+def _line(now: Session, record: SessionRecord) -> None:
+    opened = record.id == now.session_id
+    with st.container(
+        border=True,
+        key=f"session-{record.id}",
+        horizontal=True,
+        horizontal_alignment="distribute",
+        vertical_alignment="center",
+    ):
+        st.html(_about(record, opened), width="stretch")
+        with st.container(horizontal=True, gap="small", width="content"):
+            if st.button("Open now" if opened else "Open", disabled=opened, key=f"open-session-{record.id}"):
+                view = now.sessions.view(record.id)
+                if view is None:
+                    st.toast(session.GONE, icon=":material/info:")
+                else:
+                    session.reopen(view)
+            with st.popover("", icon=":material/more_horiz:", help="Rename, link, delete", key=f"more-{record.id}"):
+                saved.name_field(now, record, "list")
+                saved.link_field(record.id)
+                if st.button("Delete this session", icon=":material/delete:", key=f"delete-{record.id}"):
+                    _confirm(now, record)
+
+
+def _about(record: SessionRecord, opened: bool) -> str:
+    address = record.address
+    methods = ", ".join(
+        METHODS[m].label if m in METHODS else m for m in address.get("methods", "").split(",") if m.strip()
+    )
+    parts = [
+        Path(address["store"]).name if address.get("store") else "no store",
+        address.get("targets") or "no targets",
+        f"{methods or 'all methods'} at {address.get('budget') or DEFAULT_BUDGET}",
+    ]
+    view = " · ".join(clip(part, 48) for part in parts)
+    badge = ' <span class="gs-badge gs-plain">open in this tab</span>' if opened else ""
+    return (
+        f'<div class="gs-session"><b>{escape(saved.title(record, 80))}</b>{badge}'
+        f'<div class="gs-small gs-dim">{escape(view)}</div>'
+        f'<div class="gs-small gs-num">{escape(saved.counts(record))} '
+        f'<span class="gs-dim">· changed {escape(saved.when(record.changed))}</span></div></div>'
+    )
+
+
+@st.dialog("Delete this session?")
+def _confirm(now: Session, record: SessionRecord) -> None:
+    st.markdown(f"**{label(saved.title(record, 80))}**: {label(saved.counts(record))}. This cannot be taken back.")
+    with st.container(horizontal=True):
+        if st.button("Delete", type="primary", key="delete-yes"):
+            saved.delete(now, record.id)
+            st.rerun()
+        if st.button("Keep it", key="delete-no"):
+            st.rerun()

@@ -1,0 +1,18 @@
+"""Sessions: what was looked at and decided, kept by itself; open one again, or compare the picks of two."""
+
+import streamlit as st
+
+from app import session
+from app.components import session_list
+from app.components.text import label
+from gradsift.errors import GradsiftError
+
+now = session.current()
+st.title("Sessions", anchor=False)
+st.caption("A session keeps the view and what you accept, reject and note. It is saved by itself.")
+try:
+    records = now.sessions.list()
+except GradsiftError as error:
+    st.error(label(error))
+    st.stop()
+session_list.draw(now, records)
