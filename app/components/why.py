@@ -4,24 +4,27 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from app import deciding, explaining
+from app.components import conversation, score, why_head, why_scores, why_tokens
+from app.components.text import clip, escape, label, plural
+from app.explaining import Subject
+from app.rooms import room
 from app.session import Session
 from gradsift.choices import Choices
+from gradsift.errors import GradsiftError
+from gradsift.evidence import best_target, by_target
 from gradsift.influence import Scoring
+from gradsift.methods import METHODS
 from gradsift.store import Store
+
+TWINS = 20  # near-duplicates that are listed; the rest is counted
 
 
 def drawer(
     now: Session, store: Store, scoring: Scoring, row: int, methods: Sequence[str], budget: str, choices: Choices
 ) -> None:
-    """Open the drawer on pool row `row`; call it once in a run, from a button's branch or after its callback."""
+    """Open the drawer on pool row `row`; call it once in a run, in the branch of the button that asks for it."""
     _drawer(now, store, scoring, row, methods, budget, choices)
-
-
-def draw(
-    now: Session, store: Store, scoring: Scoring, row: int, methods: Sequence[str], budget: str, choices: Choices
-) -> None:
-    """Draw everything known about pool row `row` under the methods' rankings at this budget and these choices."""
-    st.caption(f"Row {row:,}")
 
 
 @st.dialog("Why this row", position="right", width="large", on_dismiss="rerun")
@@ -29,3 +32,135 @@ def _drawer(
     now: Session, store: Store, scoring: Scoring, row: int, methods: Sequence[str], budget: str, choices: Choices
 ) -> None:
     draw(now, store, scoring, row, methods, budget, choices)
+    st.page_link(
+        room("why"),
+        label="Open this row on a page of its own",
+        icon=":material/open_in_full:",
+        query_params=explaining.link(now, row),
+    )
+
+
+def draw(
+    now: Session, store: Store, scoring: Scoring, row: int, methods: Sequence[str], budget: str, choices: Choices
+) -> None:
+    """Draw everything known about pool row `row`, one of the pool's, under the methods' rankings at this budget."""
+    try:
+        subject = explaining.subject(now, store, scoring, row, methods, budget, choices)
+    except GradsiftError as error:
+        st.error(label(error))
+        return
+    why_head.draw(subject)
+    _decide(subject)
+    if subject.position is None:
+        st.info(label(f"This row is excluded, so no method scores it: {subject.reason}."), icon=":material/block:")
+        st.html(_pane("This row", "", conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))))
+        return
+    lens = _lens(subject)
+    if not lens:
+        st.html(_pane("This row", "", conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))))
+        st.caption("Choose a method that looks at the targets to see which of them this row serves.")
+    else:
+        _beside(subject, lens)
+        why_scores.draw(subject, lens)
+    why_tokens.draw(subject)
+    _twins(subject)
+
+
+def _lens(subject: Subject) -> str:
+    """Through which method's eyes the row is shown."""
+    lenses = subject.lenses
+    if len(lenses) < 2:
+        return lenses[0] if lenses else ""
+    return str(
+        st.segmented_control(
+            "As seen by",
+            lenses,
+            default=lenses[0],
+            format_func=score.method_label,
+            key=f"why-lens-{'-'.join(lenses)}",
+            required=True,
+        )
+    )
+
+
+def _beside(subject: Subject, lens: str) -> None:
+    """The row's conversation beside the target that it serves best."""
+    assert subject.position is not None
+    cosines = by_target(subject.left, lens, subject.position, subject.choices.gradient)
+    best = best_target(cosines, subject.left.subtask_of, why_scores.winner(subject, lens))
+    target = subject.left.targets[best]
+    number = best if subject.left.columns is None else int(subject.left.columns[best])
+    what = "cosine" if METHODS[lens].evidence != "text" else METHODS[lens].label
+    about = f"example {number + 1:,} of {target.subtask}, {what} {cosines[best, -1]:+.3f}"
+    row = _pane("This row", "", conversation.unfolded(subject.turns, str(subject.text["prefix"] or "")))
+    beside = _pane("The target it serves best", about, conversation.unfolded(target.messages, target.prefix))
+    st.html(f'<div class="gs-pair">{row}{beside}</div>')
+
+
+def _pane(title: str, about: str, inside: str) -> str:
+    said = f'<span class="gs-small gs-dim">{escape(about)}</span>' if about else ""
+    return (
+        f'<section class="gs-pane" tabindex="0" aria-label="{escape(title)}"><h4>{escape(title)} {said}</h4>'
+        f"{inside}</section>"
+    )
+
+
+def _decide(subject: Subject) -> None:
+    """Accept, reject and note; a second press on a verdict takes it back."""
+    now, store, row = subject.now, subject.store, subject.row
+    made = deciding.decisions(now, store)
+    verdict = "accept" if row in made.accepted else "reject" if row in made.rejected else ""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        for name, said, icon in (
+            ("accept", "Accept", ":material/check:"),
+            ("reject", "Reject", ":material/close:"),
+        ):
+            st.button(
+                f"{said}ed" if verdict == name else said,
+                key=f"why-{name}",
+                icon=icon,
+                type="primary" if verdict == name else "secondary",
+                on_click=deciding.decide,
+                args=(now, store, [row], "" if verdict == name else name),
+            )
+        key = f"why-note-{row}-{made.version}"
+        st.text_input(
+            "Note",
+            value=made.notes.get(row, ""),
+            key=key,
+            placeholder="a note on this row",
+            label_visibility="collapsed",
+            width=320,
+            on_change=_note,
+            args=(subject, key),
+        )
+
+
+def _note(subject: Subject, key: str) -> None:
+    deciding.note(subject.now, subject.store, subject.row, st.session_state[key] or "")
+
+
+def _twins(subject: Subject) -> None:
+    """The pool's near-duplicates of the row, with their ranks."""
+    st.subheader("Near-duplicates in the pool", anchor=False)
+    rows = explaining.duplicates(subject.store, subject.row)
+    if rows is None:
+        st.caption("The texts of this pool are not indexed yet: score a target set, which does it.")
+        return
+    if not len(rows):
+        st.caption("None: no other row of the pool has nearly this text.")
+        return
+    pool = explaining.data.pool_of(subject.store)
+    for row in rows[:TWINS].tolist():
+        at = explaining.position(subject.comparison.rows, row)
+        ranks = why_head.ranks_line(subject.comparison, at) if at is not None else "excluded, not scored"
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.page_link(
+                room("why"),
+                label=label(clip(str(pool.at[row, "id"]), 60)),
+                icon=":material/content_copy:",
+                query_params=explaining.link(subject.now, row),
+            )
+            st.html(f'<span class="gs-small gs-dim gs-num">{ranks}</span>', width="content")
+    if len(rows) > TWINS:
+        st.caption(f"and {plural(len(rows) - TWINS, 'more row')}")

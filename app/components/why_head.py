@@ -1,0 +1,65 @@
+"""What a row is and where every method ranks it, as the head of its page and of its drawer."""
+
+import streamlit as st
+
+from app import data, theme
+from app.comparing import Column, Comparison
+from app.components import cards
+from app.components.text import escape, plural
+from app.explaining import Subject
+from gradsift.methods import METHODS
+
+
+def draw(subject: Subject) -> None:
+    """Draw the head."""
+    about, sources = subject.about, data.sources_of(subject.store)
+    badges = [cards.badge(str(about["source"]), sources)]
+    task = str(about["task"] or "")
+    if task and task != about["source"]:
+        badges.append(f'<span class="gs-badge gs-plain">{escape(task)}</span>')
+    prompt, answer, cut = (int(about[name]) for name in ("n_prompt_tokens", "n_answer_tokens", "n_cut"))
+    tokens = f"{plural(prompt + answer, 'token')}, {answer:,} of them learned" if prompt + answer else "no tokens"
+    if cut:
+        longest = subject.store.manifest.config.max_length
+        tokens += f"; {plural(cut, 'more token')} cut off at {longest:,}"
+    where = f"{about['file']}, line {int(about['line']):,} · row {subject.row:,} · {tokens}"
+    ranks = "" if subject.position is None else _table(subject.comparison, subject.position)
+    st.html(
+        f'<div class="gs-why"><p class="gs-why-id" dir="auto">{escape(about["id"])}</p>'
+        f'<div class="gs-badges">{"".join(badges)}</div><p class="gs-small gs-dim">{escape(where)}</p>{ranks}</div>'
+    )
+
+
+def ranks_line(comparison: Comparison, at: int) -> str:
+    """The ranks of the row at position `at` in one line of HTML."""
+    parts = []
+    for column in comparison.columns:
+        what, rank = METHODS[column.method].label, int(column.ranking.rank[at])
+        inside = ' class="gs-in"' if column.picked[at] else ""
+        said = escape(f"{what}: rank {rank:,}" + (", picked" if column.picked[at] else ""))
+        parts.append(f'<span{inside} title="{said}">{_mark(column.method)} {rank:,}</span>')
+    return f'<span class="gs-ranks">{"".join(parts)}</span>'
+
+
+def _table(comparison: Comparison, at: int) -> str:
+    head = "<tr><th>Method</th><th>Rank</th><th>Score</th><th>Picked</th><th>Serves best</th></tr>"
+    rows = "".join(_line(column, at, len(comparison.rows)) for column in comparison.columns)
+    return f'<table class="gs-why-ranks"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+
+
+def _line(column: Column, at: int, n: int) -> str:
+    method, inside = METHODS[column.method], bool(column.picked[at])
+    names = column.ranking.subtasks
+    best = names[int(column.ranking.best_subtask[at])] if method.evidence != "none" else ""
+    picked = '<b class="gs-in">✓ yes</b>' if inside else '<span class="gs-dim">no</span>'
+    return (
+        f"<tr><td>{_mark(column.method)} {escape(method.label)}</td>"
+        f'<td><b>{int(column.ranking.rank[at]):,}</b> <span class="gs-dim">of {n:,}</span></td>'
+        f"<td>{cards.number(float(column.ranking.score[at]))}</td><td>{picked}</td>"
+        f'<td class="gs-why-best" title="{escape(best)}">{escape(best) or "–"}</td></tr>'
+    )
+
+
+def _mark(method: str) -> str:
+    css = theme.css_name(method)
+    return f'<span class="gs-mark gs-m-{css}" aria-hidden="true">{theme.look(method).mark}</span>'

@@ -1,0 +1,87 @@
+"""The opponents: rows on which training would raise the targets' loss the most, LESS's lowest scores."""
+
+import streamlit as st
+
+from app import address, data, explaining
+from app.components import cards, conversation, tables
+from app.components.text import escape, label, plural
+from app.rooms import room
+from app.session import Session
+from gradsift.choices import Choices
+from gradsift.errors import GradsiftError
+from gradsift.influence import Scoring
+from gradsift.store import Store
+
+PAGE = 10
+ALL = "all"
+
+
+def draw(now: Session, store: Store, scoring: Scoring, choices: Choices) -> None:
+    """Draw the list, lowest first, page by page."""
+    if not scoring.has("less", choices.gradient):
+        st.caption("The targets are not scored by LESS, whose scores tell opponents: score them by it too.")
+        return
+    try:
+        subtask = _subtask(scoring, choices)
+        ranking, order = explaining.against(store, scoring, choices, subtask)
+    except GradsiftError as error:
+        st.error(label(error))
+        return
+    below = int((ranking.score < 0).sum())
+    over = f"for {subtask}" if subtask else "for every subtask" if len(ranking.subtasks) > 1 else "for these targets"
+    if choices.aggregate == "mean" and not subtask and len(ranking.subtasks) > 1:
+        over = "in the mean over subtasks"
+    st.html(
+        '<p class="gs-small gs-dim">Rows whose gradient points away from the targets: training on them would raise the '
+        f"targets' loss. {plural(below, 'row')} of {len(order):,} score below 0 {escape(over)}"
+        f"{'' if below else '; the lowest ten are shown'}.</p>"
+    )
+    listed = order[: below or PAGE]
+    pages = -(-len(listed) // PAGE)
+    page = st.pagination(pages, key=f"opponents-{subtask}-{pages}", width=280) if pages > 1 else 1
+    first = (page - 1) * PAGE
+    here = listed[first : first + PAGE]
+    _cards(now, store, ranking.rows[here].tolist(), ranking.score[here].tolist(), first)
+    st.caption(tables.position(first, len(here), len(listed), "opponents"))
+
+
+def _subtask(scoring: Scoring, choices: Choices) -> str:
+    """The subtask that is looked at; empty for all of them."""
+    left = scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    names = left.subtask_names
+    if len(names) < 2:
+        return ""
+    numbers = {str(j): name for j, name in enumerate(names)}
+    options = [ALL, *numbers]
+    with address.held("against", options, default=ALL):
+        chosen = st.selectbox(
+            "Opposed to",
+            options,
+            key="against",
+            format_func=lambda number: "every subtask" if number == ALL else label(numbers[number]),
+            width=320,
+        )
+    return numbers.get(chosen, "")
+
+
+def _cards(now: Session, store: Store, rows: list[int], scores: list[float], first: int) -> None:
+    pool, texts, sources = data.pool_of(store), data.texts(store, rows), data.sources_of(store)
+    grid = st.grid(2, min_column_width=380, gap="medium")
+    for number, (row, value) in enumerate(zip(rows, scores, strict=True), start=first + 1):
+        about, text = pool.loc[row], texts[row]
+        turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
+        with grid.cell():
+            st.html(
+                '<article class="gs-card gs-opponent"><div class="gs-top">'
+                f'<span class="gs-rank">{number:,}</span><span class="gs-score">{cards.number(value)}</span></div>'
+                f'<div class="gs-badges">{cards.badge(str(about["source"]), sources)}</div>'
+                f"{conversation.draw(turns, str(text['prefix'] or ''))}"
+                f'<p class="gs-foot">{escape(about["id"])}</p></article>'
+            )
+            st.page_link(
+                room("why"),
+                label=f"Why row {row:,}",
+                icon=":material/arrow_forward:",
+                icon_position="right",
+                query_params=explaining.link(now, row),
+            )

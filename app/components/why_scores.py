@@ -1,0 +1,181 @@
+"""A row's scores laid open: every subtask and every target example at every checkpoint, as heat maps and tables."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import theme
+from app.components import charts, figures
+from app.components.text import clip
+from app.explaining import Subject
+from gradsift.baselines.bm25 import tokenize
+from gradsift.evidence import by_subtask, by_target
+from gradsift.methods import METHODS
+from gradsift.pool import Row
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MOST = 40  # lines of a heat map that can still be read
+_LINE = 26  # pixels
+SUM = "weighted sum"
+
+
+def draw(subject: Subject, lens: str) -> None:
+    """Draw what the method `lens` sees of the row, which it has scored."""
+    if METHODS[lens].evidence == "text":
+        _words(subject, lens)
+        return
+    grid = st.grid(2, min_column_width=460, gap="large")
+    with grid.cell():
+        _subtasks(subject, lens)
+    with grid.cell():
+        _targets(subject, lens)
+
+
+def winner(subject: Subject, lens: str) -> int:
+    """Number of the subtask that won the row, among those that are left."""
+    column = next(column for column in subject.comparison.columns if column.method == lens)
+    assert subject.position is not None
+    return int(column.ranking.best_subtask[subject.position])
+
+
+def _subtasks(subject: Subject, lens: str) -> None:
+    assert subject.position is not None
+    choices, names = subject.choices, subject.left.subtask_names
+    values = by_subtask(
+        subject.left, lens, subject.position, choices.gradient, choices.similarity, choices.target_pooling
+    )
+    best = winner(subject, lens)
+    unit = "dot product" if choices.similarity == "dot" else "cosine"
+    table = _table(values, subject, pd.DataFrame({"subtask": names}))
+    shown = _best(values)
+    labels = [("★ " if j == best else "") + figures.name(names[j], 22) for j in shown]
+    figures.show(
+        _heat(values[shown], labels, [figures.name(names[j], 80) for j in shown], subject, unit),
+        "why-subtasks",
+        f"Score by subtask ({unit})",
+        f"Heat map of the row's score for {len(shown)} subtasks at every checkpoint. The highest is {names[best]} with "
+        f"{values[best, -1]:+.3f}.",
+        table,
+    )
+    few = f" The {MOST} highest of {len(names):,} are drawn; the table has all." if len(names) > MOST else ""
+    st.caption(f"★ the subtask that wins. This is what ranks the row: it compares with all targets of a subtask.{few}")
+
+
+def _targets(subject: Subject, lens: str) -> None:
+    assert subject.position is not None
+    values = by_target(subject.left, lens, subject.position, subject.choices.gradient)
+    targets, numbers = subject.left.targets, _numbers(subject)
+    about = {
+        "example": numbers,
+        "subtask": [target.subtask for target in targets],
+        "asks": [_asks(target, 160) for target in targets],
+    }
+    shown = _best(values)
+    labels = [f"{numbers[k]} · {figures.name(targets[k].subtask, 18)}" for k in shown]
+    hover = [f"example {numbers[k]}: {figures.name(_asks(targets[k], 80), 80)}" for k in shown]
+    best = shown[0]
+    figures.show(
+        _heat(values[shown], labels, hover, subject, "cosine"),
+        "why-targets",
+        "Score by target example (cosine)",
+        f"Heat map of the row's cosine with {len(shown)} target examples at every checkpoint. The highest is example "
+        f"{numbers[best]} of {targets[best].subtask} with {values[best, -1]:+.3f}.",
+        _table(values, subject, pd.DataFrame(about)),
+    )
+    few = f" The {MOST} highest of {len(targets):,} are drawn; the table has all." if len(targets) > MOST else ""
+    st.caption(f"Highest first; blue agrees, amber opposes.{few}")
+
+
+def _words(subject: Subject, lens: str) -> None:
+    """What a method that compares words matched, target by target."""
+    assert subject.position is not None
+    values = by_target(subject.left, lens, subject.position)[:, -1]
+    there = set(tokenize("\n".join(text for _, text in subject.turns)))
+    targets = subject.left.targets
+    words = [
+        [word for word in dict.fromkeys(tokenize("\n".join(text for _, text in target.messages))) if word in there]
+        for target in targets
+    ]
+    frame = pd.DataFrame(
+        {
+            "example": _numbers(subject),
+            "subtask": [target.subtask for target in targets],
+            "asks": [_asks(target, 160) for target in targets],
+            "score": values,
+            "matched words": [", ".join(found) for found in words],
+            "words": [len(found) for found in words],
+        }
+    )
+    st.subheader(f"{METHODS[lens].label} score by target example", anchor=False)
+    st.dataframe(
+        frame.iloc[np.argsort(-values, kind="stable")],
+        hide_index=True,
+        column_config={
+            "score": st.column_config.NumberColumn(format="%.3f"),
+            "matched words": st.column_config.TextColumn(width="large"),
+        },
+        alt=f"{METHODS[lens].label} score of the row for every target example, with the words that both have",
+        key="why-words",
+    )
+    st.caption(f"Words that row and target share; the rarer in the pool, the more {METHODS[lens].label} counts them.")
+
+
+def _heat(values: np.ndarray, names: list[str], hover: list[str], subject: Subject, unit: str) -> "go.Figure":
+    """Lines of values around zero by checkpoint. values: (R, N + 1); names and hover: R, escaped."""
+    import plotly.graph_objects as go
+
+    columns = [f"{epoch}<br>× {weight:.2f}" for epoch, weight in _checkpoints(subject)] + [SUM]
+    peak = float(np.abs(values).max()) or 1.0
+    made = figures.figure("", "", height=_LINE * len(values) + 96)
+    made.add_trace(
+        go.Heatmap(
+            z=values,
+            x=columns,
+            y=list(range(len(values))),
+            customdata=np.repeat(np.array(hover, dtype=object)[:, None], len(columns), 1),
+            colorscale=theme.diverging(charts.dark()),
+            zmin=-peak,
+            zmax=peak,
+            xgap=2,
+            ygap=2,
+            texttemplate="%{z:+.3f}" if peak < 100 else "%{z:+.3g}",
+            hovertemplate="%{customdata}<br>%{x}<br>%{z:+.5f}<extra></extra>",
+            colorbar={"title": {"text": unit, "side": "right"}, "thickness": 8, "outlinewidth": 0, "nticks": 5},
+        )
+    )
+    made.update_xaxes(side="top", showgrid=False, fixedrange=True)
+    made.update_yaxes(
+        autorange="reversed", tickvals=list(range(len(names))), ticktext=names, showgrid=False, fixedrange=True
+    )
+    return made
+
+
+def _table(values: np.ndarray, subject: Subject, about: pd.DataFrame) -> pd.DataFrame:
+    """All lines, the highest first, with the values of every checkpoint and their weighted sum."""
+    for at, (epoch, _) in enumerate(_checkpoints(subject)):
+        about[epoch] = values[:, at]
+    about[SUM] = values[:, -1]
+    return about.iloc[np.argsort(-values[:, -1], kind="stable")]
+
+
+def _best(values: np.ndarray) -> list[int]:
+    """The lines that a heat map shows, the highest first."""
+    return np.argsort(-values[:, -1], kind="stable")[:MOST].tolist()
+
+
+def _checkpoints(subject: Subject) -> list[tuple[str, float]]:
+    return list(zip(subject.left.epochs, subject.left.weights.tolist(), strict=True))
+
+
+def _numbers(subject: Subject) -> list[int]:
+    """Every target's number in the whole set, from 1."""
+    left = subject.left
+    return [1 + k for k in (range(len(left.targets)) if left.columns is None else left.columns.tolist())]
+
+
+def _asks(target: Row, length: int) -> str:
+    return clip(next((text for role, text in target.messages if role == "user"), target.messages[0][1]), length)

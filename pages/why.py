@@ -1,0 +1,110 @@
+"""Why: one row in full, under every method, with its tokens; and the rows that oppose the targets."""
+
+import streamlit as st
+
+from app import address, comparing, deciding, explaining, session
+from app.components import budget, empty, opening, options, score, why, why_opponents
+from app.components.text import label
+from gradsift.choices import Choices
+from gradsift.errors import GradsiftError
+from gradsift.influence import Scoring
+from gradsift.store import Store
+
+ROW, OPPONENTS = "row", "opponents"
+VIEWS = {ROW: "This row", OPPONENTS: "Opponents"}
+
+
+def page() -> None:
+    """Draw the page."""
+    now = session.current()
+    st.title("Why", anchor=False)
+    store, scoring = opening.scored(now)
+    known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
+        with address.held("methods", known, default=known):
+            chosen = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
+        wanted = budget.draw(now)
+        choices = options.draw(store, scoring)
+    made = deciding.decisions(now, store)
+    choices = choices.model_copy(
+        update={"accepted": tuple(made.accepted.tolist()), "rejected": tuple(made.rejected.tolist())}
+    )
+    methods = [name for name in known if name in chosen]
+    if not methods:
+        empty.say("No method is chosen", "Choose at least one above.")
+        return
+    row = _row(store, scoring, methods, wanted, choices)
+    if row is None or _view() == OPPONENTS:
+        st.subheader("Opponents", anchor=False)
+        why_opponents.draw(now, store, scoring, choices)
+        return
+    why.draw(now, store, scoring, row, methods, wanted, choices)
+
+
+def _view() -> str:
+    with address.held("view", list(VIEWS), default=ROW):
+        view = st.segmented_control(
+            "View", list(VIEWS), format_func=VIEWS.get, key="view", required=True, label_visibility="collapsed"
+        )
+    return view or ROW
+
+
+def _row(store: Store, scoring: Scoring, methods: list[str], wanted: str, choices: Choices) -> int | None:
+    """The row that the address names, and the ways to another one."""
+    with address.held("row", None, default=""):
+        asked = str(st.session_state.get("row", ""))
+        row, problem = explaining.find(store, asked) if asked else (None, "")
+        if row is not None:
+            st.session_state["row"] = str(row)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="why-way"):
+        st.text_input("Go to a row", key="why-go", placeholder="its number or id", width=240, on_change=_go)
+        _ways(store, scoring, row, methods, wanted, choices)
+    if problem:
+        st.error(label(problem))
+    elif row is None:
+        empty.say(
+            "No row is open", "Open one by the picks' buttons above, by its number or id, or from its card on Compare."
+        )
+    return row
+
+
+def _ways(store: Store, scoring: Scoring, row: int | None, methods: list[str], wanted: str, choices: Choices) -> None:
+    """The previous and the next pick of one method."""
+    with address.held("by", methods, default=methods[0]):
+        by = st.selectbox("Picks of", methods, key="by", format_func=lambda m: score.METHODS[m].label, width=140)
+    try:
+        column = comparing.compare(store, scoring, [by], wanted, choices).columns[0]
+    except GradsiftError:  # the row's own part says it
+        return
+    at = None if row is None else explaining.position(scoring.rows, row)
+    place, before, after = explaining.neighbors(column, at)
+    for name, icon, to, key in (
+        ("Previous", ":material/arrow_back:", before, "Left"),
+        ("Next", ":material/arrow_forward:", after, "Right"),
+    ):
+        st.button(
+            name,
+            icon=icon,
+            key=f"why-{name.lower()}",
+            shortcut=key,
+            disabled=to is None,
+            on_click=_open,
+            args=(str(int(scoring.rows[to])) if to is not None else "",),
+        )
+    of = len(column.picks)
+    st.caption(
+        f"pick {place:,} of {of:,}" if place else f"{of:,} picks" + ("" if row is None else "; this row is none")
+    )
+
+
+def _go() -> None:
+    if text := (st.session_state["why-go"] or "").strip():
+        _open(text)
+        st.session_state["why-go"] = ""
+
+
+def _open(row: str) -> None:
+    st.session_state["row"] = row
+
+
+page()
