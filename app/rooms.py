@@ -26,8 +26,8 @@ ROOMS = (
     Room("targets", "Targets", ":material/target:", "The examples of what the model should learn."),
     Room("compare", "Compare", ":material/view_column:", "The picks of every method, side by side, at one budget."),
     Room("why", "Why", ":material/search_insights:", "One row in full: what speaks for it and what against."),
-    Room("distributions", "Distributions", ":material/bar_chart:", "What each method's picks are made of."),
     Room("export", "Export", ":material/download:", "The picks of one method as files for a trainer."),
+    Room("sessions", "Sessions", ":material/bookmark:", "Saved sessions: reopen, rename, compare their picks."),
 )
 
 
