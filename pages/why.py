@@ -44,7 +44,12 @@ def page() -> None:
 def _view() -> str:
     with address.held("view", list(VIEWS), default=ROW):
         view = st.segmented_control(
-            "View", list(VIEWS), format_func=VIEWS.get, key="view", required=True, label_visibility="collapsed"
+            "View",
+            list(VIEWS),
+            format_func=lambda name: VIEWS[name],
+            key="view",
+            required=True,
+            label_visibility="collapsed",
         )
     return view or ROW
 

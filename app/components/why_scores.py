@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.components import charts, figures
+from app.components import charts, tables
 from app.components.text import clip
 from app.explaining import Subject
 from gradsift.baselines.bm25 import tokenize
@@ -52,42 +52,40 @@ def _subtasks(subject: Subject, lens: str) -> None:
     unit = "dot product" if choices.similarity == "dot" else "cosine"
     table = _table(values, subject, pd.DataFrame({"subtask": names}))
     shown = _best(values)
-    labels = [("★ " if j == best else "") + figures.name(names[j], 22) for j in shown]
-    figures.show(
-        _heat(values[shown], labels, [figures.name(names[j], 80) for j in shown], subject, unit),
-        "why-subtasks",
-        f"Score by subtask ({unit})",
+    labels = [("★ " if j == best else "") + charts.tick(names[j], 22) for j in shown]
+    few = f" The {MOST} highest of {len(names):,} are drawn; the table has all." if len(names) > MOST else ""
+    _show(
+        "score-by-subtask",
+        _heat(values[shown], labels, [charts.tick(names[j], 80) for j in shown], subject, "Score by subtask", unit),
         f"Heat map of the row's score for {len(shown)} subtasks at every checkpoint. The highest is {names[best]} with "
         f"{values[best, -1]:+.3f}.",
+        f"★ the subtask that wins. This ranks the row: it compares with all targets of a subtask at once.{few}",
         table,
     )
-    few = f" The {MOST} highest of {len(names):,} are drawn; the table has all." if len(names) > MOST else ""
-    st.caption(f"★ the subtask that wins. This is what ranks the row: it compares with all targets of a subtask.{few}")
 
 
 def _targets(subject: Subject, lens: str) -> None:
     assert subject.position is not None
     values = by_target(subject.left, lens, subject.position, subject.choices.gradient)
-    targets, numbers = subject.left.targets, _numbers(subject)
+    targets, named = subject.left.targets, _numbers(subject)
     about = {
-        "example": numbers,
+        "example": named,
         "subtask": [target.subtask for target in targets],
         "asks": [_asks(target, 160) for target in targets],
     }
     shown = _best(values)
-    labels = [f"{numbers[k]} · {figures.name(targets[k].subtask, 18)}" for k in shown]
-    hover = [f"example {numbers[k]}: {figures.name(_asks(targets[k], 80), 80)}" for k in shown]
+    labels = [f"{named[k]} · {charts.tick(targets[k].subtask, 18)}" for k in shown]
+    hover = [f"example {named[k]}: {charts.tick(_asks(targets[k], 80), 80)}" for k in shown]
     best = shown[0]
-    figures.show(
-        _heat(values[shown], labels, hover, subject, "cosine"),
-        "why-targets",
-        "Score by target example (cosine)",
+    few = f" The {MOST} highest of {len(targets):,} are drawn; the table has all." if len(targets) > MOST else ""
+    _show(
+        "score-by-target",
+        _heat(values[shown], labels, hover, subject, "Score by target example", "cosine"),
         f"Heat map of the row's cosine with {len(shown)} target examples at every checkpoint. The highest is example "
-        f"{numbers[best]} of {targets[best].subtask} with {values[best, -1]:+.3f}.",
+        f"{named[best]} of {targets[best].subtask} with {values[best, -1]:+.3f}.",
+        f"Highest first; blue agrees, amber opposes.{few}",
         _table(values, subject, pd.DataFrame(about)),
     )
-    few = f" The {MOST} highest of {len(targets):,} are drawn; the table has all." if len(targets) > MOST else ""
-    st.caption(f"Highest first; blue agrees, amber opposes.{few}")
 
 
 def _words(subject: Subject, lens: str) -> None:
@@ -124,14 +122,39 @@ def _words(subject: Subject, lens: str) -> None:
     st.caption(f"Words that row and target share; the rarer in the pool, the more {METHODS[lens].label} counts them.")
 
 
-def _heat(values: np.ndarray, names: list[str], hover: list[str], subject: Subject, unit: str) -> "go.Figure":
-    """Lines of values around zero by checkpoint. values: (R, N + 1); names and hover: R, escaped."""
+def numbers(table: pd.DataFrame, name: str, alt: str, columns: tables.Columns | None = None) -> None:
+    """A table folded, whole and so to be sorted, with its CSV file."""
+    stem = charts.file_stem(name)
+    with st.expander("The same as a table", key=f"numbers-{name}"):
+        st.dataframe(table, hide_index=True, column_config=columns, alt=alt, key=f"table-{name}")
+        st.download_button(
+            f"{stem}.csv",
+            data=lambda: tables.csv(table),
+            file_name=f"{stem}.csv",
+            mime="text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            key=f"csv-{name}",
+            type="tertiary",
+        )
+
+
+def _show(name: str, figure: "go.Figure", alt: str, note: str, table: pd.DataFrame) -> None:
+    st.plotly_chart(figure, config=charts.config(charts.file_stem(name)), key=f"why-{name}", alt=alt)
+    st.caption(note)
+    numbers(table, name, alt, {"asks": st.column_config.TextColumn("asks", width="large")})
+
+
+def _heat(
+    values: np.ndarray, names: list[str], hover: list[str], subject: Subject, title: str, unit: str
+) -> "go.Figure":
+    """Lines of values around zero by checkpoint. values: (R, N + 1); names, hover: R, as `charts.tick` has them."""
     import plotly.graph_objects as go
 
     columns = [f"{epoch}<br>× {weight:.2f}" for epoch, weight in _checkpoints(subject)] + [SUM]
     peak = float(np.abs(values).max()) or 1.0
-    made = figures.figure("", "", height=_LINE * len(values) + 96)
-    made.add_trace(
+    figure = charts.blank(title, f"{unit}, by checkpoint and its weight", _LINE * len(values) + 130)
+    figure.add_trace(
         go.Heatmap(
             z=values,
             x=columns,
@@ -144,14 +167,12 @@ def _heat(values: np.ndarray, names: list[str], hover: list[str], subject: Subje
             ygap=2,
             texttemplate="%{z:+.3f}" if peak < 100 else "%{z:+.3g}",
             hovertemplate="%{customdata}<br>%{x}<br>%{z:+.5f}<extra></extra>",
-            colorbar={"title": {"text": unit, "side": "right"}, "thickness": 8, "outlinewidth": 0, "nticks": 5},
+            colorbar={"thickness": 8, "outlinewidth": 0, "nticks": 5},
         )
     )
-    made.update_xaxes(side="top", showgrid=False, fixedrange=True)
-    made.update_yaxes(
-        autorange="reversed", tickvals=list(range(len(names))), ticktext=names, showgrid=False, fixedrange=True
-    )
-    return made
+    figure.update_xaxes(side="top", showgrid=False)
+    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(names))), ticktext=names, showgrid=False)
+    return figure
 
 
 def _table(values: np.ndarray, subject: Subject, about: pd.DataFrame) -> pd.DataFrame:

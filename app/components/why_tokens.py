@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import explaining
-from app.components import figures
+from app.components import why_scores
 from app.components.text import escape, label
 from app.explaining import Subject
 from gradsift import errors
@@ -124,17 +124,7 @@ def _text(found: "TokenInfluence", view: str) -> None:
             SUM: found.combined[:PIECES],
         }
     )
-    with st.expander("The numbers", key="numbers-why-tokens"):
-        st.dataframe(table, alt="Table: token-level influence, piece by piece", key="table-why-tokens")
-        st.download_button(
-            "Download as CSV",
-            lambda: figures.csv(table),
-            file_name="token-influence.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            key="csv-why-tokens",
-        )
+    why_scores.numbers(table, "token-influence", "Table: token-level influence, piece by piece")
 
 
 def _spans(found: "TokenInfluence", values: np.ndarray, peak: float) -> str:
@@ -204,6 +194,5 @@ def _correlation(found: "Agreement") -> None:
         f"On {len(found.rows)} rows drawn at random, the plain gradient's cosine and the LESS score correlate by "
         f"**{found.pearson:+.2f}** (Pearson) and **{found.spearman:+.2f}** (ranks)."
     )
-    with st.expander("The sample", key="numbers-why-agreement"):
-        table = pd.DataFrame({"row": found.rows, "plain gradient": found.cosine, "LESS": found.influence})
-        st.dataframe(table, hide_index=True, alt="Plain gradient's cosine and LESS score of a sample of rows")
+    table = pd.DataFrame({"row": found.rows, "plain gradient": found.cosine, "LESS": found.influence})
+    why_scores.numbers(table, "token-agreement", "Plain gradient's cosine and LESS score of a sample of rows")
