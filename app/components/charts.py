@@ -1,11 +1,47 @@
-"""Plotly figures: quiet, with units, an alternative text and a table twin; colors follow light and dark."""
+"""Plotly figures: quiet, with a title and units, an alternative text, a table twin, its CSV file and a picture.
 
+Grid, fonts and background follow light and dark by themselves; the colors of methods are taken from the theme. Names
+from the data go into a figure through `tick`, since Plotly reads a kind of HTML; what a click means is in customdata.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import theme
+from app import session, theme
+from app.components import tables
+from app.components.text import clip, escape
+from gradsift.distributions import POOL
+from gradsift.methods import METHODS
 
-CONFIG = {"displayModeBar": False, "responsive": True}
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+LINE = "rgba(128,128,128,0.55)"  # of marks that belong to no method, on light and on dark
+LABEL = 26  # characters of a name beside an axis; the table has all of it
+_PALETTE = ["#2f54d1", "#b45309", "#0f766e", "#7e22ce", "#b0236a"]
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with what belongs to it.
+
+    name: of its files and its key. alt: what it shows, in a sentence with numbers. table: its numbers.
+    """
+
+    name: str
+    figure: "go.Figure"
+    alt: str
+    table: pd.DataFrame
+    columns: tables.Columns
 
 
 def dark() -> bool:
@@ -13,15 +49,152 @@ def dark() -> bool:
     return st.context.theme.type == "dark"
 
 
-def warmup(curve: pd.DataFrame) -> None:
-    """Loss and learning rate by optimizer step, with the epochs' ends marked."""
+def draw(chart: Chart, clickable: bool = False, note: str = "") -> list[Any] | None:
+    """Draw a chart and, folded below it, its numbers. note: a line between the two.
+
+    Returns the customdata of a mark when the run follows a click on it.
+    """
+    key, stem = f"chart-{chart.name}", file_stem(chart.name)
+    if clickable:
+        st.plotly_chart(
+            chart.figure,
+            config=config(stem),
+            key=key,
+            alt=chart.alt,
+            on_select=partial(_clicked, key),
+            selection_mode="points",
+        )
+    else:
+        st.plotly_chart(chart.figure, config=config(stem), key=key, alt=chart.alt)
+    if note:
+        st.caption(note)
+    tables.twin(chart.table, "The same as a table", chart.alt, chart.columns, stem)
+    return st.session_state.pop(f"clicked-{key}", None)
+
+
+def _clicked(key: str) -> None:
+    """Keep what a click means; a click beside all marks means nothing."""
+    points = st.session_state[key].selection.points
+    if points and points[0].get("customdata"):
+        st.session_state[f"clicked-{key}"] = list(points[0]["customdata"])
+
+
+def config(stem: str, *buttons: str) -> dict[str, Any]:
+    """Plotly's settings: a button that saves the picture as `stem`.png, and no others but `buttons`."""
+    return {
+        "displayModeBar": True,
+        "displaylogo": False,
+        "modeBarButtons": [["toImage", *buttons]],
+        "toImageButtonOptions": {"format": "png", "filename": stem, "scale": 2},
+        "responsive": True,
+        "scrollZoom": False,
+    }
+
+
+def file_stem(name: str) -> str:
+    """The name of a chart's files: what is open, then the chart."""
+    now = session.current()
+    parts = ("gradsift", now.store_title, now.targets, name)
+    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.")[:40] for part in parts if part)
+
+
+def blank(title: str, units: str, height: int, still: bool = True) -> "go.Figure":
+    """An empty figure with our look. units: the second line of the title. still: no zoom, so that a phone scrolls."""
     import plotly.graph_objects as go
 
-    accent, second = theme.color("less", dark()), theme.color("bm25", dark())
     figure = go.Figure()
-    figure.add_scatter(
-        x=curve["step"], y=curve["loss"], name="Loss (nats per token)", line={"color": accent, "width": 2}
+    figure.update_layout(
+        title={"text": title, "subtitle": {"text": units}, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"},
+        title_pad={"t": 8, "l": 2},
+        title_font_size=16,
+        title_subtitle_font_size=13,
+        height=height,
+        margin={"l": 8, "r": 8, "t": 92, "b": 8},
+        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "title": {"text": ""}},
+        hoverlabel={"align": "left"},
+        bargap=0.25,
+        dragmode=False if still else "select",
     )
+    axes(figure, still)
+    return figure
+
+
+def axes(figure: "go.Figure", still: bool = True) -> None:
+    """Our look for all axes that the figure has by now."""
+    figure.update_xaxes(fixedrange=still, automargin=True, title_font_size=13, tickfont_size=12)
+    figure.update_yaxes(fixedrange=still, automargin=True, title_font_size=13, tickfont_size=12)
+
+
+def color(method: str) -> str:
+    """The color of a method, or of the whole pool, on the page as it is now."""
+    return pool_color() if method == POOL else theme.color(method, dark())
+
+
+def pool_color() -> str:
+    """What belongs to the whole pool: ink."""
+    return "#c9ced8" if dark() else "#303744"
+
+
+def scale(method: str) -> list[list[Any]]:
+    """A color scale from almost the page's background to the color of a method, or of the whole pool."""
+    return [[0, "#1e222a" if dark() else "#f4f5f8"], [1, color(method)]]
+
+
+def palette() -> list[str]:
+    """Colors for parts that are neither methods nor sources."""
+    return ["#8da6ff", "#f0b04a", "#4fd1c5", "#c79bff", "#f08cbc"] if dark() else _PALETTE
+
+
+def name_of(method: str) -> str:
+    """A method's mark and name in a legend."""
+    return "Whole pool" if method == POOL else f"{theme.look(method).mark} {METHODS[method].label}"
+
+
+def tick(name: str, length: int = LABEL) -> str:
+    """A name from the data as Plotly shows it: its characters, shortened, no markup, nothing that turns direction."""
+    return escape(clip(_UNSEEN.sub("", name), length)) or "(no name)"
+
+
+def log_ticks(low: float, high: float, most: int = 8) -> tuple[list[float], list[str]]:
+    """Round values between `low` and `high` for a logarithmic axis, at most `most`: their logarithms and texts."""
+    found: list[float] = []
+    for steps in _STEPS:
+        powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        inside = [value for value in ticks if low - 1e-9 <= np.log10(value) <= high + 1e-9]
+        if found and len(inside) > most:
+            break
+        found = inside
+    thinned = found[:: -(-len(found) // most)] if found else []
+    return [float(np.log10(value)) for value in thinned], [f"{value:,.10g}" for value in thinned]
+
+
+def log_axis(title: str, values: "np.ndarray | pd.Series", most: int = 8) -> dict[str, Any]:
+    """An axis for logarithms that reads as the values themselves. values: the logarithms that are drawn."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    room = max(0.03 * (high - low), 0.02)
+    at, text = log_ticks(low - room, high + room, most)
+    return {"title": {"text": title}, "range": [low - room, high + room], "tickvals": at, "ticktext": text}
+
+
+def listed(names: Sequence[str]) -> dict[str, Any]:
+    """An axis that lists names from top to bottom; marks stand at 0, 1, 2 and so on, so that names may repeat."""
+    return {
+        "tickvals": list(range(len(names))),
+        "ticktext": [tick(name) for name in names],
+        "range": [len(names) - 0.5, -0.5],
+        "showgrid": False,
+        "zeroline": False,
+    }
+
+
+def warmup(curve: pd.DataFrame) -> None:
+    """Loss and learning rate by optimizer step, with the epochs' ends marked."""
+    accent, second = theme.color("less", dark()), theme.color("bm25", dark())
+    figure = blank("Warmup", "Loss in nats per token, left; learning rate, right", 340)
+    figure.add_scatter(x=curve["step"], y=curve["loss"], name="Loss", line={"color": accent, "width": 2})
     figure.add_scatter(
         x=curve["step"],
         y=curve["learning_rate"],
@@ -30,12 +203,9 @@ def warmup(curve: pd.DataFrame) -> None:
         line={"color": second, "width": 1.5, "dash": "dot"},
     )
     for step in _epoch_ends(curve):
-        figure.add_vline(x=step, line_width=1, line_dash="dash", line_color="rgba(128,128,128,0.45)")
+        figure.add_vline(x=step, line_width=1, line_dash="dash", line_color=LINE)
     figure.update_layout(
-        height=300,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
         hovermode="x unified",
-        legend={"orientation": "h", "y": 1.14, "x": 0},
         xaxis={"title": {"text": "Optimizer step"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "Loss (nats per token)"}},
         yaxis2={
@@ -45,13 +215,22 @@ def warmup(curve: pd.DataFrame) -> None:
             "tickformat": ".1e",
             "tickmode": "auto",
             "nticks": 6,
+            "fixedrange": True,
         },
     )
     first, last = curve["loss"].iloc[0], curve["loss"].iloc[-1]
     alt = (
         f"Warmup loss by optimizer step: from {first:.2f} to {last:.2f} in {len(curve)} steps, with the learning rate."
     )
-    st.plotly_chart(figure, config=CONFIG, key="warmup-loss", alt=alt)
+    number = st.column_config.NumberColumn
+    columns: tables.Columns = {
+        "step": "Step",
+        "epoch": number("Epoch", format="%.2f"),
+        "loss": number("Loss (nats per token)", format="%.4f"),
+        "learning_rate": number("Learning rate", format="%.2e"),
+        "grad_norm": number("Gradient norm", format="%.4f"),
+    }
+    draw(Chart("warmup", figure, alt, curve, columns))
 
 
 def _epoch_ends(curve: pd.DataFrame) -> list[float]:

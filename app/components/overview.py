@@ -80,14 +80,6 @@ def _warmup(store: Store) -> None:
         return
     st.caption("Training loss and learning rate at every optimizer step; dashed lines are the ends of epochs.")
     charts.warmup(curve)
-    config: tables.Columns = {
-        "step": "Step",
-        "epoch": NUMBER("Epoch", format="%.2f"),
-        "loss": NUMBER("Loss (nats per token)", format="%.4f"),
-        "learning_rate": NUMBER("Learning rate", format="%.2e"),
-        "grad_norm": NUMBER("Gradient norm", format="%.4f"),
-    }
-    tables.twin(curve, "The same as a table", "Warmup loss and learning rate by step", config)
 
 
 def _checkpoints(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Tables: small twins of charts, and long lists page by page with a search of their own."""
+"""Tables: small twins of charts with a file to take away, and long lists page by page with a search of their own."""
 
 from typing import Any
 
@@ -7,12 +7,49 @@ import streamlit as st
 
 Columns = dict[str, Any]  # what `column_config` takes
 PAGE = 20  # rows of a long list on one page
+_LONGEST = 200  # lines of a twin that is not paged
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet compute a cell
 
 
-def twin(frame: pd.DataFrame, title: str, alt: str, config: Columns | None = None) -> None:
-    """The numbers behind a chart, folded."""
+def twin(frame: pd.DataFrame, title: str, alt: str, config: Columns | None = None, file: str = "") -> None:
+    """The numbers behind a chart, folded.
+
+    file: name without ending of the CSV file that can be downloaded; no download when empty.
+    """
     with st.expander(title):
-        st.dataframe(frame, hide_index=True, column_config=config, alt=alt)
+        show(frame, alt, config, file)
+
+
+def show(frame: pd.DataFrame, alt: str, config: Columns | None = None, file: str = "") -> None:
+    """A table with its download; a long one is paged."""
+    if len(frame) > _LONGEST:
+        paged(frame, f"{file}-lines", "lines", alt, config)
+    else:
+        st.dataframe(frame, hide_index=True, column_config=config, alt=alt, key=f"{file}-table" if file else None)
+    if file:
+        st.download_button(
+            f"{file}.csv",
+            data=lambda: csv(frame),
+            file_name=f"{file}.csv",
+            mime="text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            key=f"{file}-csv",
+            type="tertiary",
+        )
+
+
+def csv(frame: pd.DataFrame) -> bytes:
+    """The frame as a CSV file; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    safe = frame.rename(columns=_text)
+    for place, kind in enumerate(safe.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            safe.isetitem(place, safe.iloc[:, place].map(_text))
+    return safe.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
+
+
+def _text(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULA) else cell
 
 
 def position(first: int, count: int, total: int, noun: str) -> str:
