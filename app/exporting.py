@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import data, targeting
-from app.comparing import Column, Comparison
+from app import comparing, data, targeting
+from app.comparing import Column
 from app.session import Session
 from gradsift import atomic, jobs
 from gradsift.choices import Choices
-from gradsift.export import Pick
+from gradsift.formats import Pick
+from gradsift.influence import Scoring
+from gradsift.picks import iter_picks
 from gradsift.store import Store
 from gradsift.workspace import TargetEntry
 
@@ -27,25 +29,10 @@ ABOUT = {
 SUFFIXES = {"parquet": ".parquet"}
 
 
-def picks_of(store: Store, comparison: Comparison, column: Column, limit: int) -> Iterator[Pick]:
+def picks_of(store: Store, scoring: Scoring, column: Column, limit: int) -> Iterator[Pick]:
     """The column's first `limit` picks with their text."""
-    positions = column.picks[:limit]
-    rows = comparison.rows[positions].tolist()
-    texts, pool = data.texts(store, rows), data.pool_of(store)
-    for at, row in zip(positions.tolist(), rows, strict=True):
-        about, text = pool.loc[row], texts[row]
-        yield Pick(
-            rank=int(column.ranking.rank[at]),
-            score=float(column.ranking.score[at]),
-            id=str(about["id"]),
-            source=str(about["source"]),
-            task=str(about["task"]),
-            messages=[dict(turn) for turn in text["messages"]],
-            prefix=str(text["prefix"] or ""),
-            raw=bytes(text["raw"]),
-            file=str(about["file"]),
-            line=int(about["line"]),
-        )
+    about = comparing.traits_of(store, scoring)
+    return iter_picks(store, column.ranking, column.picks[:limit], about, data.pool_of(store))
 
 
 def folder_of(

@@ -7,7 +7,7 @@ from app.components import budget, download, empty, options, running, score
 from app.components.text import label
 from gradsift import jobs
 from gradsift.errors import GradsiftError
-from gradsift.export import FORMATS, preview
+from gradsift.formats import FORMATS, preview
 
 PREVIEW = 3
 
@@ -54,7 +54,7 @@ with left:
     download.summary(store, comparison, column)
 with right:
     st.markdown(f"**The first {min(PREVIEW, len(column.picks))} rows**, as they will stand in the file")
-    shown = preview(format, exporting.picks_of(store, comparison, column, PREVIEW), PREVIEW)
+    shown = preview(format, exporting.picks_of(store, scoring, column, PREVIEW), PREVIEW)
     st.code(download.shortened(shown), language="json", wrap_lines=True)
     out = exporting.folder_of(now, store, entry, column.method, wanted, format, chosen)
     status = jobs.status(out)

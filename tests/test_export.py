@@ -10,18 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift.errors import UsageError
-from gradsift.export import FORMATS, ExportError, Pick, export_picks, preview
+from gradsift.export import ExportError, export_picks
+from gradsift.formats import FORMATS, Pick, preview
 from gradsift.pool import read_rows
 from gradsift.schemas import read_conversation
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]}, index=[7, 9])
+BESIDE = ("scores.parquet", "picks.csv", "manifest.json", "README.md", "SHA256SUMS")
+ALSO = {
+    "messages": ("dataset_info.json", "axolotl.yaml"),
+    "prompt-completion": (),
+    "alpaca": ("dataset_info.json",),
+    "sharegpt": ("dataset_info.json", "axolotl.yaml"),
+    "less": ("sorted.csv",),
+    "parquet": ("dataset_info.json", "axolotl.yaml"),
+}
 HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
 
 
 def pick(*turns, rank=1, **fields):
     messages = [{"role": role, "content": content} for role, content in turns]
     values = {"score": 1 / rank, "id": f"i{rank}", "source": "s", "task": "", "prefix": "", "file": "pool.csv"}
-    values = {**values, "messages": messages, "raw": b"{}", "line": rank, **fields}
+    values |= {"messages": messages, "raw": b"{}", "line": rank, "tokens": 10 * rank, "best_subtask": "sums", **fields}
     return Pick(rank=rank, **values)
 
 
@@ -193,10 +203,7 @@ def test_beside_the_data(tmp_path, format):
         "format": format,
     }
     pd.testing.assert_frame_equal(pd.read_parquet(path.parent / "scores.parquet"), SCORES)
-    names = {path.name, "scores.parquet", "manifest.json", "README.md"} | (
-        {"sorted.csv"} if format == "less" else set()
-    )
-    assert {file.name for file in path.parent.iterdir()} == names
+    assert {file.name for file in path.parent.iterdir()} == {path.name, *BESIDE, *ALSO[format]}
     if format != "parquet":
         assert path.read_bytes().decode() == preview(format, picks(), 10)
 
@@ -204,12 +211,8 @@ def test_beside_the_data(tmp_path, format):
 def test_an_export_replaces_the_one_before(tmp_path):
     export(tmp_path, "less")
     export(tmp_path, "parquet")
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "README.md",
-        "manifest.json",
-        "scores.parquet",
-        "train.parquet",
-    ]
+    expected = {"train.parquet", *BESIDE, *ALSO["parquet"]}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == expected
 
 
 def test_nothing_picked_leaves_the_former_export(tmp_path):

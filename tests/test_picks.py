@@ -138,7 +138,10 @@ def test_what_is_no_budget(tiny_store: Store, targets: list[Row], tmp_path: Path
 
 def test_files_of_an_export(tiny_store: Store, targets: list[Row], table: pd.DataFrame, tmp_path: Path) -> None:
     path = select(tiny_store, targets, "5", tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "manifest.json", "scores.parquet", "train.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("README.md", "SHA256SUMS", "axolotl.yaml", "dataset_info.json", "manifest.json", "picks.csv"),
+        *("scores.parquet", "train.jsonl"),
+    ]
     best = table[table["method"] == "less"].sort_values("rank").head(5)
     messages = tiny_store.texts(best["row"])["messages"]
     assert [line["messages"] for line in lines(path)] == messages.tolist()

@@ -1,4 +1,4 @@
-"""The dataset card of an export: what was selected, from what, how, and how to train on it.
+"""The dataset card of an export: what was selected, from what, how, what leaks, and how to train on it.
 
 Names out of the data (sources, settings) are hostile: they are put on one line, shortened and escaped, so that no
 Markdown, HTML, link or table cell of theirs takes effect. The YAML at the top holds constants and numbers only.
@@ -8,68 +8,29 @@ import html
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from gradsift.trainers import training
 
 _MOST_SOURCES = 50
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$:@!])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_NOT_SETTINGS = frozenset({"command", "data"})
-
-_TRL = """```python
-from datasets import load_dataset
-from trl import SFTConfig, SFTTrainer
-
-train = load_dataset("{loader}", data_files="{file}", split="train"){columns}
-trainer = SFTTrainer(model="MODEL", train_dataset=train, args=SFTConfig(output_dir="out"{argument}))
-trainer.train()
-```"""
-_TRL_WHOLE = (
-    "TRL trains on the whole `messages` sequence, the user's turns too, unless `assistant_only_loss=True`; that needs "
-    "a chat template which marks the assistant's tokens with `{% generation %}`."
-)
-_TRL_PAIR = "TRL learns the completion only, which is its default for `prompt` and `completion`."
-_FACTORY = """An entry of `dataset_info.json`, with the data file in the same folder:
-
-```json
-{{
-  "gradsift": {{
-    "file_name": "{file}",
-{body}
-  }}
-}}
-```"""
-_FACTORY_CHAT = """    "formatting": "sharegpt",
-    "columns": {{"messages": "{column}"}},
-    "tags": {{
-      "role_tag": "{role}", "content_tag": "{content}",
-      "user_tag": "{user}", "assistant_tag": "{assistant}", "system_tag": "system"
-    }}"""
-_FACTORY_ALPACA = """    "formatting": "alpaca",
-    "columns": {
-      "prompt": "instruction", "query": "input", "response": "output", "system": "system", "history": "history"
-    }"""
-_AXOLOTL = """```yaml
-chat_template: tokenizer_default
-datasets:
-  - path: {file}
-    ds_type: {loader}
-    type: chat_template
-    field_messages: {column}{mapping}
-    roles_to_train: ["assistant"]
-```"""
-_AXOLOTL_SHAREGPT = """
-    message_property_mappings: {role: from, content: value}"""
-_LESS = """The file is what `--train_files` of LESS and open-instruct takes:
-
-```bash
-./less/scripts/train/lora_train.sh "train.jsonl" "MODEL" "JOB"
-```
-
-`sorted.csv` lists the picks by score as LESS's own code does: file name, index of the line in that file from 0, score
-(LESS lists every scored row; here `scores.parquet` has those)."""
+_ABOUT = {
+    "scores.parquet": "the score and rank of every scored row",
+    "picks.csv": "the picks for a spreadsheet: rank, id, source, task, score, tokens, best subtask",
+    "sorted.csv": "the picks by score, as LESS writes them",
+    "leakage.json": "picks that share text with the targets or an evaluation",
+    "choices.json": "the choices, for `--choices`",
+    "report.html": "what was selected and how, with charts; opens offline",
+    "dataset_info.json": "for LLaMA-Factory",
+    "axolotl.yaml": "for axolotl",
+    "manifest.json": "every setting",
+    "SHA256SUMS": "for `sha256sum -c SHA256SUMS`",
+}
+_NOT_SETTINGS = frozenset({"command", "data", "leakage"})
 
 
 @dataclass
@@ -83,21 +44,25 @@ class Tally:
     only_messages: bool = True  # every line of a `less` file has `messages`
 
 
-def dataset_card(format: str, data: Mapping[str, Any], tally: Tally, manifest: Mapping[str, Any]) -> str:
-    """The card in Markdown. `data` describes the file: file, sha256, bytes, rows, format.
+def dataset_card(
+    format: str, data: Mapping[str, Any], tally: Tally, manifest: Mapping[str, Any], files: Iterable[str] = ()
+) -> str:
+    """The card in Markdown. `data` describes the file: file, sha256, bytes, rows, format; `files` lie beside it.
 
     Of the manifest, `method` and `budget` go into the first sentence, `command` (a string or an argument list) is the
-    way to reproduce it, and every other plain value stands in the table of settings.
+    way to reproduce it, `leakage` (see `leakage.Leakage`) has a section of its own, and every other plain value stands
+    in the table of settings.
     """
     parts = [
         _front_matter(str(data["file"]), tally.rows),
         "# Selected instruction data",
         _summary(tally.rows, manifest),
-        _files(data, format),
+        _files(data, files),
         "## Sources\n\n" + _sources(tally),
         _notes(tally),
+        _leakage(manifest.get("leakage")),
         _reproduce(manifest),
-        "## Training\n\n" + _training(format, str(data["file"]), tally),
+        "## Training\n\n" + training(format, str(data["file"]), tally.only_messages),
         "## License\n\nEvery row keeps the license of the source it comes from; this selection adds none. Check the "
         "sources above before you share it.",
     ]
@@ -140,13 +105,27 @@ def _summary(rows: int, manifest: Mapping[str, Any]) -> str:
     return f"{rows:,} {'row' if rows == 1 else 'rows'} picked{by}{under} with gradsift, in rank order, the best first."
 
 
-def _files(data: Mapping[str, Any], format: str) -> str:
-    table = f"""| file | content |
-|---|---|
-| `{data["file"]}` | {data["rows"]:,} rows, {data["bytes"]:,} bytes, format `{format}`; SHA-256 `{data["sha256"]}` |
-| `scores.parquet` | the scores behind the selection |
-| `manifest.json` | every setting |"""
-    return table + ("\n| `sorted.csv` | the picks by score, as LESS writes them |" if format == "less" else "")
+def _files(data: Mapping[str, Any], files: Iterable[str]) -> str:
+    about = f"{data['rows']:,} rows, {data['bytes']:,} bytes, format `{data['format']}`; SHA-256 `{data['sha256']}`"
+    lines = ["| file | content |", "|---|---|", f"| `{data['file']}` | {about} |"]
+    return "\n".join([*lines, *(f"| `{name}` | {_ABOUT[name]} |" for name in files)])
+
+
+def _leakage(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    against = [f"the {found['targets']:,} target examples"]
+    against += [f"{part['examples']:,} of {escape(part['file'])}" for part in found["evaluation"]]
+    lines = [f"{found['checked_rows']:,} rows were compared with {' and '.join(against)}. {found['rule']}"]
+    if dropped := found["dropped_rows"]:
+        were = "row was" if dropped == 1 else "rows were"
+        lines.append(f"{dropped:,} flagged {were} dropped, and the next ones took their places.")
+    if flagged := found["flagged_rows"]:
+        are = "row in the file is" if flagged == 1 else "rows in the file are"
+        lines.append(f"{flagged:,} {are} flagged: `leakage.json` says which, and the text they share.")
+    else:
+        lines.append("No row in the file is flagged.")
+    return "## Leakage\n\n" + "\n\n".join(lines)
 
 
 def _sources(tally: Tally) -> str:
@@ -191,33 +170,3 @@ def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, str]:
         elif isinstance(item, list | tuple) and all(isinstance(part, str | int | float) for part in item):
             found[f"{before}{name}"] = ", ".join(map(str, item))
     return found
-
-
-def _training(format: str, file: str, tally: Tally) -> str:
-    loader = "parquet" if format == "parquet" else "json"
-    chat = {"column": "messages", "role": "role", "content": "content", "user": "user", "assistant": "assistant"}
-    shared = {"column": "conversations", "role": "from", "content": "value", "user": "human", "assistant": "gpt"}
-    if format in ("messages", "parquet"):
-        return "\n\n".join([_trl(file, loader, ""), _factory_chat(file, chat), _axolotl(file, loader, "messages", "")])
-    if format == "prompt-completion":
-        snippet = _TRL.format(loader=loader, file=file, columns="", argument="")
-        return f"### TRL\n\n{_TRL_PAIR}\n\n{snippet}"
-    if format == "alpaca":
-        return "### LLaMA-Factory\n\n" + _FACTORY.format(file=file, body=_FACTORY_ALPACA)
-    if format == "sharegpt":
-        return f"{_factory_chat(file, shared)}\n\n{_axolotl(file, loader, 'conversations', _AXOLOTL_SHAREGPT)}"
-    trl = _trl(file, loader, '.select_columns("messages")') if tally.only_messages else ""
-    return f"### LESS and open-instruct\n\n{_LESS}" + (f"\n\n{trl}" if trl else "")
-
-
-def _trl(file: str, loader: str, columns: str) -> str:
-    argument = ", assistant_only_loss=True"
-    return f"### TRL\n\n{_TRL_WHOLE}\n\n" + _TRL.format(loader=loader, file=file, columns=columns, argument=argument)
-
-
-def _factory_chat(file: str, names: dict[str, str]) -> str:
-    return "### LLaMA-Factory\n\n" + _FACTORY.format(file=file, body=_FACTORY_CHAT.format(**names))
-
-
-def _axolotl(file: str, loader: str, column: str, mapping: str) -> str:
-    return "### axolotl\n\n" + _AXOLOTL.format(file=file, loader=loader, column=column, mapping=mapping)

@@ -176,11 +176,20 @@ def select(
     store: Annotated[Path, typer.Argument(help="a finished store")],
     targets: TargetsOption,
     top: Annotated[str, typer.Option(help="a share (5%), a number of rows (200) or tokens (50000tokens)")],
-    out: Annotated[Path, typer.Option(help="a folder: train.jsonl, scores.parquet, manifest.json, README.md")],
+    out: Annotated[Path, typer.Option(help="a folder: train.jsonl, scores.parquet, picks.csv, README.md and more")],
     method: Annotated[str, typer.Option(help="less, rds, bm25 or random")] = "less",
     format: Annotated[
         str, typer.Option(help="messages, prompt-completion, alpaca, sharegpt, less or parquet")
     ] = "messages",
+    compress: Annotated[str, typer.Option(help="the data file: none, gzip or zstd; parquet has its own")] = "none",
+    bundle: Annotated[bool, typer.Option("--bundle", help="all files as one zip, too: OUT/OUTNAME.zip")] = False,
+    report: Annotated[bool, typer.Option("--report", help="what was picked and how, too: OUT/report.html")] = False,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option(help="a file whose texts no pick should share, as the targets'; repeat")
+    ] = None,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="others for picks that share text with them")
+    ] = False,
     similarity: SimilarityOption = "cosine",
     target_pooling: PoolingOption = "cosine-of-mean",
     aggregate: AggregateOption = "max",
@@ -195,16 +204,11 @@ def select(
 ) -> None:
     """Pick the best rows within a budget and write them for a trainer."""
     from gradsift.choices import make_choices, read_choices
-    from gradsift.export import FORMATS
     from gradsift.picks import select as run
     from gradsift.progress import Progress
-    from gradsift.selection import Budget
     from gradsift.store import Store
 
     _check_methods([method])
-    Budget.parse(top)
-    if format not in FORMATS:
-        raise UsageError(f"There is no export format {format!r}: choose one of {', '.join(FORMATS)}.")
     chosen = (
         read_choices(choices)
         if choices
@@ -227,6 +231,11 @@ def select(
             out,
             method=method,
             format=format,
+            compress=compress,
+            bundle=bundle,
+            report=report,
+            evaluation=evaluation or [],
+            drop_leaks=drop_leaks,
             **chosen.model_dump(),
             progress=progress,
         )
@@ -236,6 +245,8 @@ def select(
     else:
         among = f"of {manifest['scored_rows']:,} scored and {manifest['excluded_rows']:,} excluded"
         typer.echo(f"{path}: {manifest['picked_rows']:,} rows {among}, {manifest['picked_tokens']:,} tokens")
+        if leaks := manifest["leakage"]["flagged_rows"]:
+            typer.echo(f"{leaks:,} of them share text with the targets or an evaluation: see leakage.json")
 
 
 @cli.command("explain", epilog="Example: gradsift explain store --targets mmlu.jsonl --row 12 --json")

@@ -4,7 +4,8 @@
 way from targets to files.
 """
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,18 @@ import pandas as pd
 from gradsift import atomic
 from gradsift.choices import Choices, make_choices
 from gradsift.errors import UsageError
-from gradsift.export import Pick, export_picks
+from gradsift.export import check_compression, export_picks
+from gradsift.formats import Pick, check_format
 from gradsift.index import has_index, near
 from gradsift.influence import Scoring, score_targets
+from gradsift.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find_leaks, read_evaluation
+from gradsift.matching import Matcher
 from gradsift.pool import Row
 from gradsift.progress import Progress
 from gradsift.selection import Budget, Ranking, count_within, length_matched, rank, scores_table
 from gradsift.store import Store
 
-_BATCH = 5000  # picks lie anywhere, so that each batch may read the whole pool: few batches, none too large
+_BATCH = 4_000_000  # tokens: picks lie anywhere, so that each batch may read the whole pool; few, none too large
 _ALWAYS_TOLD = {"aggregate", "similarity", "target_pooling", "gradient", "seed"}
 
 
@@ -146,6 +150,20 @@ def score(
     return scores_table(store, scoring, [ranked(scoring, method, chosen, about) for method in methods])
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What was picked, and all that decided it: for the manifest and the report. picks: (k,) positions."""
+
+    store: Store
+    scoring: Scoring
+    about: Traits
+    ranking: Ranking
+    picks: np.ndarray
+    budget: Budget
+    choices: Choices
+    leakage: Leakage
+
+
 def select(
     store: Store,
     targets: Sequence[Row],
@@ -154,71 +172,150 @@ def select(
     *,
     method: str = "less",
     format: str = "messages",
+    compress: str = "none",
+    bundle: bool = False,
+    report: bool = False,
+    evaluation: Sequence[str | Path] = (),
+    drop_leaks: bool = False,
     progress: Progress | None = None,
     **choices: Any,
 ) -> Path:
     """Pick the best rows within the budget `top` (`5%`, `200`, `50000tokens`) and write them for a trainer.
 
-    choices: fields of `Choices`, such as `cap="30%"` or `drop_duplicates=True`.
+    compress: `none`, `gzip` or `zstd`, of the data file. bundle: all files as one zip, too. report: report.html, too.
+    evaluation: files that no pick should share text with; the targets always are compared. drop_leaks: the next rows
+    take the places of those that do. choices: fields of `Choices`, such as `cap="30%"` or `drop_duplicates=True`.
 
-    Writes `out/train.jsonl` (or `.parquet`), `scores.parquet`, `manifest.json`, `README.md`; returns the data file.
+    Writes the folder that export.py describes; returns the data file.
 
     Raises:
-        UsageError: the budget, the format or a choice is none. TargetError, StoreError, ExportError: see there.
+        UsageError: the budget, the format, the compression or a choice is none. TargetError, StoreError, PoolError,
+        ExportError: see there.
     """
-    budget, chosen = Budget.parse(top), make_choices(**choices)
-    if (Path(out) / "pool.parquet").exists():
+    budget, chosen, out = Budget.parse(top), make_choices(**choices), Path(out)
+    check_format(format)
+    check_compression(format, compress)
+    if (out / "pool.parquet").exists():
         raise UsageError(f"{out} is a store, which an export would overwrite: choose another --out.")
+    progress = progress or Progress(quiet=True)
+    against = read_evaluation(targets, evaluation)
     scoring = score_targets(store, targets, [method], chosen.gradient, progress)
     about = traits(store, scoring)
     ranking = ranked(scoring, method, chosen, about)
-    picks = picked(ranking, budget, chosen, about)
-    manifest = {
+    picks, leakage = _checked(store, ranking, budget, chosen, about, against, drop_leaks, progress)
+    selection = Selection(store, scoring, about, ranking, picks, budget, chosen, leakage)
+    beside = {"choices.json": atomic.json_text(chosen.changed)} if chosen.changed else {}
+    if leakage.leaks:
+        beside["leakage.json"] = leakage.to_json()
+    flags = [f"--compress {compress}"] if compress != "none" else []
+    flags += [f"--evaluation {shlex.quote(Path(path).name)}" for path in evaluation]
+    flags += [f"--{name}" for name, on in (("drop-leaks", drop_leaks), ("report", report), ("bundle", bundle)) if on]
+    progress.stage("write", "Writing the files", len(picks), "rows")
+    return export_picks(
+        out,
+        format,
+        _counted(iter_picks(store, ranking, picks, about, store.pool()), progress),
+        scores_table(store, scoring, [ranking]),
+        {**_manifest(selection), "command": " ".join([_command(selection, format), *flags])},
+        compress=compress,
+        bundle=bundle,
+        beside=beside,
+        report=_reporter(selection) if report else None,
+        progress=progress,
+    )
+
+
+def _checked(
+    store: Store,
+    ranking: Ranking,
+    budget: Budget,
+    choices: Choices,
+    about: Traits,
+    against: Evaluation,
+    drop: bool,
+    progress: Progress,
+) -> tuple[np.ndarray, Leakage]:
+    """The picks, and those of them that leak; with `drop` others take their places, which are checked as well."""
+    matcher, found, checked = Matcher(against.examples), Found(), np.zeros(len(about.rows), dtype=bool)
+    while True:
+        picks = picked(ranking, budget, choices, about)
+        fresh = picks[~checked[picks]]
+        checked[fresh] = True
+        progress.stage("leaks", "Comparing the picks with the targets and evaluations", len(fresh), "rows")
+        found |= find_leaks(store, about.rows[fresh], matcher, progress, MOST_QUOTED - len(found))
+        leaking = [row for row in about.rows[picks].tolist() if row in found]
+        if not drop or not leaking:
+            break
+        kept = tuple(row for row in choices.accepted if row not in found)
+        choices = choices.model_copy(update={"rejected": (*choices.rejected, *leaking), "accepted": kept})
+    pool, leaks = store.pool().loc[list(found)], []
+    places = np.searchsorted(about.rows, list(found))
+    for row, place, id, source in zip(found, places.tolist(), pool["id"], pool["source"], strict=True):
+        hits, more = found[row]
+        leaks.append(Leak(row, int(ranking.rank[place]), id, source, row not in leaking, hits, more))
+    leaks.sort(key=lambda leak: leak.rank)
+    return picks, Leakage(against, int(checked.sum()), tuple(leaks))
+
+
+def _manifest(selection: Selection) -> dict[str, Any]:
+    store, scoring, choices, picks = selection.store, selection.scoring, selection.choices, selection.picks
+    return {
         "store": store.fingerprint,
         "model": store.manifest.config.model,
         "pool": list(store.manifest.inputs),
-        "method": method,
-        "budget": str(budget),
-        **chosen.model_dump(mode="json", include=_ALWAYS_TOLD),
-        "choices": chosen.changed,
+        "method": selection.ranking.method,
+        "budget": str(selection.budget),
+        **choices.model_dump(mode="json", include=_ALWAYS_TOLD),
+        "choices": choices.changed,
         "targets": len(scoring.targets),
         "subtasks": scoring.subtask_names,
         "scored_rows": len(scoring.rows),
         "excluded_rows": store.manifest.rows - len(scoring.rows),
         "picked_rows": len(picks),
-        "picked_tokens": int(about.n_tokens[picks].sum()),
-        "command": _command(method, budget, format, chosen),
+        "picked_tokens": int(selection.about.n_tokens[picks].sum()),
+        "leakage": selection.leakage.summary(),
     }
-    table = scores_table(store, scoring, [ranking])
-    if chosen.changed:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        atomic.write_json(Path(out) / "choices.json", chosen.changed)
-    return export_picks(Path(out), format, iter_picks(store, ranking, picks), table, manifest)
 
 
-def _command(method: str, budget: Budget, format: str, choices: Choices) -> str:
+def _command(selection: Selection, format: str) -> str:
     """The command that makes the same files; its choices.json holds the manifest's `choices`."""
-    command = f"gradsift select STORE --targets TARGETS --top {budget} --out PICKS --method {method} --format {format}"
-    return command + (" --choices choices.json" if choices.changed else "")
+    how = f"--top {selection.budget} --out PICKS --method {selection.ranking.method} --format {format}"
+    return f"gradsift select STORE --targets TARGETS {how}" + (
+        " --choices choices.json" if selection.choices.changed else ""
+    )
 
 
-def iter_picks(store: Store, ranking: Ranking, picks: np.ndarray) -> Iterator[Pick]:
-    """The picked rows with their text, in rank order, read some thousand at a time."""
-    pool = store.pool()
-    for start in range(0, len(picks), _BATCH):
-        positions = picks[start : start + _BATCH]
+def _reporter(selection: Selection) -> Callable[[dict[str, Any]], str]:
+    from gradsift.report import render
+
+    return lambda manifest: render(selection, manifest)
+
+
+def _counted(picks: Iterator[Pick], progress: Progress) -> Iterator[Pick]:
+    for pick in picks:
+        yield pick
+        progress.advance()
+
+
+def iter_picks(store: Store, ranking: Ranking, picks: np.ndarray, about: Traits, pool: pd.DataFrame) -> Iterator[Pick]:
+    """The picked rows with their text, in rank order, read some thousand at a time. pool: of the store."""
+    batches = np.cumsum(about.n_tokens[picks]) // _BATCH
+    for positions in np.split(picks, np.flatnonzero(np.diff(batches)) + 1) if len(picks) else ():
         texts = store.texts(ranking.rows[positions])
-        for position, text in zip(positions, texts.itertuples(index=False), strict=True):
-            about = pool.loc[text.row]
+        known = pool.loc[ranking.rows[positions]]
+        lines = zip(positions.tolist(), texts.itertuples(index=False), known.itertuples(index=False), strict=True)
+        for position, text, row in lines:
             yield Pick(
                 rank=int(ranking.rank[position]),
                 score=float(ranking.score[position]),
-                id=about["id"],
-                source=about["source"],
-                task=about["task"],
+                id=row.id,
+                source=row.source,
+                task=row.task,
                 messages=list(text.messages),
                 prefix=text.prefix,
                 raw=text.raw,
-                file=about["file"],
-                line=int(about["line"]),
+                file=row.file,
+                line=int(row.line),
+                tokens=int(about.n_tokens[position]),
+                best_subtask=ranking.subtasks[ranking.best_subtask[position]],
             )

@@ -1,0 +1,156 @@
+"""Leakage: picks that share text with the targets or with an evaluation, found before anybody trains on them.
+
+`matching.py` says what sharing means. An instruction template of 13 words that both sides use is found like any other
+text, so what is shared is told, and dropping is a person's decision.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradsift import atomic
+from gradsift.errors import UsageError
+from gradsift.matching import RUN, SHORTEST, Example, Hit, Matcher
+from gradsift.pool import Row
+from gradsift.progress import Progress
+from gradsift.store import Store, hash_file
+from gradsift.targets import read_targets
+
+RULE = (
+    f"A row is flagged where {RUN} words in a row, a whole turn, or a whole question of {SHORTEST} to {RUN - 1} words "
+    "are the same (lower-cased; in scripts without spaces single characters)."
+)
+TARGETS = "targets"  # what the target examples are called beside the evaluation files
+MOST_QUOTED = 1000  # flagged picks whose texts are quoted
+_BATCH = 1000  # picks compared at once
+
+Found = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and how many examples more
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A flagged pick: its hits, the longest first, and how many examples more it hits at least."""
+
+    row: int
+    rank: int
+    id: str
+    source: str
+    dropped: bool
+    hits: tuple[Hit, ...]
+    more: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The examples that picks are compared with: the targets, then those of `files` (file, sha256, examples)."""
+
+    examples: list[Example]
+    files: tuple[dict[str, Any], ...]
+
+    @property
+    def targets(self) -> int:
+        """How many of the examples are targets."""
+        return len(self.examples) - sum(part["examples"] for part in self.files)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """The result of a check: the flagged picks in rank order, dropped ones too, and what they were compared with."""
+
+    against: Evaluation
+    checked_rows: int
+    leaks: tuple[Leak, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """For the manifest: what was compared, by which rule, how many were flagged and are kept or dropped."""
+        dropped = sum(leak.dropped for leak in self.leaks)
+        return {
+            "rule": RULE,
+            "targets": self.against.targets,
+            "evaluation": list(self.against.files),
+            "checked_rows": self.checked_rows,
+            "flagged_rows": len(self.leaks) - dropped,
+            "dropped_rows": dropped,
+        }
+
+    def to_json(self) -> str:
+        """The content of leakage.json: the summary, and every flagged pick under `leaks`."""
+        return atomic.json_text({**self.summary(), "leaks": [self._told(leak) for leak in self.leaks]})
+
+    def _told(self, leak: Leak) -> dict[str, Any]:
+        hits = []
+        for hit in leak.hits:
+            example, fields = self.against.examples[hit.example], asdict(hit)
+            del fields["example"]
+            hits.append({**fields, "file": example.file, "line": example.line, "id": example.id})
+        return {**asdict(leak), "hits": hits}
+
+
+def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) -> Evaluation:
+    """The targets, numbered from 1, and the examples of evaluation files of any format that targets have.
+
+    A record that is no conversation counts with all texts in it; a text file without questions, line by line.
+
+    Raises:
+        PoolError: a file is missing or cannot be read. UsageError: there is no text in it.
+    """
+    examples = [Example(TARGETS, number, row.id, row.messages) for number, row in enumerate(targets, 1)]
+    files = []
+    for path in map(Path, paths):
+        found = read_targets(path)
+        own = [Example(path.name, row.line, row.id, row.messages) for row in found.rows]
+        own += [example for row in found.bad for example in _texts_in(path.name, row)]
+        if not own:
+            raise UsageError(f"{path} holds no text to compare with: name another file.")
+        examples += own
+        sha256 = hash_file(path) if path.is_file() else ""
+        files.append({"file": path.name, "sha256": sha256, "examples": len(own)})
+    return Evaluation(examples, tuple(files))
+
+
+def find_leaks(
+    store: Store, rows: np.ndarray, matcher: Matcher, progress: Progress | None = None, quoted: int = MOST_QUOTED
+) -> Found:
+    """Those of the pool rows that share text with an example. The first `quoted` hits have quotes.
+
+    Reads the texts in the pool's order, some thousand at a time.
+    """
+    found: Found = {}
+    ordered = np.sort(np.asarray(rows, dtype=np.int64))
+    for start in range(0, len(ordered), _BATCH):
+        texts = store.texts(ordered[start : start + _BATCH])
+        conversations = [
+            [(turn["role"], turn["content"]) for turn in messages] for messages in texts["messages"].tolist()
+        ]
+        told = matcher.find(conversations, quote=len(found) < quoted)
+        found |= {row: hits for row, hits in zip(texts["row"].tolist(), told, strict=True) if hits[0]}
+        if progress is not None:
+            progress.advance(len(texts))
+    return found
+
+
+def _texts_in(file: str, row: Row) -> Iterator[Example]:
+    """What can be compared of a record that is no conversation."""
+    text = row.raw.decode("utf-8", "replace")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        for number, line in enumerate(text.split("\n"), row.line):
+            if line.strip():
+                yield Example(file, number, f"{file}:{number}", (("", line),))
+        return
+    texts = tuple(("", part) for part in _strings(value) if part.strip())
+    if texts:
+        yield Example(file, row.line, row.id, texts)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part)

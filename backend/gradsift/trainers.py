@@ -1,0 +1,126 @@
+"""How to train on an export: what stands in its dataset card, and the configuration files beside the data.
+
+TRL reads every format but alpaca, sharegpt and mixed `less` lines; LLaMA-Factory and axolotl read those that they have
+a name for. LLaMA-Factory takes no compressed file (it goes by the end of the name), the others do.
+"""
+
+import json
+from typing import Any
+
+NAME = "gradsift"  # of the entry in dataset_info.json
+
+_CHAT = {"column": "messages", "role": "role", "content": "content", "user": "user", "assistant": "assistant"}
+_SHARED = {"column": "conversations", "role": "from", "content": "value", "user": "human", "assistant": "gpt"}
+_COLUMNS = {"messages": _CHAT, "parquet": _CHAT, "sharegpt": _SHARED}  # of the formats that are conversations
+_ALPACA = {
+    "formatting": "alpaca",
+    "columns": {
+        "prompt": "instruction",
+        "query": "input",
+        "response": "output",
+        "system": "system",
+        "history": "history",
+    },
+}
+_TRL = """```python
+from datasets import load_dataset
+from trl import SFTConfig, SFTTrainer
+
+train = load_dataset("{loader}", data_files="{file}", split="train"){columns}
+trainer = SFTTrainer(model="MODEL", train_dataset=train, args=SFTConfig(output_dir="out"{argument}))
+trainer.train()
+```"""
+_TRL_WHOLE = (
+    "TRL trains on the whole `messages` sequence, the user's turns too, unless `assistant_only_loss=True`; that needs "
+    "a chat template which marks the assistant's tokens with `{% generation %}`."
+)
+_TRL_PAIR = "TRL learns the completion only, which is its default for `prompt` and `completion`."
+_FACTORY = "`dataset_info.json` lies beside the data: give this folder as `dataset_dir` and `gradsift` as `dataset`."
+_FACTORY_PACKED = (
+    "LLaMA-Factory reads no compressed file: unpack `{file}` first, and put this into `dataset_info.json`."
+)
+_AXOLOTL = "The part of the configuration that names the data, as in `axolotl.yaml`; run it in this folder."
+_AXOLOTL_FILE = """chat_template: tokenizer_default
+datasets:
+  - path: {file}
+    ds_type: {loader}
+    type: chat_template
+    field_messages: {column}{mapping}
+    roles_to_train: ["assistant"]
+"""
+_LESS = """The file is what `--train_files` of LESS and open-instruct takes:
+
+```bash
+./less/scripts/train/lora_train.sh "{file}" "MODEL" "JOB"
+```
+
+`sorted.csv` lists the picks by score as LESS's own code does: file name, index of the line in that file from 0, score
+(LESS lists every scored row; here `scores.parquet` has those)."""
+
+
+def configurations(format: str, file: str) -> dict[str, str]:
+    """The files beside the data by name: dataset_info.json and axolotl.yaml, each where the trainer reads `file`."""
+    found = {}
+    entry = _factory_entry(format, file)
+    if entry and not _is_packed(file):
+        found["dataset_info.json"] = json.dumps(entry, indent=2) + "\n"
+    if format in _COLUMNS:
+        found["axolotl.yaml"] = _axolotl_yaml(format, file)
+    return found
+
+
+def training(format: str, file: str, only_messages: bool) -> str:
+    """The card's section on training, in Markdown. only_messages: every line of a `less` file has `messages`."""
+    if format == "prompt-completion":
+        snippet = _TRL.format(loader=_loader(file), file=file, columns="", argument="")
+        return f"### TRL\n\n{_TRL_PAIR}\n\n{snippet}"
+    if format == "less":
+        trl = _trl(file, '.select_columns("messages")') if only_messages else ""
+        return f"### LESS and open-instruct\n\n{_LESS.format(file=file)}" + (f"\n\n{trl}" if trl else "")
+    parts = [_trl(file, "")] if format in ("messages", "parquet") else []
+    packed = _is_packed(file)
+    about = _FACTORY_PACKED.format(file=file) if packed else _FACTORY
+    entry = json.dumps(_factory_entry(format, file.rpartition(".")[0] if packed else file), indent=2)
+    parts.append(f"### LLaMA-Factory\n\n{about}\n\n```json\n{entry}\n```")
+    if format in _COLUMNS:
+        parts.append(f"### axolotl\n\n{_AXOLOTL}\n\n```yaml\n{_axolotl_yaml(format, file)}```")
+    return "\n\n".join(parts)
+
+
+def _factory_entry(format: str, file: str) -> dict[str, Any]:
+    if format == "alpaca":
+        return {NAME: {"file_name": file, **_ALPACA}}
+    if format not in _COLUMNS:
+        return {}
+    names = _COLUMNS[format]
+    tags = {
+        "role_tag": names["role"],
+        "content_tag": names["content"],
+        "user_tag": names["user"],
+        "assistant_tag": names["assistant"],
+        "system_tag": "system",
+    }
+    about = {"formatting": "sharegpt", "columns": {"messages": names["column"]}, "tags": tags}
+    return {NAME: {"file_name": file, **about}}
+
+
+def _axolotl_yaml(format: str, file: str) -> str:
+    names = _COLUMNS[format]
+    other = names["role"] != "role"
+    mapping = (
+        f"\n    message_property_mappings: {{role: {names['role']}, content: {names['content']}}}" if other else ""
+    )
+    return _AXOLOTL_FILE.format(file=file, loader=_loader(file), column=names["column"], mapping=mapping)
+
+
+def _trl(file: str, columns: str) -> str:
+    snippet = _TRL.format(loader=_loader(file), file=file, columns=columns, argument=", assistant_only_loss=True")
+    return f"### TRL\n\n{_TRL_WHOLE}\n\n{snippet}"
+
+
+def _loader(file: str) -> str:
+    return "parquet" if file.endswith(".parquet") else "json"
+
+
+def _is_packed(file: str) -> bool:
+    return file.endswith((".gz", ".zst"))
