@@ -79,6 +79,18 @@ def test_a_template_whose_rows_differ_more_is_no_group() -> None:
     assert groups(texts) == by_all_pairs(texts) == list(range(100))
 
 
+def test_copies_are_found_among_rows_of_a_template_that_just_are_none() -> None:
+    """Most pairs overlap by 0.7 to 0.75, so that many comparisons are in vain before the copies meet."""
+    chance = random.Random(3)
+    words = sentence(chance, 100)
+    texts = [[*words, *sentence(chance, 16)] for _ in range(300)]
+    texts += [[*text[:-1], "copied"] for text in texts[::30]]
+    joined = [" ".join(text) for text in texts]
+    expected = by_all_pairs(joined)
+    assert sum(near != row for row, near in enumerate(expected)) == 10
+    assert groups(joined) == expected
+
+
 LONG = " ".join(f"word{n}" for n in range(60))
 
 

@@ -19,10 +19,9 @@ from gradsift.baselines.bm25 import tokenize
 SIMILAR = 0.8  # Jaccard index from which two texts are near-duplicates
 RUN = 5  # words
 BANDS, BAND = 25, 5  # no band in common: once in 20,000 times for sets that overlap by 0.8, every second time by 0.5
-PROMISING = (
-    0.7  # share of equal slots from which a pair's sets are compared: almost 3 standard deviations below SIMILAR
-)
+PROMISING = 0.7  # share of equal slots from which sets are compared: almost 3 standard deviations below SIMILAR
 NEIGHBORS = 16  # pairs per text and band: a template that thousands of rows share must not cost their square
+TIRED, SURE = 64, 0.85  # a pair whose two sets were compared in vain so often has to promise so much, likewise
 _BATCH = 2000
 
 _random = np.random.default_rng(0)
@@ -75,7 +74,7 @@ class _Groups:
     def __init__(self, signatures: np.ndarray, sets: np.ndarray, ends: np.ndarray) -> None:
         self.signatures, self.sets, self.ends, self.sizes = signatures, sets, ends, np.diff(ends)
         self.root = np.arange(len(signatures))  # of a set's group: its first set
-        self.refused: set[tuple[int, int]] = set()
+        self.refused = np.zeros(len(signatures), np.int32)  # comparisons in vain
 
     def found(self) -> np.ndarray:
         """(n,) the first set of each set's group. In a band, sets that share the next one too are compared first."""
@@ -106,14 +105,15 @@ class _Groups:
             (self.signatures[left[at : at + _BATCH]] == self.signatures[right[at : at + _BATCH]]).mean(1)
             for at in range(0, len(left), _BATCH)
         ]
-        promising = np.concatenate([*equal, []]) >= PROMISING
+        tired = self.refused[left] + self.refused[right] >= TIRED
+        promising = np.concatenate([*equal, []]) >= np.where(tired, SURE, PROMISING)
         for pair in zip(left[promising].tolist(), right[promising].tolist(), strict=True):
             a, b = map(self._root, pair)
-            if a != b and pair not in self.refused:
+            if a != b:
                 if self._jaccard(*pair) >= SIMILAR:
                     self.root[max(a, b)] = min(a, b)
                 else:
-                    self.refused.add(pair)
+                    self.refused[list(pair)] += 1
         while (self.root != self.root[self.root]).any():
             self.root = self.root[self.root]
 
