@@ -7,8 +7,9 @@ The address wins when it changed since we last wrote it (a link, the back button
 joined by commas and the default is left out. The value survives a change of page, where Streamlit clears the address.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from urllib.parse import quote, unquote
 
 import streamlit as st
 
@@ -26,7 +27,8 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
     if there and there != state.get(f"written_{key}"):
         state[key] = _read(there, options, default)
     elif key not in state:
-        state[key] = _allowed(state.get(f"held_{key}", default), options, default)
+        kept = state.get(f"held_{key}", default)
+        state[key] = _read(kept, options, default) if isinstance(kept, str) else _allowed(kept, options, default)
     yield
     value = state.get(key)
     state[f"held_{key}"] = value
@@ -39,12 +41,18 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
         del st.query_params[key]
 
 
+def recall(address: Mapping[str, str]) -> None:
+    """Put a whole address into this tab's memory, for pages that are not on the screen yet."""
+    for key, text in address.items():
+        st.session_state[f"held_{key}"] = text
+
+
 def _write(value: Value) -> str:
-    return value if isinstance(value, str) else ",".join(value)
+    return value if isinstance(value, str) else ",".join(quote(part, safe=_PLAIN) for part in value)
 
 
 def _read(text: str, options: Sequence[str] | None, default: Value) -> Value:
-    return _allowed(text.split(",") if isinstance(default, list) else text, options, default)
+    return _allowed([unquote(part) for part in text.split(",")] if isinstance(default, list) else text, options, default)
 
 
 def _allowed(value: Value | None, options: Sequence[str] | None, default: Value) -> Value:

@@ -1,13 +1,17 @@
-"""The what-ifs of the open view: from the address bar's short names to the fields of `Choices`. No drawing here.
+"""The what-ifs of a view: from the address bar's short names to the fields of `Choices`. No drawing here.
 
 `without` in the address lists what is left out: `t3` the fourth target, `s1` the second subtask, `c2` the third
 checkpoint, all counted from 0.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
+from gradsift.choices import Choices, make_choices
+from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
+from gradsift.errors import UsageError
 from gradsift.influence import Scoring
+from gradsift.sessions import Decisions
 
 UNIQUE, MATCHED = "unique", "matched"
 ALSO = (UNIQUE, MATCHED)
@@ -33,3 +37,41 @@ def fields(scoring: Scoring, without: Sequence[str], also: Sequence[str], cap: s
         "drop_duplicates": UNIQUE in also,
         "cap": cap,
     }
+
+
+def methods_in(address: Mapping[str, str], known: Sequence[str]) -> list[str]:
+    """The methods that a saved address compares, in the order of `known`; all of them where it names none."""
+    asked = address.get("methods", "").split(",")
+    return [method for method in known if method in asked] or list(known)
+
+
+def restored(
+    scoring: Scoring, gradients: Sequence[GradientKind], indexed: bool, address: Mapping[str, str], decided: Decisions
+) -> Choices:
+    """The choices that a saved address and a session's decisions make, as its pages made them.
+
+    What the address says and the scoring does not have is left at its default. gradients: that the store holds.
+    indexed: whether its near-duplicates are known.
+    """
+
+    def one(key: str, options: Sequence[str]) -> str:
+        value = address.get(key, "")
+        return value if value in options else options[0]
+
+    def several(key: str, options: Sequence[str]) -> list[str]:
+        return [value for value in address.get(key, "").split(",") if value in options]
+
+    chosen: dict[str, Any] = {
+        "aggregate": one("aggregate", get_args(Aggregate)),
+        "similarity": one("similarity", get_args(Similarity)),
+        "target_pooling": one("pooling", get_args(TargetPooling)),
+        "gradient": one("gradient", gradients),
+        "accepted": decided.accepted.tolist(),
+        "rejected": decided.rejected.tolist(),
+    }
+    also = several("also", ALSO if indexed else (MATCHED,))
+    more = fields(scoring, several("without", list(parts(scoring))), also, address.get("cap", "").strip())
+    try:
+        return make_choices(**chosen, **more)
+    except UsageError:  # the cap is the one field of free text
+        return make_choices(**chosen, **{**more, "cap": ""})

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import streamlit as st
 
+from app import address as bar
 from app.rooms import ROOMS, room
 from gradsift.errors import GradsiftError
 from gradsift.sessions import Sessions, SessionView
@@ -25,6 +26,7 @@ from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 WORKSPACE_VARIABLE = "GRADSIFT_WORKSPACE"
 DEFAULT_BUDGET = "5%"
 GONE = "That session is gone, perhaps deleted in another tab. What you decide now goes into a new one."
+WITHOUT_PICKS = ("datastore", "targets", "sessions")  # pages that show no comparison
 _NAMES = ("store", "targets", "budget", "session")
 
 
@@ -115,19 +117,27 @@ def leave() -> None:
 
 
 def save_view(page: str) -> None:
-    """Keep the page and the address in the open saved session, so that it opens where it was left."""
-    now = current()
-    if now.session_id:
-        # A session that went meanwhile is said by the next run; a disk that is full is said by the next decision.
-        with suppress(GradsiftError):
-            now.sessions.save_view(now.session_id, page, view_of(st.query_params.to_dict()))
+    """Keep the page and the address in the open saved session, so that it opens where it was left.
+
+    A page without picks does not have the comparison's methods and what-ifs in its address: they stay as they were.
+    """
+    saved = current().saved
+    if saved is None or page == "sessions":  # the list of sessions is no view of one
+        return
+    view = view_of(st.query_params.to_dict())
+    if page in WITHOUT_PICKS:
+        view = {**saved.address, **view}
+    # A session that went meanwhile is said by the next run; a disk that is full is said by the next decision.
+    with suppress(GradsiftError):
+        current().sessions.save_view(saved.id, page, view)
 
 
-def reopen(view: SessionView, at: Mapping[str, str] | None = None) -> NoReturn:
+def reopen(view: SessionView) -> NoReturn:
     """Open a saved session in this tab: the page and the address it was left at, nothing of what is open now."""
     st.session_state.clear()
+    bar.recall(view.address)
     stem = view.page if any(view.page == known.stem for known in ROOMS) else "compare"
-    st.switch_page(room(stem), query_params={**(view.address if at is None else at), "session": view.id})
+    st.switch_page(room(stem), query_params={**view.address, "session": view.id})
 
 
 def view_of(address: Mapping[str, str]) -> dict[str, str]:
@@ -160,6 +170,7 @@ def _restore(view: SessionView, page: str) -> None:
     """The saved address, and the saved page too where the address names none."""
     if page == ROOMS[0].stem and view.page != page and any(view.page == known.stem for known in ROOMS):
         reopen(view)
+    bar.recall(view.address)
     for name, value in view.address.items():
         st.query_params[name] = value
 

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app import session
-from app.components import session_list
+from app import differing, session
+from app.components import difference, session_list
 from app.components.text import label
 from gradsift.errors import GradsiftError
 
@@ -16,3 +16,6 @@ except GradsiftError as error:
     st.error(label(error))
     st.stop()
 session_list.draw(now, records)
+st.space("small")
+st.subheader("Compare picks", anchor=False)
+difference.draw(now, differing.sources_of(now, records))

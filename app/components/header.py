@@ -24,7 +24,7 @@ def draw(now: Session) -> None:
 
 def _session(now: Session) -> None:
     view = now.saved
-    name = label(saved.title(view, 32)) if view else "unsaved"
+    name = label(saved.title(view, 32).removeprefix("Session ")) if view else "unsaved"
     with st.popover(f"Session **{name}**", icon=":material/bookmark:", type="tertiary", key="gs-session"):
         if view:
             saved.name_field(now, view, "header")

@@ -30,8 +30,12 @@ def when(seconds: float) -> str:
 
 def counts(record: SessionRecord) -> str:
     """What was decided: 12 accepted · 3 rejected · 1 note."""
-    parts = [f"{record.accepted:,} accepted", f"{record.rejected:,} rejected", plural(record.notes, "note")]
-    return " · ".join(parts)
+    parts = {
+        f"{record.accepted:,} accepted": record.accepted,
+        f"{record.rejected:,} rejected": record.rejected,
+        plural(record.notes, "note"): record.notes,
+    }
+    return " · ".join(said for said, count in parts.items() if count) or "nothing decided yet"
 
 
 def link(id: str) -> str:

@@ -1,0 +1,237 @@
+"""Two sides chosen, and what their picks have in common: counts, shares per source, the rows that only one picks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import address, choosing, comparing, data, differing, theme
+from app.components import cards, conversation, empty, saved, tables
+from app.components.text import clip, escape, label, plural
+from app.differing import Difference, Opened, Side, Source
+from app.session import Session
+from gradsift.errors import GradsiftError, UsageError
+from gradsift.methods import METHODS
+
+PAGE = 10  # rows of each list on one page
+_NAMES = {"a": "A", "b": "B"}
+
+
+def draw(now: Session, sources: list[Source]) -> None:
+    """Draw the two choices and the difference they make."""
+    if not sources:
+        empty.say(
+            "Nothing to compare yet",
+            "Two sessions' or two stores' picks can be laid over each other once a target set is scored.",
+            "targets",
+            "Choose targets",
+        )
+        return
+    left, right = st.columns(2, gap="large")
+    with left:
+        a = _side(now, "a", sources, sources[0], 0)
+    with right:
+        b = _side(now, "b", sources, *_other(now, sources))
+    if a is None or b is None:
+        return
+    found = differing.differ(a, b)
+    _figures(a, b, found)
+    _by_source(a, b, found)
+    _lists(a, b, found)
+
+
+def _other(now: Session, sources: list[Source]) -> tuple[Source, int]:
+    """What stands on B at first, and which of its methods: another source if there is one, else another method."""
+    others = [source for source in sources[1:] if source.record or source.store != sources[0].store]
+    return (others[0], 0) if others else (sources[0], 1)
+
+
+def _side(now: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
+    """The fields of one side and the picks they make; what is missing is said in its place."""
+    known = {source.key: source for source in sources}
+    with address.held(name, list(known), default=default.key):
+        key = st.selectbox(
+            f"Side {_NAMES[name]}",
+            list(known),
+            key=name,
+            format_func=lambda key: _title(now, known[key]),
+            on_change=_reset,
+            args=(name,),
+        )
+    source = known[key or default.key]
+    try:
+        of = differing.opened(now, source)
+        method, budget = _fields(name, of, at if source == default else 0)
+        side = differing.side(of, method, budget)
+    except UsageError as error:
+        st.info(label(error))
+        return None
+    except (GradsiftError, OSError) as error:
+        st.error(label(error))
+        return None
+    st.html(f'<p class="gs-small gs-dim" style="margin:0">{escape(_about(side))}</p>')
+    return side
+
+
+def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
+    methods = list(of.methods)
+    first = choosing.methods_in(of.source.address, methods)
+    default = first[at % len(first)] if len(first) > at else methods[at % len(methods)]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        with address.held(f"{name}-method", methods, default=default):
+            method = st.selectbox(
+                "Method", methods, key=f"{name}-method", format_func=lambda m: METHODS[m].label, width=200
+            )
+        with address.held(f"{name}-budget", None, default=of.source.budget):
+            budget = st.text_input(
+                "Budget", key=f"{name}-budget", max_chars=24, width=200, help="5%, 200 (rows) or 50000tokens"
+            )
+    text = (budget or "").strip() or of.source.budget
+    if problem := comparing.budget_problem(text):
+        raise UsageError(problem)
+    return method or default, text
+
+
+def _reset(name: str) -> None:
+    """Another source on a side brings its own method and budget."""
+    for key in (f"{name}-method", f"{name}-budget"):
+        for kept in (key, f"held_{key}", f"written_{key}"):
+            st.session_state.pop(kept, None)
+        if key in st.query_params:
+            del st.query_params[key]
+
+
+def _title(now: Session, source: Source) -> str:
+    about = f"{clip(Path(source.store).name, 32)}, {clip(source.targets, 32)}"
+    if source.record is None:
+        return f"Store {about}"
+    own = " (this one)" if source.record.id == now.session_id else ""
+    return f"{saved.title(source.record)}{own}: {about}"
+
+
+def _about(side: Side) -> str:
+    """How much the side picks, and under which what-ifs and decisions."""
+    of = side.opened
+    changed = {name: value for name, value in of.choices.changed.items() if name not in ("accepted", "rejected")}
+    if changed.get("gradient") == of.store.manifest.config.gradients[0]:
+        del changed["gradient"]
+    parts = [f"{plural(len(side.rows), 'pick')}, {plural(side.column.tokens, 'token')}"]
+    parts += [f"{name.replace('_', ' ')}: {_value(value)}" for name, value in changed.items()]
+    if len(of.decided.accepted) or len(of.decided.rejected):
+        parts.append(f"with {len(of.decided.accepted):,} accepted and {len(of.decided.rejected):,} rejected rows")
+    return " · ".join(parts)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return clip(", ".join(str(v) for v in value), 60)
+    return "yes" if value is True else str(value)
+
+
+def _figures(a: Side, b: Side, found: Difference) -> None:
+    figures = {
+        "in both": f"{len(found.both):,}",
+        "only in A": f"{len(found.only_a):,}",
+        "only in B": f"{len(found.only_b):,}",
+        "overlap (both of either)": f"{found.overlap:.0%}",
+    }
+    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
+    st.space("small")
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.html(f'<div class="gs-figures">{cells}</div>')
+        st.download_button(
+            "Download the difference as CSV",
+            lambda: tables.csv(differing.table_of(a, b, found)),
+            file_name="difference.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+            key="difference-csv",
+            width="content",
+        )
+    if a.store.fingerprint != b.store.fingerprint:
+        st.caption("Two stores: a row is the same where its line in the pool file is the same, byte for byte.")
+
+
+def _by_source(a: Side, b: Side, found: Difference) -> None:
+    table = differing.by_source(a, b, found)
+    for name in ("a", "b"):
+        table[f"share_{name}"] = table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
+    number, share = st.column_config.NumberColumn, st.column_config.ProgressColumn
+    config: tables.Columns = {
+        "source": "Source",
+        "share_a": share("Share of A", format="percent", min_value=0, max_value=1),
+        "share_b": share("Share of B", format="percent", min_value=0, max_value=1),
+        "both": number("In both", format="localized"),
+        "only_a": number("Only in A", format="localized"),
+        "only_b": number("Only in B", format="localized"),
+    }
+    st.dataframe(
+        table[list(config)],
+        hide_index=True,
+        column_config=config,
+        alt="Picks of both sides by source",
+        key="difference-by-source",
+        height="content" if len(table) <= 12 else 400,
+    )
+
+
+def _lists(a: Side, b: Side, found: Difference) -> None:
+    longest = max(len(found.only_a), len(found.only_b))
+    if not longest:
+        empty.say("No difference", "Both sides pick the same rows.")
+        return
+    pages = -(-longest // PAGE)
+    page = st.pagination(pages, key=f"difference-page-{pages}", width=280) if pages > 1 else 1
+    left, right = st.columns(2, gap="large")
+    for place, name, of, other, only in ((left, "a", a, b, found.only_a), (right, "b", b, a, found.only_b)):
+        place.html(_list(name, of, other, only, (page - 1) * PAGE))
+
+
+def _list(name: str, of: Side, other: Side, only: np.ndarray, first: int) -> str:
+    shown = only[first : first + PAGE]
+    rows = of.rows[shown].tolist()
+    texts, there = data.texts(of.store, rows), differing.places(other, of, rows)
+    pool = data.pool_of(of.store).loc[rows]
+    method = of.column.method
+    title = f"Only in {_NAMES[name]}"
+    where = tables.position(first, len(shown), len(only), "rows")
+    head = (
+        f'<div class="gs-head gs-m-{theme.css_name(method)}"><h3>{escape(title)}</h3>'
+        f"<p>{escape(METHODS[method].label)} · {escape(where)}</p></div>"
+    )
+    return head + "".join(
+        _card(of, other, int(at), pool.loc[row], texts[row], there.get(row))
+        for at, row in zip(shown, rows, strict=True)
+    )
+
+
+def _card(of: Side, other: Side, at: int, about: pd.Series, text: pd.Series, there: int | None) -> str:
+    """One row that only `of` picks; there: its rank on the other side, None where it is not among the scored rows."""
+    ranking, position = of.column.ranking, int(of.column.picks[at])
+    sources = data.sources_of(of.store)
+    elsewhere = f"rank {there:,} there" if there else "not among the rows scored there"
+    badges = cards.badge(str(about["source"]), sources)
+    if about["task"] and about["task"] != about["source"]:
+        badges += f'<span class="gs-badge gs-plain">{escape(about["task"])}</span>'
+    badges += "".join(
+        f'<span class="gs-badge gs-plain">{said}</span>' for said in _decided(of, other, int(of.rows[at]))
+    )
+    turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
+    foot = f"{about['id']} · {about['file']}, line {int(about['line']):,}"
+    return (
+        f'<article class="gs-card gs-m-{theme.css_name(of.column.method)}">'
+        f'<div class="gs-top"><span class="gs-rank">{int(ranking.rank[position]):,}</span>'
+        f'<span class="gs-score">{cards.number(float(ranking.score[position]))}</span></div>'
+        f'<div class="gs-ranks"><span>{escape(elsewhere)}</span></div><div class="gs-badges">{badges}</div>'
+        f'{conversation.draw(turns, str(text["prefix"] or ""))}<p class="gs-foot">{escape(foot)}</p></article>'
+    )
+
+
+def _decided(of: Side, other: Side, row: int) -> list[str]:
+    """Whether a decision is why only one side picks the row."""
+    said = ["accepted here"] if row in of.opened.decided.accepted else []
+    same = of.store.fingerprint == other.store.fingerprint
+    return said + (["rejected there"] if same and row in other.opened.decided.rejected else [])
