@@ -187,4 +187,4 @@ def _agreement(fingerprint: str, path: str, choices: Choices, subtask: int, _sub
 
 def link(now: Session, row: int) -> dict[str, Any]:
     """The address of a row's page, whole, so that it also opens in a tab of its own."""
-    return {"store": now.store, "targets": now.targets, "budget": now.budget, "row": str(row)}
+    return {"store": now.store, "targets": now.targets, "budget": now.budget, "row": str(row), "view": "row"}

@@ -22,8 +22,10 @@ TINTS = (  # (background, text) of source badges, light then dark
     ("#eceae6", "#534a3d", "#36332d", "#d3cabb"),
 )
 
-# a scale through zero (below, zero, above), light then dark: amber and blue keep apart under every color blindness
-DIVERGING = (("#b45309", "#f7f7f4", "#2f54d1"), ("#f0a04a", "#20242c", "#8da6ff"))
+# A scale through zero (below, zero, above), light then dark: amber and blue keep apart under every color blindness, and
+# the page's ink can be read on all of it.
+DIVERGING = (("#d6a078", "#f7f7f4", "#8da1e6"), ("#88623b", "#20242c", "#56659a"))
+INK = ("#1b1f27", "#e6e8ee")
 
 
 def diverging(dark: bool) -> list[tuple[float, str]]:

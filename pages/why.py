@@ -8,6 +8,7 @@ from app.components.text import label
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
 from gradsift.influence import Scoring
+from gradsift.methods import METHODS
 from gradsift.store import Store
 
 ROW, OPPONENTS = "row", "opponents"
@@ -63,24 +64,27 @@ def _row(store: Store, scoring: Scoring, methods: list[str], wanted: str, choice
             st.session_state["row"] = str(row)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="why-way"):
         st.text_input("Go to a row", key="why-go", placeholder="its number or id", width=240, on_change=_go)
-        _ways(store, scoring, row, methods, wanted, choices)
+        by = _ways(store, scoring, row, methods, wanted, choices)
     if problem:
         st.error(label(problem))
     elif row is None:
         empty.say(
-            "No row is open", "Open one by the picks' buttons above, by its number or id, or from its card on Compare."
+            "No row is open",
+            f"Next opens the best pick of {METHODS[by].label}; or give a row's number or id, or press Why on a card of "
+            "Compare. Below are the rows that oppose the targets.",
         )
     return row
 
 
-def _ways(store: Store, scoring: Scoring, row: int | None, methods: list[str], wanted: str, choices: Choices) -> None:
-    """The previous and the next pick of one method."""
+def _ways(store: Store, scoring: Scoring, row: int | None, methods: list[str], wanted: str, choices: Choices) -> str:
+    """Buttons to the previous and the next pick of one method, which is returned."""
     with address.held("by", methods, default=methods[0]):
-        by = st.selectbox("Picks of", methods, key="by", format_func=lambda m: score.METHODS[m].label, width=140)
+        by = str(st.selectbox("Picks of", methods, key="by", format_func=lambda m: METHODS[m].label, width=140))
     try:
         column = comparing.compare(store, scoring, [by], wanted, choices).columns[0]
-    except GradsiftError:  # the row's own part says it
-        return
+    except GradsiftError as error:
+        st.error(label(error))
+        st.stop()
     at = None if row is None else explaining.position(scoring.rows, row)
     place, before, after = explaining.neighbors(column, at)
     for name, icon, to, key in (
@@ -96,10 +100,9 @@ def _ways(store: Store, scoring: Scoring, row: int | None, methods: list[str], w
             on_click=_open,
             args=(str(int(scoring.rows[to])) if to is not None else "",),
         )
-    of = len(column.picks)
-    st.caption(
-        f"pick {place:,} of {of:,}" if place else f"{of:,} picks" + ("" if row is None else "; this row is none")
-    )
+    of = f"{len(column.picks):,}"
+    st.caption(f"pick {place:,} of {of}" if place else f"{of} picks" if row is None else f"not among the {of} picks")
+    return by
 
 
 def _go() -> None:
@@ -109,7 +112,7 @@ def _go() -> None:
 
 
 def _open(row: str) -> None:
-    st.session_state["row"] = row
+    st.session_state["row"], st.session_state["view"] = row, ROW
 
 
 page()

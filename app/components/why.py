@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import deciding, explaining
+from app import data, deciding, explaining
 from app.components import conversation, score, why_head, why_scores, why_tokens
 from app.components.text import clip, escape, label, plural
 from app.explaining import Subject
-from app.rooms import room
 from app.session import Session
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
@@ -32,12 +31,7 @@ def _drawer(
     now: Session, store: Store, scoring: Scoring, row: int, methods: Sequence[str], budget: str, choices: Choices
 ) -> None:
     draw(now, store, scoring, row, methods, budget, choices)
-    st.page_link(
-        room("why"),
-        label="Open this row on a page of its own",
-        icon=":material/open_in_full:",
-        query_params=explaining.link(now, row),
-    )
+    why_head.link(now, row, "Open this row on a page of its own")
 
 
 def draw(
@@ -150,17 +144,12 @@ def _twins(subject: Subject) -> None:
     if not len(rows):
         st.caption("None: no other row of the pool has nearly this text.")
         return
-    pool = explaining.data.pool_of(subject.store)
+    pool = data.pool_of(subject.store)
     for row in rows[:TWINS].tolist():
         at = explaining.position(subject.comparison.rows, row)
         ranks = why_head.ranks_line(subject.comparison, at) if at is not None else "excluded, not scored"
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.page_link(
-                room("why"),
-                label=label(clip(str(pool.at[row, "id"]), 60)),
-                icon=":material/content_copy:",
-                query_params=explaining.link(subject.now, row),
-            )
+            why_head.link(subject.now, row, clip(str(pool.at[row, "id"]), 60))
             st.html(f'<span class="gs-small gs-dim gs-num">{ranks}</span>', width="content")
     if len(rows) > TWINS:
         st.caption(f"and {plural(len(rows) - TWINS, 'more row')}")

@@ -2,11 +2,13 @@
 
 import streamlit as st
 
-from app import data, theme
+from app import data, explaining, theme
 from app.comparing import Column, Comparison
 from app.components import cards
-from app.components.text import escape, plural
+from app.components.text import escape, label, plural
 from app.explaining import Subject
+from app.rooms import room
+from app.session import Session
 from gradsift.methods import METHODS
 
 
@@ -28,6 +30,18 @@ def draw(subject: Subject) -> None:
         f'<div class="gs-why"><p class="gs-why-id" dir="auto">{escape(about["id"])}</p>'
         f'<div class="gs-badges">{"".join(badges)}</div><p class="gs-small gs-dim">{escape(where)}</p>{ranks}</div>'
     )
+
+
+def link(now: Session, row: int, said: str) -> None:
+    """A link to a row's page."""
+    with st.container(key=f"why-to-{row}", width="content"):
+        st.page_link(
+            room("why"),
+            label=label(said),
+            icon=":material/arrow_forward:",
+            icon_position="right",
+            query_params=explaining.link(now, row),
+        )
 
 
 def ranks_line(comparison: Comparison, at: int) -> str:

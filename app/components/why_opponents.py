@@ -3,9 +3,8 @@
 import streamlit as st
 
 from app import address, data, explaining
-from app.components import cards, conversation, tables
+from app.components import cards, conversation, tables, why_head
 from app.components.text import escape, label, plural
-from app.rooms import room
 from app.session import Session
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
@@ -28,14 +27,15 @@ def draw(now: Session, store: Store, scoring: Scoring, choices: Choices) -> None
         st.error(label(error))
         return
     below = int((ranking.score < 0).sum())
-    over = f"for {subtask}" if subtask else "for every subtask" if len(ranking.subtasks) > 1 else "for these targets"
-    if choices.aggregate == "mean" and not subtask and len(ranking.subtasks) > 1:
-        over = "in the mean over subtasks"
-    st.html(
-        '<p class="gs-small gs-dim">Rows whose gradient points away from the targets: training on them would raise the '
-        f"targets' loss. {plural(below, 'row')} of {len(order):,} score below 0 {escape(over)}"
-        f"{'' if below else '; the lowest ten are shown'}.</p>"
-    )
+    over = _over(subtask, len(ranking.subtasks), choices)
+    if below:
+        said = (
+            f"{below:,} of {plural(len(order), 'row')} score below 0 {over}: their gradient points away from the "
+            "targets, so that training on them would raise the targets' loss."
+        )
+    else:
+        said = f"No row of {len(order):,} scores below 0 {over}, so none opposes the targets; these score lowest."
+    st.html(f'<p class="gs-small gs-dim">{escape(said)}</p>')
     listed = order[: below or PAGE]
     pages = -(-len(listed) // PAGE)
     page = st.pagination(pages, key=f"opponents-{subtask}-{pages}", width=280) if pages > 1 else 1
@@ -43,6 +43,15 @@ def draw(now: Session, store: Store, scoring: Scoring, choices: Choices) -> None
     here = listed[first : first + PAGE]
     _cards(now, store, ranking.rows[here].tolist(), ranking.score[here].tolist(), first)
     st.caption(tables.position(first, len(here), len(listed), "opponents"))
+
+
+def _over(subtask: str, subtasks: int, choices: Choices) -> str:
+    """For what the scores of the list are."""
+    if subtask:
+        return f"for {subtask}"
+    if subtasks == 1:
+        return "for these targets"
+    return "in the mean over subtasks" if choices.aggregate == "mean" else "for every subtask"
 
 
 def _subtask(scoring: Scoring, choices: Choices) -> str:
@@ -78,10 +87,4 @@ def _cards(now: Session, store: Store, rows: list[int], scores: list[float], fir
                 f"{conversation.draw(turns, str(text['prefix'] or ''))}"
                 f'<p class="gs-foot">{escape(about["id"])}</p></article>'
             )
-            st.page_link(
-                room("why"),
-                label=f"Why row {row:,}",
-                icon=":material/arrow_forward:",
-                icon_position="right",
-                query_params=explaining.link(now, row),
-            )
+            why_head.link(now, row, f"Why row {row:,}")

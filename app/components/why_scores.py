@@ -153,7 +153,7 @@ def _heat(
 
     columns = [f"{epoch}<br>× {weight:.2f}" for epoch, weight in _checkpoints(subject)] + [SUM]
     peak = float(np.abs(values).max()) or 1.0
-    figure = charts.blank(title, f"{unit}, by checkpoint and its weight", _LINE * len(values) + 130)
+    figure = charts.blank(title, f"{unit}, by checkpoint and its weight", _LINE * len(values) + 122)
     figure.add_trace(
         go.Heatmap(
             z=values,
@@ -165,11 +165,13 @@ def _heat(
             zmax=peak,
             xgap=2,
             ygap=2,
+            textfont={"color": theme.INK[charts.dark()]},
             texttemplate="%{z:+.3f}" if peak < 100 else "%{z:+.3g}",
             hovertemplate="%{customdata}<br>%{x}<br>%{z:+.5f}<extra></extra>",
             colorbar={"thickness": 8, "outlinewidth": 0, "nticks": 5},
         )
     )
+    figure.update_layout(margin_t=112)
     figure.update_xaxes(side="top", showgrid=False)
     figure.update_yaxes(autorange="reversed", tickvals=list(range(len(names))), ticktext=names, showgrid=False)
     return figure
