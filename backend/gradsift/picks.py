@@ -48,13 +48,13 @@ class Traits:
 
 def traits(store: Store, scoring: Scoring) -> Traits:
     """Read the traits of every scored row."""
-    pool = store.pool().loc[scoring.rows]
+    pool = store.pool()[["source", "n_prompt_tokens", "n_answer_tokens"]].loc[scoring.rows]
     n_answer = pool["n_answer_tokens"].to_numpy()
     return Traits(
         rows=scoring.rows,
         n_tokens=pool["n_prompt_tokens"].to_numpy() + n_answer,
         n_answer=n_answer,
-        source=np.unique(pool["source"].to_numpy(str), return_inverse=True)[1],
+        source=pd.factorize(pool["source"])[0],
         near=near(store)[scoring.rows] if has_index(store) else None,
     )
 

@@ -1,0 +1,1 @@
+"""Measurements that print ratios and budgets, side by side in one run: `gradsift bench`."""

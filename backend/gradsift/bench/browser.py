@@ -1,0 +1,134 @@
+"""A Chromium that times what a person waits for: from the last key or click until Streamlit's script is done."""
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from gradsift.errors import GradsiftError
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+QUIET = 150  # ms without a further run: an interaction may start a second one
+_PROBE = """
+window.gs = {runs: 0, idle: 0, asked: 0, state: ''};
+new MutationObserver(() => {
+  const app = document.querySelector("[data-testid='stApp']");
+  const state = app ? app.getAttribute('data-test-script-state') : '';
+  if (state === gs.state) return;
+  gs.state = state;
+  if (state === 'notRunning') { gs.runs += 1; gs.idle = performance.now(); }
+}).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ['data-test-script-state']});
+for (const kind of ['pointerdown', 'keydown'])
+  addEventListener(kind, () => { gs.asked = performance.now(); }, true);
+"""
+
+
+class BrowserError(GradsiftError):
+    """No browser to measure with, or a server that does not start."""
+
+
+class Tab:
+    """One tab; `bytes` counts what came through Streamlit's socket since the last navigation."""
+
+    def __init__(self, page: Any) -> None:
+        self.page, self.bytes = page, 0
+        page.add_init_script(_PROBE)
+        page.set_default_timeout(120_000)
+        page.on("websocket", lambda socket: socket.on("framereceived", self._count))
+
+    def _count(self, payload: str | bytes) -> None:
+        self.bytes += len(payload)
+
+    def open(self, url: str, shows: str) -> float:
+        """Seconds from the start of the navigation until the script is done and `shows` (a selector) is there."""
+        self.bytes = 0
+        self.page.goto(url)
+        self.page.wait_for_selector(shows)
+        self._settle(0)
+        return float(self.page.evaluate("gs.idle / 1000"))
+
+    def act(self, action: Callable[[Any], None]) -> float:
+        """Seconds from the last key or click of `action` until the run it starts is done."""
+        runs = self.page.evaluate("gs.runs")
+        action(self.page)
+        self._settle(runs)
+        return float(self.page.evaluate("(gs.idle - gs.asked) / 1000"))
+
+    def _settle(self, runs: int) -> None:
+        idle = f"gs.runs > {runs} && gs.state === 'notRunning' && performance.now() - gs.idle > {QUIET}"
+        self.page.wait_for_function(idle)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A Chromium of this machine, driven by playwright.
+
+    Raises:
+        BrowserError: no Chromium, or no playwright.
+    """
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise BrowserError("There is no Chromium here to measure with: install one (Debian: apt-get install chromium).")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise BrowserError("Measuring the app needs playwright: pip install playwright.") from error
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def tab() -> Iterator[Tab]:
+    """A tab of 1440 x 900 in it."""
+    with chromium() as browser:
+        yield Tab(browser.new_context(viewport={"width": 1440, "height": 900}).new_page())
+
+
+@contextmanager
+def server(command: list[str], log: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Run a server (`command` plus `--port N`); yields its address and its process, and ends it.
+
+    Raises:
+        BrowserError: it does not answer within two minutes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, str(port)], stdout=file, stderr=subprocess.STDOUT, env={**os.environ}
+        )
+        try:
+            _wait(f"http://127.0.0.1:{port}/_stcore/health", process, log)
+            yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise BrowserError(f"The app's server did not start: {log.read_text(errors='replace')[-500:]}")
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and worst of some times."""
+    return {"median_s": round(statistics.median(seconds), 3), "worst_s": round(max(seconds), 3), "runs": len(seconds)}

@@ -1,0 +1,74 @@
+"""The pictures of the README's tour, taken from the running app: python docs/screenshots.py [WORKSPACE] [--all]
+
+WORKSPACE holds the demo's store (`make demo`), whose target sets this scores first where they are not. Every page is
+taken at 1440 x 900, light and dark, into assets/screenshots/; --all takes the phone's width (390 x 844) as well, and
+puts everything into a folder beside the workspace, to be looked at and not kept.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from gradsift.bench.browser import chromium, server
+from gradsift.paths import data_home
+from gradsift.picks import score
+from gradsift.store import Store
+from gradsift.targets import read_targets
+from gradsift.workspace import SAMPLE_STORE, Workspace, sample_targets
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ["less", "bm25", "rds", "random"]
+OPEN = f"store={SAMPLE_STORE}&targets=bengali-qa&budget=10%25"
+SIZES = {"": (1440, 900), "-phone": (390, 844)}
+IDLE = "[data-testid='stApp'][data-test-script-state='notRunning']"
+
+
+def pages(row: int) -> dict[str, str]:
+    """A picture's name -> the address of what it shows."""
+    return {
+        "datastore": f"datastore?{OPEN}",
+        "targets": f"targets?{OPEN}",
+        "compare": f"compare?{OPEN}&methods=less,bm25,rds",
+        "why": f"why?{OPEN}&row={row}",
+        "distributions": f"distributions?{OPEN}",
+        "norms": f"norms?{OPEN}",
+        "export": f"export?{OPEN}",
+        "sessions": f"sessions?{OPEN}",
+    }
+
+
+def main() -> None:
+    """Score what is not scored, start the app, and take the pictures."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("workspace", nargs="?", type=Path, default=data_home())
+    arguments.add_argument("--all", action="store_true", help="phones too, into WORKSPACE/screenshots")
+    given = arguments.parse_args()
+    workspace = Workspace(given.workspace)
+    store = Store.open(workspace.store_path(SAMPLE_STORE))
+    best = 0
+    for path in sample_targets():
+        table = score(store, read_targets(path).rows, METHODS)
+        if path.stem == "bengali-qa":
+            best = int(table[(table["method"] == "less") & (table["rank"] == 1)]["row"].iloc[0])
+    out = workspace.root / "screenshots" if given.all else ROOT / "assets" / "screenshots"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        command = ["gradsift", "app", str(workspace.root), "--port"]
+        with server(command, Path(folder) / "log.txt") as (address, _):
+            for suffix, (width, height) in SIZES.items() if given.all else list(SIZES.items())[:1]:
+                for scheme in ("light", "dark"):
+                    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+                    for name, where in pages(best).items():
+                        page = context.new_page()
+                        page.goto(f"{address}/{where}")
+                        page.wait_for_selector(IDLE, timeout=60_000)
+                        page.wait_for_load_state("networkidle")
+                        dark = "-dark" if scheme == "dark" else ""
+                        page.screenshot(path=out / f"{name}{dark}{suffix}.png")
+                        page.close()
+                    context.close()
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
