@@ -87,21 +87,23 @@ def _ways(store: Store, scoring: Scoring, row: int | None, methods: list[str], w
         st.stop()
     at = None if row is None else explaining.position(scoring.rows, row)
     place, before, after = explaining.neighbors(column, at)
-    for name, icon, to, key in (
-        ("Previous", ":material/arrow_back:", before, "Left"),
-        ("Next", ":material/arrow_forward:", after, "Right"),
-    ):
-        st.button(
-            name,
-            icon=icon,
-            key=f"why-{name.lower()}",
-            shortcut=key,
-            disabled=to is None,
-            on_click=_open,
-            args=(str(int(scoring.rows[to])) if to is not None else "",),
-        )
-    of = f"{len(column.picks):,}"
-    st.caption(f"pick {place:,} of {of}" if place else f"{of} picks" if row is None else f"not among the {of} picks")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
+        for name, icon, to, key in (
+            ("Previous", ":material/arrow_back:", before, "Left"),
+            ("Next", ":material/arrow_forward:", after, "Right"),
+        ):
+            st.button(
+                name,
+                icon=icon,
+                key=f"why-{name.lower()}",
+                shortcut=key,
+                disabled=to is None,
+                on_click=_open,
+                args=(str(int(scoring.rows[to])) if to is not None else "",),
+            )
+        of = f"{len(column.picks):,}"
+        said = f"pick {place:,} of {of}" if place else f"{of} picks" if row is None else f"not among the {of} picks"
+        st.caption(said, width="content")
     return by
 
 
