@@ -82,11 +82,11 @@ def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         with address.held(f"{name}-method", methods, default=default):
             method = st.selectbox(
-                "Method", methods, key=f"{name}-method", format_func=lambda m: METHODS[m].label, width=200
+                "Method", methods, key=f"{name}-method", format_func=lambda m: METHODS[m].label, width=150
             )
         with address.held(f"{name}-budget", None, default=of.source.budget):
             budget = st.text_input(
-                "Budget", key=f"{name}-budget", max_chars=24, width=200, help="5%, 200 (rows) or 50000tokens"
+                "Budget", key=f"{name}-budget", max_chars=24, width=150, help="5%, 200 (rows) or 50000tokens"
             )
     text = (budget or "").strip() or of.source.budget
     if problem := comparing.budget_problem(text):
@@ -158,12 +158,12 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
 def _by_source(a: Side, b: Side, found: Difference) -> None:
     table = differing.by_source(a, b, found)
     for name in ("a", "b"):
-        table[f"share_{name}"] = table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
+        table[f"share_{name}"] = 100 * table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
     number, share = st.column_config.NumberColumn, st.column_config.ProgressColumn
     config: tables.Columns = {
         "source": "Source",
-        "share_a": share("Share of A", format="percent", min_value=0, max_value=1),
-        "share_b": share("Share of B", format="percent", min_value=0, max_value=1),
+        "share_a": share("Share of A", format="%.0f%%", min_value=0, max_value=100),
+        "share_b": share("Share of B", format="%.0f%%", min_value=0, max_value=100),
         "both": number("In both", format="localized"),
         "only_a": number("Only in A", format="localized"),
         "only_b": number("Only in B", format="localized"),

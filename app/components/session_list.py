@@ -83,8 +83,7 @@ def _about(record: SessionRecord, opened: bool) -> str:
 def _confirm(now: Session, record: SessionRecord) -> None:
     st.markdown(f"**{label(saved.title(record, 80))}**: {label(saved.counts(record))}. This cannot be taken back.")
     with st.container(horizontal=True):
-        if st.button("Delete", type="primary", key="delete-yes"):
-            saved.delete(now, record.id)
+        if st.button("Delete", type="primary", key="delete-yes", on_click=saved.delete, args=(now, record.id)):
             st.rerun()
         if st.button("Keep it", key="delete-no"):
             st.rerun()
