@@ -1,0 +1,49 @@
+"""A person asks why: by an address, through the picks, token by token, in light and in dark."""
+
+import re
+
+import pytest
+from toy import scored  # noqa: F401  fixture
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_why_a_row_is_picked(visit, scored, scheme):  # noqa: F811
+    visit.page.emulate_media(color_scheme=scheme)
+    visit.go("why?store=toy&targets=two&budget=5")
+    visit.sees("No row is open")
+    visit.sees("Opponents")
+    visit.check()
+
+    visit.click("button", re.compile("^Next"))
+    visit.sees(re.compile("pick 1 of 5"))
+    visit.page.locator(".js-plotly-plot .heatmaplayer").nth(1).wait_for()
+    first = visit.page.locator(".gs-why-id").inner_text()
+    visit.page.locator("body").press("ArrowRight")
+    visit.sees(re.compile("pick 2 of 5"))
+    assert visit.page.locator(".gs-why-id").inner_text() != first
+    visit.check()
+
+    visit.page.get_by_role("button", name="Show token influence").click()
+    visit.page.locator(".gs-tokens span[title]").first.wait_for(timeout=120_000)
+    visit.sees("Identity check.")
+    assert visit.page.locator(".gs-checks li b", has_text="yes").count() == 2
+    colors = visit.page.locator(".gs-tokens .gs-said span").evaluate_all(
+        "spans => new Set(spans.map(span => getComputedStyle(span).backgroundColor)).size"
+    )
+    assert colors > 2
+    visit.click("radio", "weighted sum")
+    visit.sees(re.compile("share of the cosine"))
+    visit.check()
+
+    visit.click("radio", "Opponents")
+    visit.page.get_by_role("link", name=re.compile("^Why row")).first.click()
+    visit.sees("The target it serves best")
+    assert "view=" not in visit.page.url
+    address = visit.page.url
+    opened = visit.page.locator(".gs-why-id").inner_text()
+    visit.page.goto(address)
+    visit.settle()
+    visit.page.get_by_text(opened, exact=True).wait_for()
+    visit.check()
