@@ -23,7 +23,7 @@ from gradsift.methods import METHODS
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-LINE = "rgba(128,128,128,0.55)"  # of marks that belong to no method, on light and on dark
+LINE = "rgba(128,128,128,0.85)"  # of marks that belong to no method, on light and on dark
 LABEL = 26  # characters of a name beside an axis; the table has all of it
 _PALETTE = ["#2f54d1", "#b45309", "#0f766e", "#7e22ce", "#b0236a"]
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -98,8 +98,9 @@ def file_stem(name: str) -> str:
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.")[:40] for part in parts if part)
 
 
-def blank(title: str, units: str, height: int, still: bool = True) -> "go.Figure":
-    """An empty figure with our look. units: the second line of the title. still: no zoom, so that a phone scrolls."""
+def blank(title: str, units: str, height: int = 380, still: bool = True) -> "go.Figure":
+    """An empty figure with our look. units: the second line of the title; a phone shows about 44
+    characters of either. still: no zoom, so that a phone scrolls."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -109,8 +110,8 @@ def blank(title: str, units: str, height: int, still: bool = True) -> "go.Figure
         title_font_size=16,
         title_subtitle_font_size=13,
         height=height,
-        margin={"l": 8, "r": 8, "t": 92, "b": 8},
-        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "title": {"text": ""}},
+        margin={"l": 8, "r": 8, "t": 72, "b": 8},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "title": {"text": ""}},
         hoverlabel={"align": "left"},
         bargap=0.25,
         dragmode=False if still else "select",
@@ -188,6 +189,29 @@ def listed(names: Sequence[str]) -> dict[str, Any]:
         "showgrid": False,
         "zeroline": False,
     }
+
+
+def cells(figure: "go.Figure", values: np.ndarray, about: list[Any], hover: str, method: str, most: float) -> None:
+    """Draw a table of numbers as shaded cells with their texts, in the color of a method or of the pool.
+
+    values: (R, C) shades from 0 to `most`; missing ones are left blank. about: R lists of C lists of customdata, the
+    last of which is the text. A click anywhere in a cell is a click on it: heat maps know none, so that points do.
+    """
+    height, width = values.shape
+    x, y = list(range(width)), list(range(height))
+    figure.add_heatmap(
+        z=values, x=x, y=y, zmin=0, zmax=most, colorscale=scale(method), showscale=False, xgap=3, ygap=3,
+        hoverinfo="skip",
+    )  # fmt: skip
+    full = np.nan_to_num(values / most) > 0.5
+    inks = ("#e6e8ee", "#14171d") if dark() else ("#1b1f27", "#ffffff")
+    flat = [cell for line in about for cell in line]
+    figure.add_scatter(
+        x=x * height, y=np.repeat(y, width), mode="markers+text", text=[cell[-1] for cell in flat], customdata=flat,
+        textfont={"size": 14, "color": [inks[int(deep)] for deep in full.ravel()]}, showlegend=False,
+        marker={"size": 20, "symbol": "square", "color": "rgba(0,0,0,0)"}, hovertemplate=hover + "<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(hovermode="closest", hoverdistance=-1)
 
 
 def warmup(curve: pd.DataFrame) -> None:

@@ -1,0 +1,223 @@
+"""The sections of the page Distributions; only the open one runs."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import address, charting, choosing, filters
+from app.charting import View
+from app.components import charts, distribution_charts, empty, score, target_charts
+from app.components.text import label, plural
+from gradsift import distributions
+from gradsift.errors import UsageError
+from gradsift.methods import METHODS
+from gradsift.resampling import SplitHalf
+
+_POINTS = 240  # of a curve
+_SCROLLS = 24  # subtasks; more scroll inside their box
+_HIGHLIGHTS = 5
+
+
+def sources(view: View) -> None:
+    """Where the picks come from."""
+    table = charting.kept(view, "sources", lambda: distributions.shares(view.picks, view.columns.source))
+    left_out = table["source"].nunique() - distribution_charts.MOST_SOURCES
+    note = "×2: twice its share of the pool. Click a bar to see its rows in Compare."
+    if left_out > 0:
+        note += f" {plural(left_out, 'smaller source')} only in the table."
+    clicked = charts.draw(distribution_charts.sources(table), clickable=True, note=note)
+    if clicked:
+        _compare(source=clicked[0], method=clicked[1])
+
+
+def lengths(view: View) -> None:
+    """How long the picks' answers are."""
+    columns = view.columns
+    table = charting.kept(
+        view, "lengths", lambda: distributions.lengths(view.picks, columns.n_prompt, columns.n_answer)
+    )
+    fewest = min(len(picks) for picks in view.picks.values())
+    count = int(np.clip(2 * fewest**0.5, 8, 40))  # few picks in many bins show nothing but chance
+    bins = charting.kept(
+        view, "length-bins", lambda: distributions.length_histogram(view.picks, columns.n_answer, count)
+    )
+    left, right = st.columns(2, gap="large")
+    with left:
+        charts.draw(distribution_charts.lengths(table))
+    with right:
+        charts.draw(distribution_charts.length_histogram(bins))
+
+
+def overlap(view: View) -> None:
+    """What two methods both pick, now and at any other budget."""
+    if len(view.picks) < 2:
+        empty.say("One method overlaps with nothing", "Choose a second one above.")
+        return
+    n = len(view.scoring.rows)
+    cuts = {column.method: len(column.picks) for column in view.comparison.columns}
+    rankings = [column.ranking for column in view.comparison.columns]
+    ks = distributions.sampled_ranks(n, _POINTS, *(max(cut, 1) for cut in cuts.values()))
+    table = charting.kept(view, "overlap-at-k", lambda: distributions.overlap_at_k(rankings, ks))
+    reference = _one("beside", list(view.picks), "Compared with")
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        charts.draw(distribution_charts.overlap(distributions.overlap(view.picks)))
+    with right:
+        charts.draw(distribution_charts.overlap_at_k(table, reference, cuts, n))
+
+
+def scores(view: View) -> None:
+    """How scores fall with rank."""
+    cuts = {column.method: len(column.picks) for column in view.comparison.columns}
+    parts = [
+        distributions.score_by_rank(column.ranking, cuts[column.method], _POINTS) for column in view.comparison.columns
+    ]
+    charts.draw(distribution_charts.scores(pd.concat(parts, ignore_index=True), cuts))
+    if view.chosen.aggregate == "round-robin" or view.chosen.length_matched:
+        st.caption("Scores do not fall steadily here: this order is not by score alone (see What if).")
+
+
+def subtasks(view: View) -> None:
+    """Which subtask picked what."""
+    method = _targeted(view)
+    if method is None:
+        return
+    table = charting.kept(view, f"subtasks-{method}", lambda: charting.picked_by(view, method))
+    in_pool = pd.Series(view.columns.source).value_counts(sort=False)
+    chart = target_charts.subtasks(table, method, in_pool)
+    many = table["subtask"].nunique() > _SCROLLS
+    with st.container(height=760 if many else "content", border=False):
+        clicked = charts.draw(chart, clickable=True, note="Click a cell to see the picks from its source in Compare.")
+    if clicked and clicked[0] != target_charts.OTHER:
+        _compare(source=clicked[0], method=clicked[1])
+
+
+def single_targets(view: View) -> None:
+    """How similar all rows are to each single target example."""
+    method = _targeted(view)
+    if method is None:
+        return
+    table = charting.target_curves(view, method)
+    left = table.drop_duplicates("target").set_index("target")["subtask"]
+    names = choosing.parts(view.scoring)
+    names = {key: name for key, name in names.items() if _targets_of(view, key, left)}
+    groups = [key for key in names if key[0] == "s"]
+    first = groups if len(groups) <= _HIGHLIGHTS else []
+    with address.held("highlight", list(names), default=first):
+        chosen = st.multiselect(
+            "Highlight",
+            list(names),
+            key="highlight",
+            max_selections=_HIGHLIGHTS,
+            format_func=lambda key: label(names[key]),
+            placeholder="subtasks and target examples",
+        )
+    highlighted = {names[key]: _targets_of(view, key, left) for key in chosen}
+    column = next(column for column in view.comparison.columns if column.method == method)
+    charts.draw(target_charts.curves(table, method, highlighted, len(column.picks)))
+
+
+def enough(view: View) -> None:
+    """Are my targets enough?"""
+    method = _targeted(view)
+    if method is None:
+        return
+    st.caption(
+        f"Draws your {plural(len(view.scoring.targets), 'target example')} again and again: 20 times in two halves, 50 "
+        "times with replacement, and ranks the whole pool each time, from the kept scores."
+    )
+    asked = f"{view.key} {method}"
+    if st.session_state.get("resampled") != asked:
+        st.button(
+            "Draw the targets again",
+            type="primary",
+            key="resample",
+            icon=":material/casino:",
+            on_click=lambda: st.session_state.update(resampled=asked),
+        )
+        return
+    try:
+        half, table = charting.resampled(view, method)
+    except UsageError as error:
+        st.info(label(error))
+        return
+    title, text = verdict(half, table, [target.subtask for target in view.scoring.targets])
+    st.html(f'<div class="gs-verdict"><h3>{title}</h3><p>{text}</p></div>')
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        charts.draw(target_charts.halves(half, method))
+    with right:
+        more = len(table) - target_charts.MOST_INTERVALS
+        note = f"The {target_charts.MOST_INTERVALS} least sure picks; the table has all." if more > 0 else ""
+        charts.draw(target_charts.intervals(table, method), note=note)
+
+
+SECTIONS: Mapping[str, tuple[str, Callable[[View], None]]] = {
+    "sources": ("Sources", sources),
+    "lengths": ("Lengths", lengths),
+    "overlap": ("Overlap", overlap),
+    "scores": ("Scores", scores),
+    "subtasks": ("Subtasks", subtasks),
+    "targets": ("Single targets", single_targets),
+    "enough": ("Are my targets enough?", enough),
+}
+
+
+def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[str, str]:
+    """What resampling says to the person: a headline and a sentence. table: a line per pick, with `stays`."""
+    above = (half.mean - half.chance) / max(1 - half.chance, 1e-9)  # 0: as by chance, 1: the same rows
+    if above >= 0.7:
+        title = "These picks are steady"
+        means = "other examples of the same kind would pick nearly the same rows"
+    elif above >= 0.4:
+        title = "The best of these picks are steady, the rest are not"
+        means = "more examples would change a part of the picks, mostly near the cut"
+    else:
+        title = "These picks hang on the examples you happened to give"
+        means = "few targets make unstable ranks: more examples of each subtask would steady them"
+    sure = int((table["stays"] >= 0.9).sum())
+    text = (
+        f"Two halves of the targets share {half.mean:.0%} of their best {half.k:,} rows (90% of the splits: "
+        f"{half.low:.0%} to {half.high:.0%}; by chance {half.chance:.0%}): {means}. {sure:,} of {len(table):,} picks "
+        "stay among the picks in nine draws of ten."
+    )
+    single = int((pd.Series(subtasks).value_counts() == 1).sum())
+    if single:
+        text += (
+            f" {plural(single, 'subtask has', 'subtasks have')} one example only, which cannot be drawn again: "
+            "there the rank intervals are too narrow."
+        )
+    return title, text
+
+
+def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
+    """The targets that a short name of `choosing.parts` means, among those that are left."""
+    if key[0] == "t":
+        return [int(key[1:])] if int(key[1:]) in left.index else []
+    if key[0] == "s":
+        return left.index[left == view.scoring.subtask_names[int(key[1:])]].tolist()
+    return []
+
+
+def _targeted(view: View) -> str | None:
+    """Which of the methods that look at the targets; None, and a sentence, where there is none."""
+    if not view.targeted:
+        empty.say("Nothing here looks at the targets", "Random draws without them: choose another method above.")
+        return None
+    return _one("method", view.targeted, "Method")
+
+
+def _one(key: str, methods: list[str], name: str) -> str:
+    with address.held(key, methods, default=methods[0]):
+        chosen = st.segmented_control(name, methods, key=key, required=True, format_func=score.method_label)
+    return chosen if chosen in METHODS else methods[0]
+
+
+def _compare(source: str, method: str) -> None:
+    """Show in Compare what a mark stands for: the source's rows, the method's picks unless it is the pool."""
+    if method:
+        filters.open_compare(source=source)
+    else:
+        filters.open_compare(source=source, scope=filters.POOL)

@@ -1,0 +1,176 @@
+"""Figures of what the targets do: which subtask picked what, each target's own ranking, and whether they are enough."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app.components import tables
+from app.components.charts import LINE, Chart, blank, cells, color, listed, log_axis, palette, tick
+from app.components.distribution_charts import label_of
+from app.components.text import plural
+from gradsift.resampling import SplitHalf
+
+NUMBER = st.column_config.NumberColumn
+OTHER = "other sources"
+MOST_COLUMNS = 10  # sources of the subtasks' chart, and one more for all others
+MOST_INTERVALS = 40  # picks whose rank intervals are drawn; the table has all
+_ROWS = NUMBER("Rows", format="localized")
+
+
+def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
+    """Rows that each subtask picked from each source, the busiest subtask first.
+
+    table: subtask, source, rows (`charting.picked_by`). in_pool: rows of the pool by source.
+    """
+    kept = [name for name in in_pool.nlargest(MOST_COLUMNS).index if name]
+    short = table.assign(source=table["source"].where(table["source"].isin(kept), OTHER))
+    square = short.pivot_table(index="subtask", columns="source", values="rows", aggfunc="sum", fill_value=0)
+    found = [name for name in (*kept, OTHER) if name in square and (square[name].any() or name != OTHER)]
+    totals = square.sum(axis=1).sort_values(ascending=False, kind="stable")
+    square = square.reindex(index=totals.index, columns=found, fill_value=0)
+    figure = blank("Which subtask picked what", f"{label_of(method)}: rows by subtask and source")
+    about = [
+        [
+            [source, method, tick(source, 60), tick(str(subtask), 60), f"{rows:,}" if rows else ""]
+            for source, rows in items
+        ]
+        for subtask, items in ((subtask, line.items()) for subtask, line in square.iterrows())
+    ]
+    values = square.to_numpy(dtype=float)
+    hover = "%{customdata[3]}: %{customdata[4]} rows from %{customdata[2]}"
+    cells(figure, values, about, hover, method, max(1.0, values.max()))
+    names = listed([str(name) for name in totals.index])
+    names["ticktext"] = [f"{tick(str(name), 20)} · {rows:,}" for name, rows in totals.items()]
+    across = {**listed(found), "range": [-0.5, len(found) - 0.5], "side": "top"}
+    across["ticktext"] = [tick(name, 14) for name in found]
+    figure.update_layout(height=150 + 30 * max(2, len(square)), margin_t=104, xaxis=across, yaxis=names)
+    busiest, idle = totals.index[0], int((totals == 0).sum())
+    alt = (
+        f"Rows that each of {plural(len(totals), 'subtask')} picked by {label_of(method)}, by source. Most: {busiest} "
+        f"with {totals.iloc[0]:,} of {totals.sum():,}"
+        + (f"; {plural(idle, 'subtask')} picked nothing." if idle else ".")
+    )
+    columns: tables.Columns = {"subtask": "Subtask", "source": "Source", "rows": _ROWS}
+    lines = table.sort_values("rows", ascending=False, kind="stable")
+    return Chart("subtasks", figure, alt, lines, columns)
+
+
+def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]], cut: int) -> Chart:
+    """Similarity of all rows to each single target example in descending order (figure 9).
+
+    table: target, subtask, rank, similarity. highlighted: name -> targets of a color of their own.
+    """
+    figure = blank("Similarity to each target example", f"{label_of(method)}, all rows in order; dashed: the cut", 440)
+    bright = {target for targets in highlighted.values() for target in targets}
+    rest = [target for target in table["target"].unique() if target not in bright]
+    groups = {f"{len(rest):,} other{'s' if bright else ' targets'}" if rest else "": rest, **highlighted}
+    lines = dict(iter(table.groupby("target", sort=False)))
+    colors = [LINE, *(palette() * len(highlighted))]
+    for place, (name, targets) in enumerate(groups.items()):
+        if not targets:
+            continue
+        parts = [pd.concat([lines[t], lines[t].tail(1).assign(similarity=np.nan)]) for t in targets]
+        joined = pd.concat(parts)  # one trace with gaps: a trace a target would be slow
+        figure.add_scatter(
+            x=joined["rank"], y=joined["similarity"], name=tick(name, 40), mode="lines", connectgaps=False,
+            line={"color": colors[place], "width": 1 if place == 0 else 2},
+            customdata=joined["target"] + 1,
+            hovertemplate="target %{customdata}, rank %{x:,}: %{y:.4g}<extra></extra>",
+        )  # fmt: skip
+    if cut:
+        figure.add_vline(x=cut, line_width=1.5, line_dash="dash", line_color=LINE)
+    figure.update_layout(
+        xaxis={"title": {"text": "Rank by this target alone"}, "rangemode": "tozero", "tickformat": ","},
+        yaxis={"title": {"text": "Similarity"}, "zeroline": True},
+    )
+    best = table.groupby("target")["similarity"].max()
+    least = table.groupby("target")["similarity"].min()
+    alt = (
+        f"Similarity of all rows to each of {plural(len(best), 'target example')}, in descending order. The best row "
+        f"reaches {best.min():.3g} to {best.max():.3g}; {plural(int((least < 0).sum()), 'target')} "
+        f"of {len(best):,} see rows below 0."
+    )
+    columns: tables.Columns = {
+        "target": NUMBER("Target"), "subtask": "Subtask", "rank": NUMBER("Rank", format="localized"),
+        "similarity": NUMBER("Similarity", format="%.4g"),
+    }  # fmt: skip
+    return Chart("single-targets", figure, alt, table.assign(target=table["target"] + 1), columns)
+
+
+def halves(half: SplitHalf, method: str) -> Chart:
+    """What two halves of the targets have in common in their top k, split by split."""
+    figure = blank("Do two halves of the targets agree?", f"Share of the best {half.k:,}, a dot a split", 270)
+    spread = np.random.default_rng(0).uniform(-0.3, 0.3, len(half.overlaps))  # so that equal dots stand apart
+    figure.add_scatter(
+        x=half.overlaps, y=spread, mode="markers", name="A random split of the targets",
+        marker={"color": color(method), "size": 9, "opacity": 0.7},
+        hovertemplate="%{x:.1%} in common<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[half.mean, half.mean], y=[-0.55, 0.55], mode="lines", name="Mean", line={"color": color(method), "width": 3},
+        hovertemplate="mean %{x:.1%}<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[half.chance, half.chance], y=[-0.55, 0.55], mode="lines", name="By chance",
+        line={"color": LINE, "width": 2, "dash": "dot"}, hovertemplate="by chance %{x:.1%}<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(
+        xaxis={"title": {"text": "Share of the best rows in common"}, "tickformat": ".0%", "range": [-0.02, 1.02]},
+        yaxis={"visible": False, "range": [-0.7, 0.7]},
+    )
+    alt = (
+        f"Two halves of the targets share {half.mean:.0%} of their best {half.k:,} rows on average over "
+        f"{plural(len(half.overlaps), 'split')} (90% of the splits: {half.low:.0%} to {half.high:.0%}); "
+        f"two random draws would share {half.chance:.0%}."
+    )
+    table = pd.DataFrame({"split": np.arange(1, len(half.overlaps) + 1), "overlap": half.overlaps})
+    columns: tables.Columns = {"split": NUMBER("Split"), "overlap": NUMBER("In common", format="percent")}
+    return Chart("split-half", figure, alt, table, columns)
+
+
+def intervals(table: pd.DataFrame, method: str) -> Chart:
+    """Where each pick ranks when the targets are drawn again, the least sure pick first.
+
+    table: row, rank, low, median, high, stays and more, worst first (`charting.resampled`).
+    """
+    drawn = table.head(MOST_INTERVALS).reset_index(drop=True)
+    k = len(table)
+    figure = blank("How sure is each pick's rank?", "Rank in 90% of the draws; dashed: the cut")
+    places = drawn.index.to_numpy(float)
+    gaps = np.full(len(drawn), np.nan)
+    bars = np.stack([np.log10(drawn["low"]), np.log10(drawn["high"]), gaps], axis=1).ravel()
+    figure.add_scatter(
+        x=bars, y=np.repeat(places, 3), mode="lines", name="90% of the draws", hoverinfo="skip",
+        line={"color": color(method), "width": 4}, opacity=0.45,
+    )  # fmt: skip
+    for name, column, look in (
+        ("Median", "median", {"symbol": "circle", "size": 9, "color": color(method)}),
+        ("With all targets", "rank", {"symbol": "line-ns", "size": 11, "line": {"width": 2, "color": color("pool")}}),
+    ):
+        figure.add_scatter(
+            x=np.log10(drawn[column]), y=places, mode="markers", name=name, marker=look,
+            customdata=drawn[["row", "rank", "low", "high", "median", "stays"]],
+            hovertemplate="row %{customdata[0]}: rank %{customdata[1]:,}, in 90% of the draws %{customdata[2]:,.0f} to "
+            "%{customdata[3]:,.0f}, median %{customdata[4]:,.0f}; picked in %{customdata[5]:.0%}<extra></extra>",
+        )  # fmt: skip
+    figure.add_vline(x=np.log10(k) + 1e-9, line_width=1.5, line_dash="dash", line_color=LINE)
+    around = np.log10([*drawn["low"], *drawn["high"], *drawn["rank"], k])
+    figure.update_layout(
+        height=150 + 20 * max(4, len(drawn)),
+        xaxis=log_axis("Rank (logarithmic)", around),
+        yaxis=listed([f"row {row:,}" for row in drawn["row"]]),
+    )
+    shaky = int((table["stays"] < 0.5).sum())
+    alt = (
+        f"Rank intervals of the {len(drawn)} least sure of {plural(k, 'pick')}. {plural(shaky, 'pick')} would be "
+        "picked in fewer than half of the draws."
+    )
+    columns: tables.Columns = {
+        "row": NUMBER("Row", format="%d"), "source": "Source", "rank": NUMBER("Rank", format="localized"),
+        "low": NUMBER("5th percentile", format="localized"), "median": NUMBER("Median", format="localized"),
+        "high": NUMBER("95th percentile", format="localized"),
+        "stays": NUMBER("Picked in", format="percent", help="Share of the draws in which it is among the picks"),
+    }  # fmt: skip
+    return Chart("rank-intervals", figure, alt, table[list(columns)], columns)
