@@ -16,7 +16,6 @@ from gradsift.errors import GradsiftError, UsageError
 from gradsift.methods import METHODS
 
 PAGE = 10  # rows of each list on one page
-_NAMES = {"a": "A", "b": "B"}
 
 
 def draw(now: Session, sources: list[Source]) -> None:
@@ -53,7 +52,7 @@ def _side(now: Session, name: str, sources: list[Source], default: Source, at: i
     known = {source.key: source for source in sources}
     with address.held(name, list(known), default=default.key):
         key = st.selectbox(
-            f"Side {_NAMES[name]}",
+            f"Side {name.upper()}",
             list(known),
             key=name,
             format_func=lambda key: _title(now, known[key]),
@@ -135,7 +134,7 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
         "in both": f"{len(found.both):,}",
         "only in A": f"{len(found.only_a):,}",
         "only in B": f"{len(found.only_b):,}",
-        "overlap (both of either)": f"{found.overlap:.0%}",
+        "of all picks in both": f"{found.overlap:.0%}",
     }
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
     st.space("small")
@@ -186,33 +185,37 @@ def _lists(a: Side, b: Side, found: Difference) -> None:
     pages = -(-longest // PAGE)
     page = st.pagination(pages, key=f"difference-page-{pages}", width=280) if pages > 1 else 1
     left, right = st.columns(2, gap="large")
-    for place, name, of, other, only in ((left, "a", a, b, found.only_a), (right, "b", b, a, found.only_b)):
-        place.html(_list(name, of, other, only, (page - 1) * PAGE))
+    left.html(_list("AB", a, b, found.only_a, (page - 1) * PAGE))
+    right.html(_list("BA", b, a, found.only_b, (page - 1) * PAGE))
 
 
-def _list(name: str, of: Side, other: Side, only: np.ndarray, first: int) -> str:
+def _list(names: str, of: Side, other: Side, only: np.ndarray, first: int) -> str:
+    """The rows that only one side picks, a page of them; names: what this side and the other are called."""
     shown = only[first : first + PAGE]
     rows = of.rows[shown].tolist()
     texts, there = data.texts(of.store, rows), differing.places(other, of, rows)
     pool = data.pool_of(of.store).loc[rows]
     method = of.column.method
-    title = f"Only in {_NAMES[name]}"
+    title = f"Only in {names[0]}"
     where = tables.position(first, len(shown), len(only), "rows")
     head = (
         f'<div class="gs-head gs-m-{theme.css_name(method)}"><h3>{escape(title)}</h3>'
         f"<p>{escape(METHODS[method].label)} · {escape(where)}</p></div>"
     )
     return head + "".join(
-        _card(of, other, int(at), pool.loc[row], texts[row], there.get(row))
+        _card(of, other, int(at), pool.loc[row], texts[row], _elsewhere(names[1], there.get(row)))
         for at, row in zip(shown, rows, strict=True)
     )
 
 
-def _card(of: Side, other: Side, at: int, about: pd.Series, text: pd.Series, there: int | None) -> str:
-    """One row that only `of` picks; there: its rank on the other side, None where it is not among the scored rows."""
+def _elsewhere(name: str, rank: int | None) -> str:
+    return f"rank {rank:,} in {name}" if rank else f"not among the rows scored in {name}"
+
+
+def _card(of: Side, other: Side, at: int, about: pd.Series, text: pd.Series, elsewhere: str) -> str:
+    """One row that only `of` picks; elsewhere: where the other side has it."""
     ranking, position = of.column.ranking, int(of.column.picks[at])
     sources = data.sources_of(of.store)
-    elsewhere = f"rank {there:,} there" if there else "not among the rows scored there"
     badges = cards.badge(str(about["source"]), sources)
     if about["task"] and about["task"] != about["source"]:
         badges += f'<span class="gs-badge gs-plain">{escape(about["task"])}</span>'

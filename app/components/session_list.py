@@ -74,8 +74,8 @@ def _about(record: SessionRecord, opened: bool) -> str:
     return (
         f'<div class="gs-session"><b>{escape(saved.title(record, 80))}</b>{badge}'
         f'<div class="gs-small gs-dim">{escape(view)}</div>'
-        f'<div class="gs-small gs-num">{escape(saved.counts(record))} '
-        f'<span class="gs-dim">· changed {escape(saved.when(record.changed))}</span></div></div>'
+        f'<div class="gs-small gs-num">{escape(saved.counts(record))}'
+        f'<span class="gs-dim"> · changed {escape(saved.when(record.changed))}</span></div></div>'
     )
 
 
