@@ -1,4 +1,4 @@
-"""The command line: demo, build, score, select, explain, inspect, verify, app.
+"""The command line: demo, build, score, select, explain, inspect, verify, app, bench.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradsift.bench.cli import bench
 from gradsift.config import (
     AdamForm,
     Aggregate,
@@ -36,6 +37,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+cli.add_typer(bench, name="bench")
 
 
 def _default(name: str, extra: str = "") -> str:
