@@ -1,0 +1,185 @@
+"""`gradsift bench app`: what a person waits for on a store of the paper's size, against the budgets.
+
+A bare Streamlit page (one title, one button) is timed in the same run, by the same browser, on the same machine: where
+the machine is slow or busy, the ratio to it says more than the seconds. Times are taken in the browser, from the last
+key or click until Streamlit's script is done; the paint is the warm one (every page was opened once before).
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gradsift.bench.browser import Tab, server, summary, tab
+from gradsift.bench.synthetic import NAME, TARGETS, made_rows, make_workspace
+from gradsift.choices import Choices, make_choices
+from gradsift.errors import UsageError
+from gradsift.influence import open_scoring, scoring_key
+from gradsift.picks import ranked, traits
+from gradsift.progress import Progress
+from gradsift.store import Store
+from gradsift.targets import read_targets
+
+BUDGETS = {"first_paint": 1.5, "interaction": 0.3, "search": 0.3, "rerank": 1.0, "payload_bytes": 2_000_000}
+_BARE = "import streamlit as st\nst.title('bare')\nif st.button('press'):\n    st.write('pressed')\n"
+_OPEN = f"store={NAME}&targets={TARGETS}&budget=5%25"
+PAGES = {
+    "datastore": ".gs-figures",
+    "targets": "[data-testid='stDataFrame']",
+    "compare": ".gs-card",
+    "why": ".gs-turn",
+    "distributions": ".js-plotly-plot",
+    "norms": ".js-plotly-plot",
+    "export": "pre",
+    "sessions": "h1",
+}
+_WORDS = ("refrigerator", "thursday", "venus", "candle", "flour")
+_WHAT_IFS = (
+    {"aggregate": "mean"},
+    {"without_targets": [3]},
+    {"without_checkpoints": ["epoch-1"]},
+    {"similarity": "dot"},
+)
+
+
+def bench_app(folder: Path, rows: int, progress: Progress) -> dict[str, Any]:
+    """Measure every page on a synthetic store of `rows` rows, made in `folder` where it is not there yet.
+
+    Raises:
+        UsageError: `folder` holds a store of another size. BrowserError: there is nothing to measure with.
+    """
+    if made_rows(folder) not in (0, rows):
+        raise UsageError(f"{folder} holds a store of {made_rows(folder):,} rows: choose another folder, or --rows.")
+    make_workspace(folder, rows, progress=progress)
+    bare_page = folder / "bare.py"
+    bare_page.write_text(_BARE, encoding="utf-8")
+    progress.stage("measure", "Measuring", len(PAGES) + 5, "parts")
+    with tab() as browser:
+        streamlit = ["streamlit", "run", str(bare_page), "--server.headless", "true", "--server.address", "127.0.0.1"]
+        with server([*streamlit, "--server.port"], folder / "bare.log") as (address, _):
+            bare = _bare(browser, address)
+        progress.advance()
+        with server(["gradsift", "app", str(folder), "--port"], folder / "app.log") as (address, process):
+            pages = _pages(browser, address, progress)
+            compared = _compare(browser, f"{address}/compare?{_OPEN}", progress)
+            memory = process.memory_info().rss
+    backend = _rerank(folder)
+    progress.advance()
+    return {"app": _report(rows, bare, pages, compared, backend, memory)}
+
+
+def _bare(browser: Tab, address: str) -> dict[str, Any]:
+    browser.open(address, "h1")
+    paints = [browser.open(address, "h1") for _ in range(5)]
+    presses = [browser.act(lambda page: page.get_by_role("button", name="press").click()) for _ in range(9)]
+    return {"first_paint": summary(paints), "interaction": summary(presses)}
+
+
+def _pages(browser: Tab, address: str, progress: Progress) -> dict[str, Any]:
+    found = {}
+    for page, shows in PAGES.items():
+        url = f"{address}/{page}?{_OPEN}" + ("&row=1" if page == "why" else "")
+        cold = browser.open(url, shows)
+        paints = [browser.open(url, shows) for _ in range(5)]
+        found[page] = {**summary(paints), "cold_s": round(cold, 3), "payload_bytes": browser.bytes}
+        progress.advance()
+    return found
+
+
+def _compare(browser: Tab, url: str, progress: Progress) -> dict[str, Any]:
+    browser.open(url, ".gs-card")
+    interactions: dict[str, list[Callable[[Any], None]]] = {
+        "show": [_press(f".st-key-show button >> nth={at}") for at in (1, 2, 0) * 3],
+        "method": [_press(".st-key-methods button >> nth=3")] * 8,
+        "page": [_press("button[aria-label='Next page'] >> nth=0")] * 5,
+    }
+    times = {name: [browser.act(action) for action in actions] for name, actions in interactions.items()}
+    times["accept"] = [_accept(browser, at) for at in range(5)]
+    progress.advance()
+    search = [_search(browser, word) for word in _WORDS]
+    browser.open(url, ".gs-card")
+    progress.advance()
+    rerank = _what_if(browser)
+    progress.advance()
+    return {
+        "interaction": {name: summary(seconds) for name, seconds in times.items()},
+        "search": summary(search),
+        "rerank_in_page": summary(rerank),
+    }
+
+
+def _press(selector: str) -> Callable[[Any], None]:
+    return lambda page: page.locator(selector).click()
+
+
+def _accept(browser: Tab, at: int) -> float:
+    return browser.act(lambda page: page.locator(".gs-card").nth(at).get_by_role("button", name="Accept").click())
+
+
+def _search(browser: Tab, word: str) -> float:
+    def type_it(page: Any) -> None:
+        field = page.locator(".st-key-q input")
+        field.fill("")
+        field.press_sequentially(word)
+
+    return browser.act(type_it)
+
+
+def _what_if(browser: Tab) -> list[float]:
+    """The methods of the page ranked anew: a choice that was not made before, each time."""
+    browser.page.locator(".st-key-what-if button").first.click()
+    label = browser.page.locator
+    return [
+        browser.act(lambda page: label(".st-key-aggregate label >> nth=1").click()),
+        browser.act(lambda page: label(".st-key-similarity label >> nth=1").click()),
+        browser.act(lambda page: label(".st-key-pooling label >> nth=1").click()),
+    ]
+
+
+def _rerank(folder: Path) -> dict[str, Any]:
+    """One method ranked anew in this process, without a page: nothing of it is kept between the calls."""
+    store = Store.open(folder / "stores" / NAME)
+    scoring = open_scoring(store, _scoring_path(store, folder))
+    about, seconds = traits(store, scoring), []
+    for method in ("less", "rds"):
+        ranked(scoring, method, Choices(), about)  # opens and checks the files
+        for what_if in _WHAT_IFS:
+            start = time.perf_counter()
+            ranked(scoring, method, make_choices(**what_if), about)
+            seconds.append(time.perf_counter() - start)
+    return summary(seconds)
+
+
+def _scoring_path(store: Store, folder: Path) -> Path:
+    rows = read_targets(folder / "targets" / f"{TARGETS}.jsonl").rows
+    return store.path / "scorings" / scoring_key(store, rows)
+
+
+def _report(
+    rows: int,
+    bare: dict[str, Any],
+    pages: dict[str, Any],
+    compared: dict[str, Any],
+    backend: dict[str, Any],
+    memory: int,
+) -> dict[str, Any]:
+    paint, press = bare["first_paint"]["median_s"], bare["interaction"]["median_s"]
+    for page in pages.values():
+        page["ratio_to_bare"] = round(page["median_s"] / paint, 2)
+        page["within_budget"] = page["median_s"] <= BUDGETS["first_paint"]
+        page["payload_within_budget"] = page["payload_bytes"] <= BUDGETS["payload_bytes"]
+    for times in compared["interaction"].values():
+        times["ratio_to_bare"] = round(times["median_s"] / press, 2)
+        times["within_budget"] = times["median_s"] <= BUDGETS["interaction"]
+    compared["search"]["within_budget"] = compared["search"]["median_s"] <= BUDGETS["search"]
+    compared["rerank_in_page"]["within_budget"] = compared["rerank_in_page"]["median_s"] <= BUDGETS["rerank"]
+    backend["within_budget"] = backend["median_s"] <= BUDGETS["rerank"]
+    return {
+        "rows": rows,
+        "budgets": BUDGETS,
+        "bare_streamlit": bare,
+        "pages": pages,
+        **compared,
+        "rerank": backend,
+        "server_memory_mb": round(memory / 1e6),
+    }
