@@ -16,7 +16,7 @@ from app.rooms import ROOMS  # noqa: E402
 
 st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg", layout="wide")
 st.logo(ROOT / "assets" / "wordmark.svg", size="medium")
-st.html(theme.css())
+st.html(theme.css(st.context.theme.type))
 
 page = st.navigation(
     [st.Page(room.path, title=room.title, icon=room.icon, help=room.help) for room in ROOMS], position="top"

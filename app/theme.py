@@ -43,13 +43,17 @@ def tint(source: str, sources: list[str]) -> int:
     return (sources.index(source) if source in sources else zlib.crc32(source.encode())) % len(TINTS)
 
 
-def css() -> str:
-    """The page's style sheet: the file beside this one, after the variables that carry the colors above."""
+def css(kind: str | None) -> str:
+    """The page's style sheet: the file beside this one, after the variables that carry the colors above.
+
+    kind: "light" or "dark", what Streamlit knows of the page; drawers stand beside the page and take it from the body.
+    """
+    scheme = f"body{{color-scheme:{kind}}}" if kind in ("light", "dark") else ""
     methods = "".join(f".gs-m-{css_name(m)}{{--m:light-dark({v.light},{v.dark})}}" for m, v in LOOKS.items())
     tints = "".join(
         f".gs-t-{i}{{background:light-dark({a},{c});color:light-dark({b},{d})}}" for i, (a, b, c, d) in enumerate(TINTS)
     )
-    return f"<style>{Path(__file__).with_name('style.css').read_text(encoding='utf-8')}{methods}{tints}</style>"
+    return f"<style>{Path(__file__).with_name('style.css').read_text(encoding='utf-8')}{scheme}{methods}{tints}</style>"
 
 
 def css_name(method: str) -> str:

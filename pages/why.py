@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import address, comparing, deciding, explaining, session
+from app import address, comparing, explaining, session
 from app.components import budget, empty, opening, options, score, why, why_opponents
 from app.components.text import label
 from gradsift.choices import Choices
@@ -26,10 +26,6 @@ def page() -> None:
             chosen = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
         wanted = budget.draw(now)
         choices = options.draw(store, scoring)
-    made = deciding.decisions(now, store)
-    choices = choices.model_copy(
-        update={"accepted": tuple(made.accepted.tolist()), "rejected": tuple(made.rejected.tolist())}
-    )
     methods = [name for name in known if name in chosen]
     if not methods:
         empty.say("No method is chosen", "Choose at least one above.")
@@ -89,8 +85,8 @@ def _ways(store: Store, scoring: Scoring, row: int | None, methods: list[str], w
     place, before, after = explaining.neighbors(column, at)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
         for name, icon, to, key in (
-            ("Previous", ":material/arrow_back:", before, "Left"),
-            ("Next", ":material/arrow_forward:", after, "Right"),
+            ("Previous", ":material/arrow_back:", before, "K"),
+            ("Next", ":material/arrow_forward:", after, "J"),
         ):
             st.button(
                 name,

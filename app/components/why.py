@@ -105,14 +105,15 @@ def _decide(subject: Subject) -> None:
     made = deciding.decisions(now, store)
     verdict = "accept" if row in made.accepted else "reject" if row in made.rejected else ""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        for name, said, icon in (
-            ("accept", "Accept", ":material/check:"),
-            ("reject", "Reject", ":material/close:"),
+        for name, said, icon, key in (
+            ("accept", "Accept", ":material/check:", "A"),
+            ("reject", "Reject", ":material/close:", "X"),
         ):
             st.button(
                 f"{said}ed" if verdict == name else said,
                 key=f"why-{name}",
                 icon=icon,
+                shortcut=key,
                 type="primary" if verdict == name else "secondary",
                 on_click=deciding.decide,
                 args=(now, store, [row], "" if verdict == name else name),
@@ -136,7 +137,7 @@ def _note(subject: Subject, key: str) -> None:
 
 def _twins(subject: Subject) -> None:
     """The pool's near-duplicates of the row, with their ranks."""
-    st.subheader("Near-duplicates in the pool", anchor=False)
+    why_head.section("Near-duplicates in the pool")
     rows = explaining.duplicates(subject.store, subject.row)
     if rows is None:
         st.caption("The texts of this pool are not indexed yet: score a target set, which does it.")

@@ -32,6 +32,11 @@ def draw(subject: Subject) -> None:
     )
 
 
+def section(title: str) -> None:
+    """A heading of the same size on the page and in the drawer, where Streamlit's own are smaller."""
+    st.html(f'<h3 class="gs-section">{escape(title)}</h3>')
+
+
 def link(now: Session, row: int, said: str) -> None:
     """A link to a row's page."""
     with st.container(key=f"why-to-{row}", width="content"):

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.components import charts, tables
+from app.components import charts, tables, why_head
 from app.components.text import clip
 from app.explaining import Subject
 from gradsift.baselines.bm25 import tokenize
@@ -108,7 +108,7 @@ def _words(subject: Subject, lens: str) -> None:
             "words": [len(found) for found in words],
         }
     )
-    st.subheader(f"{METHODS[lens].label} score by target example", anchor=False)
+    why_head.section(f"{METHODS[lens].label} score by target example")
     st.dataframe(
         frame.iloc[np.argsort(-values, kind="stable")],
         hide_index=True,
@@ -172,8 +172,10 @@ def _heat(
         )
     )
     figure.update_layout(margin_t=112)
-    figure.update_xaxes(side="top", showgrid=False)
-    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(names))), ticktext=names, showgrid=False)
+    figure.update_xaxes(side="top", showgrid=False, ticks="")
+    figure.update_yaxes(
+        autorange="reversed", tickvals=list(range(len(names))), ticktext=names, showgrid=False, ticks=""
+    )
     return figure
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import explaining
-from app.components import why_scores
+from app.components import why_head, why_scores
 from app.components.text import escape, label
 from app.explaining import Subject
 from gradsift import errors
@@ -27,7 +27,7 @@ _CAVEAT = (
 @st.fragment
 def draw(subject: Subject) -> None:
     """Draw the section for a row that is scored; nothing is computed before it is asked for."""
-    st.subheader("Token-level influence", anchor=False)
+    why_head.section("Token-level influence")
     names = subject.left.subtask_names
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         subtask = _subtask(subject, names)
@@ -142,10 +142,9 @@ def _spans(found: "TokenInfluence", values: np.ndarray, peak: float) -> str:
 
 def _legend(peak: float, unit: str, beyond: str) -> str:
     return (
-        '<div class="gs-scale"><span>opposes the targets</span><span class="gs-num">'
-        f'−{peak:.2g}</span><i aria-hidden="true"></i><span class="gs-num">+{peak:.2g}</span>'
-        f'<span>serves the targets</span></div><p class="gs-small gs-dim">{escape(unit)}{beyond}; '
-        "point at a word for its value</p>"
+        f'<div class="gs-scale"><span class="gs-num">opposes −{peak:.2g}</span><i aria-hidden="true"></i>'
+        f'<span class="gs-num">+{peak:.2g} serves the targets</span></div>'
+        f'<p class="gs-small gs-dim">{escape(unit)}{beyond}; point at a word for its value</p>'
     )
 
 

@@ -20,9 +20,19 @@ def test_why_a_row_is_picked(visit, scored, scheme):  # noqa: F811
     visit.sees(re.compile("pick 1 of 5"))
     visit.page.locator(".js-plotly-plot .heatmaplayer").nth(1).wait_for()
     first = visit.page.locator(".gs-why-id").inner_text()
-    visit.page.locator("body").press("ArrowRight")
+    visit.page.locator("body").press("j")
     visit.sees(re.compile("pick 2 of 5"))
     assert visit.page.locator(".gs-why-id").inner_text() != first
+    visit.check()
+
+    visit.page.locator("body").press("a")
+    visit.page.get_by_role("button", name=re.compile("^Accepted")).wait_for()
+    note = visit.page.get_by_role("textbox", name="Note")
+    note.fill("a jar, axle")
+    note.press_sequentially(" x")
+    note.press("Enter")
+    visit.settle()
+    visit.page.get_by_role("button", name=re.compile("^Accepted")).wait_for()
     visit.check()
 
     visit.page.get_by_role("button", name="Show token influence").click()
