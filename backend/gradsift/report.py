@@ -1,0 +1,234 @@
+"""The selection report: one HTML file that says what was selected, from what and how; for a paper or a colleague.
+
+It opens offline and prints: no script, no remote style, font or image, and a Content-Security-Policy that forbids any
+request. Everything that comes from data is escaped; control characters and those that turn the direction of text are
+shown by their code.
+"""
+
+import html
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradsift import report_figures as figures
+from gradsift.drawing import text_of
+from gradsift.formats import Pick
+from gradsift.leakage import TARGETS, Leak, Leakage
+from gradsift.looks import look
+from gradsift.matching import Quote
+from gradsift.methods import get_method
+from gradsift.picks import Selection, iter_picks
+
+TOP, SAMPLED, TARGETS_SHOWN, LEAKS_SHOWN = 10, 10, 5, 20
+_MOST_NAMES = 20  # of a list in the settings
+_SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{security}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>
+:root {{ --m-light: {light}; --m-dark: {dark}; }}
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+<footer>Made with gradsift. This file works offline and asks for nothing from the network.</footer>
+</main>
+</body>
+</html>
+"""
+
+
+def render(selection: Selection, manifest: Mapping[str, Any]) -> str:
+    """The whole report. manifest: the finished one of the export, with `data` and `command`.
+
+    Reads the pool, the metrics and the text of some twenty picks; its size does not grow with the pool.
+    """
+    method = get_method(selection.ranking.method)
+    colors = look(method.name)
+    sections = [
+        _opening(selection),
+        figures.sources(selection),
+        figures.lengths(selection),
+        figures.scores(selection),
+        figures.subtasks(selection),
+        figures.overlap(selection),
+        figures.norms(selection),
+        _examples(selection),
+        _targets(selection),
+        _leakage(selection.leakage),
+        _settings(selection, manifest),
+    ]
+    return _PAGE.format(
+        security=_SECURITY,
+        title=f"Selection report: {_rows(len(selection.picks))} by {method.label}",
+        light=colors.light,
+        dark=colors.dark,
+        style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
+        body="\n".join(section for section in sections if section),
+    )
+
+
+def _opening(selection: Selection) -> str:
+    method, about, manifest = get_method(selection.ranking.method), selection.about, selection.store.manifest
+    count = len(selection.picks)
+    cells = {
+        "rows picked": f"{count:,}",
+        "of scored rows": f"{count / len(about.rows):.2%}",
+        "tokens": f"{about.n_tokens[selection.picks].sum():,}",
+        f"of {len(np.unique(about.source)):,} sources": f"{len(np.unique(about.source[selection.picks])):,}",
+        "target examples": f"{len(selection.scoring.targets):,}",
+        "rows that leak": f"{selection.leakage.summary()['flagged_rows']:,}",
+    }
+    drawn = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in cells.items())
+    return (
+        f'<h1><span class="mark-of">{look(method.name).mark}</span> {_rows(count)} selected by '
+        f"{html.escape(method.label)}</h1>"
+        f'<p class="lead">A budget of {selection.budget} from a pool of {_rows(manifest.rows)}, by the model '
+        f"{text_of(manifest.config.model, 200)}. {html.escape(method.label)}: {html.escape(method.description)}.</p>"
+        f'<div class="figures">{drawn}</div>'
+    )
+
+
+def _examples(selection: Selection) -> str:
+    """The best picks and a seeded sample of the others, with their text."""
+    picks, store = selection.picks, selection.store
+    rest = picks[TOP:]
+    sample = np.sort(np.random.default_rng(0).permutation(len(rest))[:SAMPLED])
+    shown = np.concatenate([picks[:TOP], rest[sample]])
+    told = list(iter_picks(store, selection.ranking, shown, selection.about, store.pool()))
+    best = f"<h2>Examples</h2><h3>The best {min(TOP, len(picks))}</h3>{_cards(told[:TOP])}"
+    if not len(rest):
+        return best
+    return f"{best}<h3>{len(sample)} of the other {len(rest):,}, drawn at random</h3>{_cards(told[TOP:])}"
+
+
+def _cards(picks: Iterable[Pick]) -> str:
+    cards = []
+    for pick in picks:
+        about = [f"score {pick.score:.4g}", text_of(pick.source, 80), text_of(pick.id, 80)]
+        about += [f"{pick.tokens:,} tokens", f"for {text_of(pick.best_subtask, 80)}"]
+        names = "".join(f"<span>{part}</span>" for part in about)
+        turns = [(turn["role"], turn["content"]) for turn in pick.messages]
+        cards.append(f'<div class="example"><header><b>{pick.rank:,}</b>{names}</header>{_turns(turns)}</div>')
+    return "".join(cards)
+
+
+def _turns(turns: Iterable[tuple[str, str]]) -> str:
+    return "".join(
+        f'<div class="turn {html.escape(role)}"><b>{html.escape(role)}</b>'
+        f'<p class="said" dir="auto">{text_of(text)}</p></div>'
+        for role, text in turns
+    )
+
+
+def _targets(selection: Selection) -> str:
+    targets = selection.scoring.targets
+    cards = [
+        f'<div class="example"><header><b>{number}</b><span>{text_of(row.subtask, 80)}</span></header>'
+        f"{_turns(row.messages)}</div>"
+        for number, row in enumerate(targets[:TARGETS_SHOWN], 1)
+    ]
+    more = len(targets) - len(cards)
+    rest = f'<p class="note">and {more:,} more</p>' if more else ""
+    return f"<h2>What it was selected for</h2>{''.join(cards)}{rest}"
+
+
+def _leakage(leakage: Leakage) -> str:
+    told = leakage.summary()
+    against = [f"the {told['targets']:,} target examples"]
+    against += [f"{part['examples']:,} of {text_of(part['file'], 100)}" for part in told["evaluation"]]
+    flagged, dropped = told["flagged_rows"], told["dropped_rows"]
+    found = f"{_rows(flagged)} of the selection {'is' if flagged == 1 else 'are'} flagged." if flagged else ""
+    found += f" {_rows(dropped)} {'was' if dropped == 1 else 'were'} dropped for it." if dropped else ""
+    checked = f"{_rows(told['checked_rows'])} were compared with {' and '.join(against)}."
+    kept = [leak for leak in leakage.leaks if not leak.dropped]
+    cards = "".join(_leak(leakage, leak) for leak in kept[:LEAKS_SHOWN])
+    more = len(kept) - LEAKS_SHOWN
+    rest = f'<p class="note">and {more:,} more, in leakage.json</p>' if more > 0 else ""
+    return (
+        f"<h2>Leakage</h2><p>{checked} {found or 'None is flagged.'}</p>"
+        f'<p class="note">{html.escape(told["rule"])}</p>{cards}{rest}'
+    )
+
+
+def _leak(leakage: Leakage, leak: Leak) -> str:
+    hit = leak.hits[0]
+    example = leakage.against.examples[hit.example]
+    where = (
+        f"target {example.line}" if example.file == TARGETS else f"{text_of(example.file, 80)}, line {example.line:,}"
+    )
+    about = [text_of(leak.source, 80), text_of(leak.id, 80), f"{hit.words:,} words as in {where}"]
+    names = "".join(f"<span>{part}</span>" for part in about)
+    sides = "".join(
+        f'<div class="turn"><b>{name}</b><p class="said" dir="auto">{_quoted(quote)}</p></div>'
+        for name, quote in (("pick", hit.yours), (where, hit.theirs))
+        if quote is not None
+    )
+    return f'<div class="example"><header><b>{leak.rank:,}</b>{names}</header><div class="sides">{sides}</div></div>'
+
+
+def _quoted(quote: Quote) -> str:
+    return f"{text_of(quote.before)}<mark>{text_of(quote.shared)}</mark>{text_of(quote.after)}"
+
+
+def _settings(selection: Selection, manifest: Mapping[str, Any]) -> str:
+    store, choices = selection.store.manifest, selection.choices
+    changed = choices.changed
+    values: dict[str, object] = {
+        "method": get_method(selection.ranking.method).label,
+        "budget": str(selection.budget),
+        "model": store.config.model,
+        "store fingerprint": selection.store.fingerprint,
+        "pool, SHA-256 begins": _listed([_input(name) for name in store.inputs]),
+        "rows scored, excluded": f"{len(selection.about.rows):,}, {store.rows - len(selection.about.rows):,}",
+        "checkpoints, weights": _listed([f"{point.name} {point.weight:.3f}" for point in store.checkpoints]),
+        "targets by subtask": _listed(_counts([row.subtask for row in selection.scoring.targets])),
+        "accepted, rejected": f"{len(choices.accepted):,}, {len(choices.rejected):,}",
+        "data file": f"{manifest['data']['file']}, {manifest['data']['bytes']:,} bytes",
+        "its SHA-256": manifest["data"]["sha256"],
+    }
+    for name, value in choices.model_dump(mode="json").items():
+        if name not in ("accepted", "rejected"):
+            shown = _listed([str(part) for part in value]) if isinstance(value, list) else _said(value)
+            values[name.replace("_", " ")] = f"{shown} (changed)" if name in changed else shown
+    lines = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{text_of(value, 2000)}</td></tr>" for name, value in values.items()
+    )
+    return (
+        f"<h2>How to make it again</h2><pre>{text_of(manifest['command'], 4000)}</pre>"
+        f'<table class="settings"><tbody>{lines}</tbody></table>'
+    )
+
+
+def _input(text: str) -> str:
+    """A pool file as the manifest names it ("NAME SHA256"), the hash shortened."""
+    name, _, sha256 = text.rpartition(" ")
+    return f"{name} {sha256[:12]}"
+
+
+def _said(value: object) -> str:
+    return (
+        {True: "yes", False: "no", "": "none"}.get(value, str(value)) if isinstance(value, bool | str) else str(value)
+    )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return (", ".join(names[:_MOST_NAMES]) or "none") + more
+
+
+def _counts(names: list[str]) -> list[str]:
+    return [f"{name} {names.count(name):,}" for name in dict.fromkeys(names)]
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"

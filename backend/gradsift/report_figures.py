@@ -1,0 +1,155 @@
+"""The report's sections that show numbers: each a chart or bars, with the table behind it, as HTML."""
+
+import numpy as np
+import pandas as pd
+
+from gradsift import distributions
+from gradsift.drawing import bar, cells, chart, cut, dots, line, steps, table, text_of, x_axis, y_axis
+from gradsift.errors import UsageError
+from gradsift.methods import METHODS
+from gradsift.norms import KINDS, binned, correlations, norm_table
+from gradsift.picks import Selection, picked, ranked
+
+MOST_DOTS = 1500  # picks drawn on the chart of norms
+_MOST_LINES = 40  # sources and subtasks in a table; the others are counted
+
+
+def sources(selection: Selection) -> str:
+    """Share per source against the pool's, with lift."""
+    names = selection.store.pool().loc[selection.about.rows, "source"].to_numpy(str)
+    shares = distributions.shares({"picks": selection.picks}, names)
+    shares = shares.sort_values(["rows", "pool_rows"], ascending=False, kind="stable")
+    most = max(shares["share"].max(), shares["pool_share"].max(), 1e-9)
+    lines = []
+    for row in shares.head(_MOST_LINES).itertuples():
+        both = bar(row.share / most, "m", row.pool_share / most)
+        numbers = [f"{row.rows:,}", f"{row.share:.1%}", f"{row.pool_share:.1%}", f"×{row.lift:.2f}"]
+        lines.append([text_of(row.source, 100), both, *numbers])
+    head = ["source", "", "rows", "share", "pool", "lift"]
+    return (
+        "<h2>Where the picks come from</h2><p>Lift is a source's share of the picks over its share of the scored pool: "
+        f"1 is what chance would give.</p>{_legend(m='share of the picks', mark='share of the pool')}"
+        f"{table(head, lines, len(shares))}"
+    )
+
+
+def lengths(selection: Selection) -> str:
+    """Answer lengths of the picks and the pool."""
+    pool = selection.store.pool().loc[selection.about.rows]
+    prompt, answer = pool["n_prompt_tokens"].to_numpy(), pool["n_answer_tokens"].to_numpy()
+    picks = {"picks": selection.picks}
+    fine = int(np.clip(2 * np.sqrt(len(selection.picks)), 8, 40))  # few picks in narrow bins would be spikes
+    numbers, bins = distributions.lengths(picks, prompt, answer), distributions.length_histogram(picks, answer, fine)
+    x = x_axis("Answer length (tokens)", bins["low"].min(), bins["high"].max(), log=True)
+    y = y_axis("Share of rows per factor of ten", 0, bins["density"].max() * 1.05)
+    marks = []
+    for name, kind in ((distributions.POOL, "pool"), ("picks", "m")):
+        own = bins[bins["method"] == name]
+        edges = np.append(own["low"].to_numpy(), own["high"].iloc[-1])
+        marks.append(steps(x, y, edges, own["density"].to_numpy(), kind))
+    medians = numbers.set_index("method")["answer_50"]
+    alt = f"Answer lengths: the picks' median is {medians['picks']:.0f} tokens, the pool's {medians['pool']:.0f}."
+    head = ["tokens", "rows", "mean answer", "5%", "25%", "median", "75%", "95%", "mean prompt"]
+    columns = ["mean_answer", "answer_5", "answer_25", "answer_50", "answer_75", "answer_95", "mean_prompt"]
+    lines = [
+        [row["method"], f"{row['rows']:,}", *(f"{row[column]:,.0f}" for column in columns)]
+        for row in numbers.to_dict("records")
+    ]
+    legend = _legend(m="picks", pool="scored pool")
+    return f"<h2>How long the answers are</h2>{legend}{chart(x, y, marks, alt)}{table(head, lines)}"
+
+
+def scores(selection: Selection) -> str:
+    """Score by rank with the last pick marked."""
+    ranking = selection.ranking
+    last = int(ranking.rank[selection.picks].max())
+    curve = distributions.score_by_rank(ranking, last)
+    ranks, values = curve["rank"].to_numpy(), curve["score"].to_numpy()
+    x, y = x_axis("Rank", 1, len(ranking.rank), log=True), y_axis("Score", float(values.min()), float(values.max()))
+    at = float(ranking.score[ranking.order[last - 1]])
+    marks = [line(x, y, ranks, values, "m"), cut(x, y, last, f"last pick: rank {last:,}, score {at:.4g}")]
+    alt = (
+        f"Score by rank, from {ranking.score.max():.4g} to {ranking.score.min():.4g}; the last pick has rank {last:,}."
+    )
+    passed = last - len(selection.picks)
+    why = f"{passed:,} rows above the last pick were not taken: caps, duplicates, decisions or leaks."
+    note = f'<p class="note">{why}</p>' if passed else ""
+    return f"<h2>Where the cut lies</h2>{chart(x, y, marks, alt)}{note}"
+
+
+def subtasks(selection: Selection) -> str:
+    """Which subtask won for how many picks; nothing where there is one subtask."""
+    won = distributions.winners(selection.ranking, selection.picks, selection.ranking.subtasks)
+    if len(won) < 2:
+        return ""
+    most = max(float(won["share"].max()), 1e-9)
+    lines = [
+        [text_of(row.subtask, 100), bar(row.share / most, "m"), f"{row.rows:,}", f"{row.share:.1%}"]
+        for row in won.sort_values("rows", ascending=False, kind="stable").head(_MOST_LINES).itertuples()
+    ]
+    return f"<h2>Which subtask picked them</h2>{table(['subtask', '', 'rows', 'share'], lines, len(won))}"
+
+
+def overlap(selection: Selection) -> str:
+    """What every other scored method picks at the same budget and choices, decisions aside."""
+    own, choices = selection.ranking.method, selection.choices
+    picks = {own: selection.picks}
+    undecided = choices.model_copy(update={"accepted": (), "rejected": (), "only_accepted": False})
+    for name in METHODS:
+        if name == own or not selection.scoring.has(name, choices.gradient):
+            continue
+        ranking = ranked(selection.scoring, name, choices, selection.about)
+        try:
+            picks[name] = picked(ranking, selection.budget, undecided, selection.about)
+        except UsageError:  # its best row alone has more tokens than the budget
+            continue
+    if len(picks) < 2:
+        return ""
+    found = distributions.overlap(picks)
+    lines = []
+    for row in found[(found["method"] == own) & (found["other"] != own)].itertuples():
+        share = row.rows / len(selection.picks)
+        lines.append([METHODS[row.other].label, bar(share, "pool"), f"{row.rows:,}", f"{share:.1%}"])
+        lines[-1].append(f"{row.jaccard:.3f}")
+    head = ["method", "", "rows in common", "of these picks", "Jaccard"]
+    return f"<h2>What other methods pick too</h2><p>At the same budget and choices.</p>{table(head, lines)}"
+
+
+def norms(selection: Selection) -> str:
+    """Gradient norm against answer length at the last checkpoint, and the correlation at each."""
+    frames = norm_table(selection.store)
+    epoch, frame = list(frames.items())[-1]
+    x_all, y_all = frame["length"].to_numpy(), frame["grad_norm"].to_numpy()
+    if not (np.isfinite(x_all) & np.isfinite(y_all)).any():
+        return ""
+    bins = binned(x_all, y_all, np.zeros(len(x_all), dtype=int)).table
+    edges = {name: 10 ** bins[name].to_numpy(np.float64) for name in ("x0", "x1", "y0", "y1")}
+    x = x_axis("Answer length (tokens)", edges["x0"].min(), edges["x1"].max(), log=True)
+    y = y_axis("Gradient norm", edges["y0"].min(), edges["y1"].max(), log=True)
+    shown = selection.picks[np.isfinite(x_all[selection.picks]) & np.isfinite(y_all[selection.picks])]
+    if len(shown) > MOST_DOTS:
+        shown = np.sort(np.random.default_rng(0).choice(shown, MOST_DOTS, replace=False))
+    marks = [
+        cells(x, y, edges["x0"], edges["x1"], edges["y0"], edges["y1"], bins["rows"].to_numpy(), "pool"),
+        dots(x, y, 10 ** x_all[shown], 10 ** y_all[shown], "m"),
+    ]
+    alt = f"Gradient norm against answer length at {epoch}: all scored rows as cells, the picks as dots."
+    found = correlations(frames)
+    found = found[found["source"] == ""].set_index(["epoch", "kind"])["r"]
+    lines = [[name, *(_signed(found[name, kind]) for kind in KINDS)] for name in frames]
+    some = f" {MOST_DOTS:,} of the picks are drawn." if len(shown) < len(selection.picks) else ""
+    head = ["checkpoint", "r, gradient norm", "r, Adam update norm"]
+    return (
+        f"<h2>Gradient norm and answer length</h2><p>At {epoch}, before projection. r is Pearson's, of the logarithms, "
+        f"over all scored rows.{some}</p>{_legend(dot='picks', pool='all scored rows')}{chart(x, y, marks, alt)}"
+        f"{table(head, lines)}"
+    )
+
+
+def _signed(r: float) -> str:
+    return "none" if pd.isna(r) else f"{r:+.2f}".replace("-", "−")
+
+
+def _legend(**kinds: str) -> str:
+    entries = "".join(f'<span><i class="{kind}"></i>{name}</span>' for kind, name in kinds.items())
+    return f'<p class="legend">{entries}</p>'
