@@ -9,7 +9,7 @@ joined by commas and the default is left out. The value survives a change of pag
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import streamlit as st
 
@@ -32,7 +32,7 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
     yield
     value = state.get(key)
     state[f"held_{key}"] = value
-    text = "" if value == default or not value else _write(value)
+    text = "" if value == default or not value else written(value)
     state[f"written_{key}"] = text
     if text:
         if there != text:
@@ -47,12 +47,15 @@ def recall(address: Mapping[str, str]) -> None:
         st.session_state[f"held_{key}"] = text
 
 
-def _write(value: Value) -> str:
-    return value if isinstance(value, str) else ",".join(quote(part, safe=_PLAIN) for part in value)
+def written(value: Value) -> str:
+    """The value as the address has it: a list joined by commas, which its own parts have escaped."""
+    return value if isinstance(value, str) else ",".join(part.replace("%", "%25").replace(",", "%2C") for part in value)
 
 
 def _read(text: str, options: Sequence[str] | None, default: Value) -> Value:
-    return _allowed([unquote(part) for part in text.split(",")] if isinstance(default, list) else text, options, default)
+    return _allowed(
+        [unquote(part) for part in text.split(",")] if isinstance(default, list) else text, options, default
+    )
 
 
 def _allowed(value: Value | None, options: Sequence[str] | None, default: Value) -> Value:

@@ -47,8 +47,8 @@ def sources_of(store: Store) -> list[str]:
 
 
 def texts(store: Store, rows: list[int]) -> dict[int, pd.Series]:
-    """Messages, prefix and raw line of some rows, by row number."""
-    return {int(record["row"]): record for _, record in store.texts(rows).iterrows()}
+    """Messages, prefix and raw line of some rows, by row number; those of the last pages are kept between runs."""
+    return _texts(store.fingerprint, tuple(rows), store)
 
 
 def sizes_of(store: Store) -> dict[str, int]:
@@ -70,6 +70,11 @@ def _store(path: str, changed: int, size: int) -> Store:
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _pool(fingerprint: str, _store: Store) -> pd.DataFrame:
     return _store.pool()
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _texts(fingerprint: str, rows: tuple[int, ...], _store: Store) -> dict[int, pd.Series]:
+    return {int(record["row"]): record for _, record in _store.texts(rows).iterrows()}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from app import address, comparing, session
-from app.components import board, budget, empty, opening, options, overlap, score
-from app.components.text import label
+from app import address, comparing, deciding, filters, session
+from app.components import board, budget, empty, facets, opening, options, overlap, review, score, why
+from app.components.text import label, plural
 from gradsift.errors import GradsiftError
 
 now = session.current()
@@ -14,31 +14,46 @@ known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
     with address.held("methods", known, default=known):
         methods = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
-    wanted = budget.draw(now)
+    wanted_budget = budget.draw(now)
     chosen = options.draw(store, scoring)
     beside = st.container(width="content")
 if not methods:
     empty.say("No method is chosen", "Choose at least one above.")
     st.stop()
+compared = [name for name in known if name in methods]
+decided = deciding.decisions(now, store)
 try:
-    comparison = comparing.compare(store, scoring, [name for name in known if name in methods], wanted, chosen)
+    comparison = comparing.compare(store, scoring, compared, wanted_budget, chosen)
+    with beside:
+        overlap.draw(comparison)
+    finding = st.container()
+    showing = st.container(horizontal=True, vertical_alignment="center", gap="small", key="showing")
+    with finding:
+        wanted = facets.draw(store, scoring, comparison, decided, showing)
+    found = filters.matching(store, scoring, wanted, decided)
 except GradsiftError as error:
     st.error(label(error))
     st.stop()
-shows = comparing.SHOWS if len(comparison.columns) > 1 else comparing.SHOWS[:1]
-with beside:
-    overlap.draw(comparison)
-with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-    with address.held("show", shows, default=comparing.ALL):
-        show = st.segmented_control(
-            "Show",
-            shows,
-            key="show",
-            required=True,
-            label_visibility="collapsed",
-            format_func=lambda name: overlap.option(name, comparison),
-        )
-    pages = st.container(
-        horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", width="content"
-    )
-board.draw(store, comparison, show or comparing.ALL, pages)
+lists = {c.method: filters.listed(store, scoring, comparison, c, wanted, found) for c in comparison.columns}
+all_rows = filters.union([filters.base(comparison, c, wanted) for c in comparison.columns], len(comparison.rows))
+rows = comparison.rows[filters.union(list(lists.values()), len(comparison.rows))]
+view = board.View(store, scoring, comparison, chosen, wanted, decided, lists)
+with showing:
+    review.bar(now, store, rows, decided)
+if wanted.narrowing or view.longest > board.PAGE:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="active"):
+        if wanted.narrowing:
+            st.markdown(f"**{len(rows):,} of {plural(int(all_rows.sum()), 'row')}** match", width="content")
+            facets.chips(wanted)
+        board.turner(view)
+if len(rows):
+    board.draw(now, view)
+elif wanted.narrowing:
+    empty.say("No row matches", "Take a filter off above, or look at the whole pool instead of the picks.")
+else:
+    empty.say("No row is left", "Show all picks, or another overlap of the methods.")
+kind, row = review.asked()
+if kind == "why":
+    why.drawer(now, store, scoring, row, compared, wanted_budget, chosen)
+elif kind == "note":
+    review.note(now, store, row, decided.notes.get(row, ""))

@@ -1,56 +1,106 @@
-"""The board of the Compare page: a column per method, the same ranks side by side, page by page."""
+"""The board of the Compare page: a column per method, the same places side by side, page by page."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from app import data
+from app import data, filters, marking
 from app.comparing import Column, Comparison
-from app.components import cards, tables
+from app.components import cards, review, tables
 from app.components.text import plural
+from app.filters import Filter
+from app.session import Session
+from gradsift.choices import Choices
+from gradsift.influence import Scoring
 from gradsift.methods import METHODS
+from gradsift.sessions import Decisions
 from gradsift.store import Store
 
-PAGE = 20  # picks of a column on one page
+PAGE = 20  # cards of a column on one page
 WIDE = 280  # pixels; left to itself the pagination hides pages that would fit
 
 
-def draw(store: Store, comparison: Comparison, show: str, beside: DeltaGenerator) -> None:
-    """Draw the columns for the picks that `show` leaves, with the pages below and in the container `beside`."""
-    lists = {column.method: comparison.shown(column, show) for column in comparison.columns}
-    longest = max((len(picks) for picks in lists.values()), default=0)
-    first = (_pages(longest, beside) - 1) * PAGE
-    visible = {method: picks[first : first + PAGE] for method, picks in lists.items()}
-    texts = data.texts(store, _rows(comparison, visible))
-    pool = data.pool_of(store)
-    with st.container(key="board"):
-        places = st.columns(len(comparison.columns), gap="medium", wrap=False)
-        for place, column in zip(places, comparison.columns, strict=True):
-            picks, here = lists[column.method], visible[column.method]
-            html = [_head(store, comparison, column, pool)]
-            html += [_card(store, comparison, column, int(at), pool, texts) for at in here]
-            html.append(_foot(first, len(here), len(picks), len(column.picks)))
-            place.html("".join(html))
-    if longest > PAGE:
-        with st.container(horizontal=True, horizontal_alignment="right"):
-            _turner(1 + first // PAGE, -(-longest // PAGE), "below")
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is on the board. lists: the positions of every method's column, in order, all pages of it."""
+
+    store: Store
+    scoring: Scoring
+    comparison: Comparison
+    choices: Choices
+    wanted: Filter
+    decided: Decisions
+    lists: Mapping[str, np.ndarray]
+
+    @property
+    def longest(self) -> int:
+        """Cards of the longest column."""
+        return max((len(positions) for positions in self.lists.values()), default=0)
+
+    @property
+    def noun(self) -> str:
+        """What the columns list."""
+        return "rows" if self.wanted.scope == filters.POOL or self.wanted.show == "others" else "picks"
 
 
-def _pages(longest: int, beside: DeltaGenerator) -> int:
-    """Where in the list the page stands, above the board, and the pagination; returns the page's number."""
-    pages = max(1, -(-longest // PAGE))
-    asked = st.query_params.get("page", "")
-    page = int(asked) if asked.isdecimal() and 1 <= int(asked) <= pages else 1
-    first = (page - 1) * PAGE
-    with beside:
-        count = min(PAGE, max(0, longest - first))
-        st.caption(tables.position(first, count, longest, "picks a column"), width="content")
-        if pages > 1:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the cards of one page are made from. texts: by pool row number. verdicts: of the rows that have one."""
+
+    first: int
+    pool: pd.DataFrame
+    texts: Mapping[int, Any]
+    sources: list[str]
+    search: re.Pattern[str] | None
+    verdicts: Mapping[int, str]
+
+
+def turner(view: View) -> None:
+    """Where in the lists the page stands, and the pagination, at the right of a row."""
+    _begin_again(view)
+    page, pages = _number(view), _count(view)
+    if pages > 1:
+        first = (page - 1) * PAGE
+        with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small"):
+            position = tables.position(first, min(PAGE, view.longest - first), view.longest, f"{view.noun} a column")
+            st.caption(position, width="content")
             _turner(page, pages, "above")
-    return page
+
+
+def draw(now: Session, view: View) -> None:
+    """Draw the columns, with the pages below."""
+    _begin_again(view)
+    number, pages = _number(view), _count(view)
+    page = _page(view, (number - 1) * PAGE)
+    review.mount(now, view.store, [_column(view, page, column) for column in view.comparison.columns])
+    if pages > 1:
+        with st.container(horizontal=True, horizontal_alignment="right"):
+            _turner(number, pages, "below")
+
+
+def _begin_again(view: View) -> None:
+    """Go back to the first page when something else is asked for, unless the address has just been opened so."""
+    sizes = tuple((column.method, len(column.picks)) for column in view.comparison.columns)
+    asked = (view.wanted, view.choices, sizes)
+    if st.session_state.setdefault("board_of", asked) != asked:
+        st.session_state.board_of = asked
+        if "page" in st.query_params:
+            del st.query_params["page"]
+
+
+def _count(view: View) -> int:
+    return max(1, -(-view.longest // PAGE))
+
+
+def _number(view: View) -> int:
+    """The page that the address asks for, the first where there is no such page."""
+    asked = st.query_params.get("page", "")
+    return int(asked) if asked.isdecimal() and len(asked) < 10 and 1 <= int(asked) <= _count(view) else 1
 
 
 def _turner(page: int, pages: int, place: str) -> None:
@@ -63,46 +113,80 @@ def _turn(key: str) -> None:
     st.query_params["page"] = str(st.session_state[key])
 
 
-def _rows(comparison: Comparison, visible: dict[str, np.ndarray]) -> list[int]:
-    positions = np.unique(np.concatenate([*visible.values(), np.zeros(0, dtype=np.int64)])).astype(np.int64)
-    return comparison.rows[positions].tolist()
-
-
-def _head(store: Store, comparison: Comparison, column: Column, pool: pd.DataFrame) -> str:
-    sources = data.sources_of(store)
-    picked = pool.loc[comparison.rows[column.picks]]
-    shares = picked["source"].value_counts().reindex(sources).dropna().astype(int).to_dict()
-    tokens = int(column.tokens)
-    only = int((comparison.shared[column.picks] == 1).sum())
-    return cards.head(column.method, len(column.picks), tokens, only, len(comparison.columns), shares, sources)
-
-
-def _card(
-    store: Store, comparison: Comparison, column: Column, at: int, pool: pd.DataFrame, texts: dict[int, Any]
-) -> str:
-    row = int(comparison.rows[at])
-    about, text = pool.loc[row], texts[row]
-    cut = int(about["n_cut"])
-    tokens = f"{plural(int(about['n_prompt_tokens'] + about['n_answer_tokens']), 'token')}" + (
-        f", {cut:,} cut" if cut else ""
+def _page(view: View, first: int) -> Page:
+    shown = [positions[first : first + PAGE] for positions in view.lists.values()]
+    rows = view.comparison.rows[np.unique(np.concatenate(shown))]
+    verdicts = dict.fromkeys(rows[np.isin(rows, view.decided.accepted)].tolist(), "accept")
+    verdicts |= dict.fromkeys(rows[np.isin(rows, view.decided.rejected)].tolist(), "reject")
+    return Page(
+        first=first,
+        pool=data.pool_of(view.store),
+        texts=data.texts(view.store, rows.tolist()),
+        sources=data.sources_of(view.store),
+        search=marking.search_pattern(view.wanted.q),
+        verdicts=verdicts,
     )
+
+
+def _column(view: View, page: Page, column: Column) -> dict[str, Any]:
+    positions = view.lists[column.method]
+    here = positions[page.first : page.first + PAGE]
+    low, high = float(column.ranking.score.min()), float(column.ranking.score.max())
+    return {
+        "key": column.method,
+        "name": METHODS[column.method].label,
+        "head": _head(view, page, column),
+        "cards": [_card(view, page, column, int(at), (low, high)) for at in here],
+        "foot": _foot(view, page, column, len(here)),
+    }
+
+
+def _head(view: View, page: Page, column: Column) -> str:
+    facet = filters.facets_of(view.store, view.scoring)["source"]
+    shares = {source: int(n) for source, n in zip(facet.values, facet.counts(column.picked), strict=True) if n}
+    only = int((view.comparison.shared[column.picks] == 1).sum())
+    compared = len(view.comparison.columns)
+    return cards.head(column.method, len(column.picks), int(column.tokens), only, compared, shares, page.sources)
+
+
+def _card(view: View, page: Page, column: Column, at: int, limits: tuple[float, float]) -> dict[str, Any]:
+    row = int(view.comparison.rows[at])
+    about, text, cut = page.pool.loc[row], page.texts[row], int(page.pool.at[row, "n_cut"])
+    tokens = plural(int(about["n_prompt_tokens"] + about["n_answer_tokens"]), "token")
+    score, (low, high) = float(column.ranking.score[at]), limits
+    turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
     card = cards.Card(
         method=column.method,
         rank=int(column.ranking.rank[at]),
-        score=float(column.ranking.score[at]),
-        share=_share(column, at),
-        ranks={c.method: (int(c.ranking.rank[at]), bool(c.picked[at])) for c in comparison.columns},
+        score=score,
+        share=(score - low) / (high - low) if high > low else 1.0,
+        ranks={c.method: (int(c.ranking.rank[at]), bool(c.picked[at])) for c in view.comparison.columns},
         source=str(about["source"]),
         task=str(about["task"] or ""),
-        subtask=_subtask(comparison, column, at),
-        turns=[(turn["role"], turn["content"]) for turn in text["messages"]],
+        subtask=_subtask(column, at),
+        turns=turns,
         prefix=str(text["prefix"] or ""),
-        foot=f"{about['id']} · {about['file']}, line {int(about['line']):,} · {tokens}",
+        foot=f"{about['id']} · {about['file']}, line {int(about['line']):,} · {tokens}"
+        + (f", {cut:,} cut" if cut else ""),
+        marks=marking.Marks(page.search, view.wanted.role, _words(view, column, at, turns)),
     )
-    return cards.draw(card, data.sources_of(store))
+    return {
+        "key": f"{column.method}/{row}",
+        "row": row,
+        "name": f"{METHODS[column.method].label}, rank {card.rank:,}",
+        "kind": cards.kind(card),
+        "html": cards.draw(card, page.sources),
+        "verdict": page.verdicts.get(row, ""),
+        "note": view.decided.notes.get(row, ""),
+    }
 
 
-def _subtask(comparison: Comparison, column: Column, at: int) -> str:
+def _words(view: View, column: Column, at: int, turns: list[tuple[str, str]]) -> tuple[str, ...]:
+    """The words by which BM25 ranks a row, in its own column alone."""
+    return tuple(marking.matched(view.scoring, view.choices, column, at, turns)) if column.method == "bm25" else ()
+
+
+def _subtask(column: Column, at: int) -> str:
     """The subtask that won, where there is more than one and the method looks at the targets."""
     if METHODS[column.method].evidence == "none":
         return ""
@@ -110,12 +194,11 @@ def _subtask(comparison: Comparison, column: Column, at: int) -> str:
     return names[best] if len(names) > 1 else ""
 
 
-def _share(column: Column, at: int) -> float:
-    """Where the score lies between the pool's lowest (0) and highest (1)."""
-    low, high = float(column.ranking.score.min()), float(column.ranking.score.max())
-    return (float(column.ranking.score[at]) - low) / (high - low) if high > low else 1.0
-
-
-def _foot(first: int, count: int, shown: int, picks: int) -> str:
-    text = tables.position(first, count, shown, "shown picks" if shown != picks else "picks")
+def _foot(view: View, page: Page, column: Column, count: int) -> str:
+    shown, whole = len(view.lists[column.method]), len(filters.base(view.comparison, column, view.wanted))
+    noun = f"matching {view.noun}" if shown != whole else view.noun
+    if not shown and whole:
+        text = f"None of the {plural(whole, view.noun.removesuffix('s'))} matches."
+    else:
+        text = tables.position(page.first, count, shown, noun)
     return f'<p class="gs-small gs-dim gs-num">{text}</p>'

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from app import theme
 from app.components import conversation
 from app.components.text import escape, plural
+from app.marking import Marks
 from gradsift.methods import METHODS
 
+LONGEST = 4_000  # characters of a conversation that a card holds; a page has up to 120 cards
 _SCORE = "score; the bar runs from the lowest of the pool to the highest"
 
 
@@ -30,10 +32,11 @@ class Card:
     turns: Sequence[tuple[str, str]]
     prefix: str
     foot: str
+    marks: Marks = conversation.NOTHING
 
 
 def draw(card: Card, sources: Sequence[str]) -> str:
-    """The card as HTML."""
+    """What stands in the card, as HTML; its frame and its buttons are the board's."""
     picked = sum(inside for _, inside in card.ranks.values())
     top = (
         f'<div class="gs-top"><span class="gs-rank">{card.rank:,}</span>'
@@ -47,18 +50,27 @@ def draw(card: Card, sources: Sequence[str]) -> str:
         badges.append(
             f'<span class="gs-badge gs-plain" title="the subtask it serves best">for {escape(card.subtask)}</span>'
         )
-    if len(card.ranks) > 1 and picked == 1:
+    if not card.ranks[card.method][1]:
+        badges.append('<span class="gs-badge gs-out">not picked</span>')
+    elif len(card.ranks) > 1 and picked == 1:
         badges.append('<span class="gs-badge gs-only">only here</span>')
     if len(card.ranks) > 1 and picked == len(card.ranks):
         badges.append(f'<span class="gs-badge gs-all">in all {picked}</span>')
     others = "".join(_other(name, rank, inside) for name, (rank, inside) in card.ranks.items() if name != card.method)
     ranks = f'<div class="gs-ranks">{others}</div>' if others else ""
-    shared = " gs-shared" if picked > 1 else ""
+    words = ", ".join(card.marks.words)
+    matched = f'<p class="gs-matched"><b>BM25 matched</b> {escape(words)}</p>' if words else ""
     return (
-        f'<article class="gs-card gs-m-{theme.css_name(card.method)}{shared}">{top}'
-        f'<div class="gs-badges">{"".join(badges)}</div>{ranks}'
-        f'{conversation.draw(card.turns, card.prefix)}<p class="gs-foot">{escape(card.foot)}</p></article>'
+        f'{top}<div class="gs-badges">{"".join(badges)}</div>{ranks}'
+        f"{conversation.draw(card.turns, card.prefix, card.marks, LONGEST)}{matched}"
+        f'<p class="gs-foot">{escape(card.foot)}</p>'
     )
+
+
+def kind(card: Card) -> str:
+    """The classes of a card's frame: its method's, and whether another method picks the row too."""
+    shared = " gs-shared" if sum(inside for _, inside in card.ranks.values()) > 1 else ""
+    return f"gs-card gs-m-{theme.css_name(card.method)}{shared}"
 
 
 def head(

@@ -3,60 +3,72 @@
 from collections.abc import Sequence
 
 from app.components.text import escape
+from app.marking import Marks, Span
 
 FOLD = 320  # characters above which a conversation is folded to its first lines
 LONGEST = 12_000  # characters of one turn that go to the browser; the rest is counted in words
 UNFOLDED = 60_000  # characters of a whole conversation that go to the browser
+SHORT = 480  # characters of a turn in a folded conversation, more than its four lines hold
+BEFORE = 60  # characters before the first hit of the search in a folded conversation
+NOTHING = Marks()
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 Turns = Sequence[tuple[str, str]]
 
 
-def draw(turns: Turns, prefix: str = "") -> str:
-    """The conversation; folded to its first question and answer when long.
+def draw(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
+    """The conversation; folded to its first question and answer when long, or to where the search hits.
 
-    prefix: the given beginning of the last answer, shown apart from what is learned.
+    prefix: the given beginning of the last answer, shown apart from what is learned. most: characters of it all.
     """
-    whole = "".join(
-        _turn(role, text, prefix if at == _last_answer(turns) else "") for at, (role, text) in enumerate(turns)
-    )
     if sum(len(text) for _, text in turns) <= FOLD and sum(text.count("\n") for _, text in turns) <= 8:
-        return whole
+        return unfolded(turns, prefix, marks)
     shown = [turn for turn in turns if turn[0] != "system"][:2]
+    shown = [turn for turn in turns if marks.first(*turn) >= 0][:2] or shown
     hidden = len(turns) - len(shown)
-    short = "".join(_turn(role, text[:900], "") for role, text in shown)
+    short = "".join(_said(role, *_excerpt(role, text, marks), marks) for role, text in shown)
     more = f"Show all {len(turns)} turns" if hidden > 0 else "Show all"
     return (
         f'<details class="gs-fold"><summary><div class="gs-short">{short}</div><span class="gs-more">{more}</span>'
-        f'<span class="gs-less">Fold</span></summary>{whole}</details>'
+        f'<span class="gs-less">Fold</span></summary>{unfolded(turns, prefix, marks, most)}</details>'
     )
 
 
-def unfolded(turns: Turns, prefix: str = "") -> str:
+def unfolded(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
     """The conversation unfolded, for a pane that scrolls; of a very long one the turns that fit, the rest counted."""
-    shown, left = [], UNFOLDED
+    shown, left, last = [], most, _last_answer(turns)
     for at, (role, text) in enumerate(turns):
         if left <= 0:
             rest = f"{len(turns) - at:,} more turns are not shown here; the export holds them"
             shown.append(f'<p class="gs-small gs-dim">{rest}</p>')
             break
-        shown.append(_turn(role, text, prefix if at == _last_answer(turns) else ""))
-        left -= min(len(text), LONGEST)
+        kept = text[: min(LONGEST, left)]
+        rest = f"\n[{len(text) - len(kept):,} more characters are not shown here; the export holds them]"
+        given = f'<span class="gs-given">{escape(prefix)}</span> ' if prefix and at == last else ""
+        shown.append(_said(role, given, kept, rest if len(kept) < len(text) else "", marks))
+        left -= len(kept)
     return "".join(shown)
 
 
-def _turn(role: str, text: str, prefix: str) -> str:
-    kept = text[:LONGEST]
-    rest = (
-        f"\n[{len(text) - LONGEST:,} more characters are not shown here; the export holds them]"
-        if len(text) > LONGEST
-        else ""
-    )
-    given = f'<span class="gs-given">{escape(prefix)}</span> ' if prefix else ""
+def _excerpt(role: str, text: str, marks: Marks) -> tuple[str, str, str]:
+    """A turn's beginning, or where the search first hits it when that is further on."""
+    first = marks.first(role, text)
+    start = first - BEFORE if first > 2 * BEFORE else 0
+    return "…" if start else "", text[start : start + SHORT], ""
+
+
+def _said(role: str, before: str, text: str, after: str, marks: Marks) -> str:
     kind = " gs-answer" if role == "assistant" else ""
-    name = _ROLES.get(role, role)
-    said = f'<p class="gs-said" dir="auto">{given}{escape(kept)}{escape(rest)}</p>'
-    return f'<div class="gs-turn{kind}"><span class="gs-role">{escape(name)}</span>{said}</div>'
+    said = f'<p class="gs-said" dir="auto">{before}{_marked(text, marks.spans(role, text))}{after}</p>'
+    return f'<div class="gs-turn{kind}"><span class="gs-role">{escape(_ROLES.get(role, role))}</span>{said}</div>'
+
+
+def _marked(text: str, spans: Sequence[Span]) -> str:
+    pieces, at = [], 0
+    for start, end, kind in spans:
+        pieces += [escape(text[at:start]), f'<mark class="{kind}">{escape(text[start:end])}</mark>']
+        at = end
+    return "".join([*pieces, escape(text[at:])])
 
 
 def _last_answer(turns: Turns) -> int:

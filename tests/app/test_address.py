@@ -1,10 +1,8 @@
 """What the address bar holds: it opens the same view, and what it cannot mean falls back to the default."""
 
+from boards import board
+
 from gradsift.methods import METHODS
-
-
-def heads(at) -> list[str]:
-    return [html.value for html in at.html if html.value.startswith('<div class="gs-head')]
 
 
 def test_the_address_opens_the_view(app, scored):
@@ -13,7 +11,7 @@ def test_the_address_opens_the_view(app, scored):
     for name, value in {"methods": "less,rds", "show": "shared", "aggregate": "mean"}.items():
         at.query_params[name] = value
     at.run()
-    assert len(heads(at)) == 2
+    assert len(board(at)) == 2
     assert at.session_state["show"] == "shared"
     assert at.session_state["aggregate"] == "mean"
 
@@ -34,7 +32,7 @@ def test_nonsense_in_the_address_is_the_default(app, scored):
         at.query_params[name] = value
     at.run()
     assert not at.exception
-    assert len(heads(at)) == len(METHODS)
+    assert len(board(at)) == len(METHODS)
 
 
 def test_what_is_open_survives_a_change_of_page(app, scored):

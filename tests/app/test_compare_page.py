@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from boards import board
 
 from app import comparing
 from gradsift.choices import Choices
@@ -11,44 +12,39 @@ from gradsift.store import Store
 from gradsift.targets import read_targets
 
 
-def columns(at) -> list[str]:
-    """The HTML of every column of the board."""
-    return [html.value for html in at.html if html.value.startswith('<div class="gs-head')]
-
-
-def cards(html: str) -> int:
-    return html.count("<article")
+def sizes(at) -> list[int]:
+    """How many cards every column has."""
+    return [len(column["cards"]) for column in board(at)]
 
 
 def test_every_method_has_a_column_with_the_same_budget(app, scored):
     at = app("compare", store="toy", targets="two", budget="10")
-    found = columns(at)
-    assert len(found) == len(METHODS)
-    assert [cards(html) for html in found] == [10] * len(METHODS)
-    for method, html in zip(METHODS.values(), found, strict=True):
-        assert method.label in html
+    assert sizes(at) == [10] * len(METHODS)
+    for method, column in zip(METHODS.values(), board(at), strict=True):
+        assert method.label in column["head"]
 
 
 def test_long_lists_are_paged_and_the_position_is_said(app, scored):
     at = app("compare", store="toy", targets="two", budget="45")
-    assert all("1–20 of 45 picks" in html for html in columns(at))
+    assert all("1–20 of 45 picks" in column["foot"] for column in board(at))
     at.query_params["page"] = "3"
     at.run()
-    assert all("41–45 of 45 picks" in html for html in columns(at))
-    assert [cards(html) for html in columns(at)] == [5] * len(METHODS)
+    assert all("41–45 of 45 picks" in column["foot"] for column in board(at))
+    assert sizes(at) == [5] * len(METHODS)
 
 
 def test_the_filter_for_one_method_leaves_rows_no_other_picks(app, scored):
     at = app("compare", store="toy", targets="two", budget="10")
     at.session_state["show"] = comparing.ONLY
     at.run()
-    for html in columns(at):
-        assert html.count('<span class="gs-badge gs-only">') == cards(html)
+    assert sum(sizes(at)) > 0
+    for column in board(at):
+        assert all('<span class="gs-badge gs-only">' in card["html"] for card in column["cards"])
 
 
 def test_unscored_targets_lead_back_to_targets(app, workspace):
     at = app("compare", store="toy", targets="yes-no")
-    assert not columns(at)
+    assert not board(at)
     assert any("Score" in link.value for link in at.page_link)
 
 
@@ -75,6 +71,9 @@ def test_membership_is_what_the_sets_say(scored, method):
     assert set(comparison.shown(column, comparing.ONLY).tolist()) == picks[method] - others
     assert set(comparison.shown(column, comparing.EVERY).tolist()) == set.intersection(*picks.values())
     assert set(comparison.shown(column, comparing.SHARED).tolist()) == picks[method] & others
+    only_others = comparison.shown(column, comparing.OTHERS)
+    assert set(only_others.tolist()) == others - picks[method]
+    assert (column.ranking.rank[only_others[:-1]] < column.ranking.rank[only_others[1:]]).all()
 
 
 def test_export_previews_what_will_be_written(app, scored):

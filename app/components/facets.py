@@ -1,0 +1,241 @@
+"""The Compare page's search field, filters and order, and what of them is active as chips that can be taken off."""
+
+from collections.abc import Callable
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import address, comparing, filters
+from app.comparing import Comparison
+from app.components import overlap
+from app.components.text import clip, label
+from app.filters import Facet, Filter
+from gradsift.index import has_index
+from gradsift.influence import Scoring
+from gradsift.sessions import Decisions
+from gradsift.store import Store
+
+FEW = 24  # values that are laid out to click; of more, one is found by typing
+_NAMES = {
+    "source": "Source",
+    "task": "Task",
+    "script": "Script",
+    "verdict": "Verdict",
+    "length": "Length of the answer",
+}
+_ROLES = {
+    "any": "in any role",
+    "user": "by the user",
+    "assistant": "by the assistant",
+    "system": "in the system prompt",
+}
+_SORTS = {
+    "rank": "By rank",
+    "score": "By score",
+    "long": "Longest answer first",
+    "short": "Shortest answer first",
+    "norm": "Largest gradient norm first",
+}
+_SCOPES = {filters.PICKS: "Picks", filters.POOL: "Whole pool"}
+
+
+def draw(store: Store, scoring: Scoring, comparison: Comparison, decided: Decisions, showing: DeltaGenerator) -> Filter:
+    """Draw search, filters and order here, what of the picks is shown in `showing`; returns what is asked for."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="finding"):
+        q, role = _search(store)
+        popover = st.container(width="content")
+        sort = _sort()
+    facets = filters.facets_of(store, scoring)
+    with popover:
+        chosen, length, verdict = _facets(store, scoring, comparison, decided, facets)
+    with address.held("area", None, default=""):
+        area = st.session_state.area = st.session_state.area if filters.area_of(st.session_state.area) else ""
+    with showing:
+        scope = _scope()
+        show = _show(comparison) if scope == filters.PICKS else comparing.ALL
+    return Filter(
+        **chosen, length=length, q=q, role=role, area=area, verdict=verdict, show=show, scope=scope, sort=sort
+    )
+
+
+def chips(wanted: Filter) -> None:
+    """Every active filter as a button that takes it off, and one for all of them."""
+    for key in (*filters.FACETS, "verdict"):
+        for value in getattr(wanted, key):
+            _chip(f"{_NAMES[key]}: {clip(value, 40)}", f"{key}_{value}", _without, key, value)
+    if wanted.q.strip():
+        role = f" {_ROLES[wanted.role]}" if wanted.role != "any" else ""
+        _chip(f"“{clip(wanted.q, 40)}”{role}", "q", _clear, "q")
+    if limits := filters.length_limits(wanted.length):
+        low, high = limits
+        said = f"{low:,} or more" if high == 10**9 else f"{low:,} to {high:,}"
+        _chip(f"Answer: {said} tokens", "length", _clear, "length")
+    if area := filters.area_of(wanted.area):
+        _chip(f"Area marked on the norms of {area.epoch}", "area", _clear, "area")
+    if wanted.narrowing:
+        st.button("Clear filters", key="clear", icon=":material/filter_alt_off:", type="tertiary", on_click=clear)
+
+
+def clear() -> None:
+    """Take off what narrows the rows; what is shown of them, and in which order, stays."""
+    for key in (*filters.FACETS, "verdict", "q", "length", "area"):
+        _clear(key)
+
+
+def _search(store: Store) -> tuple[str, str]:
+    ready = has_index(store)
+    with address.held("q", None, default=""):
+        q = st.text_input(
+            "Search",
+            key="q",
+            type="search",
+            live=True,
+            max_chars=400,
+            disabled=not ready,
+            placeholder='words, or "a phrase"' if ready else "score a target set again to make the index",
+        )
+    with address.held("role", filters.ROLES, default="any"):
+        role = st.selectbox(
+            "Role", filters.ROLES, key="role", format_func=_ROLES.__getitem__, width=170, disabled=not ready
+        )
+    return (q or "") if ready else "", role or "any"
+
+
+def _sort() -> str:
+    with address.held("sort", filters.SORTS, default="rank"):
+        return st.selectbox("Order", filters.SORTS, key="sort", format_func=_SORTS.__getitem__, width=220) or "rank"
+
+
+def _scope() -> str:
+    with address.held("scope", filters.SCOPES, default=filters.PICKS):
+        return (
+            st.segmented_control(
+                "Rows",
+                filters.SCOPES,
+                key="scope",
+                required=True,
+                label_visibility="collapsed",
+                format_func=_SCOPES.__getitem__,
+                help="The picks of every method, or all rows of the pool in the order in which it ranks them.",
+            )
+            or filters.PICKS
+        )
+
+
+def _show(comparison: Comparison) -> str:
+    shows = comparing.SHOWS if len(comparison.columns) > 1 else comparing.SHOWS[:1]
+    with address.held("show", shows, default=comparing.ALL):
+        if len(shows) == 1:
+            return comparing.ALL
+        return (
+            st.segmented_control(
+                "Show",
+                shows,
+                key="show",
+                required=True,
+                label_visibility="collapsed",
+                format_func=lambda name: overlap.option(name, comparison),
+            )
+            or comparing.ALL
+        )
+
+
+def _facets(
+    store: Store, scoring: Scoring, comparison: Comparison, decided: Decisions, facets: dict[str, Facet]
+) -> tuple[dict[str, tuple[str, ...]], str, tuple[str, ...]]:
+    """The filters' popover; returns the chosen values by facet, the length, the verdicts."""
+    active = sum(bool(st.session_state.get(key)) for key in (*filters.FACETS, "length", "verdict"))
+    name = f"Filters ({active})" if active else "Filters"
+    with st.popover(name, icon=":material/filter_alt:", key="filters"), st.container(width=520):
+        st.caption("Behind each value: rows among the picks / rows of the pool.")
+        picked = comparison.shared > 0
+        chosen = {key: _values(key, facet, picked) for key, facet in facets.items()}
+        length = _length(store, scoring)
+        verdict = _verdict(comparison, decided)
+    return chosen, length, verdict
+
+
+def _values(key: str, facet: Facet, picked: np.ndarray) -> tuple[str, ...]:
+    """The values of a facet to choose from, those with most picks first."""
+    counts = facet.counts(picked)
+    order = np.lexsort((-facet.total, -counts))
+    options = [facet.values[at] for at in order]
+    numbers = {facet.values[at]: f"{counts[at]:,} / {facet.total[at]:,}" for at in order}
+
+    def said(value: str) -> str:
+        return f"{label(clip(value, 48))} :gray[{numbers.get(value, '')}]"
+
+    with address.held(key, options, default=[]):
+        if len(options) < 2 and not st.session_state[key]:
+            return ()
+        if len(options) > FEW:
+            # a multiselect shows its labels as they are
+            plain = _plain(numbers)
+            found = st.multiselect(_NAMES[key], options, key=key, format_func=plain, placeholder="all")
+        else:
+            found = st.pills(_NAMES[key], options, selection_mode="multi", key=key, format_func=said)
+    return tuple(found or ())
+
+
+def _plain(numbers: dict[str, str]) -> Callable[[str], str]:
+    return lambda value: f"{clip(value, 60)}  {numbers.get(value, '')}"
+
+
+def _length(store: Store, scoring: Scoring) -> str:
+    """Two fields that write the range into the address."""
+    with address.held("length", None, default=""):
+        limits = filters.length_limits(st.session_state.length)
+        if limits is None:
+            st.session_state.length = ""
+        low, high = limits or (0, 10**9)
+        st.session_state.length_low, st.session_state.length_high = low or None, high if high < 10**9 else None
+        n_answer = comparing.traits_of(store, scoring).n_answer
+        shortest, middle, longest = (int(np.quantile(n_answer, at, method="nearest")) for at in (0, 0.5, 1))
+        with st.container(horizontal=True, gap="small"):
+            for key, name in (("length_low", "Answer tokens, from"), ("length_high", "to")):
+                st.number_input(name, min_value=0, step=1, key=key, on_change=_range, placeholder="any", width=170)
+        st.caption(f"Answers of the pool have {shortest:,} to {longest:,} tokens, half of them {middle:,} or fewer.")
+    return str(st.session_state.length)
+
+
+def _verdict(comparison: Comparison, decided: Decisions) -> tuple[str, ...]:
+    accepted, rejected = np.isin(comparison.rows, decided.accepted), np.isin(comparison.rows, decided.rejected)
+    masks = {filters.ACCEPTED: accepted, filters.REJECTED: rejected, filters.OPEN: ~accepted & ~rejected}
+    facet = Facet(filters.VERDICTS, rejected + 2 * masks[filters.OPEN], np.array([m.sum() for m in masks.values()]))
+    counts = dict(zip(facet.values, facet.counts(comparison.shared > 0), strict=True))
+    numbers = {name: f"{counts[name]:,} / {masks[name].sum():,}" for name in masks}
+    with address.held("verdict", filters.VERDICTS, default=[]):
+        found = st.pills(
+            _NAMES["verdict"],
+            filters.VERDICTS,
+            selection_mode="multi",
+            key="verdict",
+            format_func=lambda name: f"{name} :gray[{numbers[name]}]",
+        )
+    return tuple(found or ())
+
+
+def _range() -> None:
+    state = st.session_state
+    state.length = filters.written_length(state.length_low, state.length_high)
+
+
+def _chip(name: str, key: str, take_off: Callable[..., None], *what: str) -> None:
+    st.button(
+        label(name),
+        key=f"chip_{key}",
+        icon=":material/close:",
+        icon_position="right",
+        on_click=take_off,
+        args=what,
+        help="Take this filter off",
+    )
+
+
+def _without(key: str, value: str) -> None:
+    st.session_state[key] = [other for other in st.session_state[key] if other != value]
+
+
+def _clear(key: str) -> None:
+    st.session_state[key] = "" if key in ("q", "length", "area") else []

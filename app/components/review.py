@@ -1,0 +1,111 @@
+"""Deciding on the Compare page: the board's keys and buttons, notes, and all filtered rows at once."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from app import deciding
+from app.components.text import label, plural
+from app.session import Session
+from gradsift.sessions import Decisions
+from gradsift.store import Store
+
+MANY = 1_000  # rows above which deciding on all of them asks once more
+_KEY, _SEEN, _ASKED = "board", "board_seen", "board_asked"
+_board = st.components.v2.component(
+    "gradsift_board", js=Path(__file__).with_name("board.js").read_text(encoding="utf-8"), isolate_styles=False
+)
+
+
+def mount(now: Session, store: Store, columns: Sequence[dict[str, Any]]) -> None:
+    """Draw the columns (board.js says how they look) and take what a person does with their cards."""
+    content = {"columns": columns, "seen": st.session_state.get(_SEEN, 0)}
+    data = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")  # Streamlit's own JSON is ASCII
+    _board(key=_KEY, data=data, on_acts_change=partial(_take, now, store))
+
+
+def asked() -> tuple[str, int]:
+    """What was asked for a card in this run: ("why" or "note", pool row), or ("", -1)."""
+    kind, row = st.session_state.pop(_ASKED, ("", -1))
+    return kind, row
+
+
+def _take(now: Session, store: Store) -> None:
+    """Do what the board sent and we have not done: it sends again what it has no answer to."""
+    seen = st.session_state.get(_SEEN, 0)
+    for action in st.session_state[_KEY].get("acts") or ():
+        if action["number"] > seen:
+            st.session_state[_SEEN] = seen = action["number"]
+            _do(now, store, action)
+
+
+def _do(now: Session, store: Store, action: dict[str, Any]) -> None:
+    kind, row = action["kind"], int(action.get("row", -1))
+    if kind == "undo":
+        _undo(now, store)
+    elif 0 <= row < store.manifest.rows:
+        if kind == "decide":
+            deciding.decide(now, store, [row], action["verdict"])
+        else:
+            st.session_state[_ASKED] = (kind, row)
+
+
+def _undo(now: Session, store: Store) -> None:
+    if said := deciding.undo(now, store):
+        st.toast(label(said), icon=":material/undo:")
+
+
+def bar(now: Session, store: Store, rows: np.ndarray, decided: Decisions) -> None:
+    """What is decided, the way back, and decisions on all filtered rows. rows: their pool row numbers."""
+    said = [plural(len(decided.notes), "note")] if decided.notes else []
+    said += [f"{len(which):,} {name}" for name, which in _verdicts(decided) if len(which)]
+    with st.container(
+        horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", key="reviewing"
+    ):
+        if said:
+            st.caption(" · ".join(said), width="content")
+        if step := deciding.last_step(now, store):
+            st.button("Undo", icon=":material/undo:", key="undo", help=label(step), on_click=_undo, args=(now, store))
+        if len(rows):
+            with st.popover(f"Decide on all {len(rows):,}", icon=":material/checklist:", key="bulk"):
+                _bulk(now, store, rows)
+
+
+def _verdicts(decided: Decisions) -> tuple[tuple[str, np.ndarray], ...]:
+    return ("accepted", decided.accepted), ("rejected", decided.rejected)
+
+
+def _bulk(now: Session, store: Store, rows: np.ndarray) -> None:
+    count = plural(len(rows), "filtered row")
+    st.markdown(f"**{count}**: every row that any of the columns shows, on all pages, not only on this one.")
+    sure = len(rows) <= MANY or st.checkbox(f"Yes, all {len(rows):,}", key=f"sure_{len(rows)}")
+    with st.container(horizontal=True, gap="small"):
+        for verdict, name, icon in (
+            ("accept", f"Accept all {len(rows):,}", ":material/check:"),
+            ("reject", f"Reject all {len(rows):,}", ":material/close:"),
+            ("", "Set all back", ":material/remove:"),
+        ):
+            st.button(
+                name,
+                key=f"all_{verdict or 'open'}",
+                icon=icon,
+                disabled=not sure,
+                on_click=deciding.decide,
+                args=(now, store, rows, verdict),
+            )
+    st.caption("One step: Undo takes it back.")
+
+
+@st.dialog("Note")
+def note(now: Session, store: Store, row: int, text: str) -> None:
+    """Write a note on a pool row."""
+    with st.form("note", border=False):
+        written = st.text_area(f"Note on row {row:,}", text, key=f"note_{row}", max_chars=4_000, height=160)
+        if st.form_submit_button("Save", type="primary"):
+            deciding.note(now, store, row, written)
+            st.rerun()

@@ -1,0 +1,221 @@
+"""Which rows the Compare page shows, and in what order: masks over the scored rows. No drawing here.
+
+All of it stands in the address bar under the names in `KEYS`; text there that means nothing filters nothing. Masks and
+orders are in positions: position i is the i-th scored row.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn, get_args
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import address, comparing, data
+from app.comparing import Column, Comparison
+from app.rooms import room
+from gradsift.errors import UsageError
+from gradsift.index import has_index, scripts
+from gradsift.influence import Scoring
+from gradsift.norms import Area, norm_table
+from gradsift.search import Role, search_rows
+from gradsift.sessions import Decisions
+from gradsift.store import Store
+
+KEYS = ("source", "task", "script", "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page")
+FACETS = ("source", "task", "script")
+ROLES: tuple[str, ...] = get_args(Role)
+ACCEPTED, REJECTED, OPEN = VERDICTS = ("accepted", "rejected", "open")
+PICKS, POOL = SCOPES = ("picks", "pool")
+NO_TASK = "(no task)"
+SORTS = ("rank", "score", "long", "short", "norm")
+_LENGTH = re.compile(r"(\d{0,9})-(\d{0,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is asked for. length: answer tokens "10-400", either end may be missing; area: as `str(Area)` writes it."""
+
+    source: tuple[str, ...] = ()
+    task: tuple[str, ...] = ()
+    script: tuple[str, ...] = ()
+    length: str = ""
+    q: str = ""
+    role: str = "any"
+    area: str = ""
+    verdict: tuple[str, ...] = ()
+    show: str = comparing.ALL
+    scope: str = PICKS
+    sort: str = "rank"
+
+    @property
+    def narrowing(self) -> bool:
+        """Whether it asks for anything of the rows themselves, beyond `show`, `scope` and `sort`."""
+        return bool(self.source or self.task or self.script or self.length or self.q or self.area or self.verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """Values of one trait. codes: (n,) which of `values` each position has; total: (values,) rows of the pool."""
+
+    values: tuple[str, ...]
+    codes: np.ndarray
+    total: np.ndarray
+
+    def counts(self, mask: np.ndarray) -> np.ndarray:
+        """(values,) how many of the positions in `mask` have each value."""
+        return np.bincount(self.codes[mask], minlength=len(self.values))
+
+    def mask(self, chosen: tuple[str, ...]) -> np.ndarray:
+        """(n,) which positions have one of the chosen values."""
+        return np.isin(np.array(self.values, dtype=object), chosen)[self.codes]
+
+
+def facets_of(store: Store, scoring: Scoring) -> dict[str, Facet]:
+    """The facets of the scored rows; `script` only where the pool has an index. Kept between runs."""
+    return _facets(store.fingerprint, has_index(store), store, np.asarray(scoring.rows))
+
+
+def matching(store: Store, scoring: Scoring, wanted: Filter, decided: Decisions) -> np.ndarray:
+    """(n,) which positions have all that is asked of the rows themselves.
+
+    Raises:
+        StoreError: words are asked for and the pool has no index, or a damaged one.
+    """
+    rows = np.asarray(scoring.rows)
+    found = np.ones(len(rows), dtype=bool)
+    facets = facets_of(store, scoring)
+    for name in FACETS:
+        chosen = getattr(wanted, name)
+        if chosen and name in facets:
+            found &= facets[name].mask(chosen)
+    if limits := length_limits(wanted.length):
+        n_answer = comparing.traits_of(store, scoring).n_answer
+        found &= (n_answer >= limits[0]) & (n_answer <= limits[1])
+    if wanted.verdict:
+        found &= _verdicts(rows, wanted.verdict, decided)
+    if area := area_of(wanted.area):
+        found &= _inside(store.fingerprint, str(area), store)
+    if wanted.q.strip():
+        found &= _holding(store.fingerprint, wanted.q.strip(), wanted.role, store, rows)
+    return found
+
+
+def base(comparison: Comparison, column: Column, wanted: Filter) -> np.ndarray:
+    """Positions a column shows before rows are filtered, in rank order: its picks, or the whole pool."""
+    if wanted.scope == POOL:
+        return column.ranking.order
+    return comparison.shown(column, wanted.show)
+
+
+def listed(
+    store: Store, scoring: Scoring, comparison: Comparison, column: Column, wanted: Filter, found: np.ndarray
+) -> np.ndarray:
+    """Positions a column shows, in the order asked for; rows that are equal in it stand by rank."""
+    positions = base(comparison, column, wanted)
+    positions = positions[found[positions]]
+    keys = _sort_keys(store, scoring, column, wanted.sort)
+    return positions if keys is None else positions[np.argsort(keys[positions], kind="stable")]
+
+
+def union(lists: list[np.ndarray], n: int) -> np.ndarray:
+    """(n,) the positions that are in any of the lists, as a mask."""
+    mask = np.zeros(n, dtype=bool)
+    for positions in lists:
+        mask[positions] = True
+    return mask
+
+
+def length_limits(text: str) -> tuple[int, int] | None:
+    """The shortest and the longest answer that `text` ("10-400", "10-", "-400") lets through; None: all."""
+    match = _LENGTH.fullmatch(text.strip())
+    if match is None or not (match[1] or match[2]):
+        return None
+    return int(match[1] or 0), int(match[2] or 10**9)
+
+
+def written_length(low: int | None, high: int | None) -> str:
+    """The range as the address bar has it; empty when it is none."""
+    return "" if low is None and high is None else f"{'' if low is None else low}-{'' if high is None else high}"
+
+
+def area_of(text: str) -> Area | None:
+    """The area that `text` writes; None where it is none."""
+    try:
+        return Area.parse(text) if text else None
+    except UsageError:
+        return None
+
+
+def open_compare(**parameters: str | list[str]) -> NoReturn:
+    """Show Compare filtered by these alone, named as in `KEYS` (`source=["flan", "cot"]`); call it in a page's run."""
+    forget()
+    written = {key: address.written(value) for key, value in parameters.items()}
+    st.switch_page(room("compare"), query_params=written)
+
+
+def forget() -> None:
+    """Take all filters out of the address and of this tab's memory."""
+    for key in KEYS:
+        for name in (key, f"held_{key}", f"written_{key}"):
+            st.session_state.pop(name, None)
+        if key in st.query_params:
+            del st.query_params[key]
+
+
+def _sort_keys(store: Store, scoring: Scoring, column: Column, sort: str) -> np.ndarray | None:
+    """(n,) what to sort by, smallest first; None for the rank."""
+    if sort == "score":
+        return -column.ranking.score
+    if sort in ("long", "short"):
+        n_answer = comparing.traits_of(store, scoring).n_answer
+        return -n_answer if sort == "long" else n_answer
+    return -_norms(store.fingerprint, store) if sort == "norm" else None
+
+
+def _verdicts(rows: np.ndarray, chosen: tuple[str, ...], decided: Decisions) -> np.ndarray:
+    accepted, rejected = np.isin(rows, decided.accepted), np.isin(rows, decided.rejected)
+    masks = {ACCEPTED: accepted, REJECTED: rejected, OPEN: ~accepted & ~rejected}
+    return np.any([masks[name] for name in chosen], axis=0)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _facets(fingerprint: str, indexed: bool, _store: Store, _rows: np.ndarray) -> dict[str, Facet]:
+    pool = data.pool_of(_store).loc[_rows]
+    columns = {"source": pool["source"].astype(str), "task": pool["task"].fillna("").astype(str)}
+    columns["task"] = columns["task"].where(columns["task"] != "", NO_TASK)
+    if indexed:
+        columns["script"] = pd.Series(scripts(_store)[_rows])
+    facets = {}
+    for name, column in columns.items():
+        codes, values = pd.factorize(column, sort=True)
+        facets[name] = Facet(tuple(map(str, values)), codes, np.bincount(codes, minlength=len(values)))
+    return facets
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _holding(fingerprint: str, words: str, role: str, _store: Store, _rows: np.ndarray) -> np.ndarray:
+    return np.isin(_rows, search_rows(_store, words, role), assume_unique=True)  # type: ignore[arg-type]  # a Role
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _inside(fingerprint: str, area: str, _store: Store) -> np.ndarray:
+    marked, tables = Area.parse(area), _norm_table(fingerprint, _store)
+    if marked.epoch not in tables:
+        return np.ones(len(_store.scored_rows), dtype=bool)
+    table = tables[marked.epoch]
+    return marked.inside(table["length"].to_numpy(), table[marked.kind].to_numpy())
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _norm_table(fingerprint: str, _store: Store) -> dict[str, pd.DataFrame]:
+    return norm_table(_store)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _norms(fingerprint: str, _store: Store) -> np.ndarray:
+    """(n,) gradient norm of every scored row, the mean over the checkpoints."""
+    table = _store.metrics()
+    norms = table["grad_norm"].to_numpy().reshape(len(_store.epochs), -1)
+    return norms[:, _store.scored].mean(0, dtype=np.float64)

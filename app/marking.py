@@ -1,0 +1,74 @@
+"""What is marked in the texts of a page: hits of the search, and the words that BM25 matched. No drawing here."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from app.comparing import Column
+from gradsift.baselines.bm25 import matched_words, tokenize, word_spans
+from gradsift.choices import Choices
+from gradsift.influence import Scoring
+from gradsift.search import terms
+
+HIT, WORD = "gs-hit", "gs-word"  # the kinds of marks, as the style sheet calls them
+LOOKED_AT = 12_000  # characters of a turn whose words are compared with BM25's
+
+Span = tuple[int, int, str]  # start, end, kind
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What to mark in one conversation.
+
+    search: matches what is searched for, in the turns of `role`; words: BM25's, as `tokenize` makes them.
+    """
+
+    search: re.Pattern[str] | None = None
+    role: str = "any"
+    words: tuple[str, ...] = ()
+
+    def spans(self, role: str, text: str) -> list[Span]:
+        """What to mark in a turn's text, in order; where a hit of the search meets a word of BM25 the hit stays."""
+        search = self._search_in(role)
+        hits = [(*found.span(), HIT) for found in search.finditer(text)] if search else []
+        covered = np.zeros(len(text) + 1, dtype=bool)
+        for start, end, _ in hits:
+            covered[start:end] = True
+        free = [(a, b, WORD) for a, b in word_spans(text, self.words) if not covered[a:b].any()] if self.words else []
+        return sorted(hits + free)
+
+    def first(self, role: str, text: str) -> int:
+        """Where the first hit of the search stands in a turn's text; -1 without one."""
+        search = self._search_in(role)
+        found = search.search(text) if search else None
+        return found.start() if found else -1
+
+    def _search_in(self, role: str) -> re.Pattern[str] | None:
+        return self.search if self.role in ("any", role) else None
+
+
+def search_pattern(words: str) -> re.Pattern[str] | None:
+    """Finds every term of a search, whatever its case; None where there is no term."""
+    found = sorted(terms(words), key=len, reverse=True)  # the longest wins where one begins another
+    return re.compile("|".join(map(re.escape, found)), re.IGNORECASE) if found else None
+
+
+def matched(scoring: Scoring, choices: Choices, column: Column, at: int, turns: Sequence[tuple[str, str]]) -> list[str]:
+    """The words by which BM25 ranks the row at a position: those it shares with the targets of the subtask that won."""
+    weights = _weights(str(scoring.path), choices.for_ranking, scoring)
+    subtask = column.ranking.subtasks[int(column.ranking.best_subtask[at])]
+    return matched_words((text[:LOOKED_AT] for _, text in turns), weights.get(subtask, {}))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _weights(path: str, choices: Choices, _scoring: Scoring) -> dict[str, dict[str, float]]:
+    """Of every subtask: its targets' words that the pool has, with their weights."""
+    left = _scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    weights, found = _scoring.word_weights, dict[str, dict[str, float]]()
+    for target in left.targets:
+        words = {word for _, text in target.messages for word in tokenize(text) if word in weights}
+        found.setdefault(target.subtask, {}).update((word, weights[word]) for word in words)
+    return found

@@ -1,0 +1,35 @@
+"""The Compare page's board as tests see it: what goes to the browser, and what a person's keys send back."""
+
+import json
+from itertools import count
+
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+
+_numbers = count(1)
+
+
+def board(at) -> list[dict]:
+    """The columns on the board: key, name, head, cards (row, name, html, verdict, note), foot."""
+    found = at.get("bidi_component")
+    return json.loads(found[0].proto.bytes)["columns"] if found else []
+
+
+def card(at, method: str, place: int = 0) -> dict:
+    """One card of a method's column."""
+    return next(column for column in board(at) if column["key"] == method)["cards"][place]
+
+
+def press(at, *actions: dict):
+    """Send what the keys send, all in one message, and run the page."""
+    states = at._tree.get_widget_states()
+    payload = [{"number": next(_numbers), **action} for action in actions]
+    states.widgets.append(
+        WidgetState(
+            id=_make_trigger_id(at.get("bidi_component")[0].proto.id, "events"),
+            json_trigger_value=json.dumps([{"event": "acts", "value": payload}]),
+        )
+    )
+    at._run(states)
+    assert not at.exception, at.exception
+    return at
