@@ -18,8 +18,9 @@ from gradsift.choices import Choices
 from gradsift.config import GradientKind, Similarity
 from gradsift.influence import Scoring
 from gradsift.methods import METHODS
+from gradsift.picks import picked
 from gradsift.resampling import SplitHalf
-from gradsift.selection import Budget
+from gradsift.selection import Budget, Ranking
 from gradsift.store import Store
 
 MOST_PICKS = 2000  # picks of one method that a chart draws one by one
@@ -124,12 +125,16 @@ def norm_correlations(store: Store) -> pd.DataFrame:
     return _norm_correlations(store.fingerprint, store)
 
 
+def ranking_with(view: View, method: str, similarity: Similarity) -> Ranking:
+    """The method's ranking under the same choices, but by this similarity."""
+    chosen = view.chosen.model_copy(update={"similarity": similarity})
+    return comparing.ranking_of(view.store, view.scoring, method, chosen)
+
+
 def picks_with(view: View, method: str, similarity: Similarity) -> np.ndarray:
     """Positions that the method picks at the same budget and choices, but by this similarity."""
-    chosen = view.chosen.model_copy(update={"similarity": similarity})
-    ranking = comparing.ranking_of(view.store, view.scoring, method, chosen)
     about = comparing.traits_of(view.store, view.scoring)
-    return comparing.picked(ranking, Budget.parse(view.wanted), chosen, about)
+    return picked(ranking_with(view, method, similarity), Budget.parse(view.wanted), view.chosen, about)
 
 
 def thinned(positions: np.ndarray, most: int = MOST_PICKS) -> np.ndarray:
@@ -176,7 +181,8 @@ def _norm_tables(fingerprint: str, _store: Store) -> dict[str, pd.DataFrame]:
 @st.cache_data(max_entries=16, show_spinner=False)
 def _norm_cells(fingerprint: str, epoch: str, kind: str, _store: Store) -> pd.DataFrame:
     frame = norm_tables(_store)[epoch]
-    return norms.binned(frame["length"].to_numpy(), frame[kind].to_numpy(), frame["source"].to_numpy()).table
+    bins = int(np.clip(1.5 * len(frame) ** 0.5, 20, 60))  # few rows in small cells would show no shape
+    return norms.binned(frame["length"].to_numpy(), frame[kind].to_numpy(), frame["source"].to_numpy(), bins).table
 
 
 @st.cache_data(max_entries=4, show_spinner=False)

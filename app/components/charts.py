@@ -5,7 +5,7 @@ from the data go into a figure through `tick`, since Plotly reads a kind of HTML
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -49,23 +49,23 @@ def dark() -> bool:
     return st.context.theme.type == "dark"
 
 
-def draw(chart: Chart, clickable: bool = False, note: str = "") -> list[Any] | None:
+def draw(
+    chart: Chart, clickable: bool = False, on_area: Callable[[Any], None] | None = None, note: str = ""
+) -> list[Any] | None:
     """Draw a chart and, folded below it, its numbers. note: a line between the two.
+
+    on_area: called with Plotly's selection when a box or a line is drawn around marks.
 
     Returns the customdata of a mark when the run follows a click on it.
     """
     key, stem = f"chart-{chart.name}", file_stem(chart.name)
+    act: dict[str, Any] = {"config": config(stem)}
     if clickable:
-        st.plotly_chart(
-            chart.figure,
-            config=config(stem),
-            key=key,
-            alt=chart.alt,
-            on_select=partial(_clicked, key),
-            selection_mode="points",
-        )
-    else:
-        st.plotly_chart(chart.figure, config=config(stem), key=key, alt=chart.alt)
+        act |= {"on_select": partial(_clicked, key), "selection_mode": "points"}
+    elif on_area:
+        act = {"config": config(stem, "select2d", "lasso2d"), "selection_mode": ("box", "lasso")}
+        act["on_select"] = partial(_enclosed, key, on_area)
+    st.plotly_chart(chart.figure, key=key, alt=chart.alt, **act)
     if note:
         st.caption(note)
     tables.twin(chart.table, "The same as a table", chart.alt, chart.columns, stem)
@@ -77,6 +77,13 @@ def _clicked(key: str) -> None:
     points = st.session_state[key].selection.points
     if points and points[0].get("customdata"):
         st.session_state[f"clicked-{key}"] = list(points[0]["customdata"])
+
+
+def _enclosed(key: str, on_area: Callable[[Any], None]) -> None:
+    """Hand over what was enclosed; the empty selection that a new figure brings is none."""
+    selection = st.session_state[key].selection
+    if selection.get("box") or selection.get("lasso"):
+        on_area(selection)
 
 
 def config(stem: str, *buttons: str) -> dict[str, Any]:

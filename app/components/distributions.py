@@ -218,6 +218,6 @@ def _one(key: str, methods: list[str], name: str) -> str:
 def _compare(source: str, method: str) -> None:
     """Show in Compare what a mark stands for: the source's rows, the method's picks unless it is the pool."""
     if method:
-        filters.open_compare(source=source)
+        filters.open_compare(source=[source])
     else:
-        filters.open_compare(source=source, scope=filters.POOL)
+        filters.open_compare(source=[source], scope=filters.POOL)

@@ -28,7 +28,7 @@ def show(frame: pd.DataFrame, alt: str, config: Columns | None = None, file: str
         st.dataframe(frame, hide_index=True, column_config=config, alt=alt, key=f"{file}-table" if file else None)
     if file:
         st.download_button(
-            f"{file}.csv",
+            "Download as CSV",
             data=lambda: csv(frame),
             file_name=f"{file}.csv",
             mime="text/csv",

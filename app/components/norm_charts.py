@@ -1,0 +1,151 @@
+"""Figures of gradient norms against answer length, with picks on top (the paper's figures 3 and 4, table 12)."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import theme
+from app.charting import thinned
+from app.components import tables
+from app.components.charts import Chart, blank, color, dark, log_axis
+from app.components.distribution_charts import label_of
+from app.components.text import plural
+from gradsift.distributions import POOL
+from gradsift.norms import Area
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+KINDS = {"grad_norm": "Gradient norm ‖g‖", "update_norm": "Adam update norm ‖Γ‖"}
+NUMBER = st.column_config.NumberColumn
+_HEIGHT = 470
+
+
+def picks(
+    name: str, title: str, method: str, cells: pd.DataFrame, table: pd.DataFrame, kind: str, area: Area | None
+) -> Chart:
+    """All rows on a grid, the picks one by one on top.
+
+    cells: of the chosen sources (`charting.norm_cells`). table: a line per pick that is drawn or listed: row, source,
+    length and norm (logarithms), rank. area: what is marked.
+    """
+    drawn = table.iloc[thinned(np.arange(len(table)))]
+    figure = blank(title, "Shade: rows of the pool. Marks: picks", _HEIGHT, still=True)
+    _grid(figure, cells)
+    look = theme.look(method)
+    figure.add_scatter(
+        x=drawn["length"], y=drawn["norm"], mode="markers", name=label_of(method),
+        marker={"symbol": look.symbol, "size": 8, "color": color(method), "opacity": 0.85, "line": _edge()},
+        customdata=np.column_stack([drawn["row"], 10 ** drawn["length"], 10 ** drawn["norm"], drawn["rank"]]),
+        hovertemplate="row %{customdata[0]:d}, rank %{customdata[3]:,d}:<br>%{customdata[1]:,.0f} answer tokens, "
+        "norm %{customdata[2]:.3g}<extra></extra>",
+        selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 0.85}},
+    )  # fmt: skip
+    if area is not None:
+        outline = "L".join(f"{x},{y}" for x, y in area.vertices)
+        figure.add_shape(
+            type="path", path=f"M{outline}Z", line={"color": color(POOL), "width": 1.5, "dash": "dash"},
+            fillcolor="rgba(128,128,128,0.12)",
+        )  # fmt: skip
+    figure.update_layout(
+        dragmode="select",
+        newselection={"line": {"color": color(POOL), "width": 1.5, "dash": "dash"}},
+        xaxis=log_axis("Answer length (tokens, logarithmic)", cells[["x0", "x1"]].to_numpy()),
+        yaxis=log_axis(f"{KINDS[kind]} (logarithmic)", cells[["y0", "y1"]].to_numpy(), 7),
+        showlegend=False,
+    )
+    return Chart(name, figure, _alt(title, kind, table, cells), _listed(table), _columns(kind))
+
+
+def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
+    """The grid as a table in tokens and norms, not logarithms: source, tokens and norm from and to, rows."""
+    edges = {
+        name: (10 ** cells[edge]).round(4)
+        for name, edge in (("tokens_from", "x0"), ("tokens_to", "x1"), ("norm_from", "y0"), ("norm_to", "y1"))
+    }
+    return pd.DataFrame({"source": cells["group"], **edges, "rows": cells["rows"]})
+
+
+def cells_columns() -> tables.Columns:
+    """How `cells_table` is shown."""
+    return {
+        "source": "Source", "tokens_from": NUMBER("Answer tokens from", format="%.1f"),
+        "tokens_to": NUMBER("to", format="%.1f"), "norm_from": NUMBER("Norm from", format="%.4g"),
+        "norm_to": NUMBER("to ", format="%.4g"), "rows": NUMBER("Rows", format="localized"),
+    }  # fmt: skip
+
+
+def beside(table: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, tables.Columns]:
+    """Table 12 here: `norms.side_by_side` with names that people know, and how it is shown."""
+    names = {"cosine": "Cosine", "dot": "Raw dot product", "pool": "Whole pool"}
+    columns: tables.Columns = {
+        "similarity": "Picked by", "rows": NUMBER("Rows", format="localized"),
+        "mean_answer": NUMBER("Mean answer (tokens)", format="%.1f"),
+        "median_answer": NUMBER("Median answer (tokens)", format="%.0f"),
+        "mean_norm": NUMBER(f"Mean {KINDS[kind].split()[-1]}", format="%.3g"),
+        "median_norm": NUMBER(f"Median {KINDS[kind].split()[-1]}", format="%.3g"),
+    }  # fmt: skip
+    return table.assign(similarity=table["similarity"].map(names))[list(columns)], columns
+
+
+def sentence(table: pd.DataFrame, method: str) -> str:
+    """What `norms.side_by_side` says in words."""
+    lines = table.set_index("similarity")
+    cosine, dot, pool = (lines.loc[name] for name in ("cosine", "dot", "pool"))
+    shorter = "shorter" if dot["mean_answer"] < cosine["mean_answer"] else "longer"
+    return (
+        f"By raw dot product, {label_of(method)} would pick {shorter} answers: {dot['mean_answer']:.1f} tokens on "
+        f"average instead of {cosine['mean_answer']:.1f} (the pool: {pool['mean_answer']:.1f}). "
+        f"{int(dot['common']):,} of {int(dot['rows']):,} picks would stay."
+    )
+
+
+def _grid(figure: "go.Figure", cells: pd.DataFrame) -> None:
+    """The pool's rows per cell as shades, by the logarithm of their number, since few cells hold most rows."""
+    whole = cells.groupby(["x", "y", "x0", "x1", "y0", "y1"], as_index=False)["rows"].sum()
+    if whole.empty:
+        return
+    wide, high = (float((whole[b] - whole[a]).iloc[0]) for a, b in (("x0", "x1"), ("y0", "y1")))
+    across = ((whole["x"] - whole["x"].min()) / wide).round().astype(int)
+    up = ((whole["y"] - whole["y"].min()) / high).round().astype(int)
+    shades = np.full((up.max() + 1, across.max() + 1), np.nan)
+    shades[up, across] = np.log10(whole["rows"])
+    about = np.full(shades.shape, "", dtype=object)
+    about[up, across] = [
+        f"{plural(line.rows, 'row')}:<br>{10**line.x0:.3g} to {10**line.x1:.3g} answer tokens, "
+        f"norm {10**line.y0:.3g} to {10**line.y1:.3g}"
+        for line in whole.itertuples()
+    ]
+    light = [[0, "#cfd6e4"], [1, "#6b7486"]]
+    deep = [[0, "#353d4c"], [1, "#a3abb8"]]
+    figure.add_heatmap(
+        z=shades, x0=float(whole["x"].min()), dx=wide, y0=float(whole["y"].min()), dy=high, zmin=0,
+        zmax=max(float(np.log10(whole["rows"].max())), 0.5), colorscale=deep if dark() else light, showscale=False,
+        text=about, hovertemplate="%{text}<extra></extra>", hoverongaps=False,
+    )  # fmt: skip
+
+
+def _edge() -> dict[str, Any]:
+    """A thin line around marks, in the page's color, that keeps neighbors apart."""
+    return {"width": 0.8, "color": "#14171d" if dark() else "#ffffff"}
+
+
+def _alt(title: str, kind: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
+    rows = plural(int(cells["rows"].sum()), "row")
+    tokens, norm = 10 ** table["length"].median(), 10 ** table["norm"].median()
+    where = f" Their median lies at {tokens:.0f} tokens and a norm of {norm:.3g}." if len(table) else ""
+    return f"{title}: {KINDS[kind]} against answer length, {rows} and {plural(len(table), 'pick')}.{where}"
+
+
+def _listed(table: pd.DataFrame) -> pd.DataFrame:
+    tokens = (10 ** table["length"]).round().astype("Int64")
+    return table.assign(tokens=tokens, norm=10 ** table["norm"])[["rank", "row", "source", "tokens", "norm"]]
+
+
+def _columns(kind: str) -> tables.Columns:
+    return {
+        "rank": NUMBER("Rank", format="localized"), "row": NUMBER("Row", format="%d"), "source": "Source",
+        "tokens": NUMBER("Answer tokens", format="localized"), "norm": NUMBER(KINDS[kind], format="%.4g"),
+    }  # fmt: skip
