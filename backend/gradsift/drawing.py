@@ -13,7 +13,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46
-_FEW = 7  # ticks of an axis at most
+_FEW, _MANY = 7, 11  # ticks at most, of even steps and of a logarithmic axis
 _SHADES = 5
 _DIRECTION = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they turn what follows
 _CONTROL = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029} - {0x09, 0x0A}
@@ -46,9 +46,10 @@ class Axis:
             for factors in ((1, 2, 5), (1, 3), (1,)):
                 found = [factor * 10.0**power for power in powers for factor in factors]
                 found = [tick for tick in found if self.low <= tick <= self.high]
-                if len(found) <= _FEW + 2:
+                if len(found) <= _MANY:
                     break
-            return found
+            if len(found) > 1:  # else it is a short piece, where even steps do as well
+                return found
         step = 10 ** math.floor(math.log10((self.high - self.low) / _FEW))
         step *= next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (step * factor) <= _FEW)
         first = math.ceil(self.low / step - 1e-9)
