@@ -18,6 +18,7 @@ from gradsift.choices import Choices
 from gradsift.errors import UsageError
 from gradsift.index import has_index
 from gradsift.influence import Scoring
+from gradsift.selection import count_within
 from gradsift.sessions import Decisions, SessionRecord
 from gradsift.store import Store
 
@@ -129,8 +130,10 @@ def side(of: Opened, method: str, budget: str) -> Side:
 
 def differ(a: Side, b: Side) -> Difference:
     """Match the picks of two sides."""
-    same = a.store.fingerprint == b.store.fingerprint
-    keys_a, keys_b = (pd.Index(s.rows) if same else _contents(s) for s in (a, b))
+    if a.store.fingerprint == b.store.fingerprint:
+        keys_a, keys_b = pd.Index(a.rows), pd.Index(b.rows)
+    else:
+        keys_a, keys_b = _contents(a, b)
     at = keys_b.get_indexer(keys_a)
     inside = np.flatnonzero(at >= 0)
     missing = np.ones(len(keys_b), dtype=bool)
@@ -187,10 +190,13 @@ def table_of(a: Side, b: Side, found: Difference) -> pd.DataFrame:
     return whole[columns].astype({f"{n}_{s}": "Int64" for s in "ab" for n in ("row", "rank")})
 
 
-def _contents(of: Side) -> pd.MultiIndex:
-    """A key per pick that is its own only: the content, and the how-manieth pick with this content it is."""
-    contents = data.pool_of(of.store)["sha256"].loc[of.rows].reset_index(drop=True)
-    return pd.MultiIndex.from_arrays([contents, contents.groupby(contents).cumcount()])
+def _contents(a: Side, b: Side) -> tuple[pd.Index, pd.Index]:
+    """A number for every pick, its side's own: of its content, and of the how-manieth pick with this content it is."""
+    contents = [data.pool_of(side.store)["sha256"].loc[side.rows].to_numpy(object) for side in (a, b)]
+    codes = pd.factorize(np.concatenate(contents))[0]
+    sides = np.split(codes, [len(a.rows)])
+    keys = [code * np.int64(len(codes)) + count_within(code) for code in sides]
+    return pd.Index(keys[0]), pd.Index(keys[1])
 
 
 def _described(of: Side) -> pd.DataFrame:
