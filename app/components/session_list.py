@@ -52,11 +52,10 @@ def _line(now: Session, record: SessionRecord) -> None:
                     st.toast(session.GONE, icon=":material/info:")
                 else:
                     session.reopen(view)
-            with st.popover("", icon=":material/more_horiz:", help="Rename, link, delete", key=f"more-{record.id}"):
+            with st.popover("More", key=f"more-{record.id}"):
                 saved.name_field(now, record, "list")
                 saved.link_field(record.id)
-                if st.button("Delete this session", icon=":material/delete:", key=f"delete-{record.id}"):
-                    _confirm(now, record)
+                _delete(now, record)
 
 
 def _about(record: SessionRecord, opened: bool) -> str:
@@ -79,11 +78,21 @@ def _about(record: SessionRecord, opened: bool) -> str:
     )
 
 
-@st.dialog("Delete this session?")
-def _confirm(now: Session, record: SessionRecord) -> None:
-    st.markdown(f"**{label(saved.title(record, 80))}**: {label(saved.counts(record))}. This cannot be taken back.")
+def _delete(now: Session, record: SessionRecord) -> None:
+    """The button that deletes, which asks once more."""
+    key = f"deleting-{record.id}"
+    if not st.session_state.get(key):
+        name = f"delete-{record.id}"
+        st.button("Delete this session", icon=":material/delete:", key=name, on_click=_ask, args=(key, True))
+        return
+    st.markdown(
+        f"Delete **{label(saved.title(record, 80))}** ({label(saved.counts(record))})? It cannot be taken back."
+    )
     with st.container(horizontal=True):
-        if st.button("Delete", type="primary", key="delete-yes", on_click=saved.delete, args=(now, record.id)):
-            st.rerun()
-        if st.button("Keep it", key="delete-no"):
-            st.rerun()
+        yes = f"delete-yes-{record.id}"
+        st.button("Delete for good", type="primary", key=yes, on_click=saved.delete, args=(now, record.id))
+        st.button("Keep it", key=f"delete-no-{record.id}", on_click=_ask, args=(key, False))
+
+
+def _ask(key: str, asking: bool) -> None:
+    st.session_state[key] = asking

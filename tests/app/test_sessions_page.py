@@ -158,7 +158,9 @@ def test_a_session_is_opened_renamed_and_deleted_from_the_list(app, scored):  # 
     assert kept(scored).view(one).name == "renamed"
     at.button(key=f"delete-{two}").click().run()
     assert kept(scored).view(two) is not None  # asked first
-    at.button(key="delete-yes").click().run()
+    at.button(key=f"delete-no-{two}").click().run()
+    at.button(key=f"delete-{two}").click().run()
+    at.button(key=f"delete-yes-{two}").click().run()
     assert kept(scored).view(two) is None
     assert "session" not in at.query_params
     at.button(key=f"open-session-{one}").click().run()

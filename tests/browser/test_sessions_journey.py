@@ -62,9 +62,9 @@ def test_two_browsers_have_sessions_of_their_own_and_a_link_opens_one_in_the_oth
     assert other.page.locator(".gs-session b").all_inner_texts()[0] == "Mine"
     assert other.page.locator(".gs-session").count() == 2
 
-    other.page.locator(f".st-key-more-{mine} button").first.click()
+    other.page.locator(f".st-key-more-{mine} button:visible").first.click()
     other.click("button", "Delete this session")
-    other.click("button", re.compile("^Delete$"))
+    other.click("button", "Delete for good")
     other.page.locator(".st-key-gs-session").get_by_text("unsaved").wait_for()
     assert [record.id for record in Sessions(scored.sessions_path).list()] == [theirs]
     assert "session=" not in other.page.url
