@@ -1,4 +1,4 @@
-"""A Chromium that times what a person waits for: from the last key or click until Streamlit's script is done."""
+"""A Chromium that times what a person waits for: from the last key or click until the page has stopped changing."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,22 @@ import psutil
 from gradsift.errors import GradsiftError
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-QUIET = 150  # ms without a further run: an interaction may start a second one
+QUIET = 300  # ms without a change: the page has settled
 _PROBE = """
-window.gs = {runs: 0, idle: 0, asked: 0, state: ''};
-new MutationObserver(() => {
-  const app = document.querySelector("[data-testid='stApp']");
-  const state = app ? app.getAttribute('data-test-script-state') : '';
-  if (state === gs.state) return;
-  gs.state = state;
-  if (state === 'notRunning') { gs.runs += 1; gs.idle = performance.now(); }
-}).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ['data-test-script-state']});
+window.gs = {changed: 0, asked: 0, heard: 0};
+window.WebSocket = class extends WebSocket {
+  constructor(...all) { super(...all); this.addEventListener('message', () => { gs.heard = performance.now(); }); }
+};
+new MutationObserver(() => { gs.changed = performance.now(); }).observe(
+  document, {subtree: true, childList: true, attributes: true, characterData: true});
 for (const kind of ['pointerdown', 'keydown'])
   addEventListener(kind, () => { gs.asked = performance.now(); }, true);
 """
+_STILL = f"""() => {{
+  const app = document.querySelector("[data-testid='stApp']");
+  return app && app.getAttribute('data-test-script-state') === 'notRunning'
+    && gs.heard > gs.asked && performance.now() - Math.max(gs.changed, gs.heard) > {QUIET};
+}}"""
 
 
 class BrowserError(GradsiftError):
@@ -49,24 +52,20 @@ class Tab:
     def _count(self, payload: str | bytes) -> None:
         self.bytes += len(payload)
 
-    def open(self, url: str, shows: str) -> float:
-        """Seconds from the start of the navigation until the script is done and `shows` (a selector) is there."""
+    def open(self, url: str, shows: str) -> tuple[float, float]:
+        """Seconds from the start of the navigation until `shows` (a selector) is there, and until the page settles."""
         self.bytes = 0
         self.page.goto(url)
         self.page.wait_for_selector(shows)
-        self._settle(0)
-        return float(self.page.evaluate("gs.idle / 1000"))
+        there = self.page.evaluate("performance.now() / 1000")
+        self.page.wait_for_function(_STILL)
+        return float(there), float(self.page.evaluate("gs.changed / 1000"))
 
     def act(self, action: Callable[[Any], None]) -> float:
-        """Seconds from the last key or click of `action` until the run it starts is done."""
-        runs = self.page.evaluate("gs.runs")
+        """Seconds from the last key or click of `action` until the page has settled on what follows."""
         action(self.page)
-        self._settle(runs)
-        return float(self.page.evaluate("(gs.idle - gs.asked) / 1000"))
-
-    def _settle(self, runs: int) -> None:
-        idle = f"gs.runs > {runs} && gs.state === 'notRunning' && performance.now() - gs.idle > {QUIET}"
-        self.page.wait_for_function(idle)
+        self.page.wait_for_function(_STILL)
+        return float(self.page.evaluate("(gs.changed - gs.asked) / 1000"))
 
 
 @contextmanager
@@ -129,6 +128,6 @@ def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
     raise BrowserError(f"The app's server did not start: {log.read_text(errors='replace')[-500:]}")
 
 
-def summary(seconds: list[float]) -> dict[str, float]:
+def summary(seconds: Sequence[float]) -> dict[str, float]:
     """Median and worst of some times."""
     return {"median_s": round(statistics.median(seconds), 3), "worst_s": round(max(seconds), 3), "runs": len(seconds)}
