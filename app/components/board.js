@@ -41,6 +41,12 @@ function icon(path) {
   return svg
 }
 
+// Make `wanted` the children of an element; one that has them already keeps its focus and its scroll position.
+function arrange(parent, wanted) {
+  const there = parent.children
+  if (wanted.length !== there.length || wanted.some((node, at) => node !== there[at])) parent.replaceChildren(...wanted)
+}
+
 function typing(target) {
   return target instanceof Element && !!target.closest("input, textarea, select, [contenteditable=true], [role=dialog]")
 }
@@ -82,7 +88,7 @@ class Board {
     const kept = new Map()
     const columns = data.columns.map((column, at) => this.column(column, this.columns[at], kept))
     const focused = this.current && this.current.contains(document.activeElement)
-    this.grid.replaceChildren(...columns.map(column => column.root))
+    arrange(this.grid, columns.map(column => column.root))
     this.columns = columns
     this.cards = kept
     for (const action of this.pending) this.apply(action)
@@ -94,17 +100,19 @@ class Board {
   }
 
   column(column, before, kept) {
-    const drawn = before?.key === column.key ? before : { key: column.key, head: make("div", ""), foot: make("div", "") }
-    drawn.root ??= make("section", "gs-column")
+    const drawn = before?.key === column.key ? before : this.place(column.key)
     drawn.root.setAttribute("aria-label", column.name)
     for (const part of ["head", "foot"]) {
       if (drawn[`${part}Html`] !== column[part]) drawn[part].innerHTML = drawn[`${part}Html`] = column[part]
     }
     drawn.list = column.cards.map(card => this.card(card, kept))
-    const wanted = [drawn.head, ...drawn.list.map(card => card.root), drawn.foot]
-    if (wanted.length !== drawn.root.children.length || wanted.some((node, at) => node !== drawn.root.children[at])) {
-      drawn.root.replaceChildren(...wanted)
-    }
+    arrange(drawn.body, [...drawn.list.map(card => card.root), drawn.foot])
+    return drawn
+  }
+
+  place(key) {
+    const drawn = { key, root: make("section", "gs-column"), head: make("div", ""), body: make("div", ""), foot: make("div", "") }
+    drawn.root.append(drawn.head, drawn.body)
     return drawn
   }
 

@@ -105,7 +105,10 @@ def _bulk(now: Session, store: Store, rows: np.ndarray) -> None:
 def note(now: Session, store: Store, row: int, text: str) -> None:
     """Write a note on a pool row."""
     with st.form("note", border=False):
-        written = st.text_area(f"Note on row {row:,}", text, key=f"note_{row}", max_chars=4_000, height=160)
-        if st.form_submit_button("Save", type="primary"):
-            deciding.note(now, store, row, written)
+        st.text_area(f"Note on row {row:,}", text, key=f"note_{row}", max_chars=4_000, height=160)
+        if st.form_submit_button("Save", type="primary", key="save_note", on_click=_keep_note, args=(now, store, row)):
             st.rerun()
+
+
+def _keep_note(now: Session, store: Store, row: int) -> None:
+    deciding.note(now, store, row, st.session_state[f"note_{row}"])

@@ -1,9 +1,13 @@
 """Compare and Export on real scores of the toy model."""
 
+import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from boards import board
+import streamlit as st
+from boards import board, card, press
 
 from app import comparing
 from gradsift.choices import Choices
@@ -40,6 +44,218 @@ def test_the_filter_for_one_method_leaves_rows_no_other_picks(app, scored):
     assert sum(sizes(at)) > 0
     for column in board(at):
         assert all('<span class="gs-badge gs-only">' in card["html"] for card in column["cards"])
+
+
+def test_what_only_the_others_pick_stands_by_this_methods_rank(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10", show="others")
+    ranks = [int(card["name"].split()[-1]) for card in board(at)[0]["cards"]]
+    assert ranks == sorted(ranks)
+    assert min(ranks) > 10
+    assert all("gs-out" in card["html"] for card in board(at)[0]["cards"])
+
+
+def test_the_whole_pool_is_listed_in_each_methods_order(app, scored):
+    usable = Store.open(scored.store_path("toy")).manifest.usable
+    at = app("compare", store="toy", targets="two", budget="10", scope="pool")
+    for column in board(at):
+        assert f"1–20 of {usable} rows" in column["foot"]
+        assert [card["name"].split()[-1] for card in column["cards"]] == [str(n) for n in range(1, 21)]
+        assert sum("gs-out" in card["html"] for card in column["cards"]) == 10
+
+
+def test_filters_come_from_the_address_and_are_counted_in_words(app, scored):
+    at = app("compare", store="toy", targets="two", budget="50%", source="reasoning,open", sort="short")
+    assert at.session_state["source"] == ["reasoning", "open"]
+    rows = {card["row"] for column in board(at) for card in column["cards"]}
+    pool = Store.open(scored.store_path("toy")).pool()
+    assert rows
+    assert set(pool.loc[sorted(rows), "source"]) == {"reasoning", "open"}
+    lengths = [int(pool.at[card["row"], "n_answer_tokens"]) for card in board(at)[0]["cards"]]
+    assert lengths == sorted(lengths)
+    whole = app("compare", store="toy", targets="two", budget="50%")
+    everything = len({card["row"] for column in all_pages(whole) for card in column})
+    matching = len({card["row"] for column in all_pages(at) for card in column})
+    assert any(f"**{matching} of {everything} rows** match" in text.value for text in at.markdown)
+    assert not any("match" in text.value for text in whole.markdown)
+
+
+def all_pages(at) -> list[list[dict]]:
+    """The cards of every column, of all its pages."""
+    columns = [list(column["cards"]) for column in board(at)]
+    for page in range(2, 99):
+        at.query_params["page"] = str(page)
+        at.run()
+        if at.query_params.get("page") != str(page) or board(at)[0]["cards"][:1] == columns[0][:1]:
+            return columns
+        for kept, column in zip(columns, board(at), strict=True):
+            kept += column["cards"]
+    raise AssertionError
+
+
+def test_clear_filters_takes_all_of_them_off(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10", source="open", length="2-", q="the", verdict="open")
+    at.button(key="clear").click().run()
+    assert sizes(at) == [10] * len(METHODS)
+    assert not {"source", "length", "q", "verdict"} & set(at.query_params)
+
+
+def test_a_chip_takes_one_value_off(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10", source="open,closed")
+    at.button(key="chip_source_open").click().run()
+    assert at.query_params["source"] == "closed"
+
+
+def test_nonsense_filters_filter_nothing(app, scored):
+    nonsense = {"source": "<x>", "length": "long", "area": "epoch-1;x;1,1", "sort": "?", "scope": "all", "role": "cat"}
+    at = app("compare", store="toy", targets="two", budget="10", **nonsense)
+    assert sizes(at) == [10] * len(METHODS)
+    assert not set(nonsense) & set(at.query_params)
+
+
+def test_a_search_that_finds_nothing_says_what_to_do(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10", q="no such words anywhere zzz")
+    assert not board(at)
+    assert any("No row matches" in html.value for html in at.html)
+
+
+def test_hits_are_marked_and_another_filter_starts_at_the_first_page(app, scored):
+    at = app("compare", store="toy", targets="two", budget="60%")
+    at.query_params["page"] = "2"
+    at.run()
+    assert all("21–" in column["foot"] for column in board(at))
+    at.text_input(key="q").set_value("the").run()
+    assert "page" not in at.query_params
+    assert at.query_params["q"] == "the"
+    shown = [card["html"] for column in board(at) for card in column["cards"]]
+    assert shown
+    assert all('<mark class="gs-hit">' in html for html in shown)
+
+
+def test_bm25s_words_are_marked_in_its_column_alone_and_named(app, scored):
+    at = app("compare", store="toy", targets="two", budget="30")
+    marked = {c["key"]: sum('<mark class="gs-word">' in x["html"] for x in c["cards"]) for c in board(at)}
+    assert marked.pop("bm25") > 0
+    assert not any(marked.values())
+    assert all("BM25 matched" in x["html"] for x in board(at)[1]["cards"] if "gs-word" in x["html"])
+
+
+def test_keys_decide_in_every_column_and_undo_takes_back(app, scored):
+    at = app("compare", store="toy", targets="two", budget="80%")
+    row = card(at, "less")["row"]
+    press(at, {"kind": "decide", "row": row, "verdict": "accept"})
+    cards = [c for column in all_pages(at) for c in column if c["row"] == row]
+    assert len(cards) > 1
+    assert {c["verdict"] for c in cards} == {"accept"}
+    at.query_params["page"] = "1"
+    press(at, {"kind": "undo"})
+    assert card(at, "less")["verdict"] == ""
+
+
+def test_keys_sent_again_are_done_once_and_those_sent_together_all(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    rows = [c["row"] for c in board(at)[0]["cards"][:3]]
+    press(at, *({"kind": "decide", "row": row, "verdict": "reject"} for row in rows))
+    assert [c["verdict"] for c in board(at)[0]["cards"][:4]] == ["reject"] * 3 + [""]
+    seen = at.session_state["board_seen"]
+    press(at, {"kind": "undo", "number": seen})
+    assert [c["verdict"] for c in board(at)[0]["cards"][:3]] == ["reject"] * 3
+    press(at, {"kind": "undo"}, {"kind": "undo"})
+    assert [c["verdict"] for c in board(at)[0]["cards"][:3]] == ["reject", "", ""]
+
+
+def test_a_decision_is_kept_under_the_address_and_not_without_it(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    press(at, {"kind": "decide", "row": card(at, "less")["row"], "verdict": "reject"})
+    again = app("compare", store="toy", targets="two", budget="10", session=at.query_params["session"])
+    assert card(again, "less")["verdict"] == "reject"
+    assert card(app("compare", store="toy", targets="two", budget="10"), "less")["verdict"] == ""
+
+
+def test_all_filtered_rows_of_all_pages_are_decided_at_once(app, scored):
+    at = app("compare", store="toy", targets="two", budget="70%", source="closed")
+    everything = {c["row"] for column in all_pages(at) for c in column}
+    at.query_params["page"] = "1"
+    at.run()
+    at.button(key="all_accept").click().run()
+    assert any(f"{len(everything)} accepted" in text.value for text in at.caption)
+    at.query_params["verdict"] = "open"
+    at.run()
+    assert not board(at)
+    at.button(key="undo").click().run()
+    assert {c["row"] for column in all_pages(at) for c in column} == everything
+
+
+def test_many_rows_are_decided_only_after_a_second_yes(app, scored, monkeypatch):
+    from app.components import review
+
+    monkeypatch.setattr(review, "MANY", 5)
+    at = app("compare", store="toy", targets="two", budget="10")
+    assert at.button(key="all_reject").disabled
+    box = next(box for box in at.checkbox if box.key.startswith("sure"))
+    box.check().run()
+    assert not at.button(key="all_reject").disabled
+
+
+def test_a_note_is_written_in_a_dialog_and_shown_on_the_card(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    row = card(at, "less")["row"]
+    press(at, {"kind": "note", "row": row})
+    at.text_area(key=f"note_{row}").set_value("<b>look</b> again")
+    at.button(key="save_note").click().run()
+    at.run()
+    assert card(at, "less")["note"] == "<b>look</b> again"
+
+
+def test_why_opens_on_the_row(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    press(at, {"kind": "why", "row": card(at, "bm25", 2)["row"]})
+    row = Store.open(scored.store_path("toy")).pool().loc[card(at, "bm25", 2)["row"]]
+    assert any(str(row["id"]) in html.value for html in at.html)
+
+
+@pytest.mark.parametrize("methods", ["less", "random"])
+def test_one_method_alone(app, scored, methods):
+    at = app("compare", store="toy", targets="two", budget="10", methods=methods, show="only")
+    assert sizes(at) == [10]
+    assert "only here" not in board(at)[0]["cards"][0]["html"]
+
+
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(1)> ![i](http://evil.example/i.png) "
+    "$\\LaTeX$ \0 \u202eabc\u202c =cmd|' /C calc'!A0"
+)
+
+
+def test_hostile_texts_are_text_on_the_board(app, scored):
+    path = scored.store_path("toy") / "pool.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    for at, row in enumerate(rows):
+        said = HOSTILE + ("x" * 1_000_000 if at % 2 else "")
+        row["messages"] = [{"role": role, "content": said} for role in ("user", HOSTILE, "assistant")]
+        row |= dict.fromkeys(("prefix", "task", "id", "file"), HOSTILE)
+    pq.write_table(table.from_pylist(rows, schema=table.schema), path)
+    st.cache_resource.clear()  # an equal store elsewhere has been shown before
+    at = app("compare", store="toy", targets="two", budget="20")
+    html = "".join(c["html"] for column in board(at) for c in column["cards"])
+    assert not re.search(r"<(?!/?(div|span|p|b|i|mark|details|summary)\b)", html)
+    assert not re.search(r"<[^>]*\son\w+=", re.sub(r'"[^"]*"', '""', html))
+    assert "&lt;script&gt;" in html
+    assert "more characters are not shown here" in html
+    assert len(json.dumps(board(at), ensure_ascii=False).encode()) < 2_000_000
+    assert not any("evil.example" in text.value for text in at.markdown)
+    st.cache_resource.clear()
+
+
+def test_a_pool_without_tasks(app, scored):
+    path = scored.store_path("toy") / "pool.parquet"
+    rows = [row | {"task": ""} for row in pq.read_table(path).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+    st.cache_resource.clear()
+    at = app("compare", store="toy", targets="two", budget="10")
+    assert sizes(at) == [10] * len(METHODS)
+    assert not [pills for pills in at.pills if pills.key == "task"]
+    st.cache_resource.clear()
 
 
 def test_unscored_targets_lead_back_to_targets(app, workspace):

@@ -1,0 +1,222 @@
+"""Filters, order and marks of the Compare page against brute force on the toy store."""
+
+import numpy as np
+import pytest
+
+from app import address, comparing, filters, marking
+from app.filters import Filter
+from gradsift.choices import Choices
+from gradsift.index import ensure_index
+from gradsift.influence import open_scoring
+from gradsift.methods import METHODS
+from gradsift.norms import Area
+from gradsift.sessions import Decisions
+from gradsift.store import Store, StoreError
+
+NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
+
+
+@pytest.fixture
+def opened(scored):
+    store = Store.open(scored.store_path("toy"))
+    ensure_index(store)
+    folder = next((store.path / "scorings").iterdir())
+    return store, open_scoring(store, folder)
+
+
+@pytest.fixture
+def comparison(opened):
+    return comparing.compare(*opened, list(METHODS), "25%", Choices())
+
+
+def expected(opened, keep) -> list[bool]:
+    """Ask every scored row one by one; keep(row of the pool, its turns)."""
+    store, scoring = opened
+    pool = store.pool()
+    texts = dict(zip(scoring.rows.tolist(), store.texts(scoring.rows)["messages"], strict=True))
+    return [bool(keep(pool.loc[row], texts[row])) for row in scoring.rows.tolist()]
+
+
+def some_text(opened) -> str:
+    store, scoring = opened
+    return store.texts(scoring.rows[:1])["messages"][0][0]["content"].split()[0].lower().strip(".,:?")
+
+
+@pytest.mark.parametrize("facet", ["source", "task"])
+def test_a_facet_leaves_the_rows_with_its_values(opened, facet):
+    values = filters.facets_of(*opened)[facet].values[:2]
+    found = filters.matching(*opened, Filter(**{facet: values}), NOTHING)
+    wanted = [None if value == filters.NO_TASK else value for value in values]
+    assert found.tolist() == expected(opened, lambda row, _: (row[facet] or None) in wanted)
+    assert 0 < found.sum() < len(found)
+
+
+def test_scripts_are_those_of_the_index(opened):
+    from gradsift.index import script_of
+
+    facet = filters.facets_of(*opened)["script"]
+    assert len(facet.values) > 1
+    found = filters.matching(*opened, Filter(script=("Bengali",)), NOTHING)
+    assert found.tolist() == expected(opened, lambda _, turns: script_of(turns) == "Bengali")
+    assert found.any()
+
+
+def test_counts_are_of_the_picks_and_of_the_pool(opened, comparison):
+    store, scoring = opened
+    picked = comparison.shared > 0
+    sources = store.pool().loc[scoring.rows, "source"].to_numpy()
+    facet = filters.facets_of(*opened)["source"]
+    for value, count, total in zip(facet.values, facet.counts(picked), facet.total, strict=True):
+        assert total == (sources == value).sum()
+        assert count == (sources[picked] == value).sum()
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [("10-40", (10, 40)), ("10-", (10, 10**9)), ("-40", (0, 40)), ("-", None), ("", None), ("x", None), ("9--1", None)],
+)
+def test_lengths_are_of_the_answer(opened, text, limits):
+    assert filters.length_limits(text) == limits
+    found = filters.matching(*opened, Filter(length=text), NOTHING)
+    low, high = limits or (0, 10**9)
+    assert found.tolist() == expected(opened, lambda row, _: low <= row["n_answer_tokens"] <= high)
+
+
+@pytest.mark.parametrize("role", filters.ROLES)
+def test_words_are_searched_by_role_in_the_whole_pool(opened, role):
+    word = some_text(opened)
+    found = filters.matching(*opened, Filter(q=f" {word.upper()} ", role=role), NOTHING)
+
+    def holds(_, turns) -> bool:
+        return any(word in turn["content"].lower() for turn in turns if role in ("any", turn["role"]))
+
+    assert found.tolist() == expected(opened, holds)
+
+
+def test_words_without_an_index_are_an_error_that_says_so(scored):
+    store = Store.open(scored.store_path("toy"))
+    scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
+    for file in (store.path / "index").glob("rows.parquet"):
+        file.unlink()
+    with pytest.raises(StoreError, match="no index"):
+        filters.matching(store, scoring, Filter(q="never asked for before"), NOTHING)
+
+
+def test_verdicts(opened):
+    rows = opened[1].rows
+    decided = Decisions(rows[:3], rows[3:5], {}, 1)
+    for verdict, wanted in {
+        ("accepted",): set(range(3)),
+        ("rejected",): {3, 4},
+        ("open",): set(range(5, len(rows))),
+        ("rejected", "accepted"): set(range(5)),
+    }.items():
+        found = filters.matching(*opened, Filter(verdict=verdict), decided)
+        assert set(np.flatnonzero(found).tolist()) == wanted
+
+
+def test_an_area_of_the_norms(opened):
+    store, _ = opened
+    metrics = store.metrics()
+    norm = metrics[metrics["epoch"] == "epoch-2"].set_index("row")["grad_norm"]
+    middle = float(np.log10(np.median(norm)))
+    area = Area.of_box("epoch-2", "grad_norm", -1.0, 6.0, middle, 9.0)
+    found = filters.matching(*opened, Filter(area=str(area)), NOTHING)
+    level = round(middle, 3)
+    assert found.tolist() == expected(opened, lambda row, _: np.log10(norm[row.name]) >= level)
+    assert 0 < found.sum() < len(found)
+    assert filters.matching(*opened, Filter(area="nonsense"), NOTHING).all()
+    assert filters.matching(*opened, Filter(area=str(area).replace("epoch-2", "epoch-77")), NOTHING).all()
+
+
+def test_filters_are_joined_by_and(opened):
+    source = filters.facets_of(*opened)["source"].values[:1]
+    one = filters.matching(*opened, Filter(source=source), NOTHING)
+    two = filters.matching(*opened, Filter(length="8-"), NOTHING)
+    both = filters.matching(*opened, Filter(source=source, length="8-"), NOTHING)
+    assert (both == (one & two)).all()
+
+
+@pytest.mark.parametrize("sort", filters.SORTS)
+@pytest.mark.parametrize("scope", filters.SCOPES)
+def test_orders(opened, comparison, sort, scope):
+    store, scoring = opened
+    pool = store.pool().loc[scoring.rows]
+    norms = store.metrics().groupby("row")["grad_norm"].mean().loc[scoring.rows].to_numpy()
+    column = comparison.columns[0]
+    keys = {
+        "rank": column.ranking.rank,
+        "score": -column.ranking.score,
+        "long": -pool["n_answer_tokens"].to_numpy(),
+        "short": pool["n_answer_tokens"].to_numpy(),
+        "norm": -norms,
+    }
+    found = np.arange(len(scoring.rows)) % 3 > 0
+    shown = filters.listed(*opened, comparison, column, Filter(sort=sort, scope=scope), found)
+    wanted = [at for at in range(len(found)) if found[at] and (scope == "pool" or column.picked[at])]
+    assert shown.tolist() == sorted(wanted, key=lambda at: (keys[sort][at], column.ranking.rank[at]))
+
+
+def test_the_union_of_columns_counts_a_row_once(opened, comparison):
+    n = len(opened[1].rows)
+    lists = [filters.base(comparison, column, Filter()) for column in comparison.columns]
+    assert (filters.union(lists, n) == (comparison.shared > 0)).all()
+
+
+@pytest.mark.parametrize(("low", "high", "text"), [(None, None, ""), (3, None, "3-"), (None, 9, "-9"), (0, 0, "0-0")])
+def test_a_range_as_the_address_has_it(low, high, text):
+    assert filters.written_length(low, high) == text
+
+
+def test_commas_and_percent_signs_in_names_survive_the_address():
+    names = ["a,b", "50% %2C", "ক খ"]
+    text = address.written(names)
+    assert text.count(",") == 2
+    assert address._read(text, names, []) == names
+
+
+class TestMarks:
+    def test_hits_are_found_whatever_their_case_and_only_in_the_role(self):
+        marks = marking.Marks(marking.search_pattern('CAT "the mat"'), "user")
+        text = "The cat sat on The Mat, Concat."
+        assert [text[a:b] for a, b, _ in marks.spans("user", text)] == ["cat", "The Mat", "cat"]
+        assert marks.first("user", text) == 4
+        assert marks.spans("assistant", text) == []
+        assert marks.first("assistant", text) == -1
+
+    def test_a_search_of_signs_is_no_pattern(self):
+        marks = marking.Marks(marking.search_pattern(".* ( ["))
+        assert [kind for *_, kind in marks.spans("user", "a.*b([")] == [marking.HIT] * 3
+        assert marking.search_pattern("  ") is None
+
+    def test_marks_never_overlap_and_the_hit_wins(self):
+        marks = marking.Marks(marking.search_pattern("river"), "any", ("rivers", "bank"))
+        spans = marks.spans("user", "Rivers and a bank by the rivers")
+        assert [(kind, end - start) for start, end, kind in spans] == [("gs-hit", 5), ("gs-word", 4), ("gs-hit", 5)]
+
+    def test_bm25s_words_are_those_of_the_subtask_that_won(self, opened, comparison):
+        from gradsift.baselines.bm25 import tokenize
+
+        store, scoring = opened
+        column = next(column for column in comparison.columns if column.method == "bm25")
+        for at in column.picks[:8].tolist():
+            turns = [(t["role"], t["content"]) for t in store.texts(scoring.rows[[at]])["messages"][0]]
+            won = column.ranking.subtasks[column.ranking.best_subtask[at]]
+            theirs = {w for t in scoring.targets if t.subtask == won for _, text in t.messages for w in tokenize(text)}
+            shared = theirs & {word for _, text in turns for word in tokenize(text)}
+            found = marking.matched(scoring, Choices(), column, at, turns)
+            weights = [scoring.word_weights[word] for word in found]
+            assert set(found) == shared or (len(found) == 12 and set(found) < shared)
+            assert weights == sorted(weights, reverse=True)
+
+    def test_weights_are_rank_bm25s(self, opened):
+        from rank_bm25 import BM25Okapi
+
+        from gradsift.baselines.bm25 import tokenize
+
+        store, scoring = opened
+        texts = ["\n".join(t["content"] for t in turns) for turns in store.texts(scoring.rows)["messages"]]
+        index = BM25Okapi([tokenize(text) for text in texts])
+        assert scoring.word_weights
+        for word, weight in scoring.word_weights.items():
+            assert weight == pytest.approx(index.idf[word])
