@@ -4,7 +4,7 @@ import streamlit as st
 
 from app import address, comparing, explaining, session
 from app.components import budget, empty, opening, options, score, why, why_opponents
-from app.components.text import label
+from app.components.text import label, plural
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
 from gradsift.influence import Scoring
@@ -97,8 +97,8 @@ def _ways(store: Store, scoring: Scoring, row: int | None, methods: list[str], w
                 on_click=_open,
                 args=(str(int(scoring.rows[to])) if to is not None else "",),
             )
-        of = f"{len(column.picks):,}"
-        said = f"pick {place:,} of {of}" if place else f"{of} picks" if row is None else f"not among the {of} picks"
+        of = plural(len(column.picks), "pick")
+        said = f"pick {place:,} of {len(column.picks):,}" if place else of if row is None else f"not among the {of}"
         st.caption(said, width="content")
     return by
 

@@ -44,20 +44,27 @@ def draw(
         st.error(label(error))
         return
     why_head.draw(subject)
-    _decide(subject)
     if subject.position is None:
         st.info(label(f"This row is excluded, so no method scores it: {subject.reason}."), icon=":material/block:")
-        st.html(_pane("This row", "", conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))))
+        st.html(_pane("This row", _said(subject)))
         return
+    _decide(subject)
     lens = _lens(subject)
     if not lens:
-        st.html(_pane("This row", "", conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))))
+        st.html(_pane("This row", _said(subject)))
         st.caption("Choose a method that looks at the targets to see which of them this row serves.")
     else:
         _beside(subject, lens)
         why_scores.draw(subject, lens)
     why_tokens.draw(subject)
     _twins(subject)
+
+
+def _said(subject: Subject) -> str:
+    """The row's conversation; of a row that could not be read as one, its line as it stands in the file."""
+    if subject.turns:
+        return conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))
+    return conversation.unfolded([("line", bytes(subject.text["raw"] or b"").decode("utf-8", "replace"))])
 
 
 def _lens(subject: Subject) -> str:
@@ -85,14 +92,15 @@ def _beside(subject: Subject, lens: str) -> None:
     target = subject.left.targets[best]
     number = best if subject.left.columns is None else int(subject.left.columns[best])
     what = "cosine" if METHODS[lens].evidence != "text" else METHODS[lens].label
-    about = f"example {number + 1:,} of {target.subtask}, {what} {cosines[best, -1]:+.3f}"
-    row = _pane("This row", "", conversation.unfolded(subject.turns, str(subject.text["prefix"] or "")))
-    beside = _pane("The target it serves best", about, conversation.unfolded(target.messages, target.prefix))
+    about = f"example {number + 1:,} of <bdi>{escape(target.subtask)}</bdi>, {what} {cosines[best, -1]:+.3f}"
+    row = _pane("This row", _said(subject))
+    beside = _pane("The target it serves best", conversation.unfolded(target.messages, target.prefix), about)
     st.html(f'<div class="gs-pair">{row}{beside}</div>')
 
 
-def _pane(title: str, about: str, inside: str) -> str:
-    said = f'<span class="gs-small gs-dim">{escape(about)}</span>' if about else ""
+def _pane(title: str, inside: str, about: str = "") -> str:
+    """A box that scrolls; `inside` and `about` are HTML."""
+    said = f'<span class="gs-small gs-dim">{about}</span>' if about else ""
     return (
         f'<section class="gs-pane" tabindex="0" aria-label="{escape(title)}"><h4>{escape(title)} {said}</h4>'
         f"{inside}</section>"

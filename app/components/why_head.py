@@ -24,11 +24,11 @@ def draw(subject: Subject) -> None:
     if cut:
         longest = subject.store.manifest.config.max_length
         tokens += f"; {plural(cut, 'more token')} cut off at {longest:,}"
-    where = f"{about['file']}, line {int(about['line']):,} · row {subject.row:,} · {tokens}"
+    where = f"<bdi>{escape(about['file'])}</bdi>, line {int(about['line']):,} · row {subject.row:,} · {tokens}"
     ranks = "" if subject.position is None else _table(subject.comparison, subject.position)
     st.html(
         f'<div class="gs-why"><p class="gs-why-id" dir="auto">{escape(about["id"])}</p>'
-        f'<div class="gs-badges">{"".join(badges)}</div><p class="gs-small gs-dim">{escape(where)}</p>{ranks}</div>'
+        f'<div class="gs-badges">{"".join(badges)}</div><p class="gs-small gs-dim">{where}</p>{ranks}</div>'
     )
 
 
@@ -57,7 +57,7 @@ def ranks_line(comparison: Comparison, at: int) -> str:
         inside = ' class="gs-in"' if column.picked[at] else ""
         said = escape(f"{what}: rank {rank:,}" + (", picked" if column.picked[at] else ""))
         parts.append(f'<span{inside} title="{said}">{_mark(column.method)} {rank:,}</span>')
-    return f'<span class="gs-ranks">{"".join(parts)}</span>'
+    return f'<span class="gs-ranks"><span>ranks</span>{"".join(parts)}</span>'
 
 
 def _table(comparison: Comparison, at: int) -> str:

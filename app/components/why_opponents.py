@@ -35,7 +35,7 @@ def draw(now: Session, store: Store, scoring: Scoring, choices: Choices) -> None
         )
     else:
         said = f"No row of {len(order):,} scores below 0 {over}, so none opposes the targets; these score lowest."
-    st.html(f'<p class="gs-small gs-dim">{escape(said)}</p>')
+    st.html(f'<p class="gs-small gs-dim">{said}</p>')
     listed = order[: below or PAGE]
     pages = -(-len(listed) // PAGE)
     page = st.pagination(pages, key=f"opponents-{subtask}-{pages}", width=280) if pages > 1 else 1
@@ -46,9 +46,9 @@ def draw(now: Session, store: Store, scoring: Scoring, choices: Choices) -> None
 
 
 def _over(subtask: str, subtasks: int, choices: Choices) -> str:
-    """For what the scores of the list are."""
+    """For what the scores of the list are, as HTML."""
     if subtask:
-        return f"for {subtask}"
+        return f"for <bdi>{escape(subtask)}</bdi>"
     if subtasks == 1:
         return "for these targets"
     return "in the mean over subtasks" if choices.aggregate == "mean" else "for every subtask"
@@ -67,7 +67,7 @@ def _subtask(scoring: Scoring, choices: Choices) -> str:
             "Opposed to",
             options,
             key="against",
-            format_func=lambda number: "every subtask" if number == ALL else label(numbers[number]),
+            format_func=lambda number: "every subtask" if number == ALL else numbers[number],
             width=320,
         )
     return numbers.get(chosen, "")

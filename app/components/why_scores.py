@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MOST = 40  # lines of a heat map that can still be read
 _LINE = 26  # pixels
+_SCALE = {  # below the map, where it takes no width from it
+    **{"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"},
+    **{"thickness": 8, "len": 0.7, "outlinewidth": 0, "nticks": 5},
+}
 SUM = "weighted sum"
 
 
@@ -52,7 +56,7 @@ def _subtasks(subject: Subject, lens: str) -> None:
     unit = "dot product" if choices.similarity == "dot" else "cosine"
     table = _table(values, subject, pd.DataFrame({"subtask": names}))
     shown = _best(values)
-    labels = [("★ " if j == best else "") + charts.tick(names[j], 22) for j in shown]
+    labels = [("★ " if j == best else "") + charts.tick(names[j], 17) for j in shown]
     few = f" The {MOST} highest of {len(names):,} are drawn; the table has all." if len(names) > MOST else ""
     _show(
         "score-by-subtask",
@@ -74,7 +78,7 @@ def _targets(subject: Subject, lens: str) -> None:
         "asks": [_asks(target, 160) for target in targets],
     }
     shown = _best(values)
-    labels = [f"{named[k]} · {charts.tick(targets[k].subtask, 18)}" for k in shown]
+    labels = [f"{named[k]} · {charts.tick(targets[k].subtask, 13)}" for k in shown]
     hover = [f"example {named[k]}: {charts.tick(_asks(targets[k], 80), 80)}" for k in shown]
     best = shown[0]
     few = f" The {MOST} highest of {len(targets):,} are drawn; the table has all." if len(targets) > MOST else ""
@@ -151,9 +155,9 @@ def _heat(
     """Lines of values around zero by checkpoint. values: (R, N + 1); names, hover: R, as `charts.tick` has them."""
     import plotly.graph_objects as go
 
-    columns = [f"{epoch}<br>× {weight:.2f}" for epoch, weight in _checkpoints(subject)] + [SUM]
+    columns = [f"{epoch}<br>× {weight:.2f}" for epoch, weight in _checkpoints(subject)] + ["weighted<br>sum"]
     peak = float(np.abs(values).max()) or 1.0
-    figure = charts.blank(title, f"{unit}, by checkpoint and its weight", _LINE * len(values) + 122)
+    figure = charts.blank(title, f"{unit}, by checkpoint and its weight", _LINE * len(values) + 162)
     figure.add_trace(
         go.Heatmap(
             z=values,
@@ -168,11 +172,11 @@ def _heat(
             textfont={"color": theme.INK[charts.dark()]},
             texttemplate="%{z:+.3f}" if peak < 100 else "%{z:+.3g}",
             hovertemplate="%{customdata}<br>%{x}<br>%{z:+.5f}<extra></extra>",
-            colorbar={"thickness": 8, "outlinewidth": 0, "nticks": 5},
+            colorbar=_SCALE,
         )
     )
-    figure.update_layout(margin_t=112)
-    figure.update_xaxes(side="top", showgrid=False, ticks="")
+    figure.update_layout(margin={"t": 112, "b": 48})
+    figure.update_xaxes(side="top", showgrid=False, ticks="", tickangle=0, tickfont_size=10)
     figure.update_yaxes(
         autorange="reversed", tickvals=list(range(len(names))), ticktext=names, showgrid=False, ticks=""
     )

@@ -83,7 +83,7 @@ def _subtask(subject: Subject, names: list[str]) -> int:
             "For the subtask",
             range(len(names)),
             index=best,
-            format_func=lambda number: label(names[number]) + (" (serves best)" if number == best else ""),
+            format_func=lambda number: names[number] + (" (serves best)" if number == best else ""),
             key=f"why-tokens-subtask-{subject.row}-{len(names)}",
             width=260,
         )
