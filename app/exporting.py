@@ -1,32 +1,106 @@
-"""An export: the picks for a preview, the command that writes the files, and what it wrote. No drawing here."""
+"""An export: what is asked for, the command that writes it, and what it wrote. No drawing here."""
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import streamlit as st
+
 from app import comparing, data, targeting
-from app.comparing import Column
+from app.comparing import Column, Comparison
 from app.session import Session
 from gradsift import atomic, jobs
 from gradsift.choices import Choices
+from gradsift.export import COMPRESSIONS, estimated_bytes
 from gradsift.formats import Pick
 from gradsift.influence import Scoring
 from gradsift.picks import iter_picks
+from gradsift.sessions import Decisions
 from gradsift.store import Store
 from gradsift.workspace import TargetEntry
 
 ABOUT = {
-    "messages": "`messages` with role and content: TRL, axolotl (chat_template), most trainers.",
+    "messages": "`messages` with role and content: TRL, axolotl, LLaMA-Factory, most trainers.",
     "prompt-completion": "`prompt` and `completion` as messages: TRL learns the completion only.",
     "alpaca": "`instruction`, `input`, `output`, `system`, `history`: LLaMA-Factory.",
-    "sharegpt": "`conversations` with from and value: LLaMA-Factory, older trainers.",
+    "sharegpt": "`conversations` with from and value: LLaMA-Factory, axolotl, older trainers.",
     "less": "The original lines byte for byte, and sorted.csv, as the LESS authors' code writes them.",
     "parquet": "A Parquet file with a `messages` column.",
 }
-SUFFIXES = {"parquet": ".parquet"}
+DECIDED, RANKED, ACCEPTED = "decided", "ranked", "accepted"
+TAKES = {
+    DECIDED: "Picks, with my decisions",
+    RANKED: "Picks as ranked",
+    ACCEPTED: "Only what I accepted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one export is made of; equal requests go into the same folder."""
+
+    session: Session
+    store: Store
+    entry: TargetEntry
+    method: str
+    budget: str
+    choices: Choices
+    format: str
+    compress: str
+    evaluation: tuple[Path, ...]
+    drop_leaks: bool
+    report: bool
+
+    @property
+    def out(self) -> Path:
+        """The folder it goes into."""
+        content = hashlib.sha256(self.entry.path.read_bytes()).hexdigest()
+        files = [(str(path), path.stat().st_mtime_ns) for path in self.evaluation if path.exists()]
+        asked: list[Any] = [
+            self.store.fingerprint,
+            str(self.store.path),
+            content,
+            self.method,
+            self.budget,
+            self.choices.changed,
+        ]
+        asked += [self.format, self.compress, files, self.drop_leaks, self.report]
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+        stem = f"{self.entry.name}-{self.method}-{self.budget.replace('%', 'pct')}-{self.format}"
+        return self.session.workspace.export_folder(f"{stem}-{key}")
+
+    def arguments(self, out: Path) -> list[str]:
+        """The command line that writes it, `gradsift` aside; the choices lie in the job's own folder."""
+        taken = targeting.run_folder(self.session.workspace, self.store, self.entry) / "targets.jsonl"
+        targets = taken if taken.is_file() else self.entry.path
+        arguments = ["select", str(self.store.path), "--targets", str(targets), "--out", str(out)]
+        arguments += ["--method", self.method, "--top", self.budget, "--format", self.format]
+        arguments += ["--compress", self.compress, "--bundle"]
+        for path in self.evaluation:
+            arguments += ["--evaluation", str(path)]
+        arguments += ["--drop-leaks"] * self.drop_leaks + ["--report"] * self.report
+        return arguments + (["--choices", str(_choices_file(out))] if self.choices.changed else [])
+
+
+def start(request: Request) -> None:
+    """Write the files as a process of its own (`gradsift select`)."""
+    out = request.out
+    if request.choices.changed:
+        _choices_file(out).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(_choices_file(out), request.choices.changed)
+    jobs.start(out, request.arguments(out))
+
+
+def with_decisions(choices: Choices, take: str, decided: Decisions) -> Choices:
+    """The what-ifs with what the open session decided, as far as `take` says."""
+    if take == RANKED:
+        return choices
+    accepted, rejected = tuple(decided.accepted.tolist()), tuple(decided.rejected.tolist())
+    update = {"accepted": accepted, "rejected": rejected, "only_accepted": take == ACCEPTED}
+    return choices.model_copy(update=update)
 
 
 def picks_of(store: Store, scoring: Scoring, column: Column, limit: int) -> Iterator[Pick]:
@@ -35,37 +109,22 @@ def picks_of(store: Store, scoring: Scoring, column: Column, limit: int) -> Iter
     return iter_picks(store, column.ranking, column.picks[:limit], about, data.pool_of(store))
 
 
-def folder_of(
-    session: Session, store: Store, entry: TargetEntry, method: str, budget: str, format: str, choices: Choices
-) -> Path:
-    """Where this export goes: the same choices, the same folder."""
-    content = hashlib.sha256(entry.path.read_bytes()).hexdigest()
-    request = [store.fingerprint, str(store.path), content, method, budget, format, choices.changed]
-    key = json.dumps(request, sort_keys=True)
-    stem = f"{entry.name}-{method}-{budget.replace('%', 'pct')}-{format}"
-    return session.workspace.export_folder(f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
+def size_of(store: Store, comparison: Comparison, column: Column, format: str) -> int:
+    """About how many bytes the column's picks take in this format, before compression."""
+    cut = int(data.pool_of(store)["n_cut"].to_numpy()[comparison.rows[column.picks]].sum())
+    return _estimated(store.fingerprint, format, len(column.picks), column.tokens + cut, store)
 
 
-def start(
-    session: Session,
-    store: Store,
-    entry: TargetEntry,
-    out: Path,
-    method: str,
-    budget: str,
-    format: str,
-    choices: Choices,
-) -> None:
-    """Write the files as a process of its own (`gradsift select`)."""
-    run = targeting.run_folder(session.workspace, store, entry) / "targets.jsonl"
-    arguments = ["select", str(store.path), "--targets", str(run if run.is_file() else entry.path), "--method", method]
-    arguments += ["--top", budget, "--format", format, "--out", str(out)]
-    if choices.changed:
-        file = out / "job" / "choices.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(file, choices.changed)
-        arguments += ["--choices", str(file)]
-    jobs.start(out, arguments)
+def evaluation_files(session: Session, typed: str, uploads: Sequence[Any]) -> tuple[list[Path], list[str]]:
+    """The files to compare with, uploaded ones kept in the workspace; and the typed paths where nothing lies."""
+    paths = [Path(line.strip()).expanduser() for line in typed.splitlines() if line.strip()]
+    missing = [str(path) for path in paths if not path.exists()]
+    for upload in uploads:
+        content = upload.getvalue()
+        folder = f"evaluation-{hashlib.sha256(content).hexdigest()[:12]}"
+        kept = session.workspace.root / "uploads" / folder / Path(upload.name).name
+        paths += [kept] if kept.is_file() else session.workspace.keep_uploads(folder, [(upload.name, content)])
+    return [path for path in paths if path.exists()], missing
 
 
 def written(out: Path) -> dict[str, Any] | None:
@@ -78,17 +137,27 @@ def written(out: Path) -> dict[str, Any] | None:
 
 
 def files_of(out: Path) -> list[Path]:
-    """The files of a finished export, the data first."""
-    first = {"train.jsonl": 0, "train.parquet": 0}
+    """The files of a finished export, the data first; the bundle of them is not one."""
+    names = {"train.parquet", *(f"train.jsonl{end}" for end in COMPRESSIONS.values())}
     files = [f for f in out.iterdir() if f.is_file() and not f.name.startswith(".") and f.suffix != ".zip"]
-    return sorted(files, key=lambda f: (first.get(f.name, 1), f.name))
+    return sorted(files, key=lambda f: (f.name not in names, f.name))
 
 
-def zipped(out: Path, files: Sequence[Path]) -> Path:
-    """All files of the export as one zip beside them, made when it is first asked for."""
-    path = out / f"{out.name}.zip"
-    if not path.exists() or path.stat().st_mtime_ns < (out / "manifest.json").stat().st_mtime_ns:
-        with atomic.open_for_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for member in files:
-                archive.write(member, f"{out.name}/{member.name}")
-    return path
+def leaks_of(out: Path) -> list[dict[str, Any]]:
+    """The flagged picks of a finished export as leakage.json has them; none where that file is not there."""
+    path = out / "leakage.json"
+    return _leaks(str(path), path.stat().st_mtime_ns) if path.is_file() else []
+
+
+def _choices_file(out: Path) -> Path:
+    return out / "job" / "choices.json"
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _leaks(path: str, changed: int) -> list[dict[str, Any]]:
+    return list(json.loads(Path(path).read_text(encoding="utf-8"))["leaks"])
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _estimated(fingerprint: str, format: str, rows: int, tokens: int, _store: Store) -> int:
+    return estimated_bytes(_store, format, rows, tokens)

@@ -2,69 +2,74 @@
 
 import streamlit as st
 
-from app import address, comparing, data, exporting, session
-from app.components import budget, download, empty, options, running, score
+from app import address, comparing, deciding, exporting, session
+from app.components import budget, download, empty, opening, options, running, score
 from app.components.text import label
 from gradsift import jobs
 from gradsift.errors import GradsiftError
+from gradsift.export import COMPRESSIONS
 from gradsift.formats import FORMATS, preview
 
 PREVIEW = 3
 
 now = session.current()
 st.title("Export", anchor=False)
-store, problem = data.store_or_error(now)
-entry = now.workspace.target_set(now.targets) if now.targets else None
-if store is None:
-    if problem:
-        st.error(label(problem))
-    empty.say("No datastore is open", "Open a datastore and score a target set first.", "datastore", "Open a datastore")
-    st.stop()
-try:
-    scoring = comparing.scoring_of(now, store)
-except (GradsiftError, OSError) as error:
-    st.error(label(error))
-    st.stop()
-if entry is None or scoring is None:
-    empty.say(
-        "Nothing to export yet",
-        "An export holds the picks for a target set: choose one and score it.",
-        "targets",
-        "Choose targets",
-    )
-    st.stop()
-
+store, scoring = opening.scored(now)
+entry = now.workspace.target_set(now.targets)
+assert entry is not None  # it is scored
 known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
     with address.held("method", known, default=known[0]):
         method = st.segmented_control("Method", known, key="method", required=True, format_func=score.method_label)
     wanted = budget.draw(now)
     chosen = options.draw(store, scoring)
+decided = deciding.decisions(now, store)
+take = download.take(decided)
+choices = exporting.with_decisions(chosen, take, decided)
 try:
-    comparison = comparing.compare(store, scoring, [method or known[0]], wanted, chosen)
+    comparison = comparing.compare(store, scoring, [method or known[0]], wanted, choices)
+    ranked = comparing.compare(store, scoring, [method or known[0]], wanted, chosen).columns[0]
 except GradsiftError as error:
     st.error(label(error))
     st.stop()
 column = comparison.columns[0]
+if not len(column.picks):
+    empty.say("Nothing is accepted yet", "Accept rows on Compare, or take the picks.", "compare", "Review the picks")
+    st.stop()
+
 left, right = st.columns([2, 3], gap="large")
 with left:
+    figures = st.container()
     format = st.radio(
         "Format", FORMATS, key="format", bind="query-params", captions=[exporting.ABOUT[f] for f in FORMATS]
     )
-    download.summary(store, comparison, column)
+    compress = "none"
+    if format != "parquet":
+        with address.held("compress", list(COMPRESSIONS), default="none"):
+            packed = st.segmented_control("Compression", list(COMPRESSIONS), key="compress", required=True)
+        compress = packed or "none"
+    with figures:
+        download.summary(store, comparison, column, ranked, format, compress)
 with right:
     st.markdown(f"**The first {min(PREVIEW, len(column.picks))} rows**, as they will stand in the file")
     shown = preview(format, exporting.picks_of(store, scoring, column, PREVIEW), PREVIEW)
-    st.code(download.shortened(shown), language="json", wrap_lines=True)
-    out = exporting.folder_of(now, store, entry, column.method, wanted, format, chosen)
+    st.code(download.shortened(shown), language="json", wrap_lines=True, height=300)
+    files = download.evaluation(now, scoring)
+    with st.container(horizontal=True, gap="large"):
+        drop = st.toggle("Drop leaking rows", key="drop_leaks", persist_state="session", help=download.DROP)
+        report = st.toggle("With a report", value=True, key="report", persist_state="session", help=download.REPORT)
+    request = exporting.Request(
+        now, store, entry, column.method, wanted, choices, format, compress, files, drop, report
+    )
+    out = request.out
     status = jobs.status(out)
-    request = (now, store, entry, out, column.method, wanted, format, chosen)
+    manifest = exporting.written(out)
     if status is not None and status.state == "running":
         running.watch(out, "Writing the files")
-    elif exporting.written(out):
-        download.draw(out)
+    elif manifest is not None:
+        download.draw(request, manifest, rejecting=take == exporting.DECIDED)
     elif status is not None and status.state != "finished":
-        running.ended(out, status, lambda: exporting.start(*request), "export")
+        running.ended(out, status, lambda: exporting.start(request), "export")
     else:
         st.button(
             "Write the files",
@@ -72,5 +77,5 @@ with right:
             key="write",
             icon=":material/description:",
             on_click=exporting.start,
-            args=request,
+            args=(request,),
         )

@@ -1,27 +1,69 @@
-"""A finished export on the page: what is in it, its files, and the buttons that take it home."""
+"""What an export will hold, and a finished one: its figures, its files, and the buttons that take it home."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import data, exporting
+from app import address, data, exporting
 from app.comparing import Column, Comparison
-from app.components import tables
-from app.components.text import escape, plural, size
+from app.components import leaks, tables
+from app.components.text import escape, label, plural, size
+from app.exporting import Request
+from app.session import Session
+from gradsift.influence import Scoring
+from gradsift.sessions import Decisions
 from gradsift.store import Store
 
-MIMES = {".jsonl": "application/jsonl", ".parquet": "application/vnd.apache.parquet"}
+MIMES = {
+    ".jsonl": "application/jsonl",
+    ".parquet": "application/vnd.apache.parquet",
+    ".gz": "application/gzip",
+    ".zst": "application/zstd",
+}
 LONGEST = 1_500  # characters of one previewed line
+DROP = "Rows that share text with the targets or an evaluation go, and the next ones take their places."
+REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
+FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]  # of an evaluation
 
 
-def summary(store: Store, comparison: Comparison, column: Column) -> None:
-    """How many rows and tokens, and from which sources."""
+def take(decided: Decisions) -> str:
+    """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
+    with address.held("take", list(exporting.TAKES), default=exporting.DECIDED):
+        chosen = st.segmented_control(
+            "Rows",
+            list(exporting.TAKES),
+            key="take",
+            required=True,
+            format_func=lambda name: exporting.TAKES[name],
+            help="Accepted rows are always in, rejected ones never: the next rows take their places.",
+        )
+    accepted, rejected = len(decided.accepted), len(decided.rejected)
+    said = f"{accepted:,} accepted and {rejected:,} rejected in this session."
+    st.caption(said if accepted or rejected else "Nothing is accepted or rejected yet; Compare is the place for that.")
+    return chosen or exporting.DECIDED
+
+
+def summary(store: Store, comparison: Comparison, column: Column, ranked: Column, format: str, compress: str) -> None:
+    """How many rows, tokens and bytes, what the decisions changed, and from which sources."""
+    rows, tokens = len(column.picks), column.tokens
+    packed = ", before compression" if compress != "none" or format == "parquet" else ""
+    figures = {
+        "row" if rows == 1 else "rows": f"{rows:,}",
+        "tokens": f"{tokens:,}",
+        f"about{packed}": size(exporting.size_of(store, comparison, column, format)),
+    }
+    cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
+    st.html(f'<div class="gs-figures">{cells}</div>')
+    came, went = len(np.setdiff1d(column.picks, ranked.picks)), len(np.setdiff1d(ranked.picks, column.picks))
+    if came or went:
+        st.caption(f"By decisions {plural(came, 'row')} came in and {went:,} went out.")
     picked = data.pool_of(store).loc[comparison.rows[column.picks]]
     counts = picked["source"].value_counts().rename_axis("source").reset_index(name="rows")
-    tokens = (picked["n_prompt_tokens"] + picked["n_answer_tokens"]).groupby(picked["source"]).sum()
-    counts["tokens"] = counts["source"].map(tokens)
-    st.markdown(f"**{plural(len(picked), 'row')}, {plural(column.tokens, 'token')}**")
+    used = (picked["n_prompt_tokens"] + picked["n_answer_tokens"]).groupby(picked["source"]).sum()
+    counts["tokens"] = counts["source"].map(used)
     config: tables.Columns = {
         "source": "Source",
         "rows": st.column_config.NumberColumn("Rows", format="localized"),
@@ -32,57 +74,96 @@ def summary(store: Store, comparison: Comparison, column: Column) -> None:
 
 def shortened(lines: str) -> str:
     """The preview with very long lines cut, which is said."""
-    rows = lines.splitlines()
+    rows = lines.removesuffix("\n").split("\n")
     return "\n".join(
         r if len(r) <= LONGEST else f"{r[:LONGEST]} … [{len(r) - LONGEST:,} more characters]" for r in rows
     )
 
 
-def draw(out: Path) -> None:
-    """The files of the finished export in `out`."""
-    manifest = exporting.written(out)
-    if manifest is None:
-        return
-    about = manifest["data"]
-    file = out / about["file"]
-    files = exporting.files_of(out)
+def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
+    """The evaluation files that the person names, uploaded or by path."""
+    count = st.session_state.get("evaluation_count", 0)
+    with st.expander(f"Evaluation files ({count})" if count else "Evaluation files", icon=":material/fact_check:"):
+        st.caption(
+            f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with what you name here: a "
+            "row is flagged where 13 words in a row, a whole turn or a whole short question are the same."
+        )
+        uploads = st.file_uploader(
+            "Upload files", type=FORMATS, accept_multiple_files=True, key="evaluation_files", max_upload_size=200
+        )
+        typed = st.text_area(
+            "Or files on this machine, one a line",
+            key="evaluation_paths",
+            height=68,
+            persist_state="session",
+            placeholder="/data/gsm8k/test.jsonl",
+        )
+        files, missing = exporting.evaluation_files(now, typed or "", uploads or [])
+        for path in missing:
+            st.error(label(f"There is no file {path}: check the path."))
+    st.session_state.evaluation_count = len(files)
+    return tuple(files)
+
+
+def draw(request: Request, manifest: dict[str, Any], rejecting: bool) -> None:
+    """A finished export. rejecting: what is rejected in the session concerns it."""
+    out, about = request.out, manifest["data"]
     with st.container(border=True, key="export-done"):
         st.markdown(f"**Ready: {plural(about['rows'], 'row')}, {size(about['bytes'])}**")
-        with st.container(horizontal=True):
-            st.download_button(
-                f"Download {about['file']}",
-                file.read_bytes,
-                file_name=about["file"],
-                mime=MIMES.get(file.suffix),
-                type="primary",
-                icon=":material/download:",
-                on_click="ignore",
-                key="download-data",
-            )
-            st.download_button(
-                "Download all files as zip",
-                lambda: exporting.zipped(out, files).read_bytes(),
-                file_name=f"{out.name}.zip",
-                mime="application/zip",
-                on_click="ignore",
-                key="download-zip",
-            )
+        _buttons(out, out / about["file"])
         st.html(
             f'<p class="gs-small gs-dim" style="margin:0;overflow-wrap:anywhere">sha256 of {escape(about["file"])}: '
             f"<code>{escape(about['sha256'])}</code></p>"
         )
+        leaks.draw(request, manifest, rejecting)
+        files = exporting.files_of(out)
         frame = pd.DataFrame({"file": [f.name for f in files], "size": [size(f.stat().st_size) for f in files]})
-        st.dataframe(
-            frame,
-            hide_index=True,
-            alt="Files of the export",
-            column_config={"file": "File", "size": "Size"},
-            width="content",
-            key="export-files",
-        )
-        st.caption("They lie in")
-        st.code(str(out), language=None)
+        with st.expander(f"All {len(files)} files, and where they lie"):
+            st.code(str(out), language=None, wrap_lines=True)
+            st.dataframe(
+                frame,
+                hide_index=True,
+                alt="Files of the export",
+                column_config={"file": "File", "size": "Size"},
+                width="content",
+                key="export-files",
+            )
         card = out / "README.md"
         if card.is_file():
             with st.expander("Dataset card, with snippets for trainers"):
                 st.code(card.read_text(encoding="utf-8"), language="markdown", wrap_lines=True, height=400)
+
+
+def _buttons(out: Path, file: Path) -> None:
+    bundle, report = out / f"{out.name}.zip", out / "report.html"
+    with st.container(horizontal=True):
+        st.download_button(
+            f"Download {file.name}",
+            file.read_bytes,
+            file_name=file.name,
+            mime=MIMES.get(file.suffix),
+            type="primary",
+            icon=":material/download:",
+            on_click="ignore",
+            key="download-data",
+        )
+        if bundle.is_file():
+            st.download_button(
+                f"All files as zip, {size(bundle.stat().st_size)}",
+                bundle.read_bytes,
+                file_name=bundle.name,
+                mime="application/zip",
+                icon=":material/folder_zip:",
+                on_click="ignore",
+                key="download-zip",
+            )
+        if report.is_file():
+            st.download_button(
+                "Selection report",
+                report.read_bytes,
+                file_name=f"{out.name}.html",
+                mime="text/html",
+                icon=":material/summarize:",
+                on_click="ignore",
+                key="download-report",
+            )

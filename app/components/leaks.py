@@ -1,0 +1,102 @@
+"""Picks that share text with the targets or an evaluation: each beside what it shares it with, and ways to drop it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from app import deciding, exporting
+from app.components.tables import position
+from app.components.text import clip, escape, label, plural
+from app.exporting import Request
+from gradsift.leakage import TARGETS
+
+PAGE = 5  # leaks on one page
+_KINDS = {"equal": "a whole text", "contained": "a whole question", "run": "a run"}
+
+
+def draw(request: Request, manifest: Mapping[str, Any], rejecting: bool) -> None:
+    """What the check of a finished export found. rejecting: each leak has a button that rejects its row."""
+    told = manifest.get("leakage")
+    if not told:
+        return
+    against = [
+        plural(told["targets"], "target"),
+        *(f"{part['examples']:,} of {part['file']}" for part in told["evaluation"]),
+    ]
+    compared = f"{plural(told['checked_rows'], 'row')} compared with {' and '.join(against)}"
+    flagged, dropped = told["flagged_rows"], told["dropped_rows"]
+    if not flagged:
+        gone = f"; {plural(dropped, 'leaking row')} dropped, others in their places" if dropped else ""
+        st.success(label(f"No leak: {compared}{gone}."), icon=":material/verified:")
+    else:
+        share = "shares" if flagged == 1 else "share"
+        st.warning(label(f"{plural(flagged, 'pick')} {share} text with them: {compared}."), icon=":material/warning:")
+        st.button(
+            "Drop them and write again",
+            key="drop-and-write",
+            icon=":material/filter_alt_off:",
+            on_click=_drop,
+            args=(request,),
+        )
+    found = exporting.leaks_of(request.out)
+    if found:
+        with st.expander(
+            f"The {plural(len(found), 'row')} that leak{'s' if len(found) == 1 else ''}", expanded=flagged > 0
+        ):
+            _page(request, found, rejecting)
+
+
+def _page(request: Request, found: Sequence[Mapping[str, Any]], rejecting: bool) -> None:
+    pages = -(-len(found) // PAGE)
+    slot = st.container()
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        where = st.empty()
+        page = st.pagination(pages, key=f"leaks-page-{pages}", width=280) if pages > 1 else 1
+    first = (page - 1) * PAGE
+    shown = found[first : first + PAGE]
+    where.caption(position(first, len(shown), len(found), "rows"), width="content")
+    decided = deciding.decisions(request.session, request.store)
+    with slot:
+        for leak in shown:
+            st.html(_card(leak))
+            if rejecting and not leak["dropped"]:
+                gone = leak["row"] in decided.rejected
+                st.button(
+                    "Rejected" if gone else "Reject this row",
+                    key=f"leak-{leak['row']}",
+                    disabled=gone,
+                    on_click=deciding.decide,
+                    args=(request.session, request.store, [leak["row"]], "reject"),
+                )
+
+
+def _card(leak: Mapping[str, Any]) -> str:
+    hit = leak["hits"][0]
+    where = f"target {hit['line']}" if hit["file"] == TARGETS else f"{clip(hit['file'], 60)}, line {hit['line']:,}"
+    more = len(leak["hits"]) - 1 + leak["more"]
+    others = f" and {plural(more, 'example')} more" if more else ""
+    kind = f"{_KINDS[hit['kind']]} of {plural(hit['words'], 'word')} as in {where}{others}"
+    gone = '<span class="gs-badge gs-plain">dropped</span> ' if leak["dropped"] else ""
+    name = f"{clip(leak['source'], 60)} · {clip(leak['id'], 60)}"
+    sides = [("The pick", hit["yours"]), (f"{where[0].upper()}{where[1:]}", hit["theirs"])]
+    panes = "".join(
+        f'<div><span class="gs-role">{escape(title)}</span><p class="gs-said" dir="auto">{_quoted(quote)}</p></div>'
+        for title, quote in sides
+        if quote
+    )
+    return (
+        f'<article class="gs-card gs-leak"><div class="gs-top"><span class="gs-rank">{leak["rank"]:,}</span>'
+        f'<span class="gs-score">{escape(kind)}</span></div><p class="gs-foot">{gone}{escape(name)}</p>'
+        f'<div class="gs-sides">{panes}</div></article>'
+    )
+
+
+def _quoted(quote: Mapping[str, str]) -> str:
+    return f"{escape(quote['before'])}<mark>{escape(quote['shared'])}</mark>{escape(quote['after'])}"
+
+
+def _drop(request: Request) -> None:
+    st.session_state.drop_leaks = True
+    exporting.start(replace(request, drop_leaks=True))

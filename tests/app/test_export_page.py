@@ -1,0 +1,188 @@
+"""Export: what goes in, decisions, the check for leaks, and the files, from the page to a real run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app import exporting
+from gradsift import jobs
+from gradsift.progress import Progress
+from gradsift.sessions import Sessions
+from gradsift.store import Store
+
+ASK = {"store": "toy", "targets": "two", "budget": "5"}
+
+
+def texts(at) -> str:
+    kinds = (at.markdown, at.caption, at.html, at.error, at.warning, at.info, at.success)
+    return "\n".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
+
+
+def labels(at) -> list[str]:
+    return [button.label for button in at.button]
+
+
+def rows_by_source(at) -> int:
+    return next(frame.value["rows"].sum() for frame in at.dataframe if "rows" in frame.value)
+
+
+def finished(folder: Path) -> None:
+    """Wait for the run in `folder` as a parent does, and look how it ended."""
+    for child in list(jobs._children.values()):
+        child.wait()
+    status = jobs.status(folder)
+    assert status is not None
+    assert status.state == "finished", status.message
+
+
+def folder_of(workspace) -> Path:
+    (folder,) = (workspace.root / "exports").iterdir()
+    return folder
+
+
+def test_the_preview_is_what_will_be_written(app, scored):
+    at = app("export", **ASK)
+    assert '{"messages":' in at.code[0].value
+    assert rows_by_source(at) == 5
+    at.radio(key="format").set_value("sharegpt").run()
+    assert '"conversations"' in at.code[0].value
+
+
+def test_the_files_are_written_by_a_run_and_taken_home(app, scored):
+    at = app("export", **ASK)
+    at.session_state["compress"] = "gzip"
+    at.run()
+    assert at.query_params["compress"] == "gzip"
+    at.button(key="write").click().run()
+    assert not at.exception
+    out = folder_of(scored)
+    finished(out)
+    at.run()
+    assert "Ready: 5 rows" in texts(at)
+    assert "No leak" in texts(at)
+    assert json.loads((out / "manifest.json").read_text())["data"]["file"] == "train.jsonl.gz"
+    assert {f"{out.name}.zip", "report.html", "SHA256SUMS", "picks.csv"} <= {file.name for file in out.iterdir()}
+    downloads = [button.label for button in at.get("download_button")]
+    assert downloads[0] == "Download train.jsonl.gz"
+    assert "Selection report" in downloads
+
+
+def test_parquet_offers_no_compression(app, scored):
+    at = app("export", **ASK, compress="zstd")
+    assert [group.value for group in at.get("button_group") if group.key == "compress"] == ["zstd"]
+    at.radio(key="format").set_value("parquet").run()
+    assert not at.exception
+    assert not [group for group in at.get("button_group") if group.key == "compress"]
+
+
+@pytest.fixture
+def decided(scored):
+    """A session in which the first pick is rejected and the last row of the pool accepted; its id, and the rows."""
+    store = Store.open(scored.store_path("toy"))
+    sessions = Sessions(scored.sessions_path)
+    id = sessions.create().id
+    from gradsift.influence import score_targets
+    from gradsift.selection import rank
+    from gradsift.targets import read_targets
+
+    scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
+    order = scoring.rows[rank(scoring, "less").order]
+    sessions.decide(id, store.fingerprint, [int(order[0])], "reject")
+    sessions.decide(id, store.fingerprint, [int(order[-1])], "accept")
+    return id, [int(row) for row in order]
+
+
+def written_rows(out: Path) -> list[int]:
+    import pandas as pd
+
+    return pd.read_csv(out / "picks.csv")["rank"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("take", "said", "rows"),
+    [("decided", "By decisions 1 row came in and 1 went out", 5), ("ranked", "", 5), ("accepted", "", 1)],
+)
+def test_decisions_go_into_the_export(app, scored, decided, take, said, rows):
+    id, order = decided
+    at = app("export", **ASK, session=id, take=take)
+    assert "1 accepted and 1 rejected in this session" in texts(at)
+    assert said in texts(at)
+    assert rows_by_source(at) == rows
+    at.button(key="write").click().run()
+    out = folder_of(scored)
+    finished(out)
+    last = len(order)
+    expected = {"decided": [2, 3, 4, 5, last], "ranked": [1, 2, 3, 4, 5], "accepted": [last]}
+    assert written_rows(out) == expected[take]
+
+
+def test_nothing_accepted_leads_to_compare(app, scored):
+    at = app("export", **ASK, take="accepted")
+    assert not at.exception
+    assert "Nothing is accepted yet" in texts(at)
+    assert not any(button.key == "write" for button in at.button)
+
+
+def test_leaks_are_shown_beside_the_evaluation_and_dropped(app, scored, tmp_path):
+    at = app("export", **ASK)
+    first = json.loads(at.code[0].value.split("\n")[0])["messages"]
+    held = tmp_path / "held <out>.jsonl"
+    held.write_text(json.dumps({"messages": first}) + "\n", encoding="utf-8")
+    at.text_area(key="evaluation_paths").set_value(f"{held}\n{tmp_path}/gone.jsonl").run()
+    assert f"There is no file {tmp_path}/gone.jsonl" in texts(at)
+    at.button(key="write").click().run()
+    out = folder_of(scored)
+    finished(out)
+    at.run()
+    assert "share" in at.warning[0].value
+    cards = [html.value for html in at.html if html.value.startswith('<article class="gs-card gs-leak">')]
+    assert "held &lt;out&gt;.jsonl" in "".join(cards)
+    assert "<mark>" in cards[0]
+    row = exporting.leaks_of(out)[0]["row"]
+    at.button(key=f"leak-{row}").click().run()
+    assert "1 rejected in this session" in texts(at)
+
+    again = app("export", **ASK)
+    again.text_area(key="evaluation_paths").set_value(str(held)).run()
+    assert "Ready" in texts(again)
+    again.button(key="drop-and-write").click().run()
+    assert not again.exception
+    assert again.toggle(key="drop_leaks").value
+    other = next(folder for folder in (scored.root / "exports").iterdir() if folder != out)
+    finished(other)
+    again.run()
+    assert "No leak" in texts(again)
+    manifest = json.loads((other / "manifest.json").read_text())
+    assert manifest["leakage"]["dropped_rows"] >= 1
+    assert manifest["picked_rows"] == 5
+
+
+def test_uploaded_evaluation_files_are_kept_and_found(scored):
+    class Upload:
+        name = "../test.jsonl"
+
+        def getvalue(self) -> bytes:
+            return b'{"a": "b"}\n'
+
+    session = type("S", (), {"workspace": scored})
+    (path,), missing = exporting.evaluation_files(session, "", [Upload()])
+    assert path.read_bytes() == Upload().getvalue()
+    assert path.is_relative_to(scored.root / "uploads")
+    assert exporting.evaluation_files(session, str(path), [Upload()])[0] == [path, path]
+    assert not missing
+
+
+def test_the_size_is_told_before(scored):
+    from gradsift.export import estimated_bytes
+    from gradsift.picks import select
+    from gradsift.targets import read_targets
+
+    store = Store.open(scored.store_path("toy"))
+    targets = read_targets(scored.target_set("two").path).rows
+    pool = store.pool()
+    for format in ("messages", "less"):
+        path = select(store, targets, "100%", scored.root / format, format=format, progress=Progress(quiet=True))
+        picked = pool.loc[store.scored_rows, ["n_prompt_tokens", "n_answer_tokens", "n_cut"]]
+        about = estimated_bytes(store, format, len(picked), int(picked.to_numpy().sum()))
+        assert about == pytest.approx(path.stat().st_size, rel=0.15)
