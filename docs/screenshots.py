@@ -20,6 +20,17 @@ ROOT = Path(__file__).resolve().parents[1]
 METHODS = ["less", "bm25", "rds", "random"]
 OPEN = f"store={SAMPLE_STORE}&targets=bengali-qa&budget=10%25"
 SIZES = {"": (1440, 900), "-phone": (390, 844)}
+SHOWS = {
+    "datastore": ".js-plotly-plot .main-svg",
+    "targets": "[data-testid='stDataFrame']",
+    "compare": ".gs-card",
+    "why": ".gs-turn",
+    "distributions": ".js-plotly-plot .main-svg",
+    "norms": ".js-plotly-plot .main-svg",
+    "export": "[data-testid='stCode']",
+    "sessions": "[data-testid='stMain'] h1",
+}
+DRAWN = """() => !document.querySelector("[data-testid='stSkeleton'], [data-stale='true']")"""
 IDLE = "[data-testid='stApp'][data-test-script-state='notRunning']"
 
 
@@ -62,7 +73,8 @@ def main() -> None:
                         page = context.new_page()
                         page.goto(f"{address}/{where}")
                         page.wait_for_selector(IDLE, timeout=60_000)
-                        page.wait_for_load_state("networkidle")
+                        page.wait_for_selector(SHOWS[name])
+                        page.wait_for_function(DRAWN)
                         dark = "-dark" if scheme == "dark" else ""
                         page.screenshot(path=out / f"{name}{dark}{suffix}.png")
                         page.close()

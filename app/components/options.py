@@ -5,7 +5,7 @@ from typing import Any, get_args
 import streamlit as st
 
 from app import address, choosing
-from app.components.text import label
+from app.components.text import clip, label
 from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.errors import UsageError
@@ -67,7 +67,7 @@ def _without(scoring: Scoring) -> list[str]:
             "Leave out",
             list(names),
             key="without",
-            format_func=lambda name: label(names[name]),
+            format_func=lambda name: clip(names[name], 60),
             placeholder="target examples, subtasks, checkpoints",
         )
     return _noted("without", left_out, [])
