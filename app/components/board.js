@@ -200,6 +200,7 @@ class Board {
       this.status.textContent = "Choose a card first: press J."
       return
     }
+    if (kind === "note") this.awaitNote()
     const verdict = card.verdict === kind ? "" : kind // the same key again sets back
     this.send(kind === "accept" || kind === "reject" ? { kind: "decide", row: card.row, verdict } : { kind, row: card.row })
   }
@@ -207,6 +208,18 @@ class Board {
   unfold() {
     const fold = this.current?.querySelector("details")
     if (fold) fold.open = !fold.open
+  }
+
+  // The dialog for a note opens with the answer from Python; the first thing a person does there is to write.
+  awaitNote() {
+    const watch = new MutationObserver(() => {
+      const field = document.querySelector("[role=dialog] textarea")
+      if (!field) return
+      watch.disconnect()
+      field.focus()
+    })
+    watch.observe(document.body, { childList: true, subtree: true })
+    setTimeout(() => watch.disconnect(), 10_000)
   }
 
   undo() {

@@ -14,6 +14,7 @@ from app.marking import Marks
 from gradsift.methods import METHODS
 
 LONGEST = 4_000  # characters of a conversation that a card holds; a page has up to 120 cards
+_WORDS = "the words that the row shares with the targets of its best subtask and that weigh most in BM25's score"
 _SCORE = "score; the bar runs from the lowest of the pool to the highest"
 
 
@@ -59,7 +60,7 @@ def draw(card: Card, sources: Sequence[str]) -> str:
     others = "".join(_other(name, rank, inside) for name, (rank, inside) in card.ranks.items() if name != card.method)
     ranks = f'<div class="gs-ranks">{others}</div>' if others else ""
     words = ", ".join(card.marks.words)
-    matched = f'<p class="gs-matched"><b>BM25 matched</b> {escape(words)}</p>' if words else ""
+    matched = f'<p class="gs-matched" title="{_WORDS}"><b>BM25 matched</b> {escape(words)}</p>' if words else ""
     return (
         f'{top}<div class="gs-badges">{"".join(badges)}</div>{ranks}'
         f"{conversation.draw(card.turns, card.prefix, card.marks, LONGEST)}{matched}"

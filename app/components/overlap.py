@@ -12,7 +12,7 @@ _NAMES = {
     comparing.ONLY: "One method only",
     comparing.SHARED: "Shared",
     comparing.EVERY: "In all",
-    comparing.OTHERS: "Only in the others",
+    comparing.OTHERS: "In others only",
 }
 
 

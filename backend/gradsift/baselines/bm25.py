@@ -11,7 +11,7 @@ from rank_bm25 import BM25Okapi
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"(?=[\p{{L}}\p{{N}}])(?:[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{N}}]\p{{M}}*)+)")
 _ASCII_WORD = re.compile("[a-z0-9]+")  # the same words where the text is ASCII, in a third of the time
-MOST_MATCHED = 12  # words that are marked in a row as matched
+MOST_MATCHED, ENOUGH = 12, 0.8  # words that are shown as matched: how many at most, and what share of the weight
 
 
 def tokenize(text: str) -> list[str]:
@@ -49,13 +49,22 @@ def distinct_words(queries: Sequence[str]) -> list[str]:
     return sorted({word for query in queries for word in tokenize(query)})
 
 
-def matched_words(texts: Iterable[str], idf: Mapping[str, float], most: int = MOST_MATCHED) -> list[str]:
-    """The words of `texts` that are in `idf`, those that weigh most first; at most `most`, so that "the" is seldom one.
+def matched_words(texts: Iterable[str], idf: Mapping[str, float]) -> list[str]:
+    """The words of `texts` that are in `idf`, those that weigh most first, as far as they make the match.
 
+    That is until they have four fifths of the weight of all of them, and `MOST_MATCHED` at most: "the" is seldom one.
     idf: weight of every word that may match, such as those of one subtask's targets.
     """
     found = {word for text in texts for word in tokenize(text) if word in idf}
-    return sorted(found, key=lambda word: (-idf[word], word))[:most]
+    ordered = sorted(found, key=lambda word: (-idf[word], word))
+    total, before = sum(idf[word] for word in ordered), 0.0
+    kept: list[str] = []
+    for word in ordered[:MOST_MATCHED]:
+        if kept and before >= ENOUGH * total:
+            break
+        kept.append(word)
+        before += idf[word]
+    return kept
 
 
 def word_spans(text: str, words: Container[str]) -> list[tuple[int, int]]:
