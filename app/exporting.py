@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from app import comparing, data, targeting
-from app.comparing import Column, Comparison
+from app.comparing import Column
 from app.session import Session
 from gradsift import atomic, jobs
 from gradsift.choices import Choices
-from gradsift.export import COMPRESSIONS, estimated_bytes
-from gradsift.formats import Pick
+from gradsift.export import COMPRESSIONS
+from gradsift.formats import Pick, preview
 from gradsift.influence import Scoring
 from gradsift.picks import iter_picks
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 from gradsift.workspace import TargetEntry
 
+SAMPLE = 20  # picks by which the size is estimated
 ABOUT = {
     "messages": "`messages` with role and content: TRL, axolotl, LLaMA-Factory, most trainers.",
     "prompt-completion": "`prompt` and `completion` as messages: TRL learns the completion only.",
@@ -109,10 +111,9 @@ def picks_of(store: Store, scoring: Scoring, column: Column, limit: int) -> Iter
     return iter_picks(store, column.ranking, column.picks[:limit], about, data.pool_of(store))
 
 
-def size_of(store: Store, comparison: Comparison, column: Column, format: str) -> int:
-    """About how many bytes the column's picks take in this format, before compression."""
-    cut = int(data.pool_of(store)["n_cut"].to_numpy()[comparison.rows[column.picks]].sum())
-    return _estimated(store.fingerprint, format, len(column.picks), column.tokens + cut, store)
+def size_of(store: Store, scoring: Scoring, column: Column, format: str) -> int:
+    """About how many bytes the column's picks take in this format before compression: by a sample's bytes per token."""
+    return _size(str(scoring.path), column.picks.tobytes(), format, store, scoring, column)
 
 
 def evaluation_files(session: Session, typed: str, uploads: Sequence[Any]) -> tuple[list[Path], list[str]]:
@@ -159,5 +160,9 @@ def _leaks(path: str, changed: int) -> list[dict[str, Any]]:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _estimated(fingerprint: str, format: str, rows: int, tokens: int, _store: Store) -> int:
-    return estimated_bytes(_store, format, rows, tokens)
+def _size(path: str, picks: bytes, format: str, _store: Store, _scoring: Scoring, _column: Column) -> int:
+    about, n = comparing.traits_of(_store, _scoring), len(_column.picks)
+    sample = _column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
+    lines = preview(format, iter_picks(_store, _column.ranking, sample, about, data.pool_of(_store)), SAMPLE)
+    tokens = about.n_tokens + data.pool_of(_store).loc[about.rows, "n_cut"].to_numpy()  # all of a row is exported
+    return int(len(lines.encode()) / tokens[sample].sum() * tokens[_column.picks].sum())

@@ -27,12 +27,11 @@ decided = deciding.decisions(now, store)
 take = download.take(decided)
 choices = exporting.with_decisions(chosen, take, decided)
 try:
-    comparison = comparing.compare(store, scoring, [method or known[0]], wanted, choices)
+    column = comparing.compare(store, scoring, [method or known[0]], wanted, choices).columns[0]
     ranked = comparing.compare(store, scoring, [method or known[0]], wanted, chosen).columns[0]
 except GradsiftError as error:
     st.error(label(error))
     st.stop()
-column = comparison.columns[0]
 if not len(column.picks):
     empty.say("Nothing is accepted yet", "Accept rows on Compare, or take the picks.", "compare", "Review the picks")
     st.stop()
@@ -49,13 +48,13 @@ with left:
             packed = st.segmented_control("Compression", list(COMPRESSIONS), key="compress", required=True)
         compress = packed or "none"
     with figures:
-        download.summary(store, comparison, column, ranked, format, compress)
+        download.summary(store, scoring, column, ranked, format, compress)
 with right:
     st.markdown(f"**The first {min(PREVIEW, len(column.picks))} rows**, as they will stand in the file")
     shown = preview(format, exporting.picks_of(store, scoring, column, PREVIEW), PREVIEW)
-    st.code(download.shortened(shown), language="json", wrap_lines=True, height=300)
+    st.code(download.shortened(shown), language="json", wrap_lines=True)
     files = download.evaluation(now, scoring)
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         drop = st.toggle("Drop leaking rows", key="drop_leaks", persist_state="session", help=download.DROP)
         report = st.toggle("With a report", value=True, key="report", persist_state="session", help=download.REPORT)
     request = exporting.Request(

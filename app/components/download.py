@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import address, data, exporting
-from app.comparing import Column, Comparison
+from app.comparing import Column
 from app.components import leaks, tables
 from app.components.text import escape, label, plural, size
 from app.exporting import Request
@@ -23,7 +23,7 @@ MIMES = {
     ".gz": "application/gzip",
     ".zst": "application/zstd",
 }
-LONGEST = 1_500  # characters of one previewed line
+LONGEST = 700  # characters of one previewed line
 DROP = "Rows that share text with the targets or an evaluation go, and the next ones take their places."
 REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]  # of an evaluation
@@ -31,36 +31,37 @@ FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt
 
 def take(decided: Decisions) -> str:
     """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
-    with address.held("take", list(exporting.TAKES), default=exporting.DECIDED):
-        chosen = st.segmented_control(
-            "Rows",
-            list(exporting.TAKES),
-            key="take",
-            required=True,
-            format_func=lambda name: exporting.TAKES[name],
-            help="Accepted rows are always in, rejected ones never: the next rows take their places.",
-        )
     accepted, rejected = len(decided.accepted), len(decided.rejected)
     said = f"{accepted:,} accepted and {rejected:,} rejected in this session."
-    st.caption(said if accepted or rejected else "Nothing is accepted or rejected yet; Compare is the place for that.")
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        with address.held("take", list(exporting.TAKES), default=exporting.DECIDED):
+            chosen = st.segmented_control(
+                "Rows",
+                list(exporting.TAKES),
+                key="take",
+                required=True,
+                format_func=lambda name: exporting.TAKES[name],
+                help="Accepted rows are always in, rejected ones never: the next rows take their places.",
+            )
+        st.caption(said if accepted or rejected else "Nothing is accepted or rejected yet.", width="content")
     return chosen or exporting.DECIDED
 
 
-def summary(store: Store, comparison: Comparison, column: Column, ranked: Column, format: str, compress: str) -> None:
+def summary(store: Store, scoring: Scoring, column: Column, ranked: Column, format: str, compress: str) -> None:
     """How many rows, tokens and bytes, what the decisions changed, and from which sources."""
     rows, tokens = len(column.picks), column.tokens
-    packed = ", before compression" if compress != "none" or format == "parquet" else ""
+    packed = compress != "none" or format == "parquet"
     figures = {
         "row" if rows == 1 else "rows": f"{rows:,}",
         "tokens": f"{tokens:,}",
-        f"about{packed}": size(exporting.size_of(store, comparison, column, format)),
+        "before compression" if packed else "as a file": f"~ {size(exporting.size_of(store, scoring, column, format))}",
     }
     cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
     st.html(f'<div class="gs-figures">{cells}</div>')
     came, went = len(np.setdiff1d(column.picks, ranked.picks)), len(np.setdiff1d(ranked.picks, column.picks))
     if came or went:
         st.caption(f"By decisions {plural(came, 'row')} came in and {went:,} went out.")
-    picked = data.pool_of(store).loc[comparison.rows[column.picks]]
+    picked = data.pool_of(store).loc[column.ranking.rows[column.picks]]
     counts = picked["source"].value_counts().rename_axis("source").reset_index(name="rows")
     used = (picked["n_prompt_tokens"] + picked["n_answer_tokens"]).groupby(picked["source"]).sum()
     counts["tokens"] = counts["source"].map(used)

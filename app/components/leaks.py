@@ -21,20 +21,17 @@ def draw(request: Request, manifest: Mapping[str, Any], rejecting: bool) -> None
     told = manifest.get("leakage")
     if not told:
         return
-    against = [
-        plural(told["targets"], "target"),
-        *(f"{part['examples']:,} of {part['file']}" for part in told["evaluation"]),
-    ]
-    compared = f"{plural(told['checked_rows'], 'row')} compared with {' and '.join(against)}"
+    against = [f"the {plural(told['targets'], 'target')}"]
+    against += [f"the {plural(part['examples'], 'example')} of {part['file']}" for part in told["evaluation"]]
     flagged, dropped = told["flagged_rows"], told["dropped_rows"]
     if not flagged:
-        gone = f"; {plural(dropped, 'leaking row')} dropped, others in their places" if dropped else ""
-        st.success(label(f"No leak: {compared}{gone}."), icon=":material/verified:")
+        gone = f" {plural(dropped, 'row')} that did went, and others came in their places." if dropped else ""
+        st.success(label(f"No pick shares text with {' or '.join(against)}.{gone}"), icon=":material/verified:")
     else:
-        share = "shares" if flagged == 1 else "share"
-        st.warning(label(f"{plural(flagged, 'pick')} {share} text with them: {compared}."), icon=":material/warning:")
+        share = "pick shares" if flagged == 1 else "picks share"
+        st.warning(label(f"{flagged:,} {share} text with {' or '.join(against)}."), icon=":material/warning:")
         st.button(
-            "Drop them and write again",
+            "Drop and write again",
             key="drop-and-write",
             icon=":material/filter_alt_off:",
             on_click=_drop,
@@ -42,21 +39,21 @@ def draw(request: Request, manifest: Mapping[str, Any], rejecting: bool) -> None
         )
     found = exporting.leaks_of(request.out)
     if found:
-        with st.expander(
-            f"The {plural(len(found), 'row')} that leak{'s' if len(found) == 1 else ''}", expanded=flagged > 0
-        ):
+        title = f"Rows dropped for it ({len(found):,})" if not flagged else f"Rows that leak ({len(found):,})"
+        with st.expander(title, expanded=flagged > 0):
             _page(request, found, rejecting)
 
 
 def _page(request: Request, found: Sequence[Mapping[str, Any]], rejecting: bool) -> None:
     pages = -(-len(found) // PAGE)
-    slot = st.container()
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        where = st.empty()
-        page = st.pagination(pages, key=f"leaks-page-{pages}", width=280) if pages > 1 else 1
-    first = (page - 1) * PAGE
-    shown = found[first : first + PAGE]
-    where.caption(position(first, len(shown), len(found), "rows"), width="content")
+    slot, page = st.container(), 1
+    if pages > 1:
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+            where = st.empty()
+            page = st.pagination(pages, key=f"leaks-page-{pages}", width=280)
+    shown = found[(page - 1) * PAGE : page * PAGE]
+    if pages > 1:
+        where.caption(position((page - 1) * PAGE, len(shown), len(found), "rows"), width="content")
     decided = deciding.decisions(request.session, request.store)
     with slot:
         for leak in shown:
@@ -74,13 +71,13 @@ def _page(request: Request, found: Sequence[Mapping[str, Any]], rejecting: bool)
 
 def _card(leak: Mapping[str, Any]) -> str:
     hit = leak["hits"][0]
-    where = f"target {hit['line']}" if hit["file"] == TARGETS else f"{clip(hit['file'], 60)}, line {hit['line']:,}"
+    where = f"Target {hit['line']}" if hit["file"] == TARGETS else f"{clip(hit['file'], 60)}, line {hit['line']:,}"
     more = len(leak["hits"]) - 1 + leak["more"]
     others = f" and {plural(more, 'example')} more" if more else ""
-    kind = f"{_KINDS[hit['kind']]} of {plural(hit['words'], 'word')} as in {where}{others}"
+    kind = f"{_KINDS[hit['kind']]} of {plural(hit['words'], 'word')}{others}"
     gone = '<span class="gs-badge gs-plain">dropped</span> ' if leak["dropped"] else ""
     name = f"{clip(leak['source'], 60)} · {clip(leak['id'], 60)}"
-    sides = [("The pick", hit["yours"]), (f"{where[0].upper()}{where[1:]}", hit["theirs"])]
+    sides = [("The pick", hit["yours"]), (where, hit["theirs"])]
     panes = "".join(
         f'<div><span class="gs-role">{escape(title)}</span><p class="gs-said" dir="auto">{_quoted(quote)}</p></div>'
         for title, quote in sides

@@ -28,7 +28,6 @@ from gradsift.cards import Tally, dataset_card
 from gradsift.errors import GradsiftError, UsageError
 from gradsift.formats import LINES, Pick, check_format, turns_of
 from gradsift.progress import Progress
-from gradsift.store import Store
 from gradsift.streams import clause
 from gradsift.trainers import configurations
 
@@ -42,7 +41,6 @@ _MAY_LIE_THERE = ("sorted.csv", "dataset_info.json", "axolotl.yaml", "leakage.js
 _PACKED = (".gz", ".zst", ".parquet")  # stored in the bundle as they are
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of the bundle's files: equal exports give equal bytes
 _GROUP = 1000  # rows of a Parquet row group
-_KEYS = 85  # bytes of a row of two turns beside its text
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets read the wide forms too
 
 
@@ -111,24 +109,6 @@ def export_picks(
             f"Cannot write the export to {out}: {clause(error)}. Check the folder and the disk."
         ) from error
     return out / name
-
-
-def estimated_bytes(store: Store, format: str, rows: int, tokens: int) -> int:
-    """About how large the data file of so many rows and tokens (those cut off too) will be, before compression.
-
-    From the pool's own bytes per token, which stand in the footer of pool.parquet.
-    """
-    import pyarrow.parquet as pq
-
-    pool, sizes = store.pool(), {"messages.list.element.content": 0, "raw": 0}
-    footer = pq.read_metadata(store.path / "pool.parquet")
-    for group in (footer.row_group(number) for number in range(footer.num_row_groups)):
-        for column in (group.column(number) for number in range(group.num_columns)):
-            if column.path_in_schema in sizes:
-                sizes[column.path_in_schema] += column.total_uncompressed_size
-    in_pool = max(int(pool[["n_prompt_tokens", "n_answer_tokens", "n_cut"]].to_numpy().sum()), 1)
-    content, line = sizes.values()
-    return tokens * line // in_pool if format == "less" else tokens * content // in_pool + rows * _KEYS
 
 
 def _write_data(out: Path, name: str, format: str, compress: str, picks: Iterable[Pick], tally: Tally) -> None:
