@@ -10,7 +10,7 @@ import streamlit as st
 from app import address, data, exporting
 from app.comparing import Column
 from app.components import leaks, tables
-from app.components.text import escape, label, plural, size
+from app.components.text import clip, escape, label, plural, size
 from app.exporting import Request
 from app.session import Session
 from gradsift.influence import Scoring
@@ -83,8 +83,7 @@ def shortened(lines: str) -> str:
 
 def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
     """The evaluation files that the person names, uploaded or by path."""
-    count = st.session_state.get("evaluation_count", 0)
-    with st.expander(f"Evaluation files ({count})" if count else "Evaluation files", icon=":material/fact_check:"):
+    with st.expander("Evaluation files", icon=":material/fact_check:"):
         st.caption(
             f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with what you name here: a "
             "row is flagged where 13 words in a row, a whole turn or a whole short question are the same."
@@ -102,7 +101,8 @@ def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
         files, missing = exporting.evaluation_files(now, typed or "", uploads or [])
         for path in missing:
             st.error(label(f"There is no file {path}: check the path."))
-    st.session_state.evaluation_count = len(files)
+    if files:
+        st.caption(label(f"Compared with {', '.join(clip(path.name, 60) for path in files)} too."))
     return tuple(files)
 
 
