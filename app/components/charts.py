@@ -110,27 +110,32 @@ def blank(title: str, units: str, height: int = 380, still: bool = True) -> "go.
     characters of either. still: no zoom, so that a phone scrolls."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
-    figure.update_layout(
-        title={"text": title, "subtitle": {"text": units}, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"},
-        title_pad={"t": 8, "l": 2},
-        title_font_size=16,
-        title_subtitle_font_size=13,
-        height=height,
-        margin={"l": 8, "r": 8, "t": 72, "b": 8},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "title": {"text": ""}},
-        hoverlabel={"align": "left"},
-        bargap=0.25,
-        dragmode=False if still else "select",
-    )
-    axes(figure, still)
-    return figure
+    layout = {
+        "title": {
+            "text": title,
+            "font": {"size": 16},
+            "subtitle": {"text": units, "font": {"size": 13}},
+            "pad": {"t": 8, "l": 2},
+            **{"x": 0, "xanchor": "left", "y": 1, "yanchor": "top"},
+        },
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 72, "b": 8},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "title": {"text": ""}},
+        "hoverlabel": {"align": "left"},
+        "bargap": 0.25,
+        "dragmode": False if still else "select",
+    }
+    return go.Figure(layout={**layout, "xaxis": _axis(still), "yaxis": _axis(still)})
 
 
 def axes(figure: "go.Figure", still: bool = True) -> None:
-    """Our look for all axes that the figure has by now."""
-    figure.update_xaxes(fixedrange=still, automargin=True, title_font_size=13, tickfont_size=12)
-    figure.update_yaxes(fixedrange=still, automargin=True, title_font_size=13, tickfont_size=12)
+    """Our look for all axes that the figure has by now; `blank` gives it to the first two."""
+    figure.update_xaxes(_axis(still))
+    figure.update_yaxes(_axis(still))
+
+
+def _axis(still: bool) -> dict[str, Any]:
+    return {"fixedrange": still, "automargin": True, "title": {"font": {"size": 13}}, "tickfont": {"size": 12}}
 
 
 def color(method: str) -> str:

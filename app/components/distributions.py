@@ -168,10 +168,10 @@ SECTIONS: Mapping[str, tuple[str, Callable[[View], None]]] = {
 def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[str, str]:
     """What resampling says to the person: a headline and a sentence. table: a line per pick, with `stays`."""
     above = (half.mean - half.chance) / max(1 - half.chance, 1e-9)  # 0: as by chance, 1: the same rows
-    if above >= 0.7:
+    if above >= 0.75:
         title = "These picks are steady"
         means = "other examples of the same kind would pick nearly the same rows"
-    elif above >= 0.4:
+    elif above >= 0.5:
         title = "The best of these picks are steady, the rest are not"
         means = "more examples would change a part of the picks, mostly near the cut"
     else:

@@ -1,6 +1,7 @@
 """Figures of gradient norms against answer length, with picks on top (the paper's figures 3 and 4, table 12)."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,29 +16,35 @@ from app.components.text import plural
 from gradsift.distributions import POOL
 from gradsift.norms import Area
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
 KINDS = {"grad_norm": "Gradient norm ‖g‖", "update_norm": "Adam update norm ‖Γ‖"}
 NUMBER = st.column_config.NumberColumn
 _HEIGHT = 470
 
 
-def picks(
-    name: str, title: str, method: str, cells: pd.DataFrame, table: pd.DataFrame, kind: str, area: Area | None
-) -> Chart:
+@dataclass(frozen=True)
+class Grid:
+    """The pool's rows as shades, for every chart of them. shades: Plotly's heat map; x, y: its edges; rows: in all."""
+
+    shades: dict[str, Any]
+    x: np.ndarray
+    y: np.ndarray
+    rows: int
+
+
+def picks(name: str, title: str, method: str, grid: Grid, table: pd.DataFrame, kind: str, area: Area | None) -> Chart:
     """All rows on a grid, the picks one by one on top.
 
-    cells: of the chosen sources (`charting.norm_cells`). table: a line per pick that is drawn or listed: row, source,
-    length and norm (logarithms), rank. area: what is marked.
+    table: a line per pick, of which 2,000 are drawn: row, source, length and norm (logarithms), rank. area: what is
+    marked.
     """
     drawn = table.iloc[thinned(np.arange(len(table)))]
     figure = blank(title, "Shade: rows of the pool. Marks: picks", _HEIGHT, still=True)
-    _grid(figure, cells)
-    look = theme.look(method)
+    if grid.shades:
+        figure.add_heatmap(**grid.shades)
+    look, size = theme.look(method), 8 if len(drawn) <= 200 else 6 if len(drawn) <= 800 else 4
     figure.add_scatter(
         x=drawn["length"], y=drawn["norm"], mode="markers", name=label_of(method),
-        marker={"symbol": look.symbol, "size": 8, "color": color(method), "opacity": 0.85, "line": _edge()},
+        marker={"symbol": look.symbol, "size": size, "color": color(method), "opacity": 0.85, "line": _edge(size)},
         customdata=np.column_stack([drawn["row"], 10 ** drawn["length"], 10 ** drawn["norm"], drawn["rank"]]),
         hovertemplate="row %{customdata[0]:d}, rank %{customdata[3]:,d}:<br>%{customdata[1]:,.0f} answer tokens, "
         "norm %{customdata[2]:.3g}<extra></extra>",
@@ -52,11 +59,41 @@ def picks(
     figure.update_layout(
         dragmode="select",
         newselection={"line": {"color": color(POOL), "width": 1.5, "dash": "dash"}},
-        xaxis=log_axis("Answer length (tokens, logarithmic)", cells[["x0", "x1"]].to_numpy()),
-        yaxis=log_axis(f"{KINDS[kind]} (logarithmic)", cells[["y0", "y1"]].to_numpy(), 7),
+        xaxis=log_axis("Answer length (tokens, logarithmic)", grid.x),
+        yaxis=log_axis(f"{KINDS[kind]} (logarithmic)", grid.y, 7),
         showlegend=False,
     )
-    return Chart(name, figure, _alt(title, kind, table, cells), _listed(table), _columns(kind))
+    return Chart(name, figure, _alt(title, kind, table, grid.rows), _listed(table), _columns(kind))
+
+
+def grid(cells: pd.DataFrame) -> Grid:
+    """The rows per cell as shades, by the logarithm of their number, since few cells hold most rows.
+
+    cells: of the chosen sources (`charting.norm_cells`).
+    """
+    x, y, rows = cells[["x0", "x1"]].to_numpy(), cells[["y0", "y1"]].to_numpy(), int(cells["rows"].sum())
+    whole = cells.groupby(["x", "y", "x0", "x1", "y0", "y1"], as_index=False)["rows"].sum()
+    if whole.empty:
+        return Grid({}, x, y, 0)
+    wide, high = (float((whole[b] - whole[a]).iloc[0]) for a, b in (("x0", "x1"), ("y0", "y1")))
+    across = ((whole["x"] - whole["x"].min()) / wide).round().astype(int)
+    up = ((whole["y"] - whole["y"].min()) / high).round().astype(int)
+    shades = np.full((up.max() + 1, across.max() + 1), np.nan)
+    shades[up, across] = np.log10(whole["rows"])
+    about = np.full(shades.shape, "", dtype=object)
+    about[up, across] = [
+        f"{plural(line.rows, 'row')}:<br>{10**line.x0:.3g} to {10**line.x1:.3g} answer tokens, "
+        f"norm {10**line.y0:.3g} to {10**line.y1:.3g}"
+        for line in whole.itertuples()
+    ]
+    light = [[0, "#cfd6e4"], [1, "#6b7486"]]
+    deep = [[0, "#353d4c"], [1, "#a3abb8"]]
+    shaded = {
+        "z": shades, "x0": float(whole["x"].min()), "dx": wide, "y0": float(whole["y"].min()), "dy": high, "zmin": 0,
+        "zmax": max(float(np.log10(whole["rows"].max())), 0.5), "colorscale": deep if dark() else light,
+        "showscale": False, "text": about, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False,
+    }  # fmt: skip
+    return Grid(shaded, x, y, rows)
 
 
 def cells_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -102,41 +139,17 @@ def sentence(table: pd.DataFrame, method: str) -> str:
     )
 
 
-def _grid(figure: "go.Figure", cells: pd.DataFrame) -> None:
-    """The pool's rows per cell as shades, by the logarithm of their number, since few cells hold most rows."""
-    whole = cells.groupby(["x", "y", "x0", "x1", "y0", "y1"], as_index=False)["rows"].sum()
-    if whole.empty:
-        return
-    wide, high = (float((whole[b] - whole[a]).iloc[0]) for a, b in (("x0", "x1"), ("y0", "y1")))
-    across = ((whole["x"] - whole["x"].min()) / wide).round().astype(int)
-    up = ((whole["y"] - whole["y"].min()) / high).round().astype(int)
-    shades = np.full((up.max() + 1, across.max() + 1), np.nan)
-    shades[up, across] = np.log10(whole["rows"])
-    about = np.full(shades.shape, "", dtype=object)
-    about[up, across] = [
-        f"{plural(line.rows, 'row')}:<br>{10**line.x0:.3g} to {10**line.x1:.3g} answer tokens, "
-        f"norm {10**line.y0:.3g} to {10**line.y1:.3g}"
-        for line in whole.itertuples()
-    ]
-    light = [[0, "#cfd6e4"], [1, "#6b7486"]]
-    deep = [[0, "#353d4c"], [1, "#a3abb8"]]
-    figure.add_heatmap(
-        z=shades, x0=float(whole["x"].min()), dx=wide, y0=float(whole["y"].min()), dy=high, zmin=0,
-        zmax=max(float(np.log10(whole["rows"].max())), 0.5), colorscale=deep if dark() else light, showscale=False,
-        text=about, hovertemplate="%{text}<extra></extra>", hoverongaps=False,
-    )  # fmt: skip
-
-
-def _edge() -> dict[str, Any]:
+def _edge(size: int) -> dict[str, Any]:
     """A thin line around marks, in the page's color, that keeps neighbors apart."""
-    return {"width": 0.8, "color": "#14171d" if dark() else "#ffffff"}
+    return {"width": size / 10, "color": "#14171d" if dark() else "#ffffff"}
 
 
-def _alt(title: str, kind: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
-    rows = plural(int(cells["rows"].sum()), "row")
+def _alt(title: str, kind: str, table: pd.DataFrame, rows: int) -> str:
     tokens, norm = 10 ** table["length"].median(), 10 ** table["norm"].median()
     where = f" Their median lies at {tokens:.0f} tokens and a norm of {norm:.3g}." if len(table) else ""
-    return f"{title}: {KINDS[kind]} against answer length, {rows} and {plural(len(table), 'pick')}.{where}"
+    return (
+        f"{title}: {KINDS[kind]} against answer length, {plural(rows, 'row')} and {plural(len(table), 'pick')}.{where}"
+    )
 
 
 def _listed(table: pd.DataFrame) -> pd.DataFrame:

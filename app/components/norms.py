@@ -51,6 +51,7 @@ def draw(view: View, method: str, epoch: str, kind: str, chosen: list[str]) -> N
     cells = charting.norm_cells(view.store, epoch, kind)
     shown = frame["source"].isin(chosen).to_numpy() if chosen else np.ones(len(frame), dtype=bool)
     cells = cells[cells["group"].isin(chosen)] if chosen else cells
+    grid = norm_charts.grid(cells)
     area, place = _marked(epoch, kind), st.container()
     vectors = METHODS[method].evidence in ("features", "representations")
     picks = {name: charting.picks_with(view, method, name) for name in ("cosine", "dot")} if vectors else {}
@@ -61,7 +62,7 @@ def draw(view: View, method: str, epoch: str, kind: str, chosen: list[str]) -> N
             there = positions[shown[positions]]
             table = _lines(view, method, similarity, there, frame[kind].to_numpy(), frame["length"])
             title = f"Picks of {label_of(method)}{_BY[name]}"
-            chart = norm_charts.picks(f"norms-{name or 'picks'}", title, method, cells, table, kind, area)
+            chart = norm_charts.picks(f"norms-{name or 'picks'}", title, method, grid, table, kind, area)
             charts.draw(chart, on_area=partial(_mark, epoch, kind), note=_note(table, frame, kind, shown))
     with place:
         inside = shown & area.inside(frame["length"].to_numpy(), frame[kind].to_numpy()) if area else None
@@ -78,7 +79,7 @@ def draw(view: View, method: str, epoch: str, kind: str, chosen: list[str]) -> N
     left, right = st.columns([3, 2], gap="large") if vectors else (st.container(), st.container())
     with left:
         if vectors:
-            _beside(view, method, picks, frame, kind)
+            _beside(view, method, picks, epoch, kind)
     with right:
         _correlations(view.store, epoch)
 
@@ -160,10 +161,14 @@ def _offer(area: Area | None, inside: np.ndarray | None, picks: np.ndarray, meth
         st.caption(f"{int(inside[picks].sum()):,} of them picked by {label_of(method)}", width="content")
 
 
-def _beside(view: View, method: str, picks: dict[str, np.ndarray], frame: pd.DataFrame, kind: str) -> None:
+def _beside(view: View, method: str, picks: dict[str, np.ndarray], epoch: str, kind: str) -> None:
     st.subheader("What raw dot product would have picked", anchor=False)
-    norm = 10 ** frame[kind].to_numpy()
-    table = norms.side_by_side(picks["cosine"], picks["dot"], view.columns.n_answer, norm)
+
+    def made() -> pd.DataFrame:
+        norm = 10 ** charting.norm_tables(view.store)[epoch][kind].to_numpy()
+        return norms.side_by_side(picks["cosine"], picks["dot"], view.columns.n_answer, norm)
+
+    table = charting.kept(view, f"beside-{epoch}-{kind}", made)
     st.caption(norm_charts.sentence(table, method))
     shown, columns = norm_charts.beside(table, kind)
     tables.show(shown, "Picks by cosine, by raw dot product, and the pool", columns, charts.file_stem("cosine-or-dot"))

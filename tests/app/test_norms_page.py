@@ -132,7 +132,7 @@ def test_points_stay_few_and_thinning_is_said():
     cells = binned(x, y, rng.integers(12, size=len(x)).astype(str)).table
     lines = pd.DataFrame({"row": np.arange(9000), "source": "a", "length": x[:9000], "norm": y[:9000]})
     lines["rank"] = np.arange(1, 9001)
-    chart = norm_charts.picks("n", "Picks", "less", cells, lines, "grad_norm", None)
+    chart = norm_charts.picks("n", "Picks", "less", norm_charts.grid(cells), lines, "grad_norm", None)
     assert points(chart.figure.to_plotly_json()) <= 20_000
     marks = next(trace for trace in chart.figure.data if trace.type == "scatter")
     assert len(marks.x) == charting.MOST_PICKS
