@@ -197,7 +197,8 @@ class Board {
   act(kind, root = this.current) {
     const card = root && this.cards.get(root.dataset.key)
     if (!card) {
-      this.status.textContent = "Choose a card first: press J."
+      this.move(0, 0) // shows which card the next key will decide on
+      this.status.textContent = "The first card is chosen; press the key again."
       return
     }
     if (kind === "note") this.awaitNote()
@@ -257,7 +258,7 @@ class Board {
 
   pressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || typing(event.target)) return
-    if (document.querySelector("[role=dialog]")) return // a drawer, a popover or a menu is open over the board
+    if (document.querySelector("[role=dialog], [data-testid=stPopoverBody]")) return // something is open over the board
     if (event.key.length > 1 && !this.root.contains(event.target)) return // arrows belong to what has the focus
     const run = this.command(event.key)
     if (!run) return

@@ -166,8 +166,11 @@ def _card(view: View, page: Page, column: Column, at: int, limits: tuple[float, 
         subtask=_subtask(column, at),
         turns=turns,
         prefix=str(text["prefix"] or ""),
-        foot=f"{about['id']} · {about['file']}, line {int(about['line']):,} · {tokens}"
-        + (f", {cut:,} cut" if cut else ""),
+        foot=(
+            str(about["id"]),
+            f"{about['file']}, line {int(about['line']):,}",
+            tokens + (f", {cut:,} cut" if cut else ""),
+        ),
         marks=marking.Marks(page.search, view.wanted.role, _words(view, column, at, turns)),
     )
     return {

@@ -32,7 +32,7 @@ class Card:
     subtask: str
     turns: Sequence[tuple[str, str]]
     prefix: str
-    foot: str
+    foot: Sequence[str]
     marks: Marks = conversation.NOTHING
 
 
@@ -64,7 +64,7 @@ def draw(card: Card, sources: Sequence[str]) -> str:
     return (
         f'{top}<div class="gs-badges">{"".join(badges)}</div>{ranks}'
         f"{conversation.draw(card.turns, card.prefix, card.marks, LONGEST)}{matched}"
-        f'<p class="gs-foot">{escape(card.foot)}</p>'
+        f'<p class="gs-foot">{" · ".join(f"<bdi>{escape(part)}</bdi>" for part in card.foot)}</p>'
     )
 
 
@@ -84,7 +84,7 @@ def head(
         f'<i class="gs-t-{theme.tint(s, list(sources))}" style="flex:{n}" title="{escape(s)}: {n:,}"></i>'
         for s, n in shares.items()
     )
-    legend = "".join(badge(source, sources, f"{source} {count:,}") for source, count in shares.items())
+    legend = "".join(badge(source, sources, f"{count:,}") for source, count in shares.items())
     mark = f'<span class="gs-mark" aria-hidden="true">{theme.look(method).mark}</span>'
     return (
         f'<div class="gs-head gs-m-{theme.css_name(method)}">'
@@ -94,9 +94,10 @@ def head(
     )
 
 
-def badge(source: str, sources: Sequence[str], text: str = "") -> str:
-    """The source's badge."""
-    return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{escape(text or source)}</span>'
+def badge(source: str, sources: Sequence[str], after: str = "") -> str:
+    """The source's badge, with a number `after` its name; a name that turns the writing direction turns only itself."""
+    said = f"<bdi>{escape(source)}</bdi>" + (f" {escape(after)}" if after else "")
+    return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{said}</span>'
 
 
 def number(score: float) -> str:

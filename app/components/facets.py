@@ -135,7 +135,7 @@ def _show(comparison: Comparison) -> str:
                 key="show",
                 required=True,
                 label_visibility="collapsed",
-                format_func=lambda name: overlap.option(name, comparison),
+                format_func=overlap.options(comparison).__getitem__,
             )
             or comparing.ALL
         )

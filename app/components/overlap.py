@@ -1,5 +1,6 @@
 """How much the columns share: a line of counts for the filter, and the table of pairs, folded."""
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -16,16 +17,17 @@ _NAMES = {
 }
 
 
-def option(show: str, comparison: Comparison) -> str:
-    """A filter's name with the number of different rows it leaves."""
-    counts = comparison.shared[comparison.shared > 0]
+def options(comparison: Comparison) -> dict[str, str]:
+    """Every way to show picks: its name with the number of different rows it leaves."""
+    by_columns = np.bincount(comparison.shared, minlength=2)[1:]  # rows that one column picks, that two pick, ...
     number = {
-        comparing.ONLY: int((counts == 1).sum()),
-        comparing.SHARED: int((counts > 1).sum()),
-        comparing.EVERY: int((counts == len(comparison.columns)).sum()),
-        comparing.OTHERS: int((counts < len(comparison.columns)).sum()),
-    }.get(show, len(counts))
-    return f"{_NAMES[show]} ({number:,})"
+        comparing.ALL: by_columns.sum(),
+        comparing.ONLY: by_columns[0],
+        comparing.SHARED: by_columns[1:].sum(),
+        comparing.EVERY: by_columns[len(comparison.columns) - 1 :].sum(),
+        comparing.OTHERS: by_columns[: len(comparison.columns) - 1].sum(),
+    }
+    return {show: f"{name} ({number[show]:,})" for show, name in _NAMES.items()}
 
 
 def draw(comparison: Comparison) -> None:

@@ -56,8 +56,7 @@ def _do(now: Session, store: Store, action: dict[str, Any]) -> None:
 
 
 def _undo(now: Session, store: Store) -> None:
-    if said := deciding.undo(now, store):
-        st.toast(label(said), icon=":material/undo:")
+    st.toast(label(deciding.undo(now, store) or "Nothing is left to undo."), icon=":material/undo:")
 
 
 def bar(now: Session, store: Store, rows: np.ndarray, decided: Decisions) -> None:

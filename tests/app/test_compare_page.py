@@ -112,6 +112,13 @@ def test_nonsense_filters_filter_nothing(app, scored):
     assert not set(nonsense) & set(at.query_params)
 
 
+@pytest.mark.parametrize("q", ["x" * 5_000, "a\0b", "\u202e", '"', "'; drop table", "%_*", "  "])
+def test_any_words_can_stand_in_the_address(app, scored, q):
+    at = app("compare", store="toy", targets="two", budget="10", q=q, length="7-3" if q == '"' else "")
+    assert not at.exception
+    assert not at.error
+
+
 def test_a_search_that_finds_nothing_says_what_to_do(app, scored):
     at = app("compare", store="toy", targets="two", budget="10", q="no such words anywhere zzz")
     assert not board(at)
@@ -238,7 +245,7 @@ def test_hostile_texts_are_text_on_the_board(app, scored):
     st.cache_resource.clear()  # an equal store elsewhere has been shown before
     at = app("compare", store="toy", targets="two", budget="20")
     html = "".join(c["html"] for column in board(at) for c in column["cards"])
-    assert not re.search(r"<(?!/?(div|span|p|b|i|mark|details|summary)\b)", html)
+    assert not re.search(r"<(?!/?(div|span|p|b|i|bdi|mark|details|summary)\b)", html)
     assert not re.search(r"<[^>]*\son\w+=", re.sub(r'"[^"]*"', '""', html))
     assert "&lt;script&gt;" in html
     assert "more characters are not shown here" in html
@@ -290,6 +297,18 @@ def test_membership_is_what_the_sets_say(scored, method):
     only_others = comparison.shown(column, comparing.OTHERS)
     assert set(only_others.tolist()) == others - picks[method]
     assert (column.ranking.rank[only_others[:-1]] < column.ranking.rank[only_others[1:]]).all()
+
+
+def test_the_options_count_different_rows(scored):
+    from app.components import overlap
+    from gradsift.influence import score_targets
+
+    store = Store.open(scored.store_path("toy"))
+    scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
+    comparison = comparing.compare(store, scoring, list(METHODS), "25%", Choices())
+    for show, name in overlap.options(comparison).items():
+        rows = set().union(*(comparison.shown(column, show).tolist() for column in comparison.columns))
+        assert name.endswith(f"({len(rows)})"), name
 
 
 def test_export_previews_what_will_be_written(app, scored):

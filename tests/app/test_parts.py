@@ -108,7 +108,7 @@ def test_a_card_escapes_everything_and_tells_membership():
     card = cards.Card(
         method="less", rank=3, score=0.25, share=0.5, ranks={"less": (3, True), "bm25": (40, False)}, source=HOSTILE,
         task=HOSTILE, subtask=HOSTILE, turns=[("user", HOSTILE), ("assistant", HOSTILE * 40)], prefix=HOSTILE,
-        foot=HOSTILE,
+        foot=[HOSTILE],
     )  # fmt: skip
     html = cards.draw(card, [HOSTILE])
     assert "<script" not in html
