@@ -49,7 +49,8 @@ if wanted.narrowing or view.longest > board.PAGE:
 if len(rows):
     board.draw(now, view)
 elif wanted.narrowing:
-    empty.say("No row matches", "Take a filter off above, or look at the whole pool instead of the picks.")
+    wider = ", or look at the whole pool instead of the picks" if wanted.scope == filters.PICKS else ""
+    empty.say("No row matches", f"Take a filter off above{wider}.")
 else:
     empty.say("No row is left", "Show all picks, or another overlap of the methods.")
 kind, row = review.asked()
