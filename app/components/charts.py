@@ -4,6 +4,7 @@ Grid, fonts and background follow light and dark by themselves; the colors of me
 from the data go into a figure through `tick`, since Plotly reads a kind of HTML; what a click means is in customdata.
 """
 
+import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import streamlit as st
 
 from app import session, theme
 from app.components import tables
-from app.components.text import clip, escape
+from app.components.text import clip
 from gradsift.distributions import POOL
 from gradsift.methods import METHODS
 
@@ -165,7 +166,8 @@ def name_of(method: str) -> str:
 
 def tick(name: str, length: int = LABEL) -> str:
     """A name from the data as Plotly shows it: its characters, shortened, no markup, nothing that turns direction."""
-    return escape(clip(_UNSEEN.sub("", name), length)) or "(no name)"
+    # Plotly knows &lt; and &amp;, but shows &quot; as it stands
+    return html.escape(clip(_UNSEEN.sub("", name), length), quote=False) or "(no name)"
 
 
 def log_ticks(low: float, high: float, most: int = 8) -> tuple[list[float], list[str]]:

@@ -160,7 +160,7 @@ def _by_source(a: Side, b: Side, found: Difference) -> None:
         table[f"share_{name}"] = 100 * table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
     number, share = st.column_config.NumberColumn, st.column_config.ProgressColumn
     config: tables.Columns = {
-        "source": "Source",
+        "source": st.column_config.TextColumn("Source", width="medium"),
         "share_a": share("Share of A", format="%.0f%%", min_value=0, max_value=100),
         "share_b": share("Share of B", format="%.0f%%", min_value=0, max_value=100),
         "both": number("In both", format="localized"),

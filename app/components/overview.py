@@ -61,7 +61,7 @@ def _coverage(store: Store) -> None:
     columns = ["rows_in_file", "rows_in_store", "usable", "excluded", "truncated"]
     total = pd.DataFrame([{"source": "all", **frame[columns].sum().to_dict()}])
     config: tables.Columns = {
-        "source": "Source",
+        "source": st.column_config.TextColumn("Source", width="medium"),
         "rows_in_file": NUMBER("Rows in file", format="localized"),
         "rows_in_store": NUMBER("In the store", format="localized"),
         "usable": NUMBER("Usable", format="localized"),
@@ -109,11 +109,11 @@ def _excluded(store: Store) -> None:
     pool = data.pool_of(store)
     frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
     config: tables.Columns = {
-        "file": "File",
+        "file": st.column_config.TextColumn("File", width="medium"),
         "line": NUMBER("Line", format="localized", width="small"),
         "reason": st.column_config.TextColumn("Reason", width="large"),
-        "source": "Source",
-        "id": "Id",
+        "source": st.column_config.TextColumn("Source", width="medium"),
+        "id": st.column_config.TextColumn("Id", width="medium"),
     }
     tables.paged(frame, "excluded", "excluded rows", "Excluded rows with their reasons", config, "Search excluded rows")
 

@@ -68,11 +68,11 @@ def _about(record: SessionRecord, opened: bool) -> str:
         address.get("targets") or "no targets",
         f"{methods or 'all methods'} at {address.get('budget') or DEFAULT_BUDGET}",
     ]
-    view = " · ".join(clip(part, 48) for part in parts)
+    view = " · ".join(f"<bdi>{escape(clip(part, 48))}</bdi>" for part in parts)
     badge = ' <span class="gs-badge gs-plain">open in this tab</span>' if opened else ""
     return (
         f'<div class="gs-session"><b>{escape(saved.title(record, 80))}</b>{badge}'
-        f'<div class="gs-small gs-dim">{escape(view)}</div>'
+        f'<div class="gs-small gs-dim">{view}</div>'
         f'<div class="gs-small gs-num">{escape(saved.counts(record))}'
         f'<span class="gs-dim"> · changed {escape(saved.when(record.changed))}</span></div></div>'
     )

@@ -3,17 +3,24 @@
 import html
 import re
 
+# what is not seen, or turns the direction of what follows it; marks of right-to-left text (U+200E, U+200F) are common
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])")
 
 
 def escape(text: object) -> str:
-    """`text` as HTML that shows exactly its characters."""
-    return html.escape(str(text), quote=True)
+    """`text` as HTML that shows exactly its characters, those that are not seen by their number: [U+0000]."""
+    return html.escape(visible(str(text)), quote=True)
+
+
+def visible(text: str) -> str:
+    """`text` with the number of every character that is not seen or that turns the direction of writing."""
+    return _UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
 
 
 def label(text: object) -> str:
     """`text` for a widget's label, where Streamlit reads Markdown: every sign that means something is escaped."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
+    return _MARKDOWN.sub(r"\\\1", visible(" ".join(str(text).split())))
 
 
 def clip(text: str, length: int) -> str:

@@ -42,7 +42,7 @@ def draw(now: Session, store: Store, scoring: Scoring, choices: Choices) -> None
     first = (page - 1) * PAGE
     here = listed[first : first + PAGE]
     _cards(now, store, ranking.rows[here].tolist(), ranking.score[here].tolist(), first)
-    st.caption(tables.position(first, len(here), len(listed), "opponents"))
+    st.caption(tables.position(first, len(here), len(listed), "opponents" if below else "rows"))
 
 
 def _over(subtask: str, subtasks: int, choices: Choices) -> str:

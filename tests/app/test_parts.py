@@ -138,3 +138,9 @@ def test_a_stage_is_said_in_one_line():
     status = Status(done=12, total=40, unit="rows", rate=3.14, seconds_left=9.0)
     assert running.line(status) == "12 of 40 rows · 3.1 rows/s · 9 s left in this stage"
     assert running.line(Status()) == ""
+
+
+def test_what_is_not_seen_is_shown_by_its_number():
+    assert escape("a\0b\u202ec\u2066") == "a[U+0000]b[U+202E]c[U+2066]"
+    assert label("\u202e=1+1") == r"\[U\+202E\]\=1\+1"
+    assert escape("\tשלום\u200f\r\n👩\u200d👧") == "\tשלום\u200f\r\n👩\u200d👧"  # nothing of what belongs to a script
