@@ -87,9 +87,12 @@ def subtasks(view: View) -> None:
     table = charting.kept(view, f"subtasks-{method}", lambda: charting.picked_by(view, method))
     in_pool = pd.Series(view.columns.source).value_counts(sort=False)
     chart = target_charts.subtasks(table, method, in_pool)
-    many = table["subtask"].nunique() > _SCROLLS
-    with st.container(height=760 if many else "content", border=False):
-        clicked = charts.draw(chart, clickable=True, note="Click a cell to see the picks from its source in Compare.")
+    busy = table.loc[table["rows"] > 0, "subtask"].nunique()
+    note = "Click a cell to see the picks from its source in Compare."
+    if idle := table["subtask"].nunique() - busy:
+        note += f" {plural(idle, 'subtask')} picked nothing."
+    with st.container(height=760 if busy > _SCROLLS else "content", border=False):
+        clicked = charts.draw(chart, clickable=True, note=note)
     if clicked and clicked[0] != target_charts.OTHER:
         _compare(source=clicked[0], method=clicked[1])
 
@@ -111,7 +114,7 @@ def single_targets(view: View) -> None:
             list(names),
             key="highlight",
             max_selections=_HIGHLIGHTS,
-            format_func=lambda key: label(names[key]),
+            format_func=names.__getitem__,
             placeholder="subtasks and target examples",
         )
     highlighted = {names[key]: _targets_of(view, key, left) for key in chosen}

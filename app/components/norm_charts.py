@@ -41,10 +41,10 @@ def picks(name: str, title: str, method: str, grid: Grid, table: pd.DataFrame, k
     figure = blank(title, "Shade: rows of the pool. Marks: picks", _HEIGHT, still=True)
     if grid.shades:
         figure.add_heatmap(**grid.shades)
-    look, size = theme.look(method), 8 if len(drawn) <= 200 else 6 if len(drawn) <= 800 else 4
+    symbol, size = theme.look(method).symbol, 8 if len(drawn) <= 200 else 6 if len(drawn) <= 800 else 4
     figure.add_scatter(
         x=drawn["length"], y=drawn["norm"], mode="markers", name=label_of(method),
-        marker={"symbol": look.symbol, "size": size, "color": color(method), "opacity": 0.85, "line": _edge(size)},
+        marker={"symbol": symbol, "size": size, "color": color(method), "opacity": 0.85, "line": _edge(symbol, size)},
         customdata=np.column_stack([drawn["row"], 10 ** drawn["length"], 10 ** drawn["norm"], drawn["rank"]]),
         hovertemplate="row %{customdata[0]:d}, rank %{customdata[3]:,d}:<br>%{customdata[1]:,.0f} answer tokens, "
         "norm %{customdata[2]:.3g}<extra></extra>",
@@ -139,9 +139,9 @@ def sentence(table: pd.DataFrame, method: str) -> str:
     )
 
 
-def _edge(size: int) -> dict[str, Any]:
-    """A thin line around marks, in the page's color, that keeps neighbors apart."""
-    return {"width": size / 10, "color": "#14171d" if dark() else "#ffffff"}
+def _edge(symbol: str, size: int) -> dict[str, Any]:
+    """A thin line around marks, in the page's color, that keeps neighbors apart; an open mark is nothing but a line."""
+    return {"width": 2 if symbol.endswith("-open") else size / 10, "color": "#14171d" if dark() else "#ffffff"}
 
 
 def _alt(title: str, kind: str, table: pd.DataFrame, rows: int) -> str:

@@ -39,7 +39,7 @@ def choose(store: Store) -> tuple[str, str, list[str]]:
                 format_func=norm_charts.KINDS.__getitem__,
             )
         with address.held("of", names, default=[]):
-            chosen = st.multiselect("Sources", names, key="of", placeholder="all sources", format_func=label, width=320)
+            chosen = st.multiselect("Sources", names, key="of", placeholder="all sources", width=320)
     return epoch or epochs[-1], kind or "grad_norm", chosen
 
 

@@ -20,7 +20,7 @@ _ROWS = NUMBER("Rows", format="localized")
 
 
 def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
-    """Rows that each subtask picked from each source, the busiest subtask first.
+    """Rows that each subtask picked from each source, the busiest first; those that picked nothing are in the table.
 
     table: subtask, source, rows (`charting.picked_by`). in_pool: rows of the pool by source.
     """
@@ -29,6 +29,8 @@ def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
     square = short.pivot_table(index="subtask", columns="source", values="rows", aggfunc="sum", fill_value=0)
     found = [name for name in (*kept, OTHER) if name in square and (square[name].any() or name != OTHER)]
     totals = square.sum(axis=1).sort_values(ascending=False, kind="stable")
+    idle = int((totals == 0).sum())
+    totals = totals[totals > 0]
     square = square.reindex(index=totals.index, columns=found, fill_value=0)
     figure = blank("Which subtask picked what", f"{label_of(method)}: rows by subtask and source")
     about = [
@@ -45,11 +47,13 @@ def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
     names["ticktext"] = [f"{tick(str(name), 20)} · {rows:,}" for name, rows in totals.items()]
     across = {**listed(found), "range": [-0.5, len(found) - 0.5], "side": "top"}
     across["ticktext"] = [tick(name, 14) for name in found]
-    figure.update_layout(height=150 + 30 * max(2, len(square)), margin_t=104, xaxis=across, yaxis=names)
-    busiest, idle = totals.index[0], int((totals == 0).sum())
+    figure.update_layout(
+        height=150 + 30 * max(2, len(square)), margin_t=104 if len(found) < 4 else 140, xaxis=across, yaxis=names
+    )
+    busiest = totals.index[0]
     alt = (
-        f"Rows that each of {plural(len(totals), 'subtask')} picked by {label_of(method)}, by source. Most: {busiest} "
-        f"with {totals.iloc[0]:,} of {totals.sum():,}"
+        f"Rows that each of {plural(len(totals) + idle, 'subtask')} picked by {label_of(method)}, by source. Most: "
+        f"{busiest} with {totals.iloc[0]:,} of {totals.sum():,}"
         + (f"; {plural(idle, 'subtask')} picked nothing." if idle else ".")
     )
     columns: tables.Columns = {"subtask": "Subtask", "source": "Source", "rows": _ROWS}
@@ -75,7 +79,8 @@ def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]
         joined = pd.concat(parts)  # one trace with gaps: a trace a target would be slow
         figure.add_scatter(
             x=joined["rank"], y=joined["similarity"], name=tick(name, 40), mode="lines", connectgaps=False,
-            line={"color": colors[place], "width": 1 if place == 0 else 2},
+            line={"color": colors[place], "width": 1 if place == 0 else 2.5},
+            opacity=0.4 if place == 0 and len(targets) > 20 else 1,
             customdata=joined["target"] + 1,
             hovertemplate="target %{customdata}, rank %{x:,}: %{y:.4g}<extra></extra>",
         )  # fmt: skip
