@@ -66,7 +66,7 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
 def test_rows_of_a_store_are_compared(tiny_store: Store, tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text(f"{TALK}\n\nWhat is in box 7?\n")
     evaluation = read_evaluation([], [tmp_path / "held.txt"])
-    found = find_leaks(tiny_store, tiny_store.rows[::-1], Matcher(evaluation.examples), quoted=1)
+    found = find_leaks(tiny_store, tiny_store.rows[::-1], Matcher(evaluation.examples), quote=True)
     texts = tiny_store.texts(tiny_store.rows)
     expected = {
         int(row)
@@ -76,6 +76,7 @@ def test_rows_of_a_store_are_compared(tiny_store: Store, tmp_path: Path) -> None
     assert set(found) == expected
     assert len(expected) > 5
     assert list(found) == sorted(found)
+    assert all(hits[0].yours for hits, _ in found.values())
 
 
 def test_an_export_says_what_leaks(tiny_store: Store, targets, tmp_path: Path) -> None:

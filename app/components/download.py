@@ -31,19 +31,18 @@ FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt
 
 def take(decided: Decisions) -> str:
     """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
+    with address.held("take", list(exporting.TAKES), default=exporting.DECIDED):
+        chosen = st.segmented_control(
+            "Rows",
+            list(exporting.TAKES),
+            key="take",
+            required=True,
+            format_func=lambda name: exporting.TAKES[name],
+            help="Accepted rows are always in, rejected ones never: the next rows take their places.",
+        )
     accepted, rejected = len(decided.accepted), len(decided.rejected)
     said = f"{accepted:,} accepted and {rejected:,} rejected in this session."
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        with address.held("take", list(exporting.TAKES), default=exporting.DECIDED):
-            chosen = st.segmented_control(
-                "Rows",
-                list(exporting.TAKES),
-                key="take",
-                required=True,
-                format_func=lambda name: exporting.TAKES[name],
-                help="Accepted rows are always in, rejected ones never: the next rows take their places.",
-            )
-        st.caption(said if accepted or rejected else "Nothing is accepted or rejected yet.", width="content")
+    st.caption(said if accepted or rejected else "Nothing is accepted or rejected yet.")
     return chosen or exporting.DECIDED
 
 
@@ -66,7 +65,7 @@ def summary(store: Store, scoring: Scoring, column: Column, ranked: Column, form
     used = (picked["n_prompt_tokens"] + picked["n_answer_tokens"]).groupby(picked["source"]).sum()
     counts["tokens"] = counts["source"].map(used)
     config: tables.Columns = {
-        "source": "Source",
+        "source": st.column_config.TextColumn("Source", width="medium"),
         "rows": st.column_config.NumberColumn("Rows", format="localized"),
         "tokens": st.column_config.NumberColumn("Tokens", format="localized"),
     }

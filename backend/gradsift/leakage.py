@@ -25,7 +25,7 @@ RULE = (
     "are the same (lower-cased; in scripts without spaces single characters)."
 )
 TARGETS = "targets"  # what the target examples are called beside the evaluation files
-MOST_QUOTED = 1000  # flagged picks whose texts are quoted
+MOST_QUOTED = 1000  # flagged picks, the best, whose texts are quoted
 _BATCH = 1000  # picks compared at once
 
 Found = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and how many examples more
@@ -113,9 +113,9 @@ def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) ->
 
 
 def find_leaks(
-    store: Store, rows: np.ndarray, matcher: Matcher, progress: Progress | None = None, quoted: int = MOST_QUOTED
+    store: Store, rows: np.ndarray, matcher: Matcher, progress: Progress | None = None, quote: bool = False
 ) -> Found:
-    """Those of the pool rows that share text with an example. The first `quoted` hits have quotes.
+    """Those of the pool rows that share text with an example. quote: the hits have the texts of both sides.
 
     Reads the texts in the pool's order, some thousand at a time.
     """
@@ -126,7 +126,7 @@ def find_leaks(
         conversations = [
             [(turn["role"], turn["content"]) for turn in messages] for messages in texts["messages"].tolist()
         ]
-        told = matcher.find(conversations, quote=len(found) < quoted)
+        told = matcher.find(conversations, quote)
         found |= {row: hits for row, hits in zip(texts["row"].tolist(), told, strict=True) if hits[0]}
         if progress is not None:
             progress.advance(len(texts))

@@ -242,19 +242,28 @@ def _checked(
         fresh = picks[~checked[picks]]
         checked[fresh] = True
         progress.stage("leaks", "Comparing the picks with the targets and evaluations", len(fresh), "rows")
-        found |= find_leaks(store, about.rows[fresh], matcher, progress, MOST_QUOTED - len(found))
+        found |= find_leaks(store, about.rows[fresh], matcher, progress)
         leaking = [row for row in about.rows[picks].tolist() if row in found]
         if not drop or not leaking:
             break
         kept = tuple(row for row in choices.accepted if row not in found)
         choices = choices.model_copy(update={"rejected": (*choices.rejected, *leaking), "accepted": kept})
-    pool, leaks = store.pool().loc[list(found)], []
-    places = np.searchsorted(about.rows, list(found))
-    for row, place, id, source in zip(found, places.tolist(), pool["id"], pool["source"], strict=True):
-        hits, more = found[row]
-        leaks.append(Leak(row, int(ranking.rank[place]), id, source, row not in leaking, hits, more))
-    leaks.sort(key=lambda leak: leak.rank)
-    return picks, Leakage(against, int(checked.sum()), tuple(leaks))
+    leaks = _ranked_leaks(store, ranking, about, found, set(leaking), matcher)
+    return picks, Leakage(against, int(checked.sum()), leaks)
+
+
+def _ranked_leaks(
+    store: Store, ranking: Ranking, about: Traits, found: Found, kept: set[int], matcher: Matcher
+) -> tuple[Leak, ...]:
+    """The flagged rows in rank order, those not `kept` dropped; only the best are told with their texts."""
+    rows = np.array(list(found), dtype=np.int64)
+    ranks = ranking.rank[np.searchsorted(about.rows, rows)]
+    by_rank = np.argsort(ranks)
+    rows, ranks = rows[by_rank], ranks[by_rank]
+    quoted = {**found, **find_leaks(store, rows[:MOST_QUOTED], matcher, quote=True)}
+    pool = store.pool().loc[rows]
+    lines = zip(rows.tolist(), ranks.tolist(), pool["id"], pool["source"], strict=True)
+    return tuple(Leak(row, rank, id, source, row not in kept, *quoted[row]) for row, rank, id, source in lines)
 
 
 def _manifest(selection: Selection) -> dict[str, Any]:
