@@ -41,10 +41,33 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
         del st.query_params[key]
 
 
+def turn_to(page: str) -> None:
+    """Call at the beginning of a run: on another page than before, `held` puts every value in place anew.
+
+    Two pages may have a widget of the same key. Streamlit still knows the first page's value by that key while the
+    second page is drawn, but gives the second widget its default.
+    """
+    state = st.session_state
+    if state.get("address_of") != page:
+        for name in [str(name) for name in state if str(name).startswith("held_")]:
+            state.pop(name.removeprefix("held_"), None)
+        state["address_of"] = page
+
+
 def recall(address: Mapping[str, str]) -> None:
     """Put a whole address into this tab's memory, for pages that are not on the screen yet."""
     for key, text in address.items():
         st.session_state[f"held_{key}"] = text
+
+
+def changed(key: str, default: Value) -> bool:
+    """Whether the widget `key`, which is drawn later in this run, has another value than its default."""
+    state = st.session_state
+    there = st.query_params.get(key, "")
+    if there and there != state.get(f"written_{key}"):
+        return True
+    value = state.get(key, state.get(f"held_{key}"))
+    return bool(value) and value != default
 
 
 def written(value: Value) -> str:

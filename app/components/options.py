@@ -24,13 +24,21 @@ _ABOUT = {
     choosing.UNIQUE: "Drop near-duplicates",
     choosing.MATCHED: "Match the pool's answer lengths",
 }
-_KEYS = ("aggregate", "similarity", "pooling", "gradient", "without", "also", "cap")
+_DEFAULTS: dict[str, str | list[str]] = {
+    "aggregate": get_args(Aggregate)[0],
+    "similarity": get_args(Similarity)[0],
+    "pooling": get_args(TargetPooling)[0],
+    "without": [],
+    "also": [],
+    "cap": "",
+}
 
 
 def draw(store: Store, scoring: Scoring) -> Choices:
     """Draw the controls in a popover and return the choices they make."""
     gradients = store.manifest.config.gradients
-    changed = sum(bool(st.session_state.get(f"changed_{key}")) for key in _KEYS)
+    defaults = {**_DEFAULTS, "gradient": gradients[0]}
+    changed = sum(address.changed(key, default) for key, default in defaults.items())
     with st.popover(f"What if ({changed})" if changed else "What if", icon=":material/tune:", key="what-if"):
         left, right = st.columns(2, gap="medium")
         with left:
@@ -56,21 +64,19 @@ def draw(store: Store, scoring: Scoring) -> Choices:
 
 def _choice(name: str, options: tuple[str, ...], key: str) -> str:
     with address.held(key, options, default=options[0]):
-        value = st.radio(name, options, key=key, format_func=lambda value: _ABOUT.get(value, value))
-    return _noted(key, value, options[0])
+        return st.radio(name, options, key=key, format_func=lambda value: _ABOUT.get(value, value))
 
 
 def _without(scoring: Scoring) -> list[str]:
     names = choosing.parts(scoring)
     with address.held("without", list(names), default=[]):
-        left_out = st.multiselect(
+        return st.multiselect(
             "Leave out",
             list(names),
             key="without",
             format_func=lambda name: clip(names[name], 60),
             placeholder="target examples, subtasks, checkpoints",
         )
-    return _noted("without", left_out, [])
 
 
 def _also(store: Store) -> list[str]:
@@ -79,7 +85,7 @@ def _also(store: Store) -> list[str]:
         also = st.pills("And", ways, selection_mode="multi", key="also", format_func=lambda name: _ABOUT[name])
     if choosing.UNIQUE not in ways:
         st.caption("Near-duplicates of this pool are not indexed yet: score a target set, which does it.")
-    return _noted("also", also, [])
+    return also
 
 
 def _cap() -> str:
@@ -87,18 +93,12 @@ def _cap() -> str:
         cap = st.text_input(
             "Most from one source", key="cap", placeholder="30% of the picks, or 200 rows", max_chars=20
         )
-    return _noted("cap", (cap or "").strip(), "")
-
-
-def _noted(key: str, value: Any, default: Any) -> Any:
-    """Keep whether this choice is changed for the popover's name, which is drawn before."""
-    st.session_state[f"changed_{key}"] = value != default
-    return value
+    return (cap or "").strip()
 
 
 def _reset() -> None:
-    for key in _KEYS:
-        for name in (key, f"held_{key}", f"changed_{key}"):
+    for key in (*_DEFAULTS, "gradient"):
+        for name in (key, f"held_{key}"):
             st.session_state.pop(name, None)
         if key in st.query_params:
             del st.query_params[key]

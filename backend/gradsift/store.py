@@ -205,8 +205,9 @@ class Store:
             return [self.path / "checkpoints"]
         kinds = (*self.kinds, "metrics")
         epochs, ranges = range(len(self.epochs)), range(len(self.shard_ranges))
-        paths = (self.shard_path(kind, epoch, index) for epoch in epochs for index in ranges for kind in kinds)
-        return [path for path in paths if not path.is_file()]
+        paths = [self.shard_path(kind, epoch, index) for epoch in epochs for index in ranges for kind in kinds]
+        there = {folder: {p.name for p in folder.glob("*.*")} for folder in {path.parent for path in paths}}
+        return [path for path in paths if path.name not in there[path.parent]]
 
     @property
     def complete(self) -> bool:

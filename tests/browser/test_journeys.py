@@ -4,9 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from toy import scored  # noqa: F401  fixture
 
 from gradsift import jobs
+from gradsift.picks import score
+from gradsift.sessions import Sessions
 from gradsift.store import Store
+from gradsift.targets import read_targets
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -37,6 +41,7 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     visit.page.get_by_role("spinbutton", name="Budget").fill("60")
     visit.page.get_by_role("spinbutton", name="Budget").press("Enter")
     visit.sees(re.compile("1–20 of .* picks"))
+    visit.page.locator(".gs-card").first.wait_for()
     heads = visit.page.locator(".gs-head h3")
     assert [head.split()[-1] for head in heads.all_inner_texts()] == ["LESS", "BM25", "RDS", "Random"]
     first = visit.page.locator(".gs-card .gs-rank").first
@@ -47,7 +52,25 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     assert "page=2" in visit.page.url
     visit.check()
 
+    visit.page.get_by_role("button", name="Previous page").first.click()
+    visit.page.wait_for_function("document.querySelector('.gs-card .gs-rank').innerText === '1'")
+    visit.page.get_by_role("heading", name="Compare").click()
+    visit.page.keyboard.press("j")
+    visit.page.keyboard.press("w")
+    visit.page.get_by_role("dialog").get_by_text("The target it serves best").wait_for()
+    visit.settle()
+    visit.page.keyboard.press("Escape")
+    visit.page.get_by_role("dialog").wait_for(state="detached")
+    for key in ("a", "j", "x", "j", "x"):
+        visit.page.keyboard.press(key)
+    visit.sees("1 accepted · 2 rejected")
+    visit.page.keyboard.press("u")
+    visit.sees("1 accepted · 1 rejected")
+    visit.settle()
+    visit.check()
+
     visit.click("link", "Export")
+    visit.sees("1 accepted and 1 rejected in this session")
     visit.click("button", "Write the files")
     visit.sees("Ready", timeout=120_000)
     with visit.page.expect_download() as download:
@@ -55,9 +78,50 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     path = tmp_path / "train.jsonl"
     download.value.save_as(path)
     rows = load_dataset("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
-    usable = Store.open(workspace.store_path("toy")).manifest.usable
-    assert len(rows) == int(usable * 0.6)
+    store = Store.open(workspace.store_path("toy"))
+    assert len(rows) == int(store.manifest.usable * 0.6)
     assert all(message["role"] in ("user", "assistant", "system") for message in rows[0]["messages"])
+    [session] = Sessions(workspace.sessions_path).list()
+    decided = Sessions(workspace.sessions_path).decisions(session.id, store.fingerprint)
+    asked = {row["messages"][0]["content"] for row in rows}
+    [rejected], [accepted] = (store.texts(rows)["messages"] for rows in (decided.rejected, decided.accepted))
+    assert rejected[0]["content"] not in asked
+    assert accepted[0]["content"] in asked
+    visit.check()
+
+    visit.page.goto("about:blank")
+    visit.go(f"?session={session.id}")  # the address of the session alone opens what was left
+    visit.page.get_by_role("heading", name="Export").wait_for()
+    visit.click("link", "Compare")
+    visit.sees("1 accepted · 1 rejected")
+    visit.page.locator(".gs-card").first.wait_for()
+    cards = visit.page.locator(".gs-column").first.locator(".gs-card")
+    assert [card.get_attribute("data-verdict") or "" for card in cards.all()[:3]] == ["accept", "reject", ""]
+    visit.check()
+
+
+def test_a_what_if_ranks_anew_and_stands_in_the_address(visit, scored):  # noqa: F811
+    store = Store.open(scored.store_path("toy"))
+    rows = read_targets(scored.target_set("two").path).rows
+    visit.go("compare?store=toy&targets=two&budget=5&methods=less")
+    visit.page.locator(".gs-card").first.wait_for()
+    visit.page.locator(".st-key-what-if button").first.click()
+    visit.page.get_by_text("each target example picks in turn").click()
+    visit.page.wait_for_url("**aggregate=round-robin**")
+    visit.page.keyboard.press("Escape")
+    visit.sees("What if (1)")
+    visit.settle()
+    table = score(store, rows, ["less"], aggregate="round-robin").set_index("rank")["score"].sort_index()
+    shown = [float(text) for text in visit.page.locator(".gs-card .gs-score").all_inner_texts()]
+    assert shown == pytest.approx(table.loc[1:5].tolist(), abs=6e-5)
+    visit.check()
+
+    visit.go("compare?store=toy&targets=two&budget=5&methods=less&without=t0")  # a link says what was left out
+    visit.page.locator(".gs-card").first.wait_for()
+    visit.sees("What if (1)")
+    table = score(store, rows[1:], ["less"]).set_index("rank")["score"].sort_index()
+    shown = [float(text) for text in visit.page.locator(".gs-card .gs-score").all_inner_texts()]
+    assert shown == pytest.approx(table.loc[1:5].tolist(), abs=6e-5)
     visit.check()
 
 

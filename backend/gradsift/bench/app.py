@@ -140,12 +140,8 @@ def _search(browser: Tab, word: str) -> float:
 def _what_if(browser: Tab) -> list[float]:
     """The methods of the page ranked anew: a choice that was not made before, each time."""
     browser.page.locator(".st-key-what-if button").first.click()
-    label = browser.page.locator
-    return [
-        browser.act(lambda page: label(".st-key-aggregate label >> nth=1").click()),
-        browser.act(lambda page: label(".st-key-similarity label >> nth=1").click()),
-        browser.act(lambda page: label(".st-key-pooling label >> nth=1").click()),
-    ]
+    keys = ("aggregate", "similarity", "pooling")
+    return [browser.act(_press(f".st-key-{key} [role='radiogroup'] label >> nth=1")) for key in keys]
 
 
 def _rerank(folder: Path) -> dict[str, Any]:
