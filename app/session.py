@@ -66,6 +66,7 @@ def begin(page: str) -> Session:
 
     May switch to the page that a saved session was left at; the run then begins again.
     """
+    bar.turn_to(page)
     workspace = Workspace(os.environ.get(WORKSPACE_VARIABLE))
     st.session_state.workspace = workspace
     _settle_saved(Sessions(workspace.sessions_path), page)
