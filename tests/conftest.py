@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gradsift.config import BuildConfig
     from gradsift.store import Store
 
+pytest_plugins = ["toy"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CHATML = (

@@ -1,17 +1,17 @@
-"""Fixtures that the tests of the app and of the browser share: a workspace with a real store of the toy model."""
+"""Fixtures that the tests of the app and of the browser share: a workspace with a real store of the toy model.
+
+conftest.py loads them for all tests at once, so that the store is built and scored once in a run. Like there, what
+takes long to import is imported by who needs it.
+"""
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from gradsift.builder import build
-from gradsift.config import BuildConfig
-from gradsift.influence import score_targets
-from gradsift.progress import Progress
-from gradsift.store import Store
-from gradsift.targets import parse_targets, read_targets
-from gradsift.workspace import Workspace, sample_pool
+if TYPE_CHECKING:
+    from gradsift.workspace import Workspace
 
 BAD_LINE = '{"messages": [{"role": "user", "content": "no answer"}]}'
 TARGETS = """Subtask: capitals
@@ -27,6 +27,11 @@ A: Four.
 @pytest.fixture(scope="session")
 def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A complete store of the sample's pool and one row without an answer, built with the two-layer model."""
+    from gradsift.builder import build
+    from gradsift.config import BuildConfig
+    from gradsift.progress import Progress
+    from gradsift.workspace import sample_pool
+
     folder = tmp_path_factory.mktemp("toy")
     bad = folder / "broken.jsonl"
     bad.write_text(BAD_LINE + "\n" + "{not json\n" + _good(), encoding="utf-8")
@@ -38,9 +43,24 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
     return folder / "store"
 
 
+@pytest.fixture(scope="session")
+def toy_scorings(toy_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `scorings` of a copy of the toy store, where `TARGETS` are scored by every method."""
+    from gradsift.influence import score_targets
+    from gradsift.store import Store
+    from gradsift.targets import parse_targets
+
+    copy = tmp_path_factory.mktemp("scored") / "store"
+    shutil.copytree(toy_store, copy)
+    score_targets(Store.open(copy), parse_targets(TARGETS).rows)
+    return copy / "scorings"
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_store: Path) -> Workspace:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_store: Path) -> "Workspace":
     """A workspace whose only store is a copy of the toy store, called `toy`."""
+    from gradsift.workspace import Workspace
+
     root = tmp_path / "workspace"
     shutil.copytree(toy_store, root / "stores" / "toy")
     monkeypatch.setenv("GRADSIFT_WORKSPACE", str(root))
@@ -48,11 +68,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_store: Path) 
 
 
 @pytest.fixture
-def scored(workspace: Workspace) -> Workspace:
+def scored(workspace: "Workspace", toy_scorings: Path) -> "Workspace":
     """The workspace with the target set `two`, scored by every method on the toy store."""
-    found = parse_targets(TARGETS)
-    workspace.save_targets("two", found.rows)
-    score_targets(Store.open(workspace.store_path("toy")), read_targets(workspace.target_set("two").path).rows)
+    from gradsift.targets import parse_targets
+
+    workspace.save_targets("two", parse_targets(TARGETS).rows)
+    shutil.copytree(toy_scorings, workspace.store_path("toy") / "scorings")
     return workspace
 
 

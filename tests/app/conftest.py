@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from toy import scored, toy_store, workspace  # noqa: F401  fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
-from toy import scored, toy_store, workspace  # noqa: F401  fixtures
 
 from app import differing
 from gradsift.builder import build
@@ -23,7 +22,7 @@ VIEW = {"store": "toy", "targets": "two", "budget": "10"}
 
 
 @pytest.fixture(scope="session")
-def other_store(tmp_path_factory: pytest.TempPathFactory, toy_store: Path) -> Path:  # noqa: F811
+def other_store(tmp_path_factory: pytest.TempPathFactory, toy_store: Path) -> Path:
     """A store that shares lines with the toy store under other row numbers, some of them several times."""
     folder = tmp_path_factory.mktemp("other")
     lines = sample_pool()[1].read_text(encoding="utf-8").splitlines()[:6]
@@ -34,20 +33,20 @@ def other_store(tmp_path_factory: pytest.TempPathFactory, toy_store: Path) -> Pa
 
 
 @pytest.fixture
-def other(scored, other_store: Path, tmp_path: Path) -> str:  # noqa: F811
+def other(scored, other_store: Path, tmp_path: Path) -> str:
     """The name in the workspace of a copy of the other store, on which nothing is scored yet."""
     shutil.copytree(other_store, tmp_path / "elsewhere")
     return scored.open_store(str(tmp_path / "elsewhere")).name
 
 
 @pytest.fixture
-def both(scored, other: str):  # noqa: F811
+def both(scored, other: str):
     """The workspace with both stores, the target set scored on each."""
     score_targets(Store.open(scored.store_path(other)), read_targets(scored.target_set("two").path).rows)
     return scored
 
 
-def kept(workspace) -> Sessions:  # noqa: F811
+def kept(workspace) -> Sessions:
     return Sessions(workspace.sessions_path)
 
 
@@ -55,7 +54,7 @@ def said(at: AppTest) -> str:
     return " ".join(toast.value for toast in at.toast)
 
 
-def test_a_session_begins_with_the_first_comparison(app, scored):  # noqa: F811
+def test_a_session_begins_with_the_first_comparison(app, scored):
     at = app("targets", store="toy")
     assert not scored.sessions_path.exists()
     assert "session" not in at.query_params
@@ -66,7 +65,7 @@ def test_a_session_begins_with_the_first_comparison(app, scored):  # noqa: F811
     assert record.address == VIEW
 
 
-def test_every_tab_has_a_session_of_its_own_until_it_opens_another(app, scored):  # noqa: F811
+def test_every_tab_has_a_session_of_its_own_until_it_opens_another(app, scored):
     first, second = app("compare", **VIEW), app("compare", **VIEW)
     ids = [at.query_params["session"] for at in (first, second)]
     assert ids[0] != ids[1]
@@ -75,7 +74,7 @@ def test_every_tab_has_a_session_of_its_own_until_it_opens_another(app, scored):
     assert len(kept(scored).list()) == 2
 
 
-def test_an_address_with_only_the_session_opens_the_view_it_was_left_at(app, scored):  # noqa: F811
+def test_an_address_with_only_the_session_opens_the_view_it_was_left_at(app, scored):
     at = app("compare", **VIEW)
     for name, value in {"methods": "less,rds", "aggregate": "mean", "cap": "40%"}.items():
         at.query_params[name] = value
@@ -91,7 +90,7 @@ def test_an_address_with_only_the_session_opens_the_view_it_was_left_at(app, sco
     assert again.session_state["aggregate"] == "mean"
 
 
-def test_what_a_page_without_picks_does_not_show_stays_in_the_saved_view(app, scored):  # noqa: F811
+def test_what_a_page_without_picks_does_not_show_stays_in_the_saved_view(app, scored):
     at = app("compare", **VIEW)
     at.query_params["cap"] = "40%"
     at.run()
@@ -108,7 +107,7 @@ def test_what_a_page_without_picks_does_not_show_stays_in_the_saved_view(app, sc
     assert again.session_state["cap"] == "40%"
 
 
-def test_the_address_wins_over_the_saved_view(app, scored):  # noqa: F811
+def test_the_address_wins_over_the_saved_view(app, scored):
     id = app("compare", **VIEW).query_params["session"]
     at = app("compare", **{**VIEW, "budget": "7"}, session=id)
     assert at.query_params["budget"] == "7"
@@ -116,7 +115,7 @@ def test_the_address_wins_over_the_saved_view(app, scored):  # noqa: F811
 
 
 @pytest.mark.parametrize("id", ["nosuchone0", "<script>alert(1)</script>", "x" * 5000, "'; DROP TABLE sessions;--"])
-def test_a_session_that_is_gone_leads_to_a_new_one_and_says_so(app, scored, id):  # noqa: F811
+def test_a_session_that_is_gone_leads_to_a_new_one_and_says_so(app, scored, id):
     at = app(**VIEW, session=id)
     assert "gone" in said(at)
     assert "session" not in at.query_params
@@ -125,7 +124,7 @@ def test_a_session_that_is_gone_leads_to_a_new_one_and_says_so(app, scored, id):
     assert at.query_params["session"] == record.id
 
 
-def test_a_file_that_is_no_file_of_sessions_is_said_and_kept(app, scored):  # noqa: F811
+def test_a_file_that_is_no_file_of_sessions_is_said_and_kept(app, scored):
     scored.sessions_path.write_text("not SQLite, but precious", encoding="utf-8")
     at = app("compare", **VIEW, session="abcdefghij")
     assert "move it away" in at.warning[0].value.replace("\\", "")
@@ -136,7 +135,7 @@ def test_a_file_that_is_no_file_of_sessions_is_said_and_kept(app, scored):  # no
     assert scored.sessions_path.read_text(encoding="utf-8") == "not SQLite, but precious"
 
 
-def test_names_are_given_in_the_header_and_shown_as_text(app, scored):  # noqa: F811
+def test_names_are_given_in_the_header_and_shown_as_text(app, scored):
     at = app("compare", **VIEW)
     id = at.query_params["session"]
     name = "<img src=x onerror=alert(1)> **bold**"
@@ -149,7 +148,7 @@ def test_names_are_given_in_the_header_and_shown_as_text(app, scored):  # noqa: 
     assert "<img" not in lines[0]
 
 
-def test_a_session_is_opened_renamed_and_deleted_from_the_list(app, scored):  # noqa: F811
+def test_a_session_is_opened_renamed_and_deleted_from_the_list(app, scored):
     one = kept(scored).create("one", "compare", {**VIEW, "methods": "bm25"}).id
     at = app("compare", **VIEW)
     two = at.query_params["session"]
@@ -186,7 +185,7 @@ def _deciding() -> None:
     st.session_state.last = deciding.last_step(now, store)
 
 
-def test_decisions_begin_a_session_and_are_taken_back(scored):  # noqa: F811
+def test_decisions_begin_a_session_and_are_taken_back(scored):
     at = AppTest.from_function(_deciding, default_timeout=60)
     at.query_params["store"] = "toy"
     at.run()
@@ -207,7 +206,7 @@ def test_decisions_begin_a_session_and_are_taken_back(scored):  # noqa: F811
 
 
 @pytest.mark.parametrize("button", [0, 1, 2])
-def test_a_decision_in_a_session_that_was_deleted_meanwhile_goes_into_a_new_one(scored, button):  # noqa: F811
+def test_a_decision_in_a_session_that_was_deleted_meanwhile_goes_into_a_new_one(scored, button):
     at = AppTest.from_function(_deciding, default_timeout=60)
     at.query_params["store"] = "toy"
     at.run()
@@ -221,7 +220,7 @@ def test_a_decision_in_a_session_that_was_deleted_meanwhile_goes_into_a_new_one(
     assert at.query_params.get("session") != gone
 
 
-def _side(workspace, name: str, method: str, budget: str, choices: Choices) -> differing.Side:  # noqa: F811
+def _side(workspace, name: str, method: str, budget: str, choices: Choices) -> differing.Side:
     store = Store.open(workspace.store_path(name))
     scoring = score_targets(store, read_targets(workspace.target_set("two").path).rows)
     source = differing.Source("", name, "two", {}, None)
@@ -234,7 +233,7 @@ def _lines(side: differing.Side, at: np.ndarray) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("budget", "choices"), [("10", Choices()), ("60%", Choices(cap="30%")), ("100%", Choices())])
-def test_two_methods_of_a_store_differ_as_their_sets_of_rows_do(scored, budget, choices):  # noqa: F811
+def test_two_methods_of_a_store_differ_as_their_sets_of_rows_do(scored, budget, choices):
     a, b = (_side(scored, "toy", method, budget, choices) for method in ("less", "bm25"))
     found = differing.differ(a, b)
     rows_a, rows_b = set(a.rows.tolist()), set(b.rows.tolist())
@@ -281,7 +280,7 @@ def test_a_row_is_found_on_the_other_side_at_the_best_rank_of_its_line(both, oth
     assert 0 < len(found) < len(rows)
 
 
-def test_the_page_shows_the_difference_of_two_sessions_with_their_what_ifs_and_decisions(app, scored):  # noqa: F811
+def test_the_page_shows_the_difference_of_two_sessions_with_their_what_ifs_and_decisions(app, scored):
     one = kept(scored).create("one", "compare", {**VIEW, "methods": "less"})
     two = kept(scored).create("two", "compare", {**VIEW, "methods": "less", "budget": "20", "cap": "3"})
     store = Store.open(scored.store_path("toy"))
@@ -304,7 +303,7 @@ def test_the_page_shows_the_difference_of_two_sessions_with_their_what_ifs_and_d
     assert cards.count("accepted here") == 1
 
 
-def test_another_side_brings_its_own_method_and_budget(app, scored):  # noqa: F811
+def test_another_side_brings_its_own_method_and_budget(app, scored):
     one = kept(scored).create("one", "compare", {**VIEW, "methods": "less"}).id
     two = kept(scored).create("two", "compare", {**VIEW, "methods": "bm25", "budget": "20"}).id
     at = app("sessions", session=one)
@@ -319,7 +318,7 @@ def test_another_side_brings_its_own_method_and_budget(app, scored):  # noqa: F8
     assert at.selectbox(key="b-method").value == "less"
 
 
-def test_a_store_on_which_the_targets_are_not_scored_is_said(app, scored, other):  # noqa: F811
+def test_a_store_on_which_the_targets_are_not_scored_is_said(app, scored, other):
     at = app("sessions", **VIEW)
     at.selectbox(key="b").set_value(f"store:{other}").run()
     assert not at.exception

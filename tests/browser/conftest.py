@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toy import toy_store, workspace  # noqa: F401  fixtures
 
 from gradsift.workspace import Workspace
 
@@ -96,7 +95,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Workspace], str]]:
 
 
 @pytest.fixture
-def visit(chromium: str, serve: Callable[[Workspace], str], workspace: Workspace) -> Iterator[Visit]:  # noqa: F811
+def visit(chromium: str, serve: Callable[[Workspace], str], workspace: Workspace) -> Iterator[Visit]:
     """A tab on the app, whose workspace holds the toy store."""
     sync_playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").sync_playwright
     with sync_playwright() as playwright:

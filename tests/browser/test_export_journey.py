@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from toy import scored  # noqa: F401  fixture
 
 from gradsift.influence import score_targets
 from gradsift.selection import rank
@@ -27,7 +26,7 @@ def taken(visit, name: str | re.Pattern, folder: Path) -> Path:
     return path
 
 
-def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path):  # noqa: F811
+def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path):
     from datasets import load_dataset
 
     store = Store.open(scored.store_path("toy"))
@@ -86,7 +85,7 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_phone(visit, scored, scheme: str):  # noqa: F811
+def test_the_page_fits_a_phone(visit, scored, scheme: str):
     visit.page.emulate_media(color_scheme=scheme)
     visit.page.set_viewport_size({"width": 390, "height": 844})
     visit.go("export?store=toy&targets=two&budget=6")

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from toy import scored  # noqa: F401  fixture
 
 from gradsift import jobs
 from gradsift.picks import score
@@ -100,7 +99,7 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     visit.check()
 
 
-def test_a_what_if_ranks_anew_and_stands_in_the_address(visit, scored):  # noqa: F811
+def test_a_what_if_ranks_anew_and_stands_in_the_address(visit, scored):
     store = Store.open(scored.store_path("toy"))
     rows = read_targets(scored.target_set("two").path).rows
     visit.go("compare?store=toy&targets=two&budget=5&methods=less")

@@ -4,7 +4,6 @@ import re
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from toy import scored  # noqa: F401  fixture
 
 from gradsift.norms import Area
 
@@ -32,7 +31,7 @@ def area(visit) -> Area:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_marked_rows_arrive_in_compare(visit, scored, scheme):  # noqa: F811
+def test_marked_rows_arrive_in_compare(visit, scored, scheme):
     visit.page.emulate_media(color_scheme=scheme)
     visit.go("norms?store=toy&targets=two&budget=10")
     drag(visit, 0, (0.03, 0.03), (0.6, 0.97))
@@ -62,7 +61,7 @@ def test_marked_rows_arrive_in_compare(visit, scored, scheme):  # noqa: F811
     visit.check()
 
 
-def test_a_bar_opens_compare_and_a_section_its_own_charts(visit, scored):  # noqa: F811
+def test_a_bar_opens_compare_and_a_section_its_own_charts(visit, scored):
     visit.go("distributions?store=toy&targets=two&budget=10")
     visit.page.locator(".js-plotly-plot .barlayer .point path").first.click(force=True)
     visit.page.wait_for_url(re.compile(r"/compare\?.*source="))

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from toy import scored  # noqa: F401  fixture
 
 from gradsift.sessions import Sessions
 
@@ -30,7 +29,7 @@ def accept(visit, rows: int) -> None:
     visit.settle()
 
 
-def test_two_browsers_have_sessions_of_their_own_and_a_link_opens_one_in_the_other(visit, scored):  # noqa: F811
+def test_two_browsers_have_sessions_of_their_own_and_a_link_opens_one_in_the_other(visit, scored):
     other = type(visit)(visit.page.context.browser.new_context().new_page(), visit.url)
     for tab in (visit, other):
         tab.go(PLAIN)

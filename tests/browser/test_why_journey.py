@@ -3,13 +3,12 @@
 import re
 
 import pytest
-from toy import scored  # noqa: F401  fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_why_a_row_is_picked(visit, scored, scheme):  # noqa: F811
+def test_why_a_row_is_picked(visit, scored, scheme):
     visit.page.emulate_media(color_scheme=scheme)
     visit.go("why?store=toy&targets=two&budget=5")
     visit.sees("No row is open")
