@@ -128,7 +128,7 @@ def by_loop(ranking, about, budget, choices):
                 continue
             if share is not None and budget.unit != "tokens" and per_source[source] > max(1, int(rows * share + 1e-9)):
                 continue
-            if share is not None and budget.unit == "tokens" and used_by_source[source] > budget.amount * share:
+            if share is not None and budget.unit == "tokens" and used_by_source[source] > budget.amount * share + 1e-6:
                 continue
         candidates.append(p)
     picks, used = [], 0
@@ -190,6 +190,29 @@ def test_duplicates_without_an_index_are_refused():
 def test_a_cap_that_is_none_is_refused(cap):
     with pytest.raises(UsageError, match="most one source may have"):
         make_choices(cap=cap)
+
+
+def test_accepted_rows_come_in_though_the_first_is_longer_than_the_token_budget():
+    ranking, about = made([4, 3, 2, 1], tokens=[10, 10, 500, 10])
+    budget = Budget.parse("100tokens")
+    assert picked(ranking, budget, make_choices(accepted=[102]), about).tolist() == [2]
+    assert picked(ranking, budget, make_choices(accepted=[100, 102]), about).tolist() == [0, 2]
+    with pytest.raises(UsageError, match="less than the best row's 10"):
+        picked(ranking, Budget.parse("9tokens"), make_choices(rejected=[102]), about)
+
+
+def test_a_cap_in_tokens_lets_through_what_is_exactly_its_share():
+    ranking, about = made([3, 2, 1], source=[0, 1, 2], tokens=[29, 71, 30])  # 100 * 0.29 is 28.99... in floating point
+    assert picked(ranking, Budget.parse("100tokens"), make_choices(cap="29%"), about).tolist() == [0]
+
+
+@pytest.mark.parametrize("numbers", [5, "12", [1.7], [None], [True], [float("inf")], ["x"]])
+def test_numbers_that_are_none_are_refused(numbers, tmp_path):
+    with pytest.raises(UsageError, match="cannot be taken"):
+        make_choices(accepted=numbers)
+    (tmp_path / "choices.json").write_text(json.dumps({"without_targets": numbers}).replace("Infinity", "1e999"))
+    with pytest.raises(UsageError, match="holds no choices"):
+        read_choices(tmp_path / "choices.json")
 
 
 def test_choices_come_back_from_their_file(tmp_path):

@@ -193,13 +193,14 @@ class TestBudget:
             Budget.parse("49 tokens").take(ranking, tokens)
 
     @pytest.mark.parametrize(
-        "text", ["", "0", "0%", "-5", "5.5", "101%", "nan", "inf%", "1e3", "ten", "5%%", "5 rows", "0tokens"]
+        "text",
+        ["", "0", "0%", "-5", "5.5", "101%", "nan", "inf%", "1e3", "ten", "5%%", "5 rows", "0tokens", "2,5%", "1,00"],
     )
     def test_nonsense(self, text):
         with pytest.raises(UsageError, match="budget"):
             Budget.parse(text)
 
-    @pytest.mark.parametrize("text", ["5%", "0.5%", "200", "50000tokens"])
+    @pytest.mark.parametrize("text", ["5%", "0.5%", "33.333337%", "200", "50000tokens"])
     def test_is_written_as_it_is_read(self, text):
         assert str(Budget.parse(text)) == text
         assert Budget.parse(str(Budget.parse(text))) == Budget.parse(text)

@@ -411,6 +411,7 @@ class TestCorrelation:
 
         np.testing.assert_array_equal(_ranks(np.array([3.0, 1.0, 3.0, 2.0])), [2.5, 0, 2.5, 1])
         assert np.isnan(_pearson(np.ones(3), np.arange(3)))
+        assert np.isnan(_pearson(np.full(3, 0.1), np.array([1.0, 2, 4])))  # 0.1 is not its own mean
 
 
 class TestOneCall:

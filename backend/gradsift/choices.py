@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError
 
 _CAP = re.compile(r"\d{1,3}(\.\d{1,6})?%|\d{1,15}")
-Numbers = Annotated[tuple[int, ...], BeforeValidator(lambda numbers: tuple(sorted({int(n) for n in numbers})))]
+Numbers = Annotated[
+    tuple[Annotated[int, Field(strict=True)], ...], AfterValidator(lambda numbers: tuple(sorted(set(numbers))))
+]
 
 
 def _cap(text: str) -> str:

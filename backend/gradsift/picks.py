@@ -96,7 +96,7 @@ def picked(ranking: Ranking, budget: Budget, choices: Choices, about: Traits) ->
         order = order[_first_of_each(order, about) | accepted[order]]
     if choices.cap:
         order = order[_within_cap(ranking, order, budget, choices.cap, about) | accepted[order]]
-    picks = budget.take(ranking, about.n_tokens, order)
+    picks = budget.take(ranking, about.n_tokens, order, int(accepted[order].sum()))
     if choices.accepted:
         picks = np.union1d(picks, np.flatnonzero(accepted))
         picks = picks[np.argsort(ranking.rank[picks], kind="stable")]
@@ -124,7 +124,7 @@ def _within_cap(ranking: Ranking, order: np.ndarray, budget: Budget, cap: str, a
     if budget.unit != "tokens":
         return count_within(sources) < max(1, int(budget.rows(len(ranking.rows)) * share + 1e-9))
     used = pd.Series(about.n_tokens[order]).groupby(sources).cumsum().to_numpy()
-    return used <= budget.amount * share
+    return used <= budget.amount * share + 1e-6
 
 
 def score(

@@ -1,6 +1,7 @@
 """From scores per subtask to picks: aggregation, ranking, budgets (method, sections 2.5 and 3)."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from gradsift.methods import get_method
 from gradsift.store import Store
 
 _BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 2,500 is a number; 2,5% is one to other people only
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Budget:
         Raises:
             UsageError: it is none of these, or nothing would be picked.
         """
-        match = _BUDGET.fullmatch(text.replace(",", ""))
+        match = _BUDGET.fullmatch(_THOUSANDS.sub("", text))
         amount, unit = (float(match[1]), match[2] or "rows") if match else (0.0, "")
         if amount <= 0 or (unit == "%" and amount > 100) or (unit != "%" and amount != int(amount)):
             raise UsageError(
@@ -55,14 +57,17 @@ class Budget:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        number = f"{self.amount:g}" if self.unit == "%" else f"{int(self.amount)}"
+        number = f"{self.amount:.15g}" if self.unit == "%" else f"{int(self.amount)}"
         return number + {"%": "%", "rows": "", "tokens": "tokens"}[self.unit]
 
-    def take(self, ranking: Ranking, n_tokens: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    def take(
+        self, ranking: Ranking, n_tokens: np.ndarray, order: np.ndarray | None = None, least: int = 0
+    ) -> np.ndarray:
         """Positions of the picks in rank order. n_tokens: (n,) tokens of every scored row, in pool order.
 
         A share is of all scored rows, rounded down but at least 1 (method, section 2.5). A token budget takes the
-        longest run of best rows that fits. order: the candidates from best to worst, where not all rows are.
+        longest run of best rows that fits. order: the candidates from best to worst, where not all rows are. least: how
+        many of the first are taken whatever the budget.
 
         Raises:
             UsageError: the token budget is smaller than the best row.
@@ -70,14 +75,14 @@ class Budget:
         order = ranking.order if order is None else order
         if self.unit == "tokens":
             count = int(np.searchsorted(np.cumsum(n_tokens[order]), self.amount, side="right"))
-            if count == 0 and len(order):
+            if count == least == 0 and len(order):
                 best = int(n_tokens[order[0]])
                 raise UsageError(
                     f"A budget of {int(self.amount)} tokens is less than the best row's {best}; give more."
                 )
         else:
             count = self.rows(len(ranking.rows))
-        return order[:count]
+        return order[: max(count, least)]
 
     def rows(self, n: int) -> int:
         """How many of `n` scored rows a share or a number of rows picks."""
@@ -126,7 +131,10 @@ def round_robin(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nd
         (n,) positions in the order picked, and (n,) the column that picked each.
     """
     n, k = scores.shape
-    wishes = [np.lexsort((rows, -scores[:, column])) for column in range(k)]
+    by_row = np.argsort(rows, kind="stable")  # ties go to the lower row number
+    lowest = np.ascontiguousarray(-scores[by_row].T)  # (k, n)
+    with ThreadPoolExecutor() as threads:  # numpy sorts without holding the interpreter
+        wishes = list(threads.map(lambda column: by_row[np.argsort(column, kind="stable")], lowest))
     at = [0] * k
     taken = np.zeros(n, dtype=bool)
     order, picker = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)

@@ -367,9 +367,10 @@ def _inverse(length: np.ndarray) -> np.ndarray:
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    if not (np.ptp(x) and np.ptp(y)):  # rounding leaves equal values a little off their mean
+        return float("nan")
     x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale else float("nan")
+    return float(x @ y) / float(np.sqrt((x @ x) * (y @ y)))
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
