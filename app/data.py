@@ -3,6 +3,7 @@
 Nothing here loads the text of a pool: `texts` reads the rows of one page.
 """
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from gradsift.workspace import MANIFEST
 def store_of(session: Session) -> Store | None:
     """The open store, complete or not; None where nothing is open or nothing readable lies there."""
     path = session.store_path
-    if path is None or not (path / MANIFEST).is_file():
+    if path is None or not os.path.isfile(path / MANIFEST):  # false for a text that is no path, too
         return None
     stat = (path / MANIFEST).stat()
     return _store(str(path), stat.st_mtime_ns, stat.st_size)

@@ -12,7 +12,9 @@ from streamlit.runtime.scriptrunner import StopException  # noqa: E402
 
 from app import deciding, session, theme  # noqa: E402
 from app.components import header  # noqa: E402
+from app.components.text import label  # noqa: E402
 from app.rooms import ROOMS  # noqa: E402
+from gradsift import errors  # noqa: E402
 
 st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg", layout="wide")
 st.logo(ROOT / "assets" / "wordmark.svg", size="medium")
@@ -28,4 +30,10 @@ try:
 except StopException:  # a page that ends early is a view like any other; one that broke or begins anew is none
     session.save_view(stem)
     raise
-session.save_view(stem)
+except Exception as error:  # what a page cannot do without is damaged or gone
+    sentence = errors.explain(error)
+    if sentence is None:
+        raise
+    st.error(label(sentence))
+else:
+    session.save_view(stem)

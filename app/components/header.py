@@ -1,5 +1,7 @@
 """The thin line on every page: which store, target set, budget and session are open, each a way to choose another."""
 
+import os
+
 import streamlit as st
 
 from app.components import saved
@@ -7,7 +9,7 @@ from app.components.text import clip, label
 from app.rooms import room
 from app.session import Session
 from gradsift.sessions import NAME_LENGTH
-from gradsift.workspace import MANIFEST
+from gradsift.workspace import MANIFEST, is_store
 
 
 def draw(now: Session) -> None:
@@ -42,4 +44,6 @@ def _store(now: Session) -> str:
     if now.store_path is None:
         return "none open"
     name = label(clip(now.store_title, 32))
-    return name if (now.store_path / MANIFEST).exists() else f"{name} (no features yet)"
+    if os.path.isfile(now.store_path / MANIFEST):
+        return name
+    return f"{name} (no features yet)" if is_store(now.store_path) else f"{name} (not found)"

@@ -6,19 +6,19 @@ import streamlit as st
 
 from app import comparing, data, session
 from app.components import empty
-from app.components.text import label
+from app.components.text import clip, label
+from app.rooms import room
 from gradsift.errors import GradsiftError
 from gradsift.influence import Scoring
 from gradsift.store import Store
+from gradsift.workspace import is_store
 
 
 def scored(now: session.Session) -> tuple[Store, Scoring]:
     """The open store and the open target set's scoring on it; what is missing is said and ends the run."""
     store, problem = data.store_or_error(now)
     if store is None:
-        if problem:
-            st.error(label(problem))
-        _no_store()
+        _no_store(now, problem)
     if not now.targets:
         _no_targets()
     try:
@@ -27,16 +27,44 @@ def scored(now: session.Session) -> tuple[Store, Scoring]:
         st.error(label(error))
         st.stop()
     if scoring is None:
+        if not store.complete:
+            _not_finished()
         _not_scored(now)
     return store, scoring
 
 
-def _no_store() -> NoReturn:
+def _no_store(now: session.Session, problem: str) -> NoReturn:
+    if problem:
+        st.error(label(problem))
+        st.page_link(
+            room("datastore"), label="Choose another datastore", icon=":material/arrow_forward:", icon_position="right"
+        )
+        st.stop()
+    if now.store_path is not None:
+        if is_store(now.store_path):
+            _not_finished()
+        empty.say(
+            "There is no datastore here",
+            f"Nothing lies at {clip(str(now.store_path), 200)}: it was moved or deleted, or the address is mistyped.",
+            "datastore",
+            "Choose another datastore",
+        )
+        st.stop()
     empty.say(
         "No datastore is open",
         "A comparison needs a datastore with features: open one, or build the sample's.",
         "datastore",
         "Open a datastore",
+    )
+    st.stop()
+
+
+def _not_finished() -> NoReturn:
+    empty.say(
+        "This datastore is not finished",
+        "Rows are compared by the features that its build computes: wait for it, or resume it.",
+        "datastore",
+        "Back to the datastore",
     )
     st.stop()
 
@@ -53,11 +81,19 @@ def _no_targets() -> NoReturn:
 
 
 def _not_scored(now: session.Session) -> NoReturn:
+    if now.workspace.target_set(now.targets) is None:
+        empty.say(
+            "There is no such target set",
+            f"None is called {clip(now.targets, 80)}: it was deleted, or the address is mistyped.",
+            "targets",
+            "Choose targets",
+        )
+        st.stop()
     empty.say(
         "These targets are not scored on this datastore yet",
         "Scoring takes a pass over the targets and the kept "
         "features; after that, every budget and every option is instant.",
         "targets",
-        f"Score {label(now.targets)}",
+        f"Score {label(clip(now.targets, 60))}",
     )
     st.stop()

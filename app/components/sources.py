@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import session, targeting
 from app.components import examples
-from app.components.text import label
+from app.components.text import clip, label
 from app.targeting import Counted
 from gradsift.errors import GradsiftError
 from gradsift.pool import Row
@@ -93,6 +93,8 @@ def _from_disk(now: session.Session) -> Chosen | None:
         st.selectbox("Target set", names, key="targets_set", index=None, placeholder="Choose a set", on_change=choose)
     entry = entries.get(now.targets)
     if entry is None:
+        if now.targets:
+            st.warning(label(f"There is no target set called {clip(now.targets, 80)}: choose another one."))
         return None
     try:
         found = _read(str(entry.path), entry.path.stat().st_mtime_ns)

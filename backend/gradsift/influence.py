@@ -281,11 +281,17 @@ def open_scoring(store: Store, path: Path) -> Scoring:
     """Open a scoring kept under the store.
 
     Raises:
-        StoreError: there is none at `path`.
+        StoreError: there is none at `path`, or its targets are not those that were scored.
     """
     if not (path / "targets.jsonl").is_file():
         raise StoreError(f"{path} holds no scoring; run gradsift score with the targets again.")
-    return _scoring_at(path, store, read_targets(path / "targets.jsonl").rows)
+    targets = read_targets(path / "targets.jsonl").rows
+    if scoring_key(store, targets) != path.name:
+        raise StoreError(
+            f"{path}/targets.jsonl is damaged: it holds other targets than were scored; delete the folder {path} and "
+            "score them again."
+        )
+    return _scoring_at(path, store, targets)
 
 
 def scoring_key(store: Store, targets: Sequence[Row]) -> str:

@@ -12,6 +12,7 @@ Everything is read from disk at each call, so two tabs, the command line and a r
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class Workspace:
     def stores(self) -> list[StoreEntry]:
         """Every store known here: those of the workspace by name, then those from elsewhere, newest first."""
         folder = self.root / "stores"
-        own = [StoreEntry(p.name, p, False) for p in _folders(folder) if _is_store(p)]
-        return own + [StoreEntry(str(p), p, True) for p in self._elsewhere() if _is_store(p)]
+        own = [StoreEntry(p.name, p, False) for p in _folders(folder) if is_store(p)]
+        return own + [StoreEntry(str(p), p, True) for p in self._elsewhere() if is_store(p)]
 
     def store_path(self, name: str) -> Path:
         """The folder of the store called `name`: a name in this workspace, or the path of one that lies elsewhere."""
@@ -80,7 +81,7 @@ class Workspace:
         path = own if _NAME.fullmatch(text) and own.is_dir() else Path(text).expanduser().resolve()
         if not path.is_dir():
             raise UsageError(f"There is no folder {path}: give the folder that `gradsift build --out` wrote.")
-        if not _is_store(path):
+        if not is_store(path):
             raise UsageError(f"{path} holds no datastore (no {MANIFEST} and no build): give a store's own folder.")
         if path.parent == self.root / "stores":
             return StoreEntry(path.name, path, False)
@@ -184,8 +185,9 @@ def sample_targets() -> list[Path]:
     return sorted((paths.studio() / "assets" / "sample" / "targets").glob("*.jsonl"))
 
 
-def _is_store(path: Path) -> bool:
-    return (path / MANIFEST).is_file() or (path / "job" / "status.json").is_file() or (path / "pool.parquet").is_file()
+def is_store(path: Path) -> bool:
+    """Whether a datastore lies at `path`, finished or not; any path may be asked for, one that cannot be read too."""
+    return any(os.path.isfile(path / name) for name in (MANIFEST, "job/status.json", "pool.parquet"))
 
 
 def _folders(folder: Path) -> list[Path]:
