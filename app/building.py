@@ -1,5 +1,6 @@
 """From the build form's values to the command line that a build is: no drawing here."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def builds(command: Sequence[str], path: Path) -> bool:
 def pool_paths(text: str) -> list[str]:
     """One path, glob or hub id a line; `~` is the home folder; blank lines do not count."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return [str(Path(line).expanduser()) if line.startswith("~") else line for line in lines]
+    return [os.path.expanduser(line) for line in lines]
 
 
 def store_name(pool: Sequence[str | Path]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,14 +119,14 @@ def size_of(store: Store, scoring: Scoring, column: Column, format: str) -> int:
 
 def evaluation_files(session: Session, typed: str, uploads: Sequence[Any]) -> tuple[list[Path], list[str]]:
     """The files to compare with, uploaded ones kept in the workspace; and the typed paths where nothing lies."""
-    paths = [Path(line.strip()).expanduser() for line in typed.splitlines() if line.strip()]
-    missing = [str(path) for path in paths if not path.exists()]
+    paths = [Path(os.path.expanduser(line.strip())) for line in typed.splitlines() if line.strip()]
+    missing = [str(path) for path in paths if not os.path.exists(path)]  # of any text, other than Path.exists
     for upload in uploads:
         content = upload.getvalue()
         folder = f"evaluation-{hashlib.sha256(content).hexdigest()[:12]}"
         kept = session.workspace.root / "uploads" / folder / Path(upload.name).name
         paths += [kept] if kept.is_file() else session.workspace.keep_uploads(folder, [(upload.name, content)])
-    return [path for path in paths if path.exists()], missing
+    return [path for path in paths if os.path.exists(path)], missing
 
 
 def written(out: Path) -> dict[str, Any] | None:

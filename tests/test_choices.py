@@ -80,6 +80,8 @@ def test_what_is_not_there_or_leaves_nothing_is_refused(tiny_store, whole):
     for fields, words in (
         ({"without_targets": [9]}, "no 9"),
         ({"without_subtasks": ["dogs"]}, "no 'dogs'"),
+        ({"without_subtasks": whole.epochs[:1]}, "no 'epoch-1'"),
+        ({"without_checkpoints": ["boxes"]}, "no 'boxes'"),
         ({"without_subtasks": ["boxes", "cats"]}, "Nothing is left"),
         ({"without_checkpoints": whole.epochs}, "Nothing is left"),
     ):

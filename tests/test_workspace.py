@@ -62,7 +62,12 @@ def test_a_name_and_a_path_inside_the_workspace_open_the_same_store(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("", "path"), ("/no/such/folder", "There is no folder"), (".", "no datastore")]
+    ("text", "says"),
+    [
+        ("", "path"),
+        (".", "no datastore"),
+        *((name, "There is no folder") for name in ("/no/such/folder", "~no-such-person/x", "a" * 300, "a\0b")),
+    ],
 )
 def test_what_is_no_store_is_refused_in_words(tmp_path, monkeypatch, text, says):
     monkeypatch.chdir(tmp_path)

@@ -89,8 +89,8 @@ class Scoring:
         Raises:
             UsageError: one of them is not here, or nothing would be left.
         """
-        known = {*range(len(self.targets)), *self.subtask_names, *self.epochs}
-        if unknown := [name for name in (*targets, *subtasks, *checkpoints) if name not in known]:
+        asked = (targets, range(len(self.targets))), (subtasks, self.subtask_names), (checkpoints, self.epochs)
+        if unknown := [name for names, known in asked for name in names if name not in known]:
             raise UsageError(f"There is no {unknown[0]!r} among the scored targets, subtasks and checkpoints.")
         kept = [k for k, row in enumerate(self.targets) if k not in targets and row.subtask not in subtasks]
         left = [i for i, name in enumerate(self.epochs) if name not in checkpoints]

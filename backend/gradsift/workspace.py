@@ -78,9 +78,10 @@ class Workspace:
         if not text:
             raise UsageError("Type the path of a datastore: the folder that `gradsift build --out` wrote.")
         own = self.root / "stores" / text
-        path = own if _NAME.fullmatch(text) and own.is_dir() else Path(text).expanduser().resolve()
-        if not path.is_dir():
+        path = own if _NAME.fullmatch(text) and own.is_dir() else Path(os.path.expanduser(text))
+        if not os.path.isdir(path):  # takes any text, other than Path.is_dir
             raise UsageError(f"There is no folder {path}: give the folder that `gradsift build --out` wrote.")
+        path = path.resolve()
         if not is_store(path):
             raise UsageError(f"{path} holds no datastore (no {MANIFEST} and no build): give a store's own folder.")
         if path.parent == self.root / "stores":

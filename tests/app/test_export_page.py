@@ -171,6 +171,8 @@ def test_uploaded_evaluation_files_are_kept_and_found(scored):
     assert path.is_relative_to(scored.root / "uploads")
     assert exporting.evaluation_files(session, str(path), [Upload()])[0] == [path, path]
     assert not missing
+    nothing = ["~no-such-person/x", "a" * 300, "a\0b"]
+    assert exporting.evaluation_files(session, "\n".join(nothing), []) == ([], nothing)
 
 
 @pytest.mark.parametrize("format", ["messages", "less"])

@@ -95,6 +95,7 @@ def test_only_a_build_into_the_store_itself_is_resumed(tmp_path):
 def test_pool_paths_are_lines():
     assert building.pool_paths(" /a/*.jsonl \n\norg/data\n") == ["/a/*.jsonl", "org/data"]
     assert not building.pool_paths("~/x")[0].startswith("~")
+    assert building.pool_paths("~no-such-person/x") == ["~no-such-person/x"]
 
 
 def test_every_method_has_a_mark_and_a_color_of_its_own():
