@@ -76,12 +76,13 @@ def picked_by(view: View, method: str) -> pd.DataFrame:
     """Which subtask picked what: one line per subtask and source that it takes something from: subtask, source, rows.
 
     Subtasks are those of the ranking, so that ones that are left out are missing; those that pick nothing have one line
-    with no source.
+    with no source. Picks that serve no subtask are not in it.
     """
     column = next(column for column in view.comparison.columns if column.method == method)
     names = np.array(column.ranking.subtasks, dtype=object)
-    won = names[column.ranking.best_subtask[column.picks]]
-    pairs = pd.DataFrame({"subtask": won, "source": view.columns.source[column.picks]})
+    best = column.serves(column.picks)
+    won = names[best[best >= 0]]
+    pairs = pd.DataFrame({"subtask": won, "source": view.columns.source[column.picks[best >= 0]]})
     table = pairs.value_counts(sort=False).rename("rows").reset_index()
     idle = pd.DataFrame({"subtask": [name for name in names if name not in set(won)], "source": "", "rows": 0})
     return pd.concat([table, idle], ignore_index=True) if len(idle) else table

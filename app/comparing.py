@@ -39,6 +39,17 @@ class Column:
     picked: np.ndarray
     tokens: int
 
+    def serves(self, at: int | np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Index into `ranking.subtasks` of the subtask that the positions `at` serve best; -1 where they serve none.
+
+        A method that never looks at the targets has no such subtask, nor has a score of zero, such as BM25's of a row
+        that shares no word.
+        """
+        best = self.ranking.best_subtask[at]
+        if METHODS[self.method].evidence == "none":
+            return np.full_like(best, -1)
+        return np.where(self.ranking.score[at] == 0, -1, best)
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -23,8 +23,8 @@ from gradsift.search import Role, search_rows
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 
-KEYS = ("source", "task", "script", "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page")
-FACETS = ("source", "task", "script")
+FACETS = ("source", "task", "script", "subtask")
+KEYS = (*FACETS, "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page")
 ROLES: tuple[str, ...] = get_args(Role)
 ACCEPTED, REJECTED, OPEN = VERDICTS = ("accepted", "rejected", "open")
 PICKS, POOL = SCOPES = ("picks", "pool")
@@ -35,11 +35,16 @@ _LENGTH = re.compile(r"(\d{0,9})-(\d{0,9})")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is asked for. length: answer tokens "10-400", either end may be missing; area: as `str(Area)` writes it."""
+    """What is asked for.
+
+    subtask: in every column the rows that serve one of these best, as that column's method sees it. length: answer
+    tokens "10-400", either end may be missing. area: as `str(Area)` writes it.
+    """
 
     source: tuple[str, ...] = ()
     task: tuple[str, ...] = ()
     script: tuple[str, ...] = ()
+    subtask: tuple[str, ...] = ()
     length: str = ""
     q: str = ""
     role: str = "any"
@@ -52,7 +57,8 @@ class Filter:
     @property
     def narrowing(self) -> bool:
         """Whether it asks for anything of the rows themselves, beyond `show`, `scope` and `sort`."""
-        return bool(self.source or self.task or self.script or self.length or self.q or self.area or self.verdict)
+        of_rows = self.source or self.task or self.script or self.subtask or self.verdict
+        return bool(of_rows or self.length or self.q or self.area)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,31 @@ def facets_of(store: Store, scoring: Scoring) -> dict[str, Facet]:
     return _facets(store.fingerprint, has_index(store), store, np.asarray(scoring.rows))
 
 
+def subtasks_of(comparison: Comparison) -> dict[str, tuple[int, int]]:
+    """Every subtask with the rows that any column picks for it and the rows of the pool that serve it in any column.
+
+    A row that several columns give to one subtask counts once. Empty where there are not two subtasks.
+    """
+    names = comparison.columns[0].ranking.subtasks
+    if len(names) < 2:
+        return {}
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    counts = np.zeros((2, len(names)), dtype=np.int64)
+    for column in comparison.columns:
+        best = column.serves()
+        picks, rows = column.picked & (best >= 0), best >= 0
+        for earlier, picked in seen:
+            picks &= ~(picked & (earlier == best))
+            rows &= earlier != best
+        counts += [np.bincount(best[mask], minlength=len(names)) for mask in (picks, rows)]
+        seen.append((best, column.picked))
+    if not counts.any():  # no column looks at the targets
+        return {}
+    return {name: (int(picks), int(rows)) for name, picks, rows in zip(names, *counts, strict=True)}
+
+
 def matching(store: Store, scoring: Scoring, wanted: Filter, decided: Decisions) -> np.ndarray:
-    """(n,) which positions have all that is asked of the rows themselves.
+    """(n,) which positions have all that is asked of the rows themselves, whatever a column thinks of them.
 
     Raises:
         StoreError: words are asked for and the pool has no index, or a damaged one.
@@ -115,6 +144,9 @@ def listed(
     """Positions a column shows, in the order asked for; rows that are equal in it stand by rank."""
     positions = base(comparison, column, wanted)
     positions = positions[found[positions]]
+    if wanted.subtask:
+        chosen = [at for at, name in enumerate(column.ranking.subtasks) if name in wanted.subtask]
+        positions = positions[np.isin(column.serves(positions), chosen)]
     keys = _sort_keys(store, scoring, column, wanted.sort)
     return positions if keys is None else positions[np.argsort(keys[positions], kind="stable")]
 

@@ -190,11 +190,9 @@ def _words(view: View, column: Column, at: int, turns: list[tuple[str, str]]) ->
 
 
 def _subtask(column: Column, at: int) -> str:
-    """The subtask that won, where there is more than one and the method looks at the targets."""
-    if METHODS[column.method].evidence == "none":
-        return ""
-    best, names = int(column.ranking.best_subtask[at]), column.ranking.subtasks
-    return names[best] if len(names) > 1 else ""
+    """The subtask that the row serves best, where there is more than one and it serves any."""
+    best, names = int(column.serves(at)), column.ranking.subtasks
+    return names[best] if best >= 0 and len(names) > 1 else ""
 
 
 def _foot(view: View, page: Page, column: Column, count: int) -> str:

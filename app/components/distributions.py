@@ -85,16 +85,25 @@ def subtasks(view: View) -> None:
     if method is None:
         return
     table = charting.kept(view, f"subtasks-{method}", lambda: charting.picked_by(view, method))
+    unserved = len(view.picks[method]) - int(table["rows"].sum())
+    if unserved == len(view.picks[method]):
+        empty.say("No pick serves a subtask", "All scores are zero here, or nothing is picked: raise the budget.")
+        return
     in_pool = pd.Series(view.columns.source).value_counts(sort=False)
     chart = target_charts.subtasks(table, method, in_pool)
     busy = table.loc[table["rows"] > 0, "subtask"].nunique()
-    note = "Click a cell to see the picks from its source in Compare."
+    note = "Click a cell to see its rows in Compare."
     if idle := table["subtask"].nunique() - busy:
         note += f" {plural(idle, 'subtask')} picked nothing."
+    if unserved:
+        note += f" {plural(unserved, 'pick has', 'picks have')} a score of zero, which serves no subtask."
     with st.container(height=760 if busy > _SCROLLS else "content", border=False):
         clicked = charts.draw(chart, clickable=True, note=note)
-    if clicked and clicked[0] != target_charts.OTHER:
-        _compare(source=clicked[0], method=clicked[1])
+    if clicked:
+        source, _, subtask, *_ = clicked
+        several = table["subtask"].nunique() > 1  # of one alone, Compare has no filter
+        of_source = {} if source == target_charts.OTHER else {"source": [source]}
+        filters.open_compare(**of_source, **({"subtask": [subtask]} if several else {}))
 
 
 def single_targets(view: View) -> None:

@@ -1,6 +1,6 @@
 """The Compare page's search field, filters and order, and what of them is active as chips that can be taken off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import streamlit as st
@@ -21,6 +21,7 @@ _NAMES = {
     "source": "Source",
     "task": "Task",
     "script": "Script",
+    "subtask": "Subtask served best",
     "verdict": "Verdict",
     "length": "Length of the answer",
 }
@@ -150,18 +151,21 @@ def _facets(
     with st.popover(name, icon=":material/filter_alt:", key="filters"), st.container(width=520):
         st.caption("Behind each value: rows among the picks / rows of the pool.")
         picked = comparison.shared > 0
-        chosen = {key: _values(key, facet, picked) for key, facet in facets.items()}
+        numbers = {
+            key: dict(zip(facet.values, zip(facet.counts(picked), facet.total, strict=True), strict=True))
+            for key, facet in facets.items()
+        }
+        numbers["subtask"] = filters.subtasks_of(comparison)
+        chosen = {key: _values(key, counts) for key, counts in numbers.items()}
         length = _length(store, scoring)
         verdict = _verdict(comparison, decided)
     return chosen, length, verdict
 
 
-def _values(key: str, facet: Facet, picked: np.ndarray) -> tuple[str, ...]:
-    """The values of a facet to choose from, those with most picks first."""
-    counts = facet.counts(picked)
-    order = np.lexsort((-facet.total, -counts))
-    options = [facet.values[at] for at in order]
-    numbers = {facet.values[at]: f"{counts[at]:,} / {facet.total[at]:,}" for at in order}
+def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    """The values of a facet to choose from, those with most picks first. counts: value -> (picks, rows of the pool)."""
+    options = sorted(counts, key=lambda value: (-counts[value][0], -counts[value][1]))
+    numbers = {value: f"{picks:,} / {rows:,}" for value, (picks, rows) in counts.items()}
 
     def said(value: str) -> str:
         return f"{label(clip(value, 48))} :gray[{numbers.get(value, '')}]"

@@ -35,13 +35,13 @@ def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
     figure = blank("Which subtask picked what", f"{label_of(method)}: rows by subtask and source")
     about = [
         [
-            [source, method, tick(source, 60), tick(str(subtask), 60), f"{rows:,}" if rows else ""]
+            [source, method, str(subtask), tick(source, 60), tick(str(subtask), 60), f"{rows:,}" if rows else ""]
             for source, rows in items
         ]
         for subtask, items in ((subtask, line.items()) for subtask, line in square.iterrows())
     ]
     values = square.to_numpy(dtype=float)
-    hover = "%{customdata[3]}: %{customdata[4]} rows from %{customdata[2]}"
+    hover = "%{customdata[4]}: %{customdata[5]} rows from %{customdata[3]}"
     cells(figure, values, about, hover, method, max(1.0, values.max()))
     names = listed([str(name) for name in totals.index])
     names["ticktext"] = [f"{tick(str(name), 20)} · {rows:,}" for name, rows in totals.items()]

@@ -68,9 +68,8 @@ def _table(comparison: Comparison, at: int) -> str:
 
 def _line(column: Column, at: int, n: int) -> str:
     method, inside = METHODS[column.method], bool(column.picked[at])
-    names = column.ranking.subtasks
-    serves = method.evidence != "none" and column.ranking.score[at] != 0  # BM25 of a row that shares no word
-    best = names[int(column.ranking.best_subtask[at])] if serves else ""
+    serves = int(column.serves(at))
+    best = column.ranking.subtasks[serves] if serves >= 0 else ""
     picked = '<b class="gs-in">✓ yes</b>' if inside else '<span class="gs-dim">no</span>'
     return (
         f"<tr><td>{_mark(column.method)} {escape(method.label)}</td>"

@@ -105,6 +105,17 @@ def test_a_chip_takes_one_value_off(app, scored):
     assert at.query_params["source"] == "closed"
 
 
+def test_a_subtask_in_the_address_leaves_what_serves_it_and_its_chip_takes_it_off(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10", subtask="sums,nothing")
+    assert at.query_params["subtask"] == "sums"
+    column = board(at)[0]
+    assert column["cards"]
+    assert all("for sums" in card["html"] for card in column["cards"])
+    at.button(key="chip_subtask_sums").click().run()
+    assert "subtask" not in at.query_params
+    assert sizes(at)[0] > len(column["cards"])
+
+
 def test_nonsense_filters_filter_nothing(app, scored):
     nonsense = {"source": "<x>", "length": "long", "area": "epoch-1;x;1,1", "sort": "?", "scope": "all", "role": "cat"}
     at = app("compare", store="toy", targets="two", budget="10", **nonsense)

@@ -118,6 +118,7 @@ def test_subtasks_are_counted_by_source(app, view):
     column = next(column for column in view.comparison.columns if column.method == "less")
     expected: Counter = Counter()
     for position in column.picks.tolist():
+        assert column.ranking.score[position] != 0
         subtask = view.scoring.subtask_names[column.ranking.best_subtask[position]]
         expected[subtask, view.columns.source[position]] += 1
     assert {(s, o): n for s, o, n in found[["subtask", "source", "rows"]].to_numpy().tolist() if n} == dict(expected)
@@ -211,6 +212,36 @@ def test_a_click_on_a_bar_opens_compare(app, scored, clicked, expected):
         "source": "open",
         **expected,
     }
+
+
+def test_a_click_on_a_subtasks_cell_opens_its_rows_in_compare(app, view):
+    at = opened(app, "subtasks")
+    cells = [mark for trace in figures(at)[0]["data"] for mark in trace.get("customdata", [])]
+    source, _, subtask, *_, rows = next(cell for cell in cells if cell[-1])
+    at.session_state["clicked-chart-subtasks"] = [source, "less", subtask, source, subtask, rows]
+    at.run()
+    assert at.query_params["source"] == source
+    assert at.query_params["subtask"] == subtask
+    assert "scope" not in at.query_params
+    at.switch_page("../pages/compare.py").run()
+    shown = at.session_state["board_of"]  # what the board was drawn for
+    assert (shown[0].source, shown[0].subtask) == ((source,), (subtask,))
+    assert at.button(key=f"chip_subtask_{subtask}")
+
+
+def test_a_click_on_other_sources_asks_for_the_subtask_alone(app, view):
+    at = opened(app, "subtasks")
+    at.session_state["clicked-chart-subtasks"] = [
+        target_charts.OTHER,
+        "less",
+        view.scoring.subtask_names[0],
+        "",
+        "",
+        "1",
+    ]
+    at.run()
+    assert "source" not in at.query_params
+    assert at.query_params["subtask"] == view.scoring.subtask_names[0]
 
 
 def test_a_budget_that_picks_nothing_is_said(app, scored):

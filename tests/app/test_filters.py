@@ -102,6 +102,44 @@ def test_words_without_an_index_are_an_error_that_says_so(scored):
         filters.matching(store, scoring, Filter(q="never asked for before"), NOTHING)
 
 
+@pytest.mark.parametrize("scope", filters.SCOPES)
+def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, comparison, scope):
+    everything = np.ones(len(opened[1].rows), dtype=bool)
+    names = comparison.columns[0].ranking.subtasks
+    assert len(names) > 1
+    for chosen in [names[:1], names[1:2], names]:
+        for column in comparison.columns:
+            wanted = Filter(subtask=chosen, scope=scope)
+            shown = filters.listed(*opened, comparison, column, wanted, everything)
+            ranking, looks = column.ranking, METHODS[column.method].evidence != "none"
+            assert shown.tolist() == [
+                at
+                for at in ranking.order.tolist()
+                if (scope == "pool" or column.picked[at])
+                and (looks and ranking.score[at] != 0 and names[ranking.best_subtask[at]] in chosen)
+            ]
+
+
+def test_subtasks_are_counted_over_the_columns_once(comparison):
+    for columns in [comparison.columns, comparison.columns[:1]]:
+        found = filters.subtasks_of(comparing.Comparison(columns, comparison.rows, comparison.shared))
+        pool = {name: set() for name in found}
+        picks = {name: set() for name in found}
+        for column in columns:
+            for at, best in enumerate(column.serves().tolist()):
+                if best >= 0:
+                    pool[column.ranking.subtasks[best]].add(at)
+                    picks[column.ranking.subtasks[best]].update({at} if column.picked[at] else set())
+        assert found == {name: (len(picks[name]), len(pool[name])) for name in pool}
+        assert found
+
+
+def test_subtasks_are_offered_where_there_are_several_and_a_method_looks_at_them(opened):
+    assert not filters.subtasks_of(comparing.compare(*opened, ["random"], "25%", Choices()))
+    one = Choices(without_subtasks=opened[1].subtask_names[1:])
+    assert not filters.subtasks_of(comparing.compare(*opened, ["less", "bm25"], "25%", one))
+
+
 def test_verdicts(opened):
     rows = opened[1].rows
     decided = Decisions(rows[:3], rows[3:5], {}, 1)
