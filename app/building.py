@@ -71,10 +71,3 @@ def pool_paths(text: str) -> list[str]:
     """One path, glob or hub id a line; `~` is the home folder; blank lines do not count."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return [os.path.expanduser(line) for line in lines]
-
-
-def store_name(pool: Sequence[str | Path]) -> str:
-    """A name for the store, from the first file's or folder's."""
-    first = Path(str(pool[0])).name.split(".")[0] if pool else ""
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in first).strip(".-_")
-    return name or "my-pool"

@@ -2,28 +2,23 @@
 
 import streamlit as st
 
-from app import address, comparing, deciding, filters, session
-from app.components import board, budget, empty, facets, opening, options, overlap, review, score, why
+from app import comparing, deciding, filters, session
+from app.components import board, controls, empty, facets, opening, overlap, review, why
 from app.components.text import label, plural
 from gradsift.errors import GradsiftError
 
 now = session.current()
 st.title("Compare", anchor=False)
 store, scoring = opening.scored(now)
-known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-    with address.held("methods", known, default=known):
-        methods = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
-    wanted_budget = budget.draw(now)
-    chosen = options.draw(store, scoring)
+asked = controls.several(now, store, scoring)
+with asked.row:
     beside = st.container(width="content")
-if not methods:
+if not asked.methods:
     empty.say("No method is chosen", "Choose at least one above.")
     st.stop()
-compared = [name for name in known if name in methods]
 decided = deciding.decisions(now, store)
 try:
-    comparison = comparing.compare(store, scoring, compared, wanted_budget, chosen)
+    comparison = comparing.compare(store, scoring, asked.methods, asked.budget, asked.choices)
     with beside:
         overlap.draw(comparison)
     finding = st.container()
@@ -37,7 +32,7 @@ except GradsiftError as error:
 lists = {c.method: filters.listed(store, scoring, comparison, c, wanted, found) for c in comparison.columns}
 all_rows = filters.union([filters.base(comparison, c, wanted) for c in comparison.columns], len(comparison.rows))
 rows = comparison.rows[filters.union(list(lists.values()), len(comparison.rows))]
-view = board.View(store, scoring, comparison, chosen, wanted, decided, lists)
+view = board.View(store, scoring, comparison, asked.choices, wanted, decided, lists)
 with showing:
     review.bar(now, store, rows, decided)
 if wanted.narrowing or view.longest > board.PAGE:
@@ -55,6 +50,6 @@ else:
     empty.say("No row is left", "Show all picks, or another overlap of the methods.")
 kind, row = review.asked()
 if kind == "why":
-    why.drawer(now, store, scoring, row, compared, wanted_budget, chosen)
+    why.drawer(now, store, scoring, row, asked.methods, asked.budget, asked.choices)
 elif kind == "note":
     review.note(now, store, row, decided.notes.get(row, ""))

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import address, comparing, deciding, exporting, session
-from app.components import budget, download, empty, opening, options, running, score
+from app.components import controls, download, empty, opening, running
 from app.components.text import label
 from gradsift import jobs
 from gradsift.errors import GradsiftError
@@ -16,19 +16,15 @@ now = session.current()
 st.title("Export", anchor=False)
 store, scoring = opening.scored(now)
 entry = now.workspace.target_set(now.targets)
-assert entry is not None  # it is scored
-known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-    with address.held("method", known, default=known[0]):
-        method = st.segmented_control("Method", known, key="method", required=True, format_func=score.method_label)
-    wanted = budget.draw(now)
-    chosen = options.draw(store, scoring)
+if entry is None:  # another tab deleted it since `opening` looked
+    st.rerun()
+asked = controls.one(now, store, scoring, "Method")
 decided = deciding.decisions(now, store)
 take = download.take(decided)
-choices = exporting.with_decisions(chosen, take, decided)
+choices = exporting.with_decisions(asked.choices, take, decided)
 try:
-    column = comparing.compare(store, scoring, [method or known[0]], wanted, choices).columns[0]
-    ranked = comparing.compare(store, scoring, [method or known[0]], wanted, chosen).columns[0]
+    column = comparing.compare(store, scoring, asked.methods, asked.budget, choices).columns[0]
+    ranked = comparing.compare(store, scoring, asked.methods, asked.budget, asked.choices).columns[0]
 except GradsiftError as error:
     st.error(label(error))
     st.stop()
@@ -58,7 +54,7 @@ with right:
         drop = st.toggle("Drop leaking rows", key="drop_leaks", persist_state="session", help=download.DROP)
         report = st.toggle("With a report", value=True, key="report", persist_state="session", help=download.REPORT)
     request = exporting.Request(
-        now, store, entry, column.method, wanted, choices, format, compress, files, drop, report
+        now, store, entry, column.method, asked.budget, choices, format, compress, files, drop, report
     )
     out = request.out
     status = jobs.status(out)

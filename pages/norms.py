@@ -2,24 +2,18 @@
 
 import streamlit as st
 
-from app import address, comparing, session
+from app import comparing, session
 from app.charting import View
-from app.components import budget, empty, norms, opening, options, score
+from app.components import controls, empty, norms, opening
 from app.components.text import label
 from gradsift.errors import GradsiftError
 
 now = session.current()
 st.title("Gradient norms", anchor=False)
 store, scoring = opening.scored(now)
-known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-    with address.held("method", known, default=known[0]):
-        method = st.segmented_control("Picks of", known, key="method", required=True, format_func=score.method_label)
-    wanted = budget.draw(now)
-    chosen = options.draw(store, scoring)
-method = method or known[0]
+asked = controls.one(now, store, scoring, "Picks of")
 try:
-    comparison = comparing.compare(store, scoring, [method], wanted, chosen)
+    comparison = comparing.compare(store, scoring, asked.methods, asked.budget, asked.choices)
     epoch, kind, sources = norms.choose(store)
 except GradsiftError as error:
     st.error(label(error))
@@ -27,4 +21,5 @@ except GradsiftError as error:
 if not len(comparison.columns[0].picks):
     empty.say("Nothing is picked", "These choices leave no row: allow more in What if.")
     st.stop()
-norms.draw(View(store, scoring, comparison, wanted, chosen), method, epoch, kind, sources)
+view = View(store, scoring, comparison, asked.budget, asked.choices)
+norms.draw(view, asked.methods[0], epoch, kind, sources)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import address, comparing, explaining, session
-from app.components import budget, empty, opening, options, score, why, why_opponents
+from app.components import controls, empty, opening, why, why_opponents
 from app.components.text import label, plural
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
@@ -20,13 +20,8 @@ def page() -> None:
     now = session.current()
     st.title("Why", anchor=False)
     store, scoring = opening.scored(now)
-    known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls"):
-        with address.held("methods", known, default=known):
-            chosen = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
-        wanted = budget.draw(now)
-        choices = options.draw(store, scoring)
-    methods = [name for name in known if name in chosen]
+    asked = controls.several(now, store, scoring)
+    methods, wanted, choices = asked.methods, asked.budget, asked.choices
     if not methods:
         empty.say("No method is chosen", "Choose at least one above.")
         return

@@ -44,7 +44,8 @@ def draw(
         st.error(label(error))
         return
     why_head.draw(subject)
-    if subject.position is None:
+    position = subject.position
+    if position is None:
         st.info(label(f"This row is excluded, so no method scores it: {subject.reason}."), icon=":material/block:")
         st.html(_pane("This row", _said(subject)))
         return
@@ -54,8 +55,8 @@ def draw(
         st.html(_pane("This row", _said(subject)))
         st.caption("Choose a method that looks at the targets to see which of them this row serves.")
     else:
-        _beside(subject, lens)
-        why_scores.draw(subject, lens)
+        _beside(subject, position, lens)
+        why_scores.draw(subject, position, lens)
     why_tokens.draw(subject)
     _twins(subject)
 
@@ -84,11 +85,10 @@ def _lens(subject: Subject) -> str:
     )
 
 
-def _beside(subject: Subject, lens: str) -> None:
+def _beside(subject: Subject, position: int, lens: str) -> None:
     """The row's conversation beside the target that it serves best."""
-    assert subject.position is not None
-    cosines = by_target(subject.left, lens, subject.position, subject.choices.gradient)
-    best = best_target(cosines, subject.left.subtask_of, why_scores.winner(subject, lens))
+    cosines = by_target(subject.left, lens, position, subject.choices.gradient)
+    best = best_target(cosines, subject.left.subtask_of, why_scores.winner(subject, position, lens))
     target = subject.left.targets[best]
     number = best if subject.left.columns is None else int(subject.left.columns[best])
     what = "cosine" if METHODS[lens].evidence != "text" else METHODS[lens].label

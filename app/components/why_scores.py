@@ -27,32 +27,28 @@ _SCALE = {  # below the map, where it takes no width from it
 SUM = "weighted sum"
 
 
-def draw(subject: Subject, lens: str) -> None:
-    """Draw what the method `lens` sees of the row, which it has scored."""
+def draw(subject: Subject, position: int, lens: str) -> None:
+    """Draw what the method `lens` sees of the row, which stands at `position` among those it has scored."""
     if METHODS[lens].evidence == "text":
-        _words(subject, lens)
+        _words(subject, position, lens)
         return
     grid = st.grid(2, min_column_width=460, gap="large")
     with grid.cell():
-        _subtasks(subject, lens)
+        _subtasks(subject, position, lens)
     with grid.cell():
-        _targets(subject, lens)
+        _targets(subject, position, lens)
 
 
-def winner(subject: Subject, lens: str) -> int:
+def winner(subject: Subject, position: int, lens: str) -> int:
     """Number of the subtask that won the row, among those that are left."""
     column = next(column for column in subject.comparison.columns if column.method == lens)
-    assert subject.position is not None
-    return int(column.ranking.best_subtask[subject.position])
+    return int(column.ranking.best_subtask[position])
 
 
-def _subtasks(subject: Subject, lens: str) -> None:
-    assert subject.position is not None
+def _subtasks(subject: Subject, position: int, lens: str) -> None:
     choices, names = subject.choices, subject.left.subtask_names
-    values = by_subtask(
-        subject.left, lens, subject.position, choices.gradient, choices.similarity, choices.target_pooling
-    )
-    best = winner(subject, lens)
+    values = by_subtask(subject.left, lens, position, choices.gradient, choices.similarity, choices.target_pooling)
+    best = winner(subject, position, lens)
     unit = "dot product" if choices.similarity == "dot" else "cosine"
     table = _table(values, subject, pd.DataFrame({"subtask": names}))
     shown = _best(values)
@@ -68,9 +64,8 @@ def _subtasks(subject: Subject, lens: str) -> None:
     )
 
 
-def _targets(subject: Subject, lens: str) -> None:
-    assert subject.position is not None
-    values = by_target(subject.left, lens, subject.position, subject.choices.gradient)
+def _targets(subject: Subject, position: int, lens: str) -> None:
+    values = by_target(subject.left, lens, position, subject.choices.gradient)
     targets, named = subject.left.targets, _numbers(subject)
     about = {
         "example": named,
@@ -92,10 +87,9 @@ def _targets(subject: Subject, lens: str) -> None:
     )
 
 
-def _words(subject: Subject, lens: str) -> None:
+def _words(subject: Subject, position: int, lens: str) -> None:
     """What a method that compares words matched, target by target."""
-    assert subject.position is not None
-    values = by_target(subject.left, lens, subject.position)[:, -1]
+    values = by_target(subject.left, lens, position)[:, -1]
     there = set(tokenize("\n".join(text for _, text in subject.turns)))
     targets = subject.left.targets
     words = [

@@ -1,0 +1,48 @@
+"""The row of controls that every page with picks begins with: whose picks, at which budget, under which what-ifs."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from app import address, comparing
+from app.components import budget, options, score
+from app.session import Session
+from gradsift.choices import Choices
+from gradsift.influence import Scoring
+from gradsift.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What the row says. methods: in the order of the registry, maybe none. row: for what a page adds at its end."""
+
+    methods: list[str]
+    budget: str
+    choices: Choices
+    row: DeltaGenerator
+
+
+def several(now: Session, store: Store, scoring: Scoring) -> Controls:
+    """Draw the row where a page compares methods."""
+    known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
+    row = _row()
+    with row:
+        with address.held("methods", known, default=known):
+            chosen = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
+        methods = [name for name in known if name in chosen]
+        return Controls(methods, budget.draw(now), options.draw(store, scoring), row)
+
+
+def one(now: Session, store: Store, scoring: Scoring, label: str) -> Controls:
+    """Draw the row where a page shows the picks of one method, which `label` names."""
+    known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
+    row = _row()
+    with row:
+        with address.held("method", known, default=known[0]):
+            chosen = st.segmented_control(label, known, key="method", required=True, format_func=score.method_label)
+        return Controls([chosen or known[0]], budget.draw(now), options.draw(store, scoring), row)
+
+
+def _row() -> DeltaGenerator:
+    return st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls")
