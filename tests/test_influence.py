@@ -1,5 +1,6 @@
 """Eq. 2 and its variants against loops in float64; scorings of a real store (method, sections 2.3, 2.4, 3 and 7.8)."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from reference import cosine
 
 from gradsift.influence import (
     Products,
+    Scoring,
     TargetError,
     encode_target,
     influence,
@@ -20,7 +22,8 @@ from gradsift.influence import (
     score_targets,
     target_encoder,
 )
-from gradsift.shards import read_tensors
+from gradsift.pool import Row
+from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import StoreError
 from gradsift.targets import read_targets
 
@@ -257,3 +260,13 @@ class TestBadTargets:
     def test_a_kind_of_gradient_the_store_lacks(self, tiny_store, targets):
         with pytest.raises(StoreError, match=r"holds adam, sgd gradients, not sign.*--gradient sign"):
             score_targets(tiny_store, targets, ("less",), "sign")
+
+
+def test_evidence_made_anew_is_read_anew_even_in_the_same_moment(tmp_path):
+    """A file's time counts in ticks of milliseconds; what was read before must not stand for what is there now."""
+    target = Row("f", 1, b"", "s", "i", "", "j", (("user", "q"), ("assistant", "a")), "", "", "")
+    scoring = Scoring(tmp_path, [target], np.arange(2), ["epoch-1"], np.ones(1))
+    for value in (1.0, 2.0):
+        write_tensors(tmp_path / "bm25.safetensors", {"products": torch.full((2, 1), value)}, {})
+        os.utime(tmp_path / "bm25.safetensors", ns=(10**18, 10**18))
+        assert scoring.evidence("bm25")[0].products.tolist() == [[value], [value]]

@@ -125,7 +125,8 @@ class Scoring:
             raise StoreError(
                 f"{missing[0]} is missing: the targets are not scored by {method} yet; run gradsift score."
             )
-        arrays = [_mapped(path, path.stat().st_mtime_ns) for path in files]
+        stats = [(path, path.stat()) for path in files]
+        arrays = [_mapped(path, (stat.st_mtime_ns, stat.st_ino)) for path, stat in stats]
         keep = slice(None) if self.columns is None else self.columns
         if get_method(method).evidence == "text":
             return [Products(arrays[0]["products"][:, keep], None, None, 1.0)]
@@ -153,8 +154,11 @@ class Scoring:
 
 
 @lru_cache(maxsize=64)
-def _mapped(path: Path, changed: int) -> dict[str, np.ndarray]:
-    """A kept file's arrays, memory-mapped; its hash is checked once a process, since what-ifs ask again and again."""
+def _mapped(path: Path, changed: tuple[int, int]) -> dict[str, np.ndarray]:
+    """A kept file's arrays, memory-mapped; its hash is checked once a process, since what-ifs ask again and again.
+
+    changed: its time and inode. While the old file is mapped, a new one at its path cannot have the same inode.
+    """
     return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
 
 
