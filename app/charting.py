@@ -183,7 +183,7 @@ def _norm_tables(fingerprint: str, _store: Store) -> dict[str, pd.DataFrame]:
 def _norm_cells(fingerprint: str, epoch: str, kind: str, _store: Store) -> pd.DataFrame:
     frame = norm_tables(_store)[epoch]
     bins = int(np.clip(1.5 * len(frame) ** 0.5, 20, 60))  # few rows in small cells would show no shape
-    return norms.binned(frame["length"].to_numpy(), frame[kind].to_numpy(), frame["source"].to_numpy(), bins).table
+    return norms.binned(frame["length"].to_numpy(), frame[kind].to_numpy(), frame["source"].to_numpy(), bins)
 
 
 @st.cache_data(max_entries=4, show_spinner=False)

@@ -76,24 +76,15 @@ def correlations(table: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return found.assign(r=found["r"].astype(np.float64))
 
 
-@dataclass(frozen=True)
-class Bins:
-    """Counts on a grid, for a chart that cannot show every row.
-
-    table: one line per group and cell that holds a row: group, cell, x, y (center), x0, x1, y0, y1 (edges; a cell holds
-    x0 <= x < x1), rows. cell_of: (n,) the `cell` each row is counted in, whatever its group; -1 where x or y is
-    missing.
-    """
-
-    table: pd.DataFrame
-    cell_of: np.ndarray
-
-
-def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> Bins:
+def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> pd.DataFrame:
     """Count rows on a grid of at most bins x bins cells of thousandths, for every group on the same grid.
 
-    x, y: (n,) logarithms. groups: (n,) names, such as sources. The grid is made coarser until at most 20,000 lines
-    result.
+    x, y: (n,) logarithms; rows where one is missing are left out. groups: (n,) names, such as sources. The grid is made
+    coarser until at most 20,000 lines result.
+
+    Returns:
+        One line per group and cell that holds a row: group, x, y (center), x0, x1, y0, y1 (edges; a cell holds
+        x0 <= x < x1), rows.
     """
     codes, names = pd.factorize(groups)
     drawn = np.isfinite(x) & np.isfinite(y)
@@ -109,12 +100,10 @@ def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> 
         if len(found) <= MOST_CELLS or bins == 1:
             break
         bins = max(bins * 3 // 4, 1)
-    cell_of = np.full(len(x), -1, dtype=np.int64)
-    cell_of[drawn] = cells
     cell = found % size
     x0, x1, y0, y1 = (edges[at] for edges, at in _sides(x_edges, cell // height, y_edges, cell % height))
     place = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "x0": x0, "x1": x1, "y0": y0, "y1": y1}
-    return Bins(pd.DataFrame({"group": names[found // size], "cell": cell, **place, "rows": counts[found]}), cell_of)
+    return pd.DataFrame({"group": names[found // size], **place, "rows": counts[found]})
 
 
 def _sides(

@@ -122,7 +122,7 @@ def norms(selection: Selection) -> str:
     x_all, y_all = frame["length"].to_numpy(), frame["grad_norm"].to_numpy()
     if not (np.isfinite(x_all) & np.isfinite(y_all)).any():
         return ""
-    bins = binned(x_all, y_all, np.zeros(len(x_all), dtype=int)).table
+    bins = binned(x_all, y_all, np.zeros(len(x_all), dtype=int))
     edges = {name: 10 ** bins[name].to_numpy(np.float64) for name in ("x0", "x1", "y0", "y1")}
     x = x_axis("Answer length (tokens)", edges["x0"].min(), edges["x1"].max(), log=True)
     y = y_axis("Gradient norm", edges["y0"].min(), edges["y1"].max(), log=True)
