@@ -8,7 +8,6 @@ import streamlit as st
 from boards import board
 from stores import flip
 from streamlit.testing.v1 import AppTest
-from toy import scored, toy_store, workspace  # noqa: F401  fixtures
 
 from app.components.distributions import SECTIONS
 from app.rooms import ROOMS
@@ -62,31 +61,31 @@ def test_no_workspace(app, tmp_path, monkeypatch):
     assert not (tmp_path / "nothing-here").exists()
 
 
-def test_a_store_without_targets(app, workspace):  # noqa: F811
+def test_a_store_without_targets(app, workspace):
     said = walk(app(store="toy"))
     assert all("No targets yet" in said[page] for page in PICKS)
     assert "Nothing to compare yet" in said["sessions"]
 
 
-def test_targets_that_are_not_scored(app, workspace):  # noqa: F811
+def test_targets_that_are_not_scored(app, workspace):
     said = walk(app(store="toy", targets="yes-no"))
     assert all("not scored on this datastore yet" in said[page] for page in PICKS)
 
 
-def test_an_unfinished_store(app, scored):  # noqa: F811
+def test_an_unfinished_store(app, scored):
     next((scored.store_path("toy") / "features" / "epoch-2").iterdir()).unlink()
     for page, said in walk(app(**VIEW)).items():
         assert "not finished" in said or page == "sessions", page
 
 
 @pytest.mark.parametrize("name", ["vanished", "/no/such/folder", "../toy", "a" * 300, "a\0b", "<b>$x$", ".", "/"])
-def test_a_store_that_is_not_there(app, scored, name):  # noqa: F811
+def test_a_store_that_is_not_there(app, scored, name):
     for page, said in walk(app(**{**VIEW, "store": name})).items():
         assert "There is no datastore" in said or page in ("targets", "sessions"), page
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "list", "old", "binary"])
-def test_a_damaged_manifest(app, scored, damage):  # noqa: F811
+def test_a_damaged_manifest(app, scored, damage):
     path = scored.store_path("toy") / "manifest.json"
     content = path.read_bytes()
     if damage == "flip":
@@ -108,7 +107,7 @@ def test_a_damaged_manifest(app, scored, damage):  # noqa: F811
 
 @pytest.mark.parametrize("name", ["pool.parquet", "metrics/epoch-1/00000.parquet"])
 @pytest.mark.parametrize("damage", ["flip", "empty", "gone"])
-def test_a_damaged_file_of_the_store(app, scored, name, damage):  # noqa: F811
+def test_a_damaged_file_of_the_store(app, scored, name, damage):
     _damage(scored.store_path("toy") / name, damage)
     for page, said in walk(app(**VIEW, row="3"), *PICKS).items():
         # half way of a whole pool lies a text, which not every page reads
@@ -118,7 +117,7 @@ def test_a_damaged_file_of_the_store(app, scored, name, damage):  # noqa: F811
 
 @pytest.mark.parametrize("name", ["adam-epoch-1.safetensors", "rds-epoch-2.safetensors", "bm25.safetensors"])
 @pytest.mark.parametrize("damage", ["flip", "empty"])
-def test_a_damaged_file_of_the_scoring(app, scored, name, damage):  # noqa: F811
+def test_a_damaged_file_of_the_scoring(app, scored, name, damage):
     _damage(_folder(scored) / name, damage)
     method = {"adam": "less", "rds": "rds", "bm25": "bm25"}[name.split("-")[0].split(".")[0]]
     at = app(**VIEW, method=method, row="3")
@@ -128,7 +127,7 @@ def test_a_damaged_file_of_the_scoring(app, scored, name, damage):  # noqa: F811
 
 
 @pytest.mark.parametrize("damage", ["flip", "empty", "gone"])
-def test_damaged_targets_of_the_scoring(app, scored, damage):  # noqa: F811
+def test_damaged_targets_of_the_scoring(app, scored, damage):
     path = _folder(scored) / "targets.jsonl"
     if damage == "flip":
         path.write_text("{" + path.read_text()[1:].replace('"', "'", 1))
@@ -139,13 +138,13 @@ def test_damaged_targets_of_the_scoring(app, scored, damage):  # noqa: F811
             assert "not scored" in said or "targets.jsonl" in said, page
 
 
-def test_a_damaged_session_file(app, scored):  # noqa: F811
+def test_a_damaged_session_file(app, scored):
     scored.sessions_path.write_bytes(b"not a database" * 99)
     said = walk(app(**VIEW))
     assert "sessions.sqlite3" in said["sessions"]
 
 
-def test_a_method_that_is_not_scored(app, scored):  # noqa: F811
+def test_a_method_that_is_not_scored(app, scored):
     (_folder(scored) / "bm25.safetensors").unlink()
     at = app(**VIEW, methods="bm25", method="bm25", by="bm25")
     walk(at, *PICKS)
@@ -153,7 +152,7 @@ def test_a_method_that_is_not_scored(app, scored):  # noqa: F811
     assert [column["key"] for column in board(at)] == ["less", "rds", "random"]
 
 
-def test_only_the_method_that_needs_nothing(app, scored):  # noqa: F811
+def test_only_the_method_that_needs_nothing(app, scored):
     for path in _folder(scored).glob("*.safetensors"):
         path.unlink()
     at = app(**VIEW, row="3")
@@ -163,7 +162,7 @@ def test_only_the_method_that_needs_nothing(app, scored):  # noqa: F811
         walk(at, "distributions")
 
 
-def test_a_tab_keeps_methods_and_what_ifs_from_page_to_page(app, scored):  # noqa: F811
+def test_a_tab_keeps_methods_and_what_ifs_from_page_to_page(app, scored):
     at = app(**VIEW, methods="less,rds", cap="50%", sort="long")
     for _ in range(2):
         walk(at, "compare", "why", "distributions", "norms", "export", "sessions")
@@ -180,7 +179,7 @@ def test_a_tab_keeps_methods_and_what_ifs_from_page_to_page(app, scored):  # noq
     "value",
     ["0", "-1", "9" * 24, "nan", "\0", "a" * 5000, "%", "%,%2C", "\u202e$x$ <b>", "None", "٣", "t99,s99,c99", ","],
 )
-def test_address_nonsense(app, scored, value):  # noqa: F811
+def test_address_nonsense(app, scored, value):
     keys = (
         *("methods", "method", "by", "row", "view", "against", "chart", "highlight", "epoch", "norm", "of", "take"),
         *("compress", "format", "aggregate", "similarity", "pooling", "gradient", "without", "also", "cap", "session"),
@@ -198,18 +197,18 @@ def test_address_nonsense(app, scored, value):  # noqa: F811
     "budget",
     ["0", "-5", "0%", "200%", "0tokens", "nan", "inf", "1e5", "٣", "9" * 40, "5 %", "1.5", "$x$", "\0", "0.00001%"],
 )
-def test_budget_nonsense(app, scored, budget):  # noqa: F811
+def test_budget_nonsense(app, scored, budget):
     walk(app(**{**VIEW, "budget": budget}, **{"a-budget": budget}))
 
 
 @pytest.mark.parametrize("targets", ["none-such", "../two", "a\0b", "x" * 300, "<b>$x$"])
-def test_a_target_set_that_is_not_there(app, scored, targets):  # noqa: F811
+def test_a_target_set_that_is_not_there(app, scored, targets):
     for page, said in walk(app(**{**VIEW, "targets": targets})).items():
         expected = "There is no target set" if page == "targets" else "There is no such target set"
         assert expected in said or page in ("datastore", "sessions"), page
 
 
-def test_a_budget_larger_than_the_pool(app, scored):  # noqa: F811
+def test_a_budget_larger_than_the_pool(app, scored):
     usable = Store.open(scored.store_path("toy")).manifest.usable
     at = app(**{**VIEW, "budget": "999999"})
     said = walk(at)
@@ -218,7 +217,7 @@ def test_a_budget_larger_than_the_pool(app, scored):  # noqa: F811
     assert f"<b>{usable}</b>" in said["export"]
 
 
-def test_all_rows_rejected(app, scored):  # noqa: F811
+def test_all_rows_rejected(app, scored):
     store = Store.open(scored.store_path("toy"))
     sessions = Sessions(scored.sessions_path)
     session = sessions.create().id
@@ -234,13 +233,13 @@ def test_all_rows_rejected(app, scored):  # noqa: F811
 @pytest.mark.parametrize(
     "choice", [{"without": "t0,t1"}, {"without": "c0,c1"}, {"without": "s0,s1"}, {"cap": "0"}, {"cap": "lots"}]
 )
-def test_a_what_if_that_leaves_nothing(app, scored, choice):  # noqa: F811
+def test_a_what_if_that_leaves_nothing(app, scored, choice):
     at = app(**VIEW, **choice, row="3")
     for page, said in walk(at, *PICKS).items():
         assert at.error or "Nothing is left" in said or "cap" in said, page
 
 
-def test_two_hundred_subtasks(app, workspace):  # noqa: F811
+def test_two_hundred_subtasks(app, workspace):
     blocks = [f"Subtask: {'x' * 60} {n}\nQ: what is {n}?\nA: {n}\n" for n in range(200)]
     workspace.save_targets("many", parse_targets("\n".join(blocks)).rows)
     store = Store.open(workspace.store_path("toy"))
