@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradsift import sessions
+from gradsift import session_file, sessions
 from gradsift.errors import GradsiftError, UsageError
 from gradsift.sessions import NAME_LENGTH, STEPS_KEPT, Decisions, Sessions
 from gradsift.workspace import Workspace
@@ -335,7 +335,7 @@ def test_two_tabs_see_each_others_decisions_and_undo_the_latest(kept: Sessions) 
 
 
 def test_reading_and_writing_do_not_wait_for_each_other(kept: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "WAIT", 0.05)
+    monkeypatch.setattr(session_file, "WAIT", 0.05)
     id = kept.create("x").id
     kept.decide(id, STORE, [1], "accept")
     with closing(sqlite3.connect(kept.path, isolation_level=None)) as db:
@@ -482,7 +482,7 @@ def test_an_empty_file_is_a_beginning(kept: Sessions) -> None:
 
 
 def test_a_lock_that_stays_is_said(kept: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "WAIT", 0.05)
+    monkeypatch.setattr(session_file, "WAIT", 0.05)
     id = kept.create("x").id
     with closing(sqlite3.connect(kept.path, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")

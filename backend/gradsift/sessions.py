@@ -5,7 +5,7 @@ stores and interchangeable stores share their decisions. Every call opens the fi
 closes it: threads, tabs and several app servers may use one file at once, and the caller has nothing to close.
 
 Every call raises `GradsiftError`, with one sentence, where the file is damaged, another program's, of a newer gradsift,
-locked for longer than `WAIT` seconds, or cannot be written; the file then stays as it is.
+locked for longer than `session_file.WAIT` seconds, or cannot be written; the file then stays as it is.
 """
 
 import builtins
@@ -16,39 +16,21 @@ import string
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.errors import UsageError
+from gradsift.session_file import open_file, transaction
 
-WAIT = 10.0  # seconds to wait for another writer
 STEPS_KEPT = 100  # undo steps of a session on a store
 NAME_LENGTH = 80
 KEEP_EMPTY = 24 * 3600.0  # seconds that an unnamed session without decisions stays
 
-_OWNER = 0x67736966  # PRAGMA application_id: "gsif"
-_VERSION = 1
 _VERDICTS = {"accept": 1, "reject": -1, "": 0}
 _SAID = {"accept": "accepted", "reject": "rejected", "": "set back to undecided"}
-_SCHEMA = (
-    """CREATE TABLE sessions (
-        id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL,
-        page TEXT NOT NULL, address TEXT NOT NULL)""",
-    """CREATE TABLE boards (
-        key INTEGER PRIMARY KEY, session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, store TEXT NOT NULL,
-        version INTEGER NOT NULL DEFAULT 0, UNIQUE (session, store))""",
-    """CREATE TABLE decisions (
-        board INTEGER NOT NULL REFERENCES boards ON DELETE CASCADE, row INTEGER NOT NULL,
-        verdict INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '', PRIMARY KEY (board, row)) WITHOUT ROWID""",
-    """CREATE TABLE steps (
-        board INTEGER NOT NULL REFERENCES boards ON DELETE CASCADE, version INTEGER NOT NULL, said TEXT NOT NULL,
-        before BLOB NOT NULL, note TEXT, PRIMARY KEY (board, version))""",
-    f"PRAGMA application_id = {_OWNER}",
-    f"PRAGMA user_version = {_VERSION}",
-)
 _RECORDS = """
     SELECT id, name, created, changed, page, address, COALESCE(SUM(verdict = 1), 0), COALESCE(SUM(verdict = -1), 0),
         COALESCE(SUM(note <> ''), 0)
@@ -121,7 +103,7 @@ class Sessions:
             "".join(secrets.choice(alphabet) for _ in range(10)), name, now, now, page, dict(address or {}), 0, 0, 0
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open(make=True) as db, _transaction(db):
+        with open_file(self.path, make=True) as db, transaction(db):
             db.execute(
                 """DELETE FROM sessions WHERE name = '' AND changed < ? AND NOT EXISTS
                 (SELECT 1 FROM boards JOIN decisions ON board = key WHERE session = id)""",
@@ -135,7 +117,7 @@ class Sessions:
         """The session `id`, or None; any text may be asked for, an address bar's too."""
         if not self.path.exists():
             return None
-        with self._open() as db:
+        with open_file(self.path) as db:
             found = db.execute(_RECORDS.format(where="WHERE id = ?"), (_clean(id),)).fetchone()
             return _record(found) if found else None
 
@@ -143,7 +125,7 @@ class Sessions:
         """The session `id` without counts, or None; any text may be asked for."""
         if not self.path.exists():
             return None
-        with self._open() as db:
+        with open_file(self.path) as db:
             values = db.execute("SELECT id, name, created, page, address FROM sessions WHERE id = ?", (_clean(id),))
             found = values.fetchone()
             if found is None:
@@ -155,7 +137,7 @@ class Sessions:
         """Every session, the one changed last first."""
         if not self.path.exists():
             return []
-        with self._open() as db:
+        with open_file(self.path) as db:
             return [_record(found) for found in db.execute(_RECORDS.format(where=""))]
 
     def rename(self, id: str, name: str) -> None:
@@ -176,7 +158,7 @@ class Sessions:
     def save_view(self, id: str, page: str, address: Mapping[str, str]) -> None:
         """Keep the page and its query parameters; nothing is written where they are kept already."""
         if self.path.exists():
-            with self._open() as db:
+            with open_file(self.path) as db:
                 kept = db.execute("SELECT page, address FROM sessions WHERE id = ?", (_clean(id),)).fetchone()
                 if kept and kept[0] == page and json.loads(kept[1]) == dict(address):
                     return
@@ -244,7 +226,7 @@ class Sessions:
         """What `undo` would take back ("12 rows accepted"), "" where there is nothing."""
         if not self.path.exists():
             return ""
-        with self._open() as db:
+        with open_file(self.path) as db:
             step = db.execute(
                 """SELECT said FROM boards JOIN steps ON board = key WHERE session = ? AND store = ?
                 ORDER BY steps.version DESC LIMIT 1""",
@@ -256,7 +238,7 @@ class Sessions:
         """The version that `decisions` would have, without reading them; 0 for an unknown session."""
         if not self.path.exists():
             return 0
-        with self._open() as db:
+        with open_file(self.path) as db:
             values = (_clean(id), store)
             found = db.execute("SELECT version FROM boards WHERE session = ? AND store = ?", values).fetchone()
             return int(found[0]) if found else 0
@@ -266,7 +248,7 @@ class Sessions:
         nothing = np.zeros(0, dtype=np.int64)
         if not self.path.exists():
             return Decisions(nothing, nothing, {}, 0)
-        with self._open() as db, _transaction(db, "DEFERRED"):  # one snapshot for the version and the rows
+        with open_file(self.path) as db, transaction(db, "DEFERRED"):  # one snapshot for the version and the rows
             board = db.execute(
                 "SELECT key, version FROM boards WHERE session = ? AND store = ?", (_clean(id), store)
             ).fetchone()
@@ -277,69 +259,16 @@ class Sessions:
             return Decisions(_decided(db, key, "accept"), _decided(db, key, "reject"), notes, version)
 
     @contextmanager
-    def _open(self, make: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection for one call, checked to be ours; SQLite's errors inside leave as sentences."""
-        db = None
-        try:
-            # An address with a mode: looking at a file that vanishes between two lines must not make an empty one.
-            address = f"{self.path.as_uri()}?mode={'rwc' if make else 'rw'}"
-            db = sqlite3.connect(address, uri=True, timeout=WAIT, isolation_level=None)
-            db.execute("PRAGMA foreign_keys = ON")
-            self._check(db)
-            if make:
-                # Readers then do not wait for a writer. Where it cannot be had (another process is at work at this
-                # moment, some network drives), the plain journal serves as well.
-                with suppress(sqlite3.OperationalError):
-                    db.execute("PRAGMA journal_mode = WAL")
-            yield db
-        except (sqlite3.Error, zlib.error, json.JSONDecodeError) as error:
-            sentence = _sentence(error, self.path)
-            if sentence is None:
-                raise
-            raise GradsiftError(sentence) from error
-        finally:
-            if db is not None:
-                db.close()
-
-    def _check(self, db: sqlite3.Connection) -> None:
-        if _pragma(db, "schema_version") == 0:  # nothing was ever written: new, or its maker has not come that far
-            with _transaction(db):
-                if _pragma(db, "schema_version") == 0:  # nobody else was faster
-                    for statement in _SCHEMA:
-                        db.execute(statement)
-        if _pragma(db, "application_id") != _OWNER:
-            raise GradsiftError(f"{self.path} belongs to another program: move it away, then gradsift makes its own.")
-        version = _pragma(db, "user_version")
-        if version > _VERSION:
-            raise GradsiftError(
-                f"{self.path} was written by a newer gradsift (format {version}, this one reads {_VERSION}): "
-                "update gradsift, or move the file away to start afresh."
-            )
-
-    @contextmanager
     def _changing(self, id: str) -> Iterator[sqlite3.Connection]:
         """A write transaction on a session that exists, marked as changed now."""
         gone = UsageError("This session is gone, perhaps deleted in another tab: open another one or start a new one.")
         if not self.path.exists():
             raise gone
-        with self._open() as db, _transaction(db):
+        with open_file(self.path) as db, transaction(db):
             marked = db.execute("UPDATE sessions SET changed = ? WHERE id = ?", (time.time(), _clean(id)))
             if not marked.rowcount:
                 raise gone
             yield db
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """IMMEDIATE takes the write lock at once: a reader that becomes a writer later would be refused without waiting."""
-    db.execute(f"BEGIN {kind}")
-    try:
-        yield
-    except BaseException:
-        if db.in_transaction:  # a full disk has rolled back already
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 def _board(db: sqlite3.Connection, session: str, store: str) -> int:
@@ -418,11 +347,6 @@ def _record(found: tuple) -> SessionRecord:
     return SessionRecord(id, name, created, changed, page, json.loads(address), *counts)
 
 
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    value: int = db.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
-
-
 def _clean(text: str) -> str:
     """Half surrogates, which no UTF-8 has, become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -433,20 +357,3 @@ def _name(text: str) -> str:
     if len(text) > NAME_LENGTH:
         raise UsageError(f"This name has {len(text)} characters: a session's name may have {NAME_LENGTH}.")
     return text
-
-
-def _sentence(error: Exception, path: Path) -> str | None:
-    """What SQLite reported, for a person; None for a defect of ours. Codes: https://www.sqlite.org/rescode.html"""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None and isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
-        return None
-    kind = sqlite3.SQLITE_CORRUPT if code is None else code & 0xFF  # no code: text, blob or JSON that cannot be decoded
-    if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return f"{path} is damaged or no file of sessions ({error}): move it away, then gradsift makes a new one."
-    if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"{path} is locked by another program for more than {WAIT:g} seconds: close that one, then try again."
-    if kind == sqlite3.SQLITE_FULL:
-        return f"The disk is full at {path}: make room and try again; what was saved before is kept."
-    if kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-        return f"{path} cannot be read or written ({error}): is it a file, its folder writable, the disk not full?"
-    return None
