@@ -20,9 +20,22 @@ st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg"
 st.logo(ROOT / "assets" / "wordmark.svg", size="medium")
 st.html(theme.css(st.context.theme.type))
 
-page = st.navigation(
-    [st.Page(room.path, title=room.title, icon=room.icon, help=room.help) for room in ROOMS], position="top"
-)
+FIRST = ROOMS[0]
+
+
+def to_first() -> None:
+    """Streamlit puts the first page at the root and knows no page under its name: that leads to the root."""
+    st.switch_page(FIRST.path, query_params=st.query_params.to_dict())
+
+
+paths = {room.stem: room.stem if room != FIRST else "first" for room in ROOMS}
+rooms = [
+    st.Page(room.path, title=room.title, icon=room.icon, url_path=paths[room.stem], help=room.help) for room in ROOMS
+]
+named = st.Page(to_first, title=FIRST.title, url_path=FIRST.stem, visibility="hidden")
+page = st.navigation([*rooms, named], position="top")
+if page == named:
+    page.run()
 stem = page.url_path or ROOMS[0].stem
 header.draw(deciding.keep(session.begin(stem), stem))
 try:

@@ -22,7 +22,7 @@ PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris."}
 def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     from datasets import load_dataset
 
-    visit.go()
+    visit.go("datastore")  # the first page stands at the root, and answers to its name
     visit.sees("Coverage")
     visit.check()
 
