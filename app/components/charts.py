@@ -115,7 +115,7 @@ def blank(title: str, units: str, height: int = 380, still: bool = True) -> "go.
         "title": {
             "text": title,
             "font": {"size": 16},
-            "subtitle": {"text": units, "font": {"size": 13}},
+            "subtitle": {"text": units, "font": {"size": 13, "color": dim()}},
             "pad": {"t": 8, "l": 2},
             **{"x": 0, "xanchor": "left", "y": 1, "yanchor": "top"},
         },
@@ -136,7 +136,13 @@ def axes(figure: "go.Figure", still: bool = True) -> None:
 
 
 def _axis(still: bool) -> dict[str, Any]:
-    return {"fixedrange": still, "automargin": True, "title": {"font": {"size": 13}}, "tickfont": {"size": 12}}
+    title, ticks = {"size": 13, "color": dim()}, {"size": 12, "color": dim()}
+    return {"fixedrange": still, "automargin": True, "title": {"font": title}, "tickfont": ticks}
+
+
+def dim() -> str:
+    """Color of the words around a chart; Streamlit's own is too pale to read."""
+    return "#a3abb8" if dark() else "#5b6472"
 
 
 def color(method: str) -> str:
