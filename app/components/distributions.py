@@ -118,6 +118,8 @@ def single_targets(view: View) -> None:
     groups = [key for key in names if key[0] == "s"]
     first = groups if len(groups) <= _HIGHLIGHTS else []
     with address.held("highlight", list(names), default=first):
+        if len(st.session_state.highlight) > _HIGHLIGHTS:  # an address may name more
+            st.session_state.highlight = st.session_state.highlight[:_HIGHLIGHTS]
         chosen = st.multiselect(
             "Highlight",
             list(names),

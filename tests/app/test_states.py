@@ -246,7 +246,8 @@ def test_two_hundred_subtasks(app, workspace):
     scoring = score_targets(store, read_targets(workspace.target_set("many").path).rows)
     assert len(scoring.subtask_names) == 200
     many = ",".join(f"s{n},t{n}" for n in range(9))
-    at = app(store="toy", targets="many", budget="20", row="3", highlight=many, without=many)
+    walk(app(store="toy", targets="many", budget="20", chart="targets", highlight=many), "distributions")
+    at = app(store="toy", targets="many", budget="20", row="3", without=many)
     walk(at)
     for section in SECTIONS:  # the charts
         at.query_params["chart"] = section
