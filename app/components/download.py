@@ -137,33 +137,23 @@ def draw(request: Request, manifest: dict[str, Any], rejecting: bool) -> None:
 def _buttons(out: Path, file: Path) -> None:
     bundle, report = out / f"{out.name}.zip", out / "report.html"
     with st.container(horizontal=True):
-        st.download_button(
-            f"Download {file.name}",
-            file.read_bytes,
-            file_name=file.name,
-            mime=MIMES.get(file.suffix),
-            type="primary",
-            icon=":material/download:",
-            on_click="ignore",
-            key="download-data",
-        )
+        _button(f"Download {file.name}", file, file.name, MIMES.get(file.suffix), "download", "data")
         if bundle.is_file():
-            st.download_button(
-                f"All files as zip, {size(bundle.stat().st_size)}",
-                bundle.read_bytes,
-                file_name=bundle.name,
-                mime="application/zip",
-                icon=":material/folder_zip:",
-                on_click="ignore",
-                key="download-zip",
-            )
+            said = f"All files as zip, {size(bundle.stat().st_size)}"
+            _button(said, bundle, bundle.name, "application/zip", "folder_zip", "zip")
         if report.is_file():
-            st.download_button(
-                "Selection report",
-                report.read_bytes,
-                file_name=f"{out.name}.html",
-                mime="text/html",
-                icon=":material/summarize:",
-                on_click="ignore",
-                key="download-report",
-            )
+            _button("Selection report", report, f"{out.name}.html", "text/html", "summarize", "report")
+
+
+def _button(said: str, file: Path, name: str, mime: str | None, icon: str, key: str) -> None:
+    """Take a file home under `name`; it is read when it is asked for."""
+    st.download_button(
+        said,
+        file.read_bytes,
+        file_name=name,
+        mime=mime,
+        icon=f":material/{icon}:",
+        type="primary" if key == "data" else "secondary",
+        on_click="ignore",
+        key=f"download-{key}",
+    )

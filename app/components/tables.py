@@ -27,16 +27,21 @@ def show(frame: pd.DataFrame, alt: str, config: Columns | None = None, file: str
     else:
         st.dataframe(frame, hide_index=True, column_config=config, alt=alt, key=f"{file}-table" if file else None)
     if file:
-        st.download_button(
-            "Download as CSV",
-            data=lambda: csv(frame),
-            file_name=f"{file}.csv",
-            mime="text/csv",
-            on_click="ignore",
-            icon=":material/download:",
-            key=f"{file}-csv",
-            type="tertiary",
-        )
+        csv_button(frame, file, "Download as CSV", f"{file}-csv")
+
+
+def csv_button(frame: pd.DataFrame, file: str, said: str, key: str) -> None:
+    """The frame as the CSV file `file`, which is made when it is asked for."""
+    st.download_button(
+        said,
+        data=lambda: csv(frame),
+        file_name=f"{file}.csv",
+        mime="text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+        key=key,
+        type="tertiary",
+    )
 
 
 def csv(frame: pd.DataFrame) -> bytes:

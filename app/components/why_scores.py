@@ -125,16 +125,7 @@ def numbers(table: pd.DataFrame, name: str, alt: str, columns: tables.Columns | 
     stem = charts.file_stem(name)
     with st.expander("The same as a table", key=f"numbers-{name}"):
         st.dataframe(table, hide_index=True, column_config=columns, alt=alt, key=f"table-{name}")
-        st.download_button(
-            f"{stem}.csv",
-            data=lambda: tables.csv(table),
-            file_name=f"{stem}.csv",
-            mime="text/csv",
-            on_click="ignore",
-            icon=":material/download:",
-            key=f"csv-{name}",
-            type="tertiary",
-        )
+        tables.csv_button(table, stem, f"{stem}.csv", f"csv-{name}")
 
 
 def _show(name: str, figure: "go.Figure", alt: str, note: str, table: pd.DataFrame) -> None:
