@@ -6,7 +6,7 @@ orders are in positions: position i is the i-th scored row.
 
 import re
 from dataclasses import dataclass
-from typing import NoReturn, get_args
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,12 @@ from gradsift.errors import UsageError
 from gradsift.index import has_index, scripts
 from gradsift.influence import Scoring
 from gradsift.norms import Area, norm_table
-from gradsift.search import Role, search_rows
+from gradsift.search import search_rows
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 
 FACETS = ("source", "task", "script", "subtask")
 KEYS = (*FACETS, "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page")
-ROLES: tuple[str, ...] = get_args(Role)
 ACCEPTED, REJECTED, OPEN = VERDICTS = ("accepted", "rejected", "open")
 PICKS, POOL = SCOPES = ("picks", "pool")
 NO_TASK = "(no task)"
@@ -228,7 +227,7 @@ def _facets(fingerprint: str, indexed: bool, _store: Store, _rows: np.ndarray) -
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _holding(fingerprint: str, words: str, role: str, _store: Store, _rows: np.ndarray) -> np.ndarray:
-    return np.isin(_rows, search_rows(_store, words, role), assume_unique=True)  # type: ignore[arg-type]  # a Role
+    return np.isin(_rows, search_rows(_store, words, role), assume_unique=True)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -71,7 +71,7 @@ def by_loop(store: Store, wanted: list[str], role: str) -> list[int]:
     ],
 )
 def test_found_rows(talks: Store, words: str, role: str, rows: list[int]) -> None:
-    found = search_rows(talks, words, role)  # type: ignore[arg-type]
+    found = search_rows(talks, words, role)
     assert found.tolist() == rows == by_loop(talks, terms(words), role)
     assert found.dtype == "int64"
 
@@ -99,7 +99,7 @@ def test_terms(words: str, expected: list[str]) -> None:
     st.sampled_from(["any", *ROLES]),
 )
 def test_any_query_finds_what_a_loop_finds(talks: Store, wanted: list[str], role: str) -> None:
-    assert search_rows(talks, " ".join(wanted), role).tolist() == by_loop(talks, wanted, role)  # type: ignore[arg-type]
+    assert search_rows(talks, " ".join(wanted), role).tolist() == by_loop(talks, wanted, role)
 
 
 def test_another_store_that_the_name_would_match_as_a_pattern_is_not_searched(talks: Store) -> None:
@@ -134,4 +134,4 @@ def test_a_damaged_index_is_a_sentence(tiny_copy: Store) -> None:
 
 def test_an_unknown_role(talks: Store) -> None:
     with pytest.raises(UsageError, match="no role 'tool'"):
-        search_rows(talks, "france", "tool")  # type: ignore[arg-type]
+        search_rows(talks, "france", "tool")

@@ -13,6 +13,7 @@ from app.components.text import clip, label
 from app.filters import Facet, Filter
 from gradsift.index import has_index
 from gradsift.influence import Scoring
+from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 
@@ -96,10 +97,8 @@ def _search(store: Store) -> tuple[str, str]:
             disabled=not ready,
             placeholder='words, or "a phrase"' if ready else "score a target set again to make the index",
         )
-    with address.held("role", filters.ROLES, default="any"):
-        role = st.selectbox(
-            "Role", filters.ROLES, key="role", format_func=_ROLES.__getitem__, width=170, disabled=not ready
-        )
+    with address.held("role", SEARCHED, default="any"):
+        role = st.selectbox("Role", SEARCHED, key="role", format_func=_ROLES.__getitem__, width=170, disabled=not ready)
     return (q or "") if ready else "", role or "any"
 
 

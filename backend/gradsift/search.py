@@ -2,7 +2,6 @@
 
 import glob
 import re
-from typing import Literal
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from gradsift.errors import UsageError
 from gradsift.index import ROLES, require_index
 from gradsift.store import Store, StoreError
 
-Role = Literal["any", "user", "assistant", "system"]
+SEARCHED = ("any", *ROLES)  # whose turns can be searched
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -27,10 +26,10 @@ def terms(words: str) -> list[str]:
     return list(dict.fromkeys(term for term in found if term.strip()))
 
 
-def search_rows(store: Store, words: str, role: Role = "any") -> np.ndarray:
+def search_rows(store: Store, words: str, role: str = "any") -> np.ndarray:
     """Pool row numbers, ascending int64, whose text holds every term of `words`; every row where there is no term.
 
-    A term is found anywhere in the text, inside words too, whatever its case. role: whose turns are searched; with
+    A term is found anywhere in the text, inside words too, whatever its case. role: one of `SEARCHED`; with
     "any" the terms may be in turns of different roles.
 
     Raises:
@@ -38,8 +37,8 @@ def search_rows(store: Store, words: str, role: Role = "any") -> np.ndarray:
     """
     import duckdb  # 0.1 s, which a page that does not search need not wait for
 
-    if role not in ("any", *ROLES):
-        raise UsageError(f"There is no role {role!r}: search in any, {', '.join(ROLES)}.")
+    if role not in SEARCHED:
+        raise UsageError(f"There is no role {role!r}: search in {', '.join(SEARCHED)}.")
     columns = ROLES if role == "any" else (role,)
     path, wanted = require_index(store), terms(words)
     one = " or ".join(f'contains("{column}", ?)' for column in columns)

@@ -10,6 +10,7 @@ from gradsift.index import ensure_index
 from gradsift.influence import open_scoring
 from gradsift.methods import METHODS
 from gradsift.norms import Area
+from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
 from gradsift.store import Store, StoreError
 
@@ -82,7 +83,7 @@ def test_lengths_are_of_the_answer(opened, text, limits):
     assert found.tolist() == expected(opened, lambda row, _: low <= row["n_answer_tokens"] <= high)
 
 
-@pytest.mark.parametrize("role", filters.ROLES)
+@pytest.mark.parametrize("role", SEARCHED)
 def test_words_are_searched_by_role_in_the_whole_pool(opened, role):
     word = some_text(opened)
     found = filters.matching(*opened, Filter(q=f" {word.upper()} ", role=role), NOTHING)
