@@ -82,7 +82,9 @@ def _without(scoring: Scoring) -> list[str]:
 def _also(store: Store) -> list[str]:
     ways = choosing.ALSO if has_index(store) else (choosing.MATCHED,)
     with address.held("also", ways, default=[]):
-        also = st.pills("And", ways, selection_mode="multi", key="also", format_func=lambda name: _ABOUT[name])
+        also = st.pills(
+            "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _ABOUT[name]
+        )
     if choosing.UNIQUE not in ways:
         st.caption("Near-duplicates of this pool are not indexed yet: score a target set, which does it.")
     return also
