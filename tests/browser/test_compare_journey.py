@@ -4,25 +4,9 @@ import re
 
 import pytest
 
-from gradsift.index import ensure_index
-from gradsift.influence import score_targets
 from gradsift.sessions import Sessions
-from gradsift.store import Store
-from gradsift.targets import parse_targets, read_targets
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-
-TARGETS = "Q: What is the capital of France?\nA: Paris.\n\nQ: How much is two and two?\nA: Four.\n"
-
-
-@pytest.fixture
-def scored(workspace):
-    """The toy store with an index and the target set `two` scored on it."""
-    workspace.save_targets("two", parse_targets(TARGETS).rows)
-    store = Store.open(workspace.store_path("toy"))
-    ensure_index(store)
-    score_targets(store, read_targets(workspace.target_set("two").path).rows)
-    return workspace
 
 
 def verdicts(visit) -> list[str]:
