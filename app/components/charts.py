@@ -17,7 +17,7 @@ import streamlit as st
 
 from app import session, theme
 from app.components import tables
-from app.components.text import clip
+from app.components.text import ends
 from gradsift.distributions import POOL
 from gradsift.methods import METHODS
 
@@ -173,7 +173,7 @@ def name_of(method: str) -> str:
 def tick(name: str, length: int = LABEL) -> str:
     """A name from the data as Plotly shows it: its characters, shortened, no markup, nothing that turns direction."""
     # Plotly knows &lt; and &amp;, but shows &quot; as it stands
-    return html.escape(clip(_UNSEEN.sub("", name), length), quote=False) or "(no name)"
+    return html.escape(ends(_UNSEEN.sub("", name), length), quote=False) or "(no name)"
 
 
 def log_ticks(low: float, high: float, most: int = 8) -> tuple[list[float], list[str]]:

@@ -95,6 +95,8 @@ def _from_disk(now: session.Session) -> Chosen | None:
     if entry is None:
         if now.targets:
             st.warning(label(f"There is no target set called {clip(now.targets, 80)}: choose another one."))
+        else:
+            st.caption("Choose one to see its examples, or paste your own.")
         return None
     try:
         found = _read(str(entry.path), entry.path.stat().st_mtime_ns)

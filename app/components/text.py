@@ -29,6 +29,12 @@ def clip(text: str, length: int) -> str:
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
+def ends(text: str, length: int) -> str:
+    """The beginning and the end of `text` on one line of at most `length` characters: long names often begin alike."""
+    line, tail = " ".join(text.split()), length // 3
+    return line if len(line) <= length else f"{line[: length - tail - 1].rstrip()}…{line[-tail:].lstrip()}"
+
+
 def size(count: float) -> str:
     """A number of bytes for people: 1.2 MB."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):

@@ -4,7 +4,7 @@ import pytest
 
 from app import building, theme
 from app.components import budget, cards, conversation, running, tables
-from app.components.text import clip, duration, escape, label, plural, size
+from app.components.text import clip, duration, ends, escape, label, plural, size
 from gradsift.config import BuildConfig
 from gradsift.methods import METHODS
 from gradsift.progress import Status
@@ -145,3 +145,10 @@ def test_what_is_not_seen_is_shown_by_its_number():
     assert escape("a\0b\u202ec\u2066") == "a[U+0000]b[U+202E]c[U+2066]"
     assert label("\u202e=1+1") == r"\[U\+202E\]\=1\+1"
     assert escape("\tשלום\u200f\r\n👩\u200d👧") == "\tשלום\u200f\r\n👩\u200d👧"  # nothing of what belongs to a script
+
+
+def test_long_names_that_begin_alike_differ_by_their_ends():
+    names = [f"a rather long name of subtask number {n}" for n in range(200)]
+    assert len({ends(name, 17) for name in names}) == 200
+    assert max(len(ends(name, 17)) for name in names) == 17
+    assert ends("short \n name", 17) == "short name"
