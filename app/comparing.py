@@ -83,7 +83,7 @@ def scoring_of(session: Session, store: Store) -> Scoring | None:
     if entry is None or not store.complete:
         return None
     rows = targeting.scored_rows(session.workspace, store, entry)
-    path = store.path / "scorings" / influence.scoring_key(store, rows)
+    path = influence.scoring_path(store, rows)
     return influence.open_scoring(store, path) if (path / "targets.jsonl").is_file() else None
 
 

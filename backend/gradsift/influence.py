@@ -260,7 +260,7 @@ def score_targets(
             f"{store.path} holds {kept} gradients, not {gradient}: score with --gradient "
             f"{store.manifest.config.gradients[0]}, or build a store with --gradient {gradient}."
         )
-    scoring = _scoring_at(_folder(store, targets), store, list(targets))
+    scoring = _scoring_at(scoring_path(store, targets), store, list(targets))
     if not len(scoring.rows):
         raise StoreError(
             f"No row of {store.path} has a finite gradient: the warmup diverged; build with a smaller --lr."
@@ -304,7 +304,8 @@ def scoring_key(store: Store, targets: Sequence[Row]) -> str:
     return hashlib.sha256(json.dumps([store.fingerprint, content]).encode()).hexdigest()[:16]
 
 
-def _folder(store: Store, targets: Sequence[Row]) -> Path:
+def scoring_path(store: Store, targets: Sequence[Row]) -> Path:
+    """Where the scoring of these targets lies in this store, if it is kept."""
     return store.path / "scorings" / scoring_key(store, targets)
 
 

@@ -13,7 +13,7 @@ from app.components.distributions import SECTIONS
 from app.rooms import ROOMS
 from gradsift.builder import build
 from gradsift.config import BuildConfig
-from gradsift.influence import score_targets, scoring_key
+from gradsift.influence import score_targets, scoring_path
 from gradsift.progress import Progress
 from gradsift.sessions import Sessions
 from gradsift.store import Store
@@ -284,7 +284,7 @@ def test_a_single_target_and_a_pool_of_one_usable_row(app, tmp_path, monkeypatch
 def _folder(opened: Workspace) -> Path:
     """Where the kept scoring of the targets `two` lies."""
     store = Store.open(opened.store_path("toy"))
-    return store.path / "scorings" / scoring_key(store, read_targets(opened.target_set("two").path).rows)
+    return scoring_path(store, read_targets(opened.target_set("two").path).rows)
 
 
 def _damage(path: Path, how: str) -> None:

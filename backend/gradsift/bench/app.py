@@ -16,7 +16,7 @@ from gradsift.bench.browser import Tab, server, summary, tab
 from gradsift.bench.synthetic import NAME, TARGETS, made_rows, make_workspace
 from gradsift.choices import Choices, make_choices
 from gradsift.errors import UsageError
-from gradsift.influence import open_scoring, scoring_key
+from gradsift.influence import open_scoring, scoring_path
 from gradsift.picks import ranked, traits
 from gradsift.progress import Progress
 from gradsift.store import Store
@@ -160,7 +160,7 @@ def _rerank(folder: Path) -> dict[str, Any]:
 
 def _scoring_path(store: Store, folder: Path) -> Path:
     rows = read_targets(folder / "targets" / f"{TARGETS}.jsonl").rows
-    return store.path / "scorings" / scoring_key(store, rows)
+    return scoring_path(store, rows)
 
 
 def _report(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from gradsift import atomic
 from gradsift.config import BuildConfig
 from gradsift.index import ensure_index
-from gradsift.influence import Scoring, open_scoring, scoring_key
+from gradsift.influence import Scoring, open_scoring, scoring_path
 from gradsift.ingest import ROW_GROUP, SCHEMA
 from gradsift.pool import Row, read_rows
 from gradsift.progress import Progress
@@ -210,7 +210,7 @@ def _make_scoring(store: Store, targets: list[Row], seed: int, progress: Progres
     """Kept scores whose cosines are spread as real ones are: small, with a few rows that stand out."""
     import torch
 
-    path = store.path / "scorings" / scoring_key(store, targets)
+    path = scoring_path(store, targets)
     path.mkdir(parents=True)
     n, k = store.manifest.usable, len(targets)
     progress.stage("synthetic-scores", "Writing synthetic scores", 2 * EPOCHS + 1, "files")
