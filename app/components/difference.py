@@ -1,5 +1,6 @@
 """Two sides chosen, and what their picks have in common: counts, shares per source, the rows that only one picks."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,13 @@ def _other(now: Session, sources: list[Source]) -> tuple[Source, int]:
 def _side(now: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
     """The fields of one side and the picks they make; what is missing is said in its place."""
     known = {source.key: source for source in sources}
+    titles = _titles(now, sources)
     with address.held(name, list(known), default=default.key):
         key = st.selectbox(
             f"Side {name.upper()}",
             list(known),
             key=name,
-            format_func=lambda key: _title(now, known[key]),
+            format_func=titles.__getitem__,
             on_change=_reset,
             args=(name,),
         )
@@ -100,6 +102,18 @@ def _reset(name: str) -> None:
             st.session_state.pop(kept, None)
         if key in st.query_params:
             del st.query_params[key]
+
+
+def _titles(now: Session, sources: list[Source]) -> dict[str, str]:
+    """What each source is called, by key. No two are called the same: a browser sends back the name, not the key."""
+    plain = {source.key: _title(now, source) for source in sources}
+    often = Counter(plain.values())
+    return {
+        source.key: plain[source.key]
+        if often[plain[source.key]] == 1 and (source.record is None or source.record.name.strip())
+        else f"{plain[source.key]} · {source.key.rpartition(':')[2]}"
+        for source in sources
+    }
 
 
 def _title(now: Session, source: Source) -> str:

@@ -1,5 +1,6 @@
 """What-ifs: how kept scores become picks, folded, since the paper's choices are the defaults."""
 
+from collections import Counter
 from typing import Any, get_args
 
 import streamlit as st
@@ -69,12 +70,15 @@ def _choice(name: str, options: tuple[str, ...], key: str) -> str:
 
 def _without(scoring: Scoring) -> list[str]:
     names = choosing.parts(scoring)
+    short = {key: clip(name, 60) for key, name in names.items()}
+    often = Counter(short.values())  # a browser sends back what it shows: names that begin alike are told apart
+    shown = {key: name if often[name] == 1 else f"{name} ({key})" for key, name in short.items()}
     with address.held("without", list(names), default=[]):
         return st.multiselect(
             "Leave out",
             list(names),
             key="without",
-            format_func=lambda name: clip(names[name], 60),
+            format_func=shown.__getitem__,
             placeholder="target examples, subtasks, checkpoints",
         )
 

@@ -79,7 +79,11 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
     if status is not None and status.state == "running":
         running.watch(folder, f"Scoring {entry.name} on {now.store_title}")
         return
-    if status is not None and status.state == "finished" and comparing.scoring_of(now, store) is not None:
+    scoring = comparing.scoring_of(now, store)
+    # scores that another window or the command line made have no run of ours
+    if scoring is not None and (status is None or status.state == "finished"):
+        names = [METHODS[name].label for name in comparing.methods_of(scoring, store.manifest.config.gradients[0])]
+        st.caption(f"Scored on {label(now.store_title)} by {', '.join(names)}.")
         if st.button(
             "Compare the picks",
             type="primary",

@@ -330,3 +330,18 @@ def test_export_previews_what_will_be_written(app, scored):
     )
     at.radio(key="format").set_value("sharegpt").run()
     assert '"conversations"' in at.code[0].value
+
+
+def test_subtasks_whose_names_begin_alike_are_told_apart_among_the_what_ifs(app, workspace):
+    from gradsift.influence import score_targets
+    from gradsift.targets import parse_targets
+
+    text = "\n\n".join(f"Subtask: {'long ' * 20}{n}\nQ: How much is {n} and one?\nA: {n + 1}." for n in range(3))
+    workspace.save_targets("alike", parse_targets(text).rows)
+    rows = read_targets(workspace.target_set("alike").path).rows
+    score_targets(Store.open(workspace.store_path("toy")), rows, ["less"])
+    at = app("compare", store="toy", targets="alike", budget="10")
+    shown = at.multiselect(key="without").options
+    assert len(shown) == len(set(shown)) >= 8
+    at.multiselect(key="without").set_value(["s1"]).run()
+    assert at.query_params["without"] == "s1"

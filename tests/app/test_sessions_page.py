@@ -318,6 +318,14 @@ def test_another_side_brings_its_own_method_and_budget(app, scored):
     assert at.selectbox(key="b-method").value == "less"
 
 
+def test_sessions_that_are_called_the_same_are_told_apart(app, scored):
+    made = [kept(scored).create(name, "compare", VIEW).id for name in ("", "", "one", "one")]
+    at = app("sessions", session=made[0])
+    shown = at.selectbox(key="b").options
+    assert len(shown) == len(set(shown)) > len(made)
+    assert all(any(id in name for name in shown) for id in made)
+
+
 def test_a_store_on_which_the_targets_are_not_scored_is_said(app, scored, other):
     at = app("sessions", **VIEW)
     at.selectbox(key="b").set_value(f"store:{other}").run()

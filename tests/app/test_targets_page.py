@@ -19,6 +19,13 @@ def test_a_sample_set_is_chosen_and_counted(app, workspace):
     assert (table["answer"] > 0).all()
 
 
+def test_scores_that_the_command_line_made_lead_to_compare(app, scored):
+    at = app("targets", store="toy", targets="two")
+    assert at.button(key="to-compare")
+    assert not [button for button in at.button if button.key == "score"]
+    assert any("LESS, BM25, RDS, Random" in caption.value for caption in at.caption)
+
+
 def test_a_paste_keeps_the_good_rows_and_names_the_bad_line(app, workspace):
     at = app("targets")
     at.session_state["targets_from"] = "Paste"
