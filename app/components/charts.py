@@ -237,7 +237,7 @@ def cells(figure: "go.Figure", values: np.ndarray, about: list[Any], hover: str,
 def warmup(curve: pd.DataFrame) -> None:
     """Loss and learning rate by optimizer step, with the epochs' ends marked."""
     accent, second = theme.color("less", dark()), theme.color("bm25", dark())
-    figure = blank("Warmup", "Loss in nats per token, left; learning rate, right", 340)
+    figure = blank("Loss and learning rate", "Loss in nats per token, left; learning rate, right", 340)
     figure.add_scatter(x=curve["step"], y=curve["loss"], name="Loss", line={"color": accent, "width": 2})
     figure.add_scatter(
         x=curve["step"],

@@ -157,7 +157,7 @@ def _heat(
             textfont={"color": theme.INK[charts.dark()]},
             texttemplate="%{z:+.3f}" if peak < 100 else "%{z:+.3g}",
             hovertemplate="%{customdata}<br>%{x}<br>%{z:+.5f}<extra></extra>",
-            colorbar=_SCALE,
+            colorbar={**_SCALE, "tickfont": {"color": charts.dim()}},
         )
     )
     figure.update_layout(margin={"t": 112, "b": 48})
