@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import session
 from app.components import empty, saved, tables
-from app.components.text import clip, escape, label
+from app.components.text import clip, escape, label, plural
 from app.session import DEFAULT_BUDGET, Session
 from gradsift.methods import METHODS
 from gradsift.sessions import SessionRecord
@@ -25,6 +25,7 @@ def draw(now: Session, records: list[SessionRecord]) -> None:
             "Compare picks",
         )
         return
+    records = _worth_showing(now, records)
     pages = max(1, -(-len(records) // PAGE))
     page = st.pagination(pages, key=f"sessions-page-{pages}", width=280) if pages > 1 else 1
     first = (page - 1) * PAGE
@@ -33,6 +34,16 @@ def draw(now: Session, records: list[SessionRecord]) -> None:
         st.caption(tables.position(first, len(shown), len(records), "sessions"))
     for record in shown:
         _line(now, record)
+
+
+def _worth_showing(now: Session, records: list[SessionRecord]) -> list[SessionRecord]:
+    """The named and decided ones and the open one, or all: every tab that compares begins one."""
+    kept = [r for r in records if r.name or r.accepted or r.rejected or r.notes or r.id == now.session_id]
+    passing = len(records) - len(kept)
+    if not passing:
+        return records
+    every = st.toggle(f"Also {plural(passing, 'session')} without a name or a decision", key="all-sessions")
+    return records if every or not kept else kept
 
 
 def _line(now: Session, record: SessionRecord) -> None:
