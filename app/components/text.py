@@ -5,6 +5,11 @@ import re
 
 # what is not seen, or turns the direction of what follows it; marks of right-to-left text (U+200E, U+200F) are common
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# what Streamlit makes an icon, an arrow or a link of however it is escaped; a word joiner, which is not seen, parts it
+_MAGIC = re.compile(
+    r"(?<!\S)(?:<->|->|<-|--|>=|<=|~=)(?!\S)|:(?=material[/_]|streamlit:)|:(?=//)|(?<=www)(?=\.)|(?<=\w)@(?=\w)",
+    re.IGNORECASE,
+)
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])")
 
 
@@ -20,7 +25,7 @@ def visible(text: str) -> str:
 
 def label(text: object) -> str:
     """`text` for a widget's label, where Streamlit reads Markdown: every sign that means something is escaped."""
-    return _MARKDOWN.sub(r"\\\1", visible(" ".join(str(text).split())))
+    return _MARKDOWN.sub(r"\\\1", _MAGIC.sub("\\g<0>\u2060", visible(" ".join(str(text).split()))))
 
 
 def clip(text: str, length: int) -> str:

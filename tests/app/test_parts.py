@@ -152,3 +152,19 @@ def test_long_names_that_begin_alike_differ_by_their_ends():
     assert len({ends(name, 17) for name in names}) == 200
     assert max(len(ends(name, 17)) for name in names) == 17
     assert ends("short \n name", 17) == "short name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [":material/home:", ":material_home:", ":streamlit:", "a -> b", "<-", "http://e.com", "WWW.e.com", "a@e.com"],
+)
+def test_a_label_has_nothing_left_that_becomes_an_icon_an_arrow_or_a_link(text):
+    shown = label(text).replace("\\", "")
+    assert shown != text
+    assert shown.replace("\u2060", "") == text  # a character that is not seen parts it
+
+
+def test_what_is_copied_from_a_message_stays_whole():
+    assert label("build it with --restart, see /data/x.jsonl: 12:30").replace("\\", "") == (
+        "build it with --restart, see /data/x.jsonl: 12:30"
+    )
