@@ -103,7 +103,7 @@ def _compare(browser: Tab, url: str, progress: Progress) -> dict[str, Any]:
     interactions: dict[str, list[Callable[[Any], None]]] = {
         "show": [_press(f".st-key-show button >> nth={at}") for at in (1, 2, 0) * 3],
         "method": [_press(".st-key-methods button >> nth=3")] * 8,
-        "page": [_press("button[aria-label='Next page'] >> nth=0")] * 5,
+        "page": [_press(f"button[aria-label='{way} page'] >> nth=0") for way in ("Next", "Previous") * 3],
     }
     times = {name: [browser.act(action) for action in actions] for name, actions in interactions.items()}
     times["accept"] = [_accept(browser, at) for at in range(5)]
