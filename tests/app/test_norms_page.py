@@ -129,7 +129,7 @@ def test_points_stay_few_and_thinning_is_said():
     from gradsift.norms import binned
 
     x, y = rng.normal(size=(2, 300_000))
-    cells = binned(x, y, rng.integers(12, size=len(x)).astype(str)).table
+    cells = binned(x, y, rng.integers(12, size=len(x)).astype(str))
     lines = pd.DataFrame({"row": np.arange(9000), "source": "a", "length": x[:9000], "norm": y[:9000]})
     lines["rank"] = np.arange(1, 9001)
     chart = norm_charts.picks("n", "Picks", "less", norm_charts.grid(cells), lines, "grad_norm", None)
