@@ -12,6 +12,7 @@ from pathlib import Path
 from gradsift.bench.browser import chromium, server
 from gradsift.paths import data_home
 from gradsift.picks import score
+from gradsift.sessions import Sessions
 from gradsift.store import Store
 from gradsift.targets import read_targets
 from gradsift.workspace import SAMPLE_STORE, Workspace, sample_targets
@@ -48,6 +49,16 @@ def pages(row: int) -> dict[str, str]:
     }
 
 
+def _sessions(workspace: Workspace, store: Store, row: int) -> None:
+    """Two sessions with names and decisions, for the page that lists and compares them."""
+    sessions = Sessions(workspace.sessions_path)
+    if not sessions.list():
+        for name, method in (("Bengali by shared words", "bm25"), ("Bengali by gradients", "less")):
+            view = {"store": SAMPLE_STORE, "targets": "bengali-qa", "budget": "10%", "methods": method}
+            begun = sessions.create(name, "compare", view).id
+            sessions.decide(begun, store.fingerprint, [row], "accept")
+
+
 def main() -> None:
     """Score what is not scored, start the app, and take the pictures."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,6 +72,7 @@ def main() -> None:
         table = score(store, read_targets(path).rows, METHODS)
         if path.stem == "bengali-qa":
             best = int(table[(table["method"] == "less") & (table["rank"] == 1)]["row"].iloc[0])
+    _sessions(workspace, store, best)
     out = workspace.root / "screenshots" if given.all else ROOT / "assets" / "screenshots"
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:

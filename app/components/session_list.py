@@ -40,10 +40,10 @@ def _worth_showing(now: Session, records: list[SessionRecord]) -> list[SessionRe
     """The named and decided ones and the open one, or all: every tab that compares begins one."""
     kept = [r for r in records if r.name or r.accepted or r.rejected or r.notes or r.id == now.session_id]
     passing = len(records) - len(kept)
-    if not passing:
+    if not passing or not kept:
         return records
     every = st.toggle(f"Also {plural(passing, 'session')} without a name or a decision", key="all-sessions")
-    return records if every or not kept else kept
+    return records if every else kept
 
 
 def _line(now: Session, record: SessionRecord) -> None:
