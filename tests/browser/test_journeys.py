@@ -93,7 +93,7 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     visit.page.get_by_role("heading", name="Export").wait_for()
     visit.click("link", "Compare")
     visit.sees("1 accepted · 1 rejected")
-    visit.page.locator(".gs-card").first.wait_for()
+    visit.page.locator(".gs-card[data-verdict='accept']").first.wait_for()
     cards = visit.page.locator(".gs-column").first.locator(".gs-card")
     assert [card.get_attribute("data-verdict") or "" for card in cards.all()[:3]] == ["accept", "reject", ""]
     visit.check()
