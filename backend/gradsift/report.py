@@ -93,7 +93,8 @@ def _opening(selection: Selection) -> str:
         f'<h1><span class="mark-of">{look(method.name).mark}</span> {_rows(count)} selected by '
         f"{html.escape(method.label)}</h1>"
         f'<p class="lead">A budget of {selection.budget} from a pool of {_rows(manifest.rows)}, by the model '
-        f"{text_of(Path(manifest.config.model).name, 200)}. {html.escape(method.label)}: {html.escape(method.description)}.</p>"
+        f"{text_of(Path(manifest.config.model).name, 200)}. {html.escape(method.label)}: "
+        f"{html.escape(method.description)}.</p>"
         f'<div class="figures">{drawn}</div>'
     )
 
