@@ -16,10 +16,10 @@ from app.comparing import Comparison
 from gradsift import distributions, norms, resampling
 from gradsift.choices import Choices
 from gradsift.config import GradientKind, Similarity
-from gradsift.influence import Scoring
 from gradsift.methods import METHODS
 from gradsift.picks import picked
 from gradsift.resampling import SplitHalf
+from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking
 from gradsift.store import Store
 

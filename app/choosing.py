@@ -10,7 +10,7 @@ from typing import Any, get_args
 from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
 
 UNIQUE, MATCHED = "unique", "matched"

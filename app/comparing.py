@@ -11,14 +11,13 @@ import streamlit as st
 
 from app import targeting
 from app.session import Session
-from gradsift import influence
 from gradsift.choices import Choices
 from gradsift.config import GradientKind
 from gradsift.errors import UsageError
 from gradsift.index import has_index
-from gradsift.influence import Scoring
 from gradsift.methods import METHODS
 from gradsift.picks import Traits, picked, ranked, traits
+from gradsift.scoring import Scoring, open_scoring, scoring_path
 from gradsift.selection import Budget, Ranking
 from gradsift.store import Store
 
@@ -83,8 +82,8 @@ def scoring_of(session: Session, store: Store) -> Scoring | None:
     if entry is None or not store.complete:
         return None
     rows = targeting.scored_rows(session.workspace, store, entry)
-    path = influence.scoring_path(store, rows)
-    return influence.open_scoring(store, path) if (path / "targets.jsonl").is_file() else None
+    path = scoring_path(store, rows)
+    return open_scoring(store, path) if (path / "targets.jsonl").is_file() else None
 
 
 def methods_of(scoring: Scoring, gradient: GradientKind) -> list[str]:

@@ -17,7 +17,7 @@ from app.session import DEFAULT_BUDGET, Session, view_of
 from gradsift.choices import Choices
 from gradsift.errors import UsageError
 from gradsift.index import has_index
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.selection import count_within
 from gradsift.sessions import Decisions, SessionRecord
 from gradsift.store import Store

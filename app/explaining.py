@@ -14,8 +14,8 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.evidence import opponents
 from gradsift.index import has_index, near
-from gradsift.influence import Scoring
 from gradsift.methods import METHODS
+from gradsift.scoring import Scoring
 from gradsift.selection import Ranking
 from gradsift.store import Store
 

@@ -18,8 +18,8 @@ from gradsift import atomic, jobs
 from gradsift.choices import Choices
 from gradsift.export import COMPRESSIONS
 from gradsift.formats import Pick, preview
-from gradsift.influence import Scoring
 from gradsift.picks import iter_picks
+from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 from gradsift.workspace import TargetEntry

@@ -17,8 +17,8 @@ from app.comparing import Column, Comparison
 from app.rooms import room
 from gradsift.errors import UsageError
 from gradsift.index import has_index, scripts
-from gradsift.influence import Scoring
 from gradsift.norms import Area, norm_table
+from gradsift.scoring import Scoring
 from gradsift.search import search_rows
 from gradsift.sessions import Decisions
 from gradsift.store import Store

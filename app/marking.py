@@ -10,7 +10,7 @@ import streamlit as st
 from app.comparing import Column
 from gradsift.baselines.bm25 import matched_words, tokenize, word_spans
 from gradsift.choices import Choices
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.search import terms
 
 HIT, WORD = "gs-hit", "gs-word"  # the kinds of marks, as the style sheet calls them

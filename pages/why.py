@@ -7,8 +7,8 @@ from app.components import controls, empty, opening, why, why_opponents
 from app.components.text import label, plural
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
-from gradsift.influence import Scoring
 from gradsift.methods import METHODS
+from gradsift.scoring import Scoring
 from gradsift.store import Store
 
 ROW, OPPONENTS = "row", "opponents"

@@ -5,7 +5,8 @@ import pytest
 
 from gradsift.errors import UsageError
 from gradsift.evidence import best_target, by_subtask, by_target, opponents
-from gradsift.influence import Scoring, influence, score_targets
+from gradsift.influence import influence, score_targets
+from gradsift.scoring import Scoring
 from gradsift.selection import rank
 from gradsift.shards import read_tensors
 from gradsift.store import Store

@@ -11,18 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import cosine
 
-from gradsift.influence import (
-    Products,
-    Scoring,
-    TargetError,
-    encode_target,
-    influence,
-    open_scoring,
-    pooling_matrix,
-    score_targets,
-    target_encoder,
-)
+from gradsift.influence import TargetError, encode_target, influence, pooling_matrix, score_targets, target_encoder
 from gradsift.pool import Row
+from gradsift.scoring import Products, Scoring, open_scoring
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import StoreError
 from gradsift.targets import read_targets

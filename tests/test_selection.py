@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 
 from gradsift.errors import UsageError
-from gradsift.influence import Scoring
 from gradsift.pool import Row
+from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, rank, round_robin, scores_table
 from gradsift.shards import write_tensors
 
@@ -32,7 +32,7 @@ def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method=
 
 def tied(path: Path, scores, subtask_of, rows=None) -> Scoring:
     """A scoring whose single targets' scores are given outright (as BM25's are)."""
-    from gradsift.influence import Products
+    from gradsift.scoring import Products
 
     part = Products(np.asarray(scores, dtype=np.float32), None, None, 1.0)
     return scoring_of(path, [part], subtask_of, rows, method="bm25")

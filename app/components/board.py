@@ -16,8 +16,8 @@ from app.components.text import plural
 from app.filters import Filter
 from app.session import Session
 from gradsift.choices import Choices
-from gradsift.influence import Scoring
 from gradsift.methods import METHODS
+from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 

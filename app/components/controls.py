@@ -9,7 +9,7 @@ from app import address, comparing
 from app.components import budget, options, score
 from app.session import Session
 from gradsift.choices import Choices
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.store import Store
 
 

@@ -13,7 +13,7 @@ from app.components import leaks, tables
 from app.components.text import clip, escape, label, plural, size
 from app.exporting import Request
 from app.session import Session
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 

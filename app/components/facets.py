@@ -12,7 +12,7 @@ from app.components import overlap
 from app.components.text import clip, label
 from app.filters import Facet, Filter
 from gradsift.index import has_index
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
 from gradsift.store import Store

@@ -9,7 +9,7 @@ from app.components import empty
 from app.components.text import clip, label
 from app.rooms import room
 from gradsift.errors import GradsiftError
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.store import Store
 from gradsift.workspace import is_store
 

@@ -11,7 +11,7 @@ from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.errors import UsageError
 from gradsift.index import has_index
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.store import Store
 
 _ABOUT = {

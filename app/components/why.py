@@ -12,8 +12,8 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
 from gradsift.evidence import best_target, by_target
-from gradsift.influence import Scoring
 from gradsift.methods import METHODS
+from gradsift.scoring import Scoring
 from gradsift.store import Store
 
 TWINS = 20  # near-duplicates that are listed; the rest is counted

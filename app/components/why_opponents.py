@@ -8,7 +8,7 @@ from app.components.text import escape, label, plural
 from app.session import Session
 from gradsift.choices import Choices
 from gradsift.errors import GradsiftError
-from gradsift.influence import Scoring
+from gradsift.scoring import Scoring
 from gradsift.store import Store
 
 PAGE = 10

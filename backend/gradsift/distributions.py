@@ -16,7 +16,7 @@ from gradsift.errors import UsageError
 from gradsift.methods import get_method
 
 if TYPE_CHECKING:
-    from gradsift.influence import Scoring
+    from gradsift.scoring import Scoring
     from gradsift.selection import Ranking
 
 POOL = "pool"  # what the lines about the whole pool are called in the column `method`

@@ -6,8 +6,9 @@ import numpy as np
 
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError
-from gradsift.influence import Products, Scoring, influence
+from gradsift.influence import influence
 from gradsift.methods import get_method
+from gradsift.scoring import Products, Scoring
 from gradsift.selection import Ranking
 
 

@@ -1,15 +1,10 @@
-"""Scoring: target features against the store (Eq. 2), kept so that every later question is arithmetic.
+"""Influence: target features against the store (Eq. 2), and the passes that make a kept `Scoring` (scoring.py).
 
-A `Scoring` holds, for one store and one set of targets, the inner products ⟨target k, unit row⟩ of every usable row and
-checkpoint and the targets' Gram matrices. Both poolings, every aggregation, dot products and leaving something out all
-follow from these without touching model or store again. It lies under `STORE/scorings/KEY/`.
+`score_targets` takes the targets' gradients at every checkpoint, streams the store's features past them, and keeps the
+inner products; `influence` pools those into a score per row and subtask.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,149 +12,26 @@ import torch
 
 from gradsift import atomic, models
 from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words
-from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.errors import GradsiftError
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.methods import get_method
 from gradsift.pool import Row
 from gradsift.progress import Progress
 from gradsift.projection import make_projector
+from gradsift.scoring import WORDS, Products, Scoring, scoring_path
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
-from gradsift.targets import read_targets, write_targets
+from gradsift.targets import write_targets
 
 _TEXTS = 4096  # rows whose whole text is held at once
-_WORDS = "bm25-words.json"  # BM25's weight (idf) of every word of the targets that the pool has
 
 
 class TargetError(GradsiftError):
     """Target examples that cannot be used, named by number."""
-
-
-@dataclass(frozen=True)
-class Products:
-    """One checkpoint's evidence (for BM25 and random: the only one).
-
-    products: (n, K) ⟨target k, unit row⟩. gram: (K, K) ⟨target k, target l⟩, or None where products are scores already.
-    norms: (n,) length of each projected row, or None likewise. weight: w_i.
-    """
-
-    products: np.ndarray
-    gram: np.ndarray | None
-    norms: np.ndarray | None
-    weight: float
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """Kept evidence for one store and one set of targets. rows: (n,) pool row numbers that are scored.
-
-    columns: which of the kept targets these are, (K,), or None for all of them.
-    """
-
-    path: Path
-    targets: list[Row]
-    rows: np.ndarray
-    epochs: list[str]
-    weights: np.ndarray
-    columns: np.ndarray | None = None
-
-    @property
-    def subtask_names(self) -> list[str]:
-        """Distinct subtasks in order of first appearance."""
-        return list(dict.fromkeys(target.subtask for target in self.targets))
-
-    @property
-    def subtask_of(self) -> np.ndarray:
-        """(K,) index into `subtask_names` of every target."""
-        names = {name: index for index, name in enumerate(self.subtask_names)}
-        return np.array([names[target.subtask] for target in self.targets])
-
-    def without(
-        self, targets: Sequence[int] = (), subtasks: Sequence[str] = (), checkpoints: Sequence[str] = ()
-    ) -> "Scoring":
-        """The same evidence less some targets (by index), subtasks and checkpoints (by name).
-
-        The remaining checkpoints' weights are scaled to sum to 1, so that scores equal a scoring from scratch.
-
-        Raises:
-            UsageError: one of them is not here, or nothing would be left.
-        """
-        asked = (targets, range(len(self.targets))), (subtasks, self.subtask_names), (checkpoints, self.epochs)
-        if unknown := [name for names, known in asked for name in names if name not in known]:
-            raise UsageError(f"There is no {unknown[0]!r} among the scored targets, subtasks and checkpoints.")
-        kept = [k for k, row in enumerate(self.targets) if k not in targets and row.subtask not in subtasks]
-        left = [i for i, name in enumerate(self.epochs) if name not in checkpoints]
-        if not kept or not left:
-            raise UsageError("Nothing is left to score by: keep at least one target example and one checkpoint.")
-        if len(kept) == len(self.targets) and len(left) == len(self.epochs):
-            return self
-        columns = np.arange(len(self.targets)) if self.columns is None else self.columns
-        return replace(
-            self,
-            targets=[self.targets[k] for k in kept],
-            epochs=[self.epochs[i] for i in left],
-            weights=self.weights[left] / self.weights[left].sum(),
-            columns=columns[kept],
-        )
-
-    def has(self, method: str, gradient: GradientKind = "adam") -> bool:
-        """Whether a method's evidence is kept here."""
-        return all(path.is_file() for path in self._files(method, gradient))
-
-    def evidence(self, method: str, gradient: GradientKind = "adam", seed: int = 0) -> list[Products]:
-        """A method's evidence, one entry per checkpoint; arrays are memory-mapped.
-
-        Raises:
-            StoreError: it was not computed; `score_targets` does.
-        """
-        if get_method(method).evidence == "none":
-            drawn = random_scores(len(self.rows), seed)
-            return [Products(np.broadcast_to(drawn[:, None], (len(drawn), len(self.targets))), None, None, 1.0)]
-        files = self._files(method, gradient)
-        if missing := [path for path in files if not path.is_file()]:
-            raise StoreError(
-                f"{missing[0]} is missing: the targets are not scored by {method} yet; run gradsift score."
-            )
-        stats = [(path, path.stat()) for path in files]
-        arrays = [_mapped(path, (stat.st_mtime_ns, stat.st_ino)) for path, stat in stats]
-        keep = slice(None) if self.columns is None else self.columns
-        if get_method(method).evidence == "text":
-            return [Products(arrays[0]["products"][:, keep], None, None, 1.0)]
-        return [
-            Products(a["products"][:, keep], a["gram"][keep][:, keep], a["norms"], float(w))
-            for a, w in zip(arrays, self.weights, strict=True)
-        ]
-
-    @cached_property
-    def word_weights(self) -> dict[str, float]:
-        """BM25's weight (idf) of every word of the scored targets that the pool has; empty where it was not kept."""
-        try:
-            return {str(word): float(idf) for word, idf in json.loads((self.path / _WORDS).read_bytes()).items()}
-        except (OSError, ValueError, AttributeError, TypeError):
-            return {}
-
-    def _files(self, method: str, gradient: GradientKind) -> list[Path]:
-        evidence = get_method(method).evidence
-        if evidence == "none":
-            return []
-        if evidence == "text":
-            return [self.path / f"{method}.safetensors"]
-        kind = gradient if evidence == "features" else method
-        return [self.path / f"{kind}-{epoch}.safetensors" for epoch in self.epochs]
-
-
-@lru_cache(maxsize=64)
-def _mapped(path: Path, changed: tuple[int, int]) -> dict[str, np.ndarray]:
-    """A kept file's arrays, memory-mapped; its hash is checked once a process, since what-ifs ask again and again.
-
-    changed: its time and inode. While the old file is mapped, a new one at its path cannot have the same inode.
-    """
-    return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
 
 
 def influence(
@@ -260,7 +132,7 @@ def score_targets(
             f"{store.path} holds {kept} gradients, not {gradient}: score with --gradient "
             f"{store.manifest.config.gradients[0]}, or build a store with --gradient {gradient}."
         )
-    scoring = _scoring_at(scoring_path(store, targets), store, list(targets))
+    scoring = Scoring.at(scoring_path(store, targets), store, targets)
     if not len(scoring.rows):
         raise StoreError(
             f"No row of {store.path} has a finite gradient: the warmup diverged; build with a smaller --lr."
@@ -279,38 +151,6 @@ def score_targets(
             if "bm25" in todo:
                 _score_words(store, scoring, progress)
     return scoring
-
-
-def open_scoring(store: Store, path: Path) -> Scoring:
-    """Open a scoring kept under the store.
-
-    Raises:
-        StoreError: there is none at `path`, or its targets are not those that were scored.
-    """
-    if not (path / "targets.jsonl").is_file():
-        raise StoreError(f"{path} holds no scoring; run gradsift score with the targets again.")
-    targets = read_targets(path / "targets.jsonl").rows
-    if scoring_key(store, targets) != path.name:
-        raise StoreError(
-            f"{path}/targets.jsonl is damaged: it holds other targets than were scored; delete the folder {path} and "
-            "score them again."
-        )
-    return _scoring_at(path, store, targets)
-
-
-def scoring_key(store: Store, targets: Sequence[Row]) -> str:
-    """Name of the scoring of these targets in this store; equal content, equal name."""
-    content = [[t.subtask, t.prefix, list(map(list, t.messages))] for t in targets]
-    return hashlib.sha256(json.dumps([store.fingerprint, content]).encode()).hexdigest()[:16]
-
-
-def scoring_path(store: Store, targets: Sequence[Row]) -> Path:
-    """Where the scoring of these targets lies in this store, if it is kept."""
-    return store.path / "scorings" / scoring_key(store, targets)
-
-
-def _scoring_at(path: Path, store: Store, targets: list[Row]) -> Scoring:
-    return Scoring(path, targets, store.scored_rows, store.epochs, store.weights)
 
 
 def _usable(store: Store, targets: Sequence[Row]) -> list[Encoded]:
@@ -422,5 +262,5 @@ def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:
     progress.stage("score-bm25", "Scoring words by BM25", len(words), "words")
     index = bm25_index(documents)
     products = torch.from_numpy(bm25_scores(index, queries, progress.advance))
-    atomic.write_json(scoring.path / _WORDS, {word: index.idf[word] for word in words if word in index.idf})
+    atomic.write_json(scoring.path / WORDS, {word: index.idf[word] for word in words if word in index.idf})
     write_tensors(scoring.path / "bm25.safetensors", {"products": products}, {"kind": "bm25"})

@@ -19,11 +19,12 @@ from gradsift.errors import UsageError
 from gradsift.export import check_compression, export_picks
 from gradsift.formats import Pick, check_format
 from gradsift.index import has_index, near
-from gradsift.influence import Scoring, score_targets
+from gradsift.influence import score_targets
 from gradsift.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find_leaks, read_evaluation
 from gradsift.matching import Matcher
 from gradsift.pool import Row
 from gradsift.progress import Progress
+from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, count_within, length_matched, rank, scores_table
 from gradsift.store import Store
 

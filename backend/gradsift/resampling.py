@@ -20,7 +20,7 @@ from gradsift.methods import get_method
 
 if TYPE_CHECKING:
     from gradsift.choices import Choices
-    from gradsift.influence import Products, Scoring
+    from gradsift.scoring import Products, Scoring
 
 _BLOCK = 8192  # rows of evidence that are worked on at once
 

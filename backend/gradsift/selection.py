@@ -9,8 +9,9 @@ import pandas as pd
 
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError
-from gradsift.influence import Scoring, influence
+from gradsift.influence import influence
 from gradsift.methods import get_method
+from gradsift.scoring import Scoring
 from gradsift.store import Store
 
 _BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")

@@ -34,11 +34,11 @@ from gradsift import atomic
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.errors import GradsiftError
+from gradsift.metrics import METRICS, read_metrics, write_metrics
 from gradsift.shards import Shard, ShardError, read_shard
 
 SCHEMA_VERSION = 1
 _BELOW = r"^([\w-]+/)*[\w-]+\.\w+$"  # file names that stay inside the store, whoever wrote its manifest
-METRICS = ("grad_norm", "update_norm", "loss")
 _POOL_COLUMNS = (  # of pool.parquet, text aside
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
     *("n_prompt_tokens", "n_answer_tokens", "n_cut", "status", "reason"),
@@ -310,38 +310,19 @@ class Store:
         return pd.DataFrame([found[row] for row in wanted.tolist()])
 
     def write_metrics(self, epoch: int, index: int, columns: dict[str, np.ndarray], splits: int) -> None:
-        """Write one shard's `METRICS`, each (rows,) float32, with their hash. splits: batches halved for memory."""
+        """Write one shard's `METRICS`, each (rows,) float32. splits: batches halved for memory."""
         start, stop = self.shard_ranges[index]
         table = pa.table({"row": self.rows[start:stop], **{name: columns[name] for name in METRICS}})
-        about = {"params": self.params("rds", epoch), "start": str(start), "splits": str(splits)}
-        about["sha256"] = _hash_table(table)
-        path = self.shard_path("metrics", epoch, index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.open_for_write(path) as file:
-            pq.write_table(table.replace_schema_metadata(about), file)
+        write_metrics(self.shard_path("metrics", epoch, index), self.params("rds", epoch), start, splits, table)
 
     def read_metrics(self, epoch: int, index: int) -> pa.Table:
-        """One shard's metrics, checked against their hash.
+        """One shard's metrics, checked against their hash, their parameters and the rows they should cover.
 
         Raises:
             ShardError: missing, damaged, or made with other parameters.
         """
-        path = self.shard_path("metrics", epoch, index)
-        try:
-            table = pq.read_table(path)
-            about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-            whole = about["params"] == self.params("rds", epoch) and about["sha256"] == _hash_table(table)
-        except FileNotFoundError as error:
-            raise ShardError(f"{path} is missing; run the same build again to make it.") from error
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise ShardError(f"{path} is damaged ({error}); delete it and run the same build again.") from error
-        if about.get("start") != str(self.shard_ranges[index][0]):
-            raise ShardError(f"{path} covers other rows than its name says; delete it and build again.")
-        if not whole:
-            raise ShardError(
-                f"{path} is damaged: its content does not match its hash; delete it and run the build again."
-            )
-        return table
+        start, _ = self.shard_ranges[index]
+        return read_metrics(self.shard_path("metrics", epoch, index), self.params("rds", epoch), start)
 
     def metrics(self) -> pd.DataFrame:
         """Gradient norm, update norm and loss of every usable row: epoch, row, grad_norm, update_norm, loss."""
@@ -388,13 +369,6 @@ def hash_file(path: Path) -> str:
     """sha256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _hash_table(table: pa.Table) -> str:
-    digest = hashlib.sha256()
-    for name in table.column_names:
-        digest.update(name.encode() + table[name].to_numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _hash_json(value: Any) -> str:

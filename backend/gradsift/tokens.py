@@ -23,17 +23,10 @@ from gradsift.encode import Encoded, Piece
 from gradsift.errors import UsageError
 from gradsift.features import FeatureExtractor, pack
 from gradsift.gradients import PerExampleGradients, adam_scale
-from gradsift.influence import (
-    Scoring,
-    TargetError,
-    encode_target,
-    influence,
-    score_targets,
-    scoring_key,
-    target_encoder,
-)
+from gradsift.influence import TargetError, encode_target, influence, score_targets, target_encoder
 from gradsift.pool import Row
 from gradsift.progress import Progress
+from gradsift.scoring import Scoring, scoring_key
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
 from gradsift.store_model import StoreModel

@@ -7,9 +7,9 @@ from app import address, comparing, filters, marking
 from app.filters import Filter
 from gradsift.choices import Choices
 from gradsift.index import ensure_index
-from gradsift.influence import open_scoring
 from gradsift.methods import METHODS
 from gradsift.norms import Area
+from gradsift.scoring import open_scoring
 from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
 from gradsift.store import Store, StoreError

@@ -13,8 +13,9 @@ from app.components.distributions import SECTIONS
 from app.rooms import ROOMS
 from gradsift.builder import build
 from gradsift.config import BuildConfig
-from gradsift.influence import score_targets, scoring_path
+from gradsift.influence import score_targets
 from gradsift.progress import Progress
+from gradsift.scoring import scoring_path
 from gradsift.sessions import Sessions
 from gradsift.store import Store
 from gradsift.targets import parse_targets, read_targets

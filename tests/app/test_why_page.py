@@ -14,8 +14,9 @@ from gradsift.builder import build
 from gradsift.choices import Choices
 from gradsift.config import BuildConfig
 from gradsift.evidence import by_subtask, by_target
-from gradsift.influence import Scoring, score_targets
+from gradsift.influence import score_targets
 from gradsift.progress import Progress
+from gradsift.scoring import Scoring
 from gradsift.sessions import Sessions
 from gradsift.store import Store
 from gradsift.targets import parse_targets, read_targets

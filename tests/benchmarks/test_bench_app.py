@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from gradsift.bench.synthetic import EPOCHS, NAME, PER_SUBTASK, SUBTASKS, TARGETS, made_rows, make_workspace
 from gradsift.cli import cli
 from gradsift.index import has_index
-from gradsift.influence import open_scoring, scoring_path
 from gradsift.methods import METHODS
+from gradsift.scoring import open_scoring, scoring_path
 from gradsift.selection import rank
 from gradsift.store import Store
 from gradsift.targets import read_targets

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from gradsift import atomic
 from gradsift.config import BuildConfig
 from gradsift.index import ensure_index
-from gradsift.influence import Scoring, open_scoring, scoring_path
 from gradsift.ingest import ROW_GROUP, SCHEMA
 from gradsift.pool import Row, read_rows
 from gradsift.progress import Progress
+from gradsift.scoring import Scoring, open_scoring, scoring_path
 from gradsift.shards import write_shard, write_tensors
 from gradsift.store import CheckpointInfo, Manifest, SourceInfo, Store, hash_file
 from gradsift.targets import read_targets, write_targets
