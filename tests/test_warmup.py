@@ -166,15 +166,15 @@ class TestRun:
     def test_micro_batches_change_memory_not_the_result(self, tiny_model, tmp_path, monkeypatch):
         config = config_of(tiny_model, epochs=1, lora_dropout=0.0)
         train(config, tmp_path / "whole")
-        arguments = Warmup._arguments
+        arguments = warmup._arguments
 
-        def one_by_one(self, device):
-            made = arguments(self, device)
+        def one_by_one(*given):
+            made = arguments(*given)
             assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 4
             made.per_device_train_batch_size, made.gradient_accumulation_steps = 1, 4
             return made
 
-        monkeypatch.setattr(Warmup, "_arguments", one_by_one)
+        monkeypatch.setattr(warmup, "_arguments", one_by_one)
         train(config, tmp_path / "parts")
         whole, parts = (Checkpoint.load(tmp_path / name / "checkpoints" / "epoch-1") for name in ("whole", "parts"))
         for name, (m, v) in whole.moments.items():

@@ -370,15 +370,9 @@ def _check_methods(names: list[str]) -> None:
 
 def _read_targets(path: Path) -> "list[Row]":
     """The target rows of a file; one that cannot be used is refused by number, none is dropped silently."""
-    from gradsift.influence import TargetError
-    from gradsift.targets import read_targets
+    from gradsift.targets import require_targets
 
-    targets = read_targets(path)
-    if targets.bad:
-        first = targets.bad[0]
-        more = f" (and {len(targets.bad) - 1} more)" if len(targets.bad) > 1 else ""
-        raise TargetError(f"{path}, line {first.line}{more}: {first.reason}; mend or remove it and run again.")
-    return targets.rows
+    return require_targets(path)
 
 
 def _print_json(value: Any) -> None:

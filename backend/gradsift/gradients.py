@@ -71,17 +71,7 @@ class PerExampleGradients:
 
     def token_losses(self, batch: Sequence[Encoded]) -> torch.Tensor:
         """−log p of every supervised token, row after row in one vector (tokens,) fp32, by a forward pass alone."""
-        device = next(self.model.parameters()).device
-        ids, _ = _pad(batch, device)
-        rows, columns, targets = _supervised_positions(batch, device)
-        head = self.model.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][rows, columns].unsqueeze(0),))
-        try:
-            with torch.no_grad():
-                logits = self.model(input_ids=ids, use_cache=False).logits[0]
-        finally:
-            handle.remove()
-        return cross_entropy(logits.float(), targets, reduction="none")
+        return token_losses(self.model, batch)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -124,6 +114,21 @@ class PerExampleGradients:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def token_losses(model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
+    """−log p of every supervised token under a causal language model, row after row in one vector (tokens,) fp32."""
+    device = next(model.parameters()).device
+    ids, _ = _pad(batch, device)
+    rows, columns, targets = _supervised_positions(batch, device)
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][rows, columns].unsqueeze(0),))
+    try:
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        handle.remove()
+    return cross_entropy(logits.float(), targets, reduction="none")
 
 
 def make_update(kind: str, form: str, checkpoint: Checkpoint, device: torch.device) -> Update:

@@ -15,7 +15,6 @@ from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
-from gradsift.errors import GradsiftError
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.methods import get_method
@@ -25,13 +24,9 @@ from gradsift.projection import make_projector
 from gradsift.scoring import WORDS, Products, Scoring, scoring_path
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
-from gradsift.targets import write_targets
+from gradsift.targets import TargetError, write_targets
 
 _TEXTS = 4096  # rows whose whole text is held at once
-
-
-class TargetError(GradsiftError):
-    """Target examples that cannot be used, named by number."""
 
 
 def influence(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gradsift import atomic
+from gradsift.errors import GradsiftError
 from gradsift.pool import PoolError, Row, make_row, read_rows, unique_ids
 from gradsift.readers import (
     FORMATS,
@@ -50,6 +51,10 @@ _MARKS = tuple(
 )
 
 
+class TargetError(GradsiftError):
+    """Target examples that cannot be used, named by number."""
+
+
 @dataclass
 class TargetSet:
     """Target examples in the order given: the good ones, and those that cannot be used with their reasons."""
@@ -74,6 +79,22 @@ def read_targets(path: str | Path) -> TargetSet:
     except UnicodeDecodeError as error:
         raise PoolError(f"{path} is not UTF-8 text: save it as UTF-8, or as one of {', '.join(FORMATS)}.") from error
     return parse_targets(text, path.name)
+
+
+def require_targets(path: str | Path) -> list[Row]:
+    """The rows of a target file in which every row is good.
+
+    Raises:
+        TargetError: a row cannot be used, named by line, or there is none. PoolError: as `read_targets`.
+    """
+    found = read_targets(path)
+    if found.bad:
+        first = found.bad[0]
+        more = f" (and {len(found.bad) - 1} more)" if len(found.bad) > 1 else ""
+        raise TargetError(f"{path}, line {first.line}{more}: {first.reason}; mend or remove it and run again.")
+    if not found.rows:
+        raise TargetError(f"{path} holds no example: give at least one row with messages.")
+    return found.rows
 
 
 def parse_targets(text: str, file: str = "pasted") -> TargetSet:

@@ -75,16 +75,8 @@ class Warmup:
         if (self.folder / "log.json").is_file():  # written last: the warmup is over
             return self._clear()
         steps = steps_per_epoch(len(examples), self.config.batch_size)
-        trainer = _Trainer(
-            model=model,
-            args=self._arguments(next(model.parameters()).device),
-            train_dataset=_Examples(examples),
-            data_collator=_collate,
-            callbacks=[_Seeding(self.config.seed), _Reporting(self.progress), _Saving(self, model)],
-            optimizers=self._optimizer(model, steps * self.config.epochs),
-        )
-        trainer.order_seed = self.config.seed
-        trainer.remove_callback(PrinterCallback)  # standard output belongs to results
+        callbacks = [_Reporting(self.progress), _Saving(self, model)]
+        trainer = make_trainer(model, examples, self.config, callbacks, self.folder / "trainer")
         resume = self._last_whole_epoch()
         done = 0 if resume is None else int(resume.name.rsplit("-", 1)[1])
         total = steps * self.config.epochs
@@ -99,33 +91,6 @@ class Warmup:
         """Remove the Trainer's own state, which only a resumed warmup needs."""
         atomic.remove(self.folder / "trainer")
 
-    def _arguments(self, device: torch.device) -> TrainingArguments:
-        micro = next(size for size in (4, 3, 2, 1) if self.config.batch_size % size == 0)  # memory only, not the result
-        arguments = TrainingArguments(
-            output_dir=str(self.folder / "trainer"),
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=self.config.batch_size // micro,
-            num_train_epochs=self.config.epochs,
-            logging_steps=1,
-            logging_strategy="steps",
-            save_strategy="epoch",
-            save_total_limit=2,  # the newest may be half-written when the power goes; the one before is then whole
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            seed=self.config.seed,
-            use_cpu=device.type == "cpu",
-            dataloader_pin_memory=device.type != "cpu",
-        )
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # more would silently multiply the batch size
-        return arguments
-
-    def _optimizer(self, model: "PeftModel", steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad], self.config.lr, weight_decay=0
-        )
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
-
     def _last_whole_epoch(self) -> Path | None:
         """The Trainer's own state of the last epoch whose checkpoint of ours exists: ours is written after it."""
         for epoch in range(self.config.epochs, 0, -1):
@@ -134,6 +99,59 @@ class Warmup:
                 if (self.folder / "trainer" / f"checkpoint-{step}").is_dir():
                     return self.folder / "trainer" / f"checkpoint-{step}"
         return None
+
+
+def make_trainer(
+    model: "PeftModel",
+    examples: Sequence[Encoded],
+    config: BuildConfig,
+    callbacks: Sequence[TrainerCallback],
+    folder: Path | None = None,
+) -> Trainer:
+    """A Trainer that fine-tunes `model` on `examples` by the config's rate, batch size, epochs and seed.
+
+    The warmup's recipe, and the one that every selection is evaluated with. folder: where it saves its own state at the
+    end of every epoch; None: nothing is saved.
+    """
+    total = steps_per_epoch(len(examples), config.batch_size) * config.epochs
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(config, next(model.parameters()).device, folder),
+        train_dataset=_Examples(examples),
+        data_collator=_collate,
+        callbacks=[_Seeding(config.seed), *callbacks],
+        optimizers=_optimizer(model, config.lr, total),
+    )
+    trainer.order_seed = config.seed
+    trainer.remove_callback(PrinterCallback)  # standard output belongs to results
+    return trainer
+
+
+def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -> TrainingArguments:
+    micro = next(size for size in (4, 3, 2, 1) if config.batch_size % size == 0)  # memory only, not the result
+    arguments = TrainingArguments(
+        output_dir=None if folder is None else str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.batch_size // micro,
+        num_train_epochs=config.epochs,
+        logging_steps=1,
+        logging_strategy="steps",
+        save_strategy="no" if folder is None else "epoch",
+        save_total_limit=2,  # the newest may be half-written when the power goes; the one before is then whole
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=config.seed,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type != "cpu",
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # more would silently multiply the batch size
+    return arguments
+
+
+def _optimizer(model: "PeftModel", lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr, weight_decay=0)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
 
 
 class _Examples(torch.utils.data.Dataset):
