@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from stores import assert_same_files, contents
 
 import gradsift
-from gradsift import builder, models
+from gradsift import builder, extraction, models
 from gradsift.config import BuildConfig
 from gradsift.errors import GradsiftError, UsageError
 from gradsift.ingest import NothingUsableError
@@ -115,7 +115,7 @@ def test_another_tokenizer_is_refused(
         gradsift.score(Store.open(tmp_path / "store"), _targets())
 
 
-@pytest.mark.parametrize(("owner", "name"), [(builder.Warmup, "run"), (builder.FeatureExtractor, "extract")])
+@pytest.mark.parametrize(("owner", "name"), [(builder.Warmup, "run"), (extraction.FeatureExtractor, "extract")])
 def test_changed_weights_are_refused_at_every_stage(
     tiny_pool: Path,
     tiny_config: BuildConfig,
@@ -139,7 +139,7 @@ def test_a_store_is_finished_in_the_dtype_it_was_begun_with(
 ) -> None:
     with monkeypatch.context() as gpu:
         gpu.setattr(models, "resolve_dtype", lambda choice, device: torch.bfloat16)
-        interrupted(tiny_pool, tmp_path / "store", tiny_config, monkeypatch, builder.FeatureExtractor, "extract")
+        interrupted(tiny_pool, tmp_path / "store", tiny_config, monkeypatch, extraction.FeatureExtractor, "extract")
     build(tiny_pool, tmp_path / "store", tiny_config)
     assert Store.open(tmp_path / "store").manifest.dtype == "bfloat16"
 

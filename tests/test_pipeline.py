@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gradsift import builder, influence, models
+from gradsift import builder, extraction, influence, models
 from gradsift.baselines.bm25 import tokenize
 from gradsift.checkpoints import Checkpoint
 from gradsift.encode import Encoder
@@ -306,7 +306,7 @@ class TestPublicFunctions:
     @pytest.mark.parametrize("form", FORMS)
     def test_without_projection(self, tiny_model, files, targets, tmp_path, monkeypatch, form):
         """With the identity in place of Π, only rounding to 16 bits is left between the engine and the script."""
-        for module in (builder, influence):
+        for module in (extraction, influence):
             monkeypatch.setattr(module, "make_projector", lambda kind, *args: Unprojected(*args))
         store = make_store(tiny_model, files, tmp_path / "store", dim=P, adam=form)
         answers = brute_force(store.path, tiny_model, 2)

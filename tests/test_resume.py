@@ -12,7 +12,7 @@ import pytest
 from commands import Command, gradsift, start
 from stores import assert_same_files, shard_files
 
-from gradsift import builder
+from gradsift import builder, extraction
 from gradsift.config import BuildConfig
 from gradsift.features import FeatureExtractor
 from gradsift.progress import Cancelled, Progress
@@ -121,7 +121,7 @@ class Power:
         (builder.Checkpoint, "save", 1),  # the Trainer saved its second epoch, we did not
         (Store, "save_manifest", 1),  # the warmup is over, the manifest does not say so yet
         (FeatureExtractor, "extract", 2),
-        (builder, "write_shard", 4),  # adam of the second shard is written, sgd is not
+        (extraction, "write_shard", 4),  # adam of the second shard is written, sgd is not
         (Store, "write_metrics", 7),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

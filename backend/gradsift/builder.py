@@ -3,10 +3,8 @@
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,16 +12,16 @@ from gradsift import atomic, models
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig
 from gradsift.device import try_order, turn
-from gradsift.encode import Encoded, Encoder
+from gradsift.encode import Encoder
+from gradsift.engine import extract_here
 from gradsift.errors import UsageError
-from gradsift.features import FeatureExtractor, Features
-from gradsift.gradients import PerExampleGradients, Update, make_update
+from gradsift.extraction import Extraction, encode_rows, unfinished
+from gradsift.gradients import PerExampleGradients
 from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.pool import input_hashes
 from gradsift.progress import Progress
-from gradsift.projection import make_projector, projector_id
-from gradsift.shards import ShardError, write_shard
+from gradsift.projection import projector_id
 from gradsift.store import CheckpointInfo, Manifest, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
@@ -77,7 +75,7 @@ class _Build:
         store = (None if restart else self._resumed()) or self._read_pool()
         if not store.manifest.checkpoints:
             store = self._warm_up(store)
-        todo = self._unfinished(store)
+        todo = unfinished(store)
         if todo:
             self._extract(store, todo)
         return store
@@ -217,7 +215,9 @@ class _Build:
         rows = store.rows[chosen].tolist()
         atomic.write_json(warmup_folder / "rows.json", rows)
         peft = models.attach_lora(self._base_of(store), self.config)
-        Warmup(self.config, warmup_folder, folder, self.progress).run(peft, self._encode(store, rows))
+        Warmup(self.config, warmup_folder, folder, self.progress).run(
+            peft, encode_rows(store, self.encoder, rows, self.max_length)
+        )
         self.base = peft.unload()
 
     def _import_checkpoints(self, store: Store, folder: Path) -> None:
@@ -253,82 +253,10 @@ class _Build:
 
     # -- features ---------------------------------------------------------------------------------------------------
 
-    def _unfinished(self, store: Store) -> dict[int, list[int]]:
-        """Epoch -> indices of the shards of which some file is missing or not whole."""
-        todo: dict[int, list[int]] = {}
-        for epoch in range(len(store.epochs)):
-            for index in range(len(store.shard_ranges)):
-                if any(not self._whole(store, kind, epoch, index) for kind in (*store.kinds, "metrics")):
-                    todo.setdefault(epoch, []).append(index)
-        return todo
-
-    def _whole(self, store: Store, kind: str, epoch: int, index: int) -> bool:
-        try:
-            store.read_metrics(epoch, index) if kind == "metrics" else store.shard(kind, epoch, index)
-        except ShardError:
-            return False
-        return True
-
     def _extract(self, store: Store, todo: dict[int, list[int]]) -> None:
         self._check_disk(store, todo)
-        base = self._base_of(store)
-        with ThreadPoolExecutor(1) as writer:
-            for epoch in sorted(todo):
-                self._extract_epoch(store, epoch, todo[epoch], base, writer)
-
-    def _extract_epoch(
-        self, store: Store, epoch: int, indices: list[int], base: torch.nn.Module, writer: ThreadPoolExecutor
-    ) -> None:
-        extractor = self._extractor(store, epoch, base)
-        ranges = store.shard_ranges
-        total = store.manifest.usable
-        done = total - sum(ranges[i][1] - ranges[i][0] for i in indices)
-        label = f"Gradient features, checkpoint {epoch + 1} of {len(store.epochs)}"
-        self.progress.stage(f"features-{epoch + 1}", label, total, "rows", done=done)
-        writing: Future | None = None
-        for index in indices:
-            start, stop = ranges[index]
-            features = extractor.extract(self._encode(store, store.rows[start:stop].tolist()), self.progress.advance)
-            if features.splits:
-                self.progress.note(f"Memory ran out in shard {index} of {store.epochs[epoch]}: batches were halved.")
-            if writing is not None:
-                writing.result()
-            writing = writer.submit(self._write, store, epoch, index, features)
-        if writing is not None:
-            writing.result()
-        extractor.gradients.model.unload()
-
-    def _extractor(self, store: Store, epoch: int, base: torch.nn.Module) -> FeatureExtractor:
-        checkpoint = store.checkpoint(epoch)
-        peft = models.attach_adapter(base, self.out / "checkpoints" / store.epochs[epoch])
-        models.set_adapter(peft, checkpoint.adapter)
-        gradients = PerExampleGradients(peft)
-        config = self.config
-        projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, self.device)
-        if projector.id != store.manifest.checkpoints[epoch].projector:
-            raise StoreError(
-                f"{self.out} was built with another projector than this version makes; build with --restart."
-            )
-        updates: dict[str, Update] = {
-            kind: make_update(kind, config.adam, checkpoint, self.device) for kind in config.gradients
-        }
-        return FeatureExtractor(gradients, projector, updates, store.manifest.token_budget)
-
-    def _write(self, store: Store, epoch: int, index: int, features: Features) -> None:
-        """Write the files of a shard that are not there yet, leaving whole ones untouched."""
-        start, _ = store.shard_ranges[index]
-        for kind in store.kinds:
-            if not self._whole(store, kind, epoch, index):
-                x = features.representation if kind == "rds" else features.projected[kind]
-                dtype = "fp16" if kind == "rds" else self.config.store_dtype
-                write_shard(store.shard_path(kind, epoch, index), store.params(kind, epoch), start, dtype, x)
-        if not self._whole(store, "metrics", epoch, index):
-            columns: dict[str, Any] = {
-                "grad_norm": features.grad_norm.numpy(),
-                "update_norm": features.update_norm.numpy(),
-                "loss": features.loss.numpy(),
-            }
-            store.write_metrics(epoch, index, columns, features.splits)
+        extraction = Extraction(store, self._base_of(store), self.encoder, self.max_length)
+        extract_here(extraction, todo, self.progress)
 
     def _check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
         width = {"int8": self.config.dim, "fp16": 2 * self.config.dim, "bit": self.config.dim // 8}
@@ -342,14 +270,6 @@ class _Build:
                 f"The disk of {self.out} has {free / 1e9:.2f} GB free and the features still to come need about "
                 f"{rows * per_row / 1e9:.2f} GB: make room, or choose --store-dtype bit or a smaller --dim."
             )
-
-    def _encode(self, store: Store, rows: list[int]) -> list[Encoded]:
-        texts = store.texts(rows)
-        messages = [[(turn["role"], turn["content"]) for turn in turns] for turns in texts["messages"]]
-        return [
-            self.encoder.encode(turns, prefix, self.max_length)
-            for turns, prefix in zip(messages, texts["prefix"], strict=True)
-        ]
 
     def _load_base(self) -> models.Loaded:
         if self.base is None:
