@@ -1,0 +1,368 @@
+"""Does it help here? Train on each method's picks with one recipe, and compare what held-out rows say.
+
+Every run begins at the base model. Runs end one by one in the report (evaluation.py), and the same command goes on with
+those that are missing. Picks are kept in the report as pool ids, so that with the pool's files at hand a run needs no
+store any more.
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradsift import models
+from gradsift.choices import Choices, make_choices
+from gradsift.device import try_order, turn
+from gradsift.encode import Encoded, Encoder
+from gradsift.errors import UsageError
+from gradsift.evaluation import (
+    ALWAYS,
+    FULL,
+    VALIDATION,
+    ZERO_SHOT,
+    EvaluationError,
+    Picks,
+    Recipe,
+    Report,
+    Run,
+    SetAbout,
+    StoreAbout,
+    read_report,
+    run_key,
+)
+from gradsift.finetune import Measure, Measured, finetune
+from gradsift.heldout import HeldOut, metric
+from gradsift.influence import encode_target, score_targets
+from gradsift.methods import get_method
+from gradsift.norms import correlations, norm_table
+from gradsift.picks import picked, ranked, traits
+from gradsift.pool import Row, read_rows
+from gradsift.progress import Progress
+from gradsift.selection import Budget
+from gradsift.store import Store
+from gradsift.targets import TargetError
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Target examples that select, and held-out rows of the same skill that judge."""
+
+    name: str
+    targets: list[Row]
+    heldout: list[HeldOut]
+
+    @property
+    def about(self) -> SetAbout:
+        """For the report."""
+        rows = [(row.id, row.subtask, row.prefix, row.messages) for row in self.targets]
+        rows += [(h.row.id, h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
+        content = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+        return SetAbout(
+            targets=len(self.targets), heldout=len(self.heldout), metric=metric(self.heldout), content=content
+        )
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with choices: `less`, or `less:aggregate=round-robin`, `less:gradient=sgd`, several joined by colons."""
+
+    text: str
+    name: str
+    choices: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> "MethodSpec":
+        """Read one.
+
+        Raises:
+            UsageError: there is no such method or choice.
+        """
+        name, *fields = text.split(":")
+        choices = {}
+        for field in fields:
+            key, equals, value = field.partition("=")
+            if not equals:
+                raise UsageError(f"{text!r}: say METHOD:CHOICE=VALUE, for instance less:aggregate=round-robin.")
+            known = Choices.model_fields.get(key)
+            several = known is not None and isinstance(known.default, tuple)
+            choices[key] = tuple(value.split("+")) if several else value
+        if name not in (ZERO_SHOT, VALIDATION, FULL):
+            get_method(name)
+        make_choices(**choices)
+        return cls(text, name, choices)
+
+
+def evaluate(
+    stores: Sequence[str | Path],
+    sets: Sequence[EvaluationSet],
+    out: str | Path,
+    *,
+    methods: Sequence[str] = ("less",),
+    budget: str = "5%",
+    seeds: int = 3,
+    recipe: Recipe | None = None,
+    pool: Sequence[str | Path] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Train on every method's picks for every set and seed, and keep what comes out in the report `out`.
+
+    Zero-shot, random and the targets themselves (`validation`) always are among the methods; `full` is the whole pool.
+    stores: seed k uses store k modulo their number (the paper's seeds each warm up anew). recipe: the first store's own
+    warmup unless given. pool: files to read texts from by id; a store is then opened only where picks are missing.
+
+    Raises:
+        EvaluationError: `out` is the report of another evaluation. TargetError: a row cannot be used. StoreError,
+        UsageError, ModelError: see there.
+    """
+    Budget.parse(budget)
+    specs = [MethodSpec.parse(text) for text in dict.fromkeys((*ALWAYS, *methods))]
+    progress = progress or Progress(quiet=True)
+    if len({one.name for one in sets}) < len(sets):
+        raise UsageError("Two target sets have one name: rename a file.")
+    run = _Evaluation([Path(path) for path in stores], sets, Path(out), specs, budget, seeds, recipe, pool, progress)
+    return run.run()
+
+
+@dataclass(frozen=True)
+class _Planned:
+    set: EvaluationSet
+    spec: MethodSpec
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return run_key(self.set.name, self.spec.text, self.seed)
+
+
+class _Evaluation:
+    def __init__(
+        self,
+        paths: list[Path],
+        sets: Sequence[EvaluationSet],
+        out: Path,
+        specs: list[MethodSpec],
+        budget: str,
+        seeds: int,
+        recipe: Recipe | None,
+        pool: Sequence[str | Path],
+        progress: Progress,
+    ) -> None:
+        self.paths, self.sets, self.out, self.specs = paths, sets, out, specs
+        self.budget, self.seeds, self.pool, self.progress = budget, seeds, pool, progress
+        before = read_report(out) if out.exists() else None
+        self.recipe = recipe or (before.recipe if before else Recipe.of(self._store(0).manifest.config))
+        self.device = models.default_device()
+        self.encoder = Encoder(models.load_tokenizer(self.recipe.model), self.recipe.template)
+        self.window = models.model_window(self.recipe.model)
+        self.before = before
+
+    def run(self) -> Report:
+        measured = {one.name: self._encoded(one) for one in self.sets}
+        with turn(self.device, self.progress):
+            dtype = models.resolve_dtype(self.recipe.dtype, self.device)
+            self.progress.say(f"Loading {self.recipe.model} on {self.device}")
+            loaded = models.load_model(self.recipe.model, dtype, self.device)
+            try_order(loaded.model, self.progress)
+            self.base = loaded.model
+            plan = self._plan()
+            self.report = self._begin(loaded.fingerprint, plan)
+            done = {run.key for run in self.report.runs}
+            todo = [planned for planned in plan if planned.key not in done]
+            self._pick([planned for planned in todo if planned.key not in self.report.picks])
+            for planned in todo:
+                number = len(self.report.runs) + 1
+                found = self._train(planned, measured[planned.set.name], number)
+                self._keep(runs=[*self.report.runs, found])
+        return self.report
+
+    def _plan(self) -> list[_Planned]:
+        return [
+            _Planned(one, spec, seed)
+            for seed in range(self.seeds)
+            for one in self.sets
+            for spec in self.specs
+            if seed == 0 or spec.name != ZERO_SHOT
+        ]
+
+    def _begin(self, model_fingerprint: str, plan: list[_Planned]) -> Report:
+        """The report at `out` if it is this evaluation's, or a new one."""
+        sets = {one.name: one.about for one in self.sets}
+        fresh = Report(
+            recipe=self.recipe,
+            model_fingerprint=model_fingerprint,
+            budget=self.budget,
+            sets=sets,
+            stores=[],
+            picks={},
+            planned=len(plan),
+            runs=[],
+        )
+        if self.before is None:
+            return fresh
+        before, same = self.before, ("recipe", "model_fingerprint", "budget")
+        differing = [name for name in same if getattr(before, name) != getattr(fresh, name)]
+        differing += [f"target set {name}" for name, about in before.sets.items() if sets.get(name, about) != about]
+        if differing:
+            raise EvaluationError(
+                f"{self.out} is the report of another evaluation ({', '.join(differing)} differ): choose another --out."
+            )
+        keys = {run.key for run in before.runs} | {planned.key for planned in plan}
+        return before.model_copy(update={"sets": {**before.sets, **sets}, "planned": len(keys)})
+
+    def _keep(self, **update: Any) -> None:
+        self.report = self.report.model_copy(update=update)
+        self.report.save(self.out)
+
+    # -- picks --------------------------------------------------------------------------------------------------------
+
+    def _pick(self, todo: list[_Planned]) -> None:
+        """Score and select for the runs whose picks are not kept yet."""
+        for planned in todo:
+            if planned.spec.name in (ZERO_SHOT, VALIDATION):
+                continue
+            store = self._store(planned.seed)
+            picks = Picks(store=store.fingerprint, ids=self._select(store, planned))
+            stores = self.report.stores
+            if store.fingerprint not in [about.fingerprint for about in stores]:
+                stores = [*stores, _about(store)]
+            self._keep(picks={**self.report.picks, planned.key: picks}, stores=stores)
+
+    def _select(self, store: Store, planned: _Planned) -> list[str]:
+        pool = store.pool()
+        if planned.spec.name == FULL:
+            return pool.loc[store.scored_rows, "id"].tolist()
+        choices = make_choices(**{"seed": planned.seed, **planned.spec.choices})
+        scoring = score_targets(store, planned.set.targets, [planned.spec.name], choices.gradient, self.progress)
+        about = traits(store, scoring)
+        ranking = ranked(scoring, planned.spec.name, choices, about)
+        picks = picked(ranking, Budget.parse(self.budget), choices, about)
+        return pool.loc[ranking.rows[picks], "id"].tolist()
+
+    def _store(self, seed: int) -> Store:
+        path = self.paths[seed % len(self.paths)]
+        if path not in self._opened:
+            store = Store.open(path)
+            store.require_complete()
+            self._opened[path] = store
+        return self._opened[path]
+
+    @cached_property
+    def _opened(self) -> dict[Path, Store]:
+        return {}
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def _train(self, planned: _Planned, measure: Measure, number: int) -> Run:
+        picks = self.report.picks.get(planned.key, Picks(store="", ids=[]))
+        rows = planned.set.targets if planned.spec.name == VALIDATION else self._texts(planned, picks.ids)
+        encoded = [self.encoder.encode(row.messages, row.prefix, self._max_length) for row in rows]
+        usable = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.n_answer]
+        what = f"{planned.spec.text} for {planned.set.name}, seed {planned.seed}"
+        label = f"Run {number} of {self.report.planned}: {what}"
+        start = time.monotonic()
+        if planned.spec.name == ZERO_SHOT:
+            self.progress.stage("train", label, 1, "measurement")
+            found = [measure(self.base)]
+            self.progress.advance()
+        else:
+            config = self.recipe.config(planned.seed)
+            found = finetune(self.base, [one for _, one in usable], config, measure, self.progress, label)
+        return _run(planned, found, usable, picks.store, time.monotonic() - start)
+
+    @property
+    def _max_length(self) -> int:
+        return min(self.recipe.max_length, self.window)
+
+    def _texts(self, planned: _Planned, ids: list[str]) -> list[Row]:
+        if self.pool:
+            missing = [name for name in ids if name not in self._pool_rows]
+            if missing:
+                raise EvaluationError(f"The pool given has no row {missing[0]!r}, which was picked: give the store's.")
+            return [self._pool_rows[name] for name in ids]
+        return store_rows(self._store(planned.seed), ids)
+
+    @cached_property
+    def _pool_rows(self) -> dict[str, Row]:
+        wanted = {name for picks in self.report.picks.values() for name in picks.ids}
+        return {row.id: row for row in read_rows(list(self.pool)) if row.id in wanted}
+
+    def _encoded(self, one: EvaluationSet) -> Measure:
+        """Both sides as tokens.
+
+        Raises:
+            TargetError: a row is too long for the model, or has nothing to learn.
+        """
+        return Measure(
+            targets=self._all_encoded(one.targets, f"Target of {one.name}"),
+            heldout=one.heldout,
+            encoded=self._all_encoded([h.row for h in one.heldout], f"Held-out row of {one.name}"),
+            tokenizer=self.encoder.tokenizer,
+            token_budget={"cpu": 1024}.get(self.device.type, 16384),
+        )
+
+    def _all_encoded(self, rows: Iterable[Row], what: str) -> list[Encoded]:
+        found = []
+        for number, row in enumerate(rows, start=1):
+            encoded, reason = encode_target(self.encoder, self.window, row)
+            if encoded is None or reason:
+                raise TargetError(f"{what}, number {number} ({row.id}): {reason}; mend or remove it and run again.")
+            found.append(encoded)
+        return found
+
+
+def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
+    """Rows of a store's pool by id, with their text, in the order asked."""
+    pool = store.pool()
+    numbers = pd.Series(pool.index, index=pool["id"]).loc[list(ids)]
+    known, texts = pool.loc[numbers], store.texts(numbers.to_numpy())
+    return [
+        Row(
+            file=about.file, line=int(about.line), raw=text.raw, source=about.source, id=about.id, task=about.task,
+            subtask="", messages=tuple((turn["role"], turn["content"]) for turn in text.messages), prefix=text.prefix,
+            schema=about.schema, reason="",
+        )
+        for about, text in zip(known.itertuples(index=False), texts.itertuples(index=False), strict=True)
+    ]  # fmt: skip
+
+
+def _run(planned: _Planned, found: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:
+    best = min(range(len(found)), key=lambda epoch: found[epoch].target_loss)
+    answers = [encoded.n_answer for _, encoded in rows]
+    return Run(
+        target_set=planned.set.name,
+        method=planned.spec.text,
+        seed=planned.seed,
+        store=store,
+        rows=len(rows),
+        answer_tokens=sum(answers) / len(answers) if answers else 0.0,
+        sources=dict(Counter(row.source for row, _ in rows)),
+        target_loss_by_epoch=[one.target_loss for one in found],
+        loss_by_epoch=[one.loss for one in found],
+        score_by_epoch=[one.score for one in found],
+        best_epoch=best + (planned.spec.name != ZERO_SHOT),
+        best_loss=found[best].loss,
+        score=found[best].score,
+        seconds=round(seconds, 1),
+    )
+
+
+def _about(store: Store) -> StoreAbout:
+    by_norm = correlations(norm_table(store))
+    by_norm = by_norm[by_norm["kind"] == "grad_norm"]
+    found: dict[str, dict[str, float | None]] = {name: {} for name in store.epochs}
+    for line in by_norm.itertuples(index=False):
+        found[line.epoch][line.source] = None if pd.isna(line.r) else float(line.r)
+    return StoreAbout(
+        fingerprint=store.fingerprint,
+        model=store.manifest.config.model,
+        seed=store.manifest.config.seed,
+        sources={one.source: one.usable for one in store.manifest.sources},
+        correlation=found,
+    )

@@ -1,0 +1,211 @@
+"""What an evaluation found: one run a line, kept as JSON; tables that the page and the documentation are drawn from.
+
+{"recipe": {...}, "sets": {...}, "stores": [...], "picks": {RUN: ...}, "planned": N, "runs": [
+    {"target_set", "method", "seed", "rows", "loss_by_epoch", "best_loss", "score", ...}, ...]}
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gradsift import atomic
+from gradsift.config import BuildConfig
+from gradsift.errors import GradsiftError
+
+ZERO_SHOT, RANDOM, VALIDATION, FULL = "zero-shot", "random", "validation", "full"
+ALWAYS = (ZERO_SHOT, RANDOM, VALIDATION)
+
+
+class EvaluationError(GradsiftError):
+    """An evaluation that cannot be made, or a report that is another's."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Recipe(_Record):
+    """How every selection is trained: equal for all runs of a report, whatever picked the rows."""
+
+    model: str
+    template: str
+    max_length: int = Field(ge=8)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    lora_rank: int = Field(ge=1)
+    lora_alpha: int = Field(ge=1)
+    lora_targets: tuple[str, ...]
+    lora_dropout: float = Field(ge=0, lt=1)
+    dtype: str
+
+    @classmethod
+    def of(cls, config: BuildConfig) -> "Recipe":
+        """A store's own warmup as a recipe."""
+        return cls(**{name: getattr(config, name) for name in cls.model_fields})
+
+    def config(self, seed: int) -> BuildConfig:
+        """As the trainer takes it; the seed decides LoRA's beginning, the order of rows and dropout."""
+        return BuildConfig.model_validate({**self.model_dump(), "seed": seed})
+
+
+class SetAbout(_Record):
+    """One target set: how many examples, what `score` means (None: only losses), and the hash of both files' rows."""
+
+    targets: int
+    heldout: int
+    metric: str | None
+    content: str
+
+
+class StoreAbout(_Record):
+    """A store that picked: usable rows by source, and the correlation of log gradient norm with log answer length by
+    checkpoint and source (the paper's figure 3).
+    """
+
+    fingerprint: str
+    model: str
+    seed: int
+    sources: dict[str, int]
+    correlation: dict[str, dict[str, float | None]]
+
+
+class Picks(_Record):
+    """What one run trains on: pool ids, best first, and the fingerprint of the store that they were picked from."""
+
+    store: str
+    ids: list[str]
+
+
+class Run(_Record):
+    """One fine-tuning run. Losses are nats a token, one a epoch (zero-shot: the base model's only).
+
+    best_epoch is the one with the lowest loss on the targets; best_loss and score are the held-out rows' then. rows,
+    answer_tokens (their mean) and sources tell what was trained on; store is the fingerprint of what picked it.
+    """
+
+    target_set: str
+    method: str
+    seed: int
+    store: str
+    rows: int
+    answer_tokens: float
+    sources: dict[str, int]
+    target_loss_by_epoch: list[float]
+    loss_by_epoch: list[float]
+    score_by_epoch: list[float | None]
+    best_epoch: int
+    best_loss: float
+    score: float | None
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """Its name within the report."""
+        return run_key(self.target_set, self.method, self.seed)
+
+
+class Report(_Record):
+    """Everything that was found so far. planned: how many runs there will be."""
+
+    schema_version: int = 1
+    recipe: Recipe
+    model_fingerprint: str
+    budget: str
+    sets: dict[str, SetAbout]
+    stores: list[StoreAbout]
+    picks: dict[str, Picks]
+    planned: int
+    runs: list[Run]
+
+    def save(self, path: Path) -> None:
+        """Write it atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(path, self.model_dump(mode="json"))
+
+
+def run_key(target_set: str, method: str, seed: int) -> str:
+    """Name of one run: equal names are equal runs."""
+    return f"{target_set}/{method}/{seed}"
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.
+
+    Raises:
+        EvaluationError: there is none, or it is not one.
+    """
+    try:
+        return Report.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} does not exist: make it with gradsift evaluate.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise EvaluationError(f"{path} is no report of gradsift evaluate: {where}: {first['msg'].lower()}.") from error
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} cannot be read ({error}): choose another --out.") from error
+
+
+def runs_table(report: Report) -> pd.DataFrame:
+    """One line per run and epoch: target_set, method, seed, rows, epoch, target_loss, loss, score.
+
+    Zero-shot stands at epoch 0, the others at 1, 2, ....
+    """
+    lines = [
+        (run.target_set, run.method, run.seed, run.rows, epoch, target, loss, score)
+        for run in report.runs
+        for epoch, (target, loss, score) in enumerate(
+            zip(run.target_loss_by_epoch, run.loss_by_epoch, run.score_by_epoch, strict=True),
+            start=0 if run.method == ZERO_SHOT else 1,
+        )
+    ]
+    columns = ["target_set", "method", "seed", "rows", "epoch", "target_loss", "loss", "score"]
+    return pd.DataFrame(lines, columns=columns).astype({"score": float})
+
+
+def summary(report: Report) -> pd.DataFrame:
+    """One line per target set and method, best loss first.
+
+    seeds; loss, score: means over seeds of the best epoch's; loss_sd, score_sd: standard deviations (n − 1; NaN for
+    one seed); against_random: mean over the seeds that both have of (its loss − random's), so below 0 is better;
+    against_random_sd; better: on how many of these seeds it is lower, of `paired`.
+    """
+    lines = []
+    for name in report.sets:
+        runs = [run for run in report.runs if run.target_set == name]
+        random = {run.seed: run.best_loss for run in runs if run.method == RANDOM}
+        for method in dict.fromkeys(run.method for run in runs):
+            own = [run for run in runs if run.method == method]
+            zero = method == ZERO_SHOT  # the base model has no seed: it is beside every random run
+            pairs = [(own[0], seed) for seed in random] if zero else [(run, run.seed) for run in own]
+            gaps = np.array([run.best_loss - random[seed] for run, seed in pairs if seed in random])
+            losses = np.array([run.best_loss for run in own])
+            scores = np.array([np.nan if run.score is None else run.score for run in own])
+            lines.append(
+                {
+                    "target_set": name,
+                    "method": method,
+                    "seeds": len(own),
+                    "rows": own[0].rows,
+                    "loss": losses.mean(),
+                    "loss_sd": _spread(losses),
+                    "score": scores.mean(),
+                    "score_sd": _spread(scores),
+                    "against_random": gaps.mean() if len(gaps) and method != RANDOM else np.nan,
+                    "against_random_sd": _spread(gaps) if method != RANDOM else np.nan,
+                    "better": int((gaps < 0).sum()),
+                    "paired": len(gaps) if method != RANDOM else 0,
+                }
+            )
+    columns = ["target_set", "method", "seeds", "rows", "loss", "loss_sd", "score", "score_sd"]
+    columns += ["against_random", "against_random_sd", "better", "paired"]
+    table = pd.DataFrame(lines, columns=columns)
+    return table.sort_values(["target_set", "loss"], kind="stable", ignore_index=True)
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")

@@ -1,0 +1,145 @@
+"""One fine-tuning run from the base model, measured after every epoch on targets and held-out rows.
+
+The recipe is the warmup's (`warmup.make_trainer`). What is measured is the mean loss of the rows' supervised tokens,
+and how good the answers are that the model writes by itself (greedy).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, TrainerCallback
+
+from gradsift import models
+from gradsift.config import BuildConfig
+from gradsift.encode import Encoded
+from gradsift.features import pack
+from gradsift.gradients import token_losses
+from gradsift.heldout import HeldOut
+from gradsift.progress import Progress
+from gradsift.warmup import make_trainer, steps_per_epoch
+
+ROOM = 8  # tokens an answer may be longer than the longest gold
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The model at one moment: mean loss on targets and held-out rows, and the mean judgement of its answers.
+
+    score: None where no held-out row has a gold answer to be judged by.
+    """
+
+    target_loss: float
+    loss: float
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a model is measured on. heldout, encoded: (M,) the held-out rows and their tokens, aligned."""
+
+    targets: Sequence[Encoded]
+    heldout: Sequence[HeldOut]
+    encoded: Sequence[Encoded]
+    tokenizer: Any
+    token_budget: int
+
+    def __call__(self, model: Any) -> Measured:
+        """Measure `model`, which is left in the mode it was in."""
+        training = model.training
+        model.eval()
+        try:
+            target_loss = mean_loss(model, self.targets, self.token_budget)
+            loss = mean_loss(model, self.encoded, self.token_budget)
+            judged = [(h, e) for h, e in zip(self.heldout, self.encoded, strict=True) if h.golds]
+            if not judged:
+                return Measured(target_loss, loss, None)
+            answers = write_answers(model, self.tokenizer, [encoded for _, encoded in judged], self.token_budget)
+            scores = [row.judge(answer) for (row, _), answer in zip(judged, answers, strict=True)]
+            return Measured(target_loss, loss, sum(scores) / len(scores))
+        finally:
+            model.train(training)
+
+
+def finetune(
+    base: torch.nn.Module,
+    rows: Sequence[Encoded],
+    config: BuildConfig,
+    measure: Callable[[Any], Measured],
+    progress: Progress,
+    label: str,
+) -> list[Measured]:
+    """Train fresh LoRA layers on `rows` and measure after every epoch; `base` comes back as it was.
+
+    config: its epochs, rate, batch size, LoRA and seed count. Returns one `Measured` per epoch.
+    """
+    peft = models.attach_lora(base, config)
+    found: list[Measured] = []
+    progress.stage("train", label, steps_per_epoch(len(rows), config.batch_size) * config.epochs, "steps")
+    try:
+        make_trainer(peft, rows, config, [_Measuring(measure, found, progress)]).train()
+    finally:
+        peft.unload()
+        base.eval().requires_grad_(False)
+    return found
+
+
+def mean_loss(model: Any, rows: Sequence[Encoded], token_budget: int) -> float:
+    """Mean over rows of the mean cross-entropy of their supervised tokens, in nats."""
+    losses = [0.0] * len(rows)
+    for batch in pack([len(row.ids) for row in rows], token_budget):
+        some = [rows[position] for position in batch]
+        parts = token_losses(model, some).split([row.n_answer for row in some])
+        for position, part in zip(batch, parts, strict=True):
+            losses[position] = float(part.mean())
+    return sum(losses) / len(losses)
+
+
+def write_answers(model: Any, tokenizer: Any, rows: Sequence[Encoded], token_budget: int) -> list[str]:
+    """What the model writes in place of each row's last answer: greedy, until the turn's end or a little longer than
+    the longest of those answers.
+    """
+    spans = [_last_answer(row) for row in rows]
+    ends = {row.ids[stop - 1] for row, (_, stop) in zip(rows, spans, strict=True)}  # the token that ends a turn
+    prompts = [row.ids[:start] for row, (start, _) in zip(rows, spans, strict=True)]
+    longest = max(stop - start for start, stop in spans) + ROOM
+    settings = GenerationConfig(
+        max_new_tokens=longest, do_sample=False, eos_token_id=sorted(ends), pad_token_id=min(ends)
+    )
+    device = next(model.parameters()).device
+    answers = [""] * len(rows)
+    for batch in pack([len(prompt) for prompt in prompts], token_budget):
+        width = max(len(prompts[position]) for position in batch)
+        ids = torch.full((len(batch), width), min(ends), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for line, position in enumerate(batch):
+            ids[line, width - len(prompts[position]) :] = torch.tensor(prompts[position])
+            mask[line, width - len(prompts[position]) :] = 1
+        with torch.no_grad():
+            written = model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
+            )
+        for line, position in enumerate(batch):
+            answers[position] = tokenizer.decode(written[line, width:].tolist(), skip_special_tokens=True)
+    return answers
+
+
+def _last_answer(row: Encoded) -> tuple[int, int]:
+    """Where the last answer begins and ends: its run of supervised tokens."""
+    stop = len(row.ids) - row.supervised[::-1].index(True)
+    start = stop
+    while start and row.supervised[start - 1]:
+        start -= 1
+    return start, stop
+
+
+class _Measuring(TrainerCallback):
+    def __init__(self, measure: Callable[[Any], Measured], found: list[Measured], progress: Progress) -> None:
+        self.measure, self.found, self.progress = measure, found, progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.advance()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.found.append(self.measure(model))

@@ -1,0 +1,90 @@
+"""One fine-tuning run: losses against the library's own, answers against generation row by row."""
+
+import pytest
+import torch
+
+from gradsift import models
+from gradsift.encode import Encoder
+from gradsift.finetune import Measure, Measured, finetune, mean_loss, write_answers
+from gradsift.heldout import HeldOut, read_heldout
+from gradsift.progress import Progress
+
+TEXTS = [
+    [("user", "where is the cat?"), ("assistant", "on the mat")],
+    [("user", "and the dog, where is it?"), ("assistant", "it sat on the cat and the cat sat on the dog")],
+    [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "B")],
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model):
+    return Encoder(models.load_tokenizer(str(tiny_model)), "chat")
+
+
+@pytest.fixture(scope="module")
+def rows(encoder):
+    return [encoder.encode(messages) for messages in TEXTS]
+
+
+@pytest.fixture
+def base(tiny_model):
+    return models.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
+
+
+def test_loss_is_the_mean_over_rows_of_the_librarys_own(base, rows):
+    expected = []
+    for row in rows:
+        ids = torch.tensor([row.ids])
+        labels = torch.where(torch.tensor([row.supervised]), ids, -100)
+        with torch.no_grad():
+            expected.append(float(base(input_ids=ids, labels=labels).loss))
+    assert mean_loss(base, rows, 64) == pytest.approx(sum(expected) / 3, rel=1e-5)
+    assert mean_loss(base, rows, 10_000) == pytest.approx(sum(expected) / 3, rel=1e-5)
+
+
+def test_answers_do_not_depend_on_the_batch_and_follow_the_last_prompt(base, rows, encoder):
+    together = write_answers(base, encoder.tokenizer, rows, 10_000)
+    assert together == write_answers(base, encoder.tokenizer, rows, 1)
+    row = rows[2]
+    text, spans = encoder.render(TEXTS[2])
+    ids, said = list(row.ids[: len(encoder.tokenizer(text[: spans[-1][0]]).input_ids)]), []
+    for _ in range(rows[1].n_answer + 8):  # the longest answer, and a little
+        with torch.no_grad():
+            said.append(int(base(input_ids=torch.tensor([ids + said])).logits[0, -1].argmax()))
+        if said[-1] == encoder.tokenizer.eos_token_id:
+            break
+    assert together[2] == encoder.tokenizer.decode(said, skip_special_tokens=True)
+
+
+class TestFinetune:
+    def test_learns_what_it_is_trained_on_and_leaves_the_base_alone(self, base, rows, encoder, tiny_config):
+        before = {name: weight.clone() for name, weight in base.state_dict().items()}
+        config = tiny_config.model_copy(update={"epochs": 6, "lr": 5e-2, "lora_rank": 8, "batch_size": 3})
+        heldout = [HeldOut(row=None, golds=()) for _ in rows]
+        measure = Measure(rows, heldout, rows, encoder.tokenizer, 512)
+        start = measure(base)
+        found = finetune(base, rows, config, measure, Progress(quiet=True), "run")
+        assert len(found) == 6
+        assert found[-1].loss < 0.8 * start.loss
+        assert found[0].score is None
+        assert found[0].loss == pytest.approx(found[0].target_loss)
+        after = base.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+    def test_same_seed_same_run(self, base, rows, encoder, tiny_config):
+        def run(seed: int) -> list[Measured]:
+            measure = Measure(rows, [HeldOut(None, ())] * 3, rows, encoder.tokenizer, 512)
+            config = tiny_config.model_copy(update={"seed": seed})
+            return finetune(base, rows, config, measure, Progress(quiet=True), "run")
+
+        assert run(1) == run(1)
+        assert run(1) != run(2)
+
+    def test_only_rows_with_golds_are_judged(self, base, rows, encoder, tmp_path):
+        path = tmp_path / "one.jsonl"
+        path.write_text('{"prompt": "one", "completion": "B"}\n')
+        heldout = [HeldOut(None, ()), HeldOut(None, ()), read_heldout(path)[0]]
+        measured = Measure(rows, heldout, rows, encoder.tokenizer, 512)(base)
+        answer = write_answers(base, encoder.tokenizer, rows[2:], 512)[0]
+        assert measured.score == heldout[2].judge(answer)
