@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradsift.bench.cli import bench
+from gradsift.cli_evaluate import evaluate
 from gradsift.config import (
     AdamForm,
     Aggregate,
@@ -38,6 +39,9 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 cli.add_typer(bench, name="bench")
+cli.command(epilog="Example: gradsift evaluate store --targets mmlu.jsonl --test mmlu-test.jsonl --out report.json")(
+    evaluate
+)
 
 
 def _default(name: str, extra: str = "") -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,15 +61,15 @@ class EvaluationSet:
     @property
     def about(self) -> SetAbout:
         """For the report."""
-        rows = [(row.id, row.subtask, row.prefix, row.messages) for row in self.targets]
-        rows += [(h.row.id, h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
-        content = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+        targets = [(row.subtask, row.prefix, row.messages) for row in self.targets]
+        heldout = [(h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
+        content = hashlib.sha256(json.dumps([targets, heldout]).encode()).hexdigest()[:16]
         return SetAbout(
             targets=len(self.targets), heldout=len(self.heldout), metric=metric(self.heldout), content=content
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MethodSpec:
     """A method with choices: `less`, or `less:aggregate=round-robin`, `less:gradient=sgd`, several joined by colons."""
 
@@ -104,7 +104,7 @@ def evaluate(
     sets: Sequence[EvaluationSet],
     out: str | Path,
     *,
-    methods: Sequence[str] = ("less",),
+    methods: Sequence[str] | Mapping[str, int] = ("less",),
     budget: str = "5%",
     seeds: int = 3,
     recipe: Recipe | None = None,
@@ -114,19 +114,22 @@ def evaluate(
     """Train on every method's picks for every set and seed, and keep what comes out in the report `out`.
 
     Zero-shot, random and the targets themselves (`validation`) always are among the methods; `full` is the whole pool.
-    stores: seed k uses store k modulo their number (the paper's seeds each warm up anew). recipe: the first store's own
-    warmup unless given. pool: files to read texts from by id; a store is then opened only where picks are missing.
+    stores: seed k uses store k modulo their number (the paper's seeds each warm up anew). methods: names, or names with
+    a number of seeds each where that differs from `seeds`. recipe: the first store's own warmup unless given. pool:
+    files to read texts from by id; a store is then opened only where picks are missing.
 
     Raises:
         EvaluationError: `out` is the report of another evaluation. TargetError: a row cannot be used. StoreError,
         UsageError, ModelError: see there.
     """
     Budget.parse(budget)
-    specs = [MethodSpec.parse(text) for text in dict.fromkeys((*ALWAYS, *methods))]
+    given = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, seeds)
+    wanted = {**dict.fromkeys(ALWAYS, seeds), **given}
+    specs = {MethodSpec.parse(text): 1 if text == ZERO_SHOT else count for text, count in wanted.items()}
     progress = progress or Progress(quiet=True)
     if len({one.name for one in sets}) < len(sets):
         raise UsageError("Two target sets have one name: rename a file.")
-    run = _Evaluation([Path(path) for path in stores], sets, Path(out), specs, budget, seeds, recipe, pool, progress)
+    run = _Evaluation([Path(path) for path in stores], sets, Path(out), specs, budget, recipe, pool, progress)
     return run.run()
 
 
@@ -147,15 +150,14 @@ class _Evaluation:
         paths: list[Path],
         sets: Sequence[EvaluationSet],
         out: Path,
-        specs: list[MethodSpec],
+        specs: dict[MethodSpec, int],
         budget: str,
-        seeds: int,
         recipe: Recipe | None,
         pool: Sequence[str | Path],
         progress: Progress,
     ) -> None:
         self.paths, self.sets, self.out, self.specs = paths, sets, out, specs
-        self.budget, self.seeds, self.pool, self.progress = budget, seeds, pool, progress
+        self.budget, self.pool, self.progress = budget, pool, progress
         before = read_report(out) if out.exists() else None
         self.recipe = recipe or (before.recipe if before else Recipe.of(self._store(0).manifest.config))
         self.device = models.default_device()
@@ -185,10 +187,10 @@ class _Evaluation:
     def _plan(self) -> list[_Planned]:
         return [
             _Planned(one, spec, seed)
-            for seed in range(self.seeds)
+            for seed in range(max(self.specs.values()))
             for one in self.sets
-            for spec in self.specs
-            if seed == 0 or spec.name != ZERO_SHOT
+            for spec, seeds in self.specs.items()
+            if seed < seeds
         ]
 
     def _begin(self, model_fingerprint: str, plan: list[_Planned]) -> Report:

@@ -6,6 +6,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gradsift import atomic
 from gradsift.config import BuildConfig
-from gradsift.errors import GradsiftError
+from gradsift.errors import GradsiftError, UsageError
 
 ZERO_SHOT, RANDOM, VALIDATION, FULL = "zero-shot", "random", "validation", "full"
 ALWAYS = (ZERO_SHOT, RANDOM, VALIDATION)
@@ -43,9 +44,17 @@ class Recipe(_Record):
     dtype: str
 
     @classmethod
-    def of(cls, config: BuildConfig) -> "Recipe":
-        """A store's own warmup as a recipe."""
-        return cls(**{name: getattr(config, name) for name in cls.model_fields})
+    def of(cls, config: BuildConfig, **changed: Any) -> "Recipe":
+        """A store's own warmup as a recipe, but for what is `changed`.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        try:
+            return cls(**{**{name: getattr(config, name) for name in cls.model_fields}, **changed})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"{first['loc'][0]} {first['input']!r}: {first['msg'].lower()}.") from error
 
     def config(self, seed: int) -> BuildConfig:
         """As the trainer takes it; the seed decides LoRA's beginning, the order of rows and dropout."""

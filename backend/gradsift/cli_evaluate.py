@@ -1,0 +1,53 @@
+"""`gradsift evaluate`: train on each method's picks and compare what held-out rows say."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    store: Annotated[
+        list[Path], typer.Argument(help="finished stores; seed k uses the k-th, then from the first again")
+    ],
+    targets: Annotated[list[Path], typer.Option(help="target examples; repeat for several sets, named by their files")],
+    test: Annotated[list[Path], typer.Option(help="held-out rows of the set before; `answer` or `answers` are judged")],
+    out: Annotated[Path, typer.Option(help="the report, a JSON file; the same command goes on where it stopped")],
+    method: Annotated[
+        list[str], typer.Option(help="less, bm25, ..., full, or with choices, as less:aggregate=round-robin; repeat")
+    ] = ["less"],  # noqa: B006  typer reads the default, nothing changes it
+    budget: Annotated[str, typer.Option(help="what every method may pick: 5%, 200, 50000tokens")] = "5%",
+    seeds: Annotated[int, typer.Option(min=1, help="training seeds; random draws anew for each")] = 3,
+    train_model: Annotated[
+        str | None, typer.Option(help="train this model on the picks [default: the one that selected]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="of every run [default: the store's warmup's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="likewise")] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate, likewise")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report")] = False,
+) -> None:
+    """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
+    from gradsift.errors import UsageError
+    from gradsift.evaluate import EvaluationSet
+    from gradsift.evaluate import evaluate as run
+    from gradsift.evaluation import Recipe, summary
+    from gradsift.heldout import read_heldout
+    from gradsift.progress import Progress
+    from gradsift.store import Store
+    from gradsift.targets import require_targets
+
+    if len(targets) != len(test):
+        raise UsageError(f"{len(targets)} --targets and {len(test)} --test: give one --test for every --targets.")
+    progress = Progress()
+    with progress.running():
+        sets = [
+            EvaluationSet(one.stem, require_targets(one), read_heldout(other))
+            for one, other in zip(targets, test, strict=True)
+        ]
+        changed = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+        recipe = Recipe.of(Store.open(store[0]).manifest.config, **{k: v for k, v in changed.items() if v is not None})
+        report = run(store, sets, out, methods=method, budget=budget, seeds=seeds, recipe=recipe, progress=progress)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=1))
+    else:
+        typer.echo(summary(report).round(4).to_string(index=False, na_rep="-"))

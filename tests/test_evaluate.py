@@ -1,0 +1,191 @@
+"""Evaluation: what is planned, picked and kept, that it resumes run by run, and that its tables are right."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import gradsift
+
+from gradsift import evaluate as module
+from gradsift.errors import GradsiftError
+from gradsift.evaluate import EvaluationSet, MethodSpec, evaluate, store_rows
+from gradsift.evaluation import Recipe, Report, read_report, run_key, runs_table, summary
+from gradsift.heldout import read_heldout
+from gradsift.picks import score
+from gradsift.store import Store
+from gradsift.targets import require_targets
+
+SPECS = ("less", "less:aggregate=round-robin")
+
+
+@pytest.fixture(scope="module")
+def boxes(tiny_targets, tmp_path_factory) -> EvaluationSet:
+    path = tmp_path_factory.mktemp("heldout") / "test.jsonl"
+    lines = [{"prompt": f"what is in box {n}?", "completion": "B", "answer": "B"} for n in range(30, 33)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return EvaluationSet("boxes", require_targets(tiny_targets), read_heldout(path))
+
+
+@pytest.fixture(scope="module")
+def store(tiny_store, tmp_path_factory) -> Store:
+    import shutil
+
+    out = tmp_path_factory.mktemp("evaluated") / "store"
+    shutil.copytree(tiny_store.path, out)
+    return Store.open(out)
+
+
+@pytest.fixture(scope="module")
+def made(store, boxes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "report.json"
+    return out, evaluate([store.path], [boxes], out, methods=SPECS, budget="4", seeds=2)
+
+
+class TestSpec:
+    def test_choices_after_colons(self):
+        spec = MethodSpec.parse("less:gradient=sgd:without_checkpoints=epoch-1+epoch-2")
+        assert spec.name == "less"
+        assert spec.choices == {"gradient": "sgd", "without_checkpoints": ("epoch-1", "epoch-2")}
+
+    @pytest.mark.parametrize("text", ["lesss", "less:round-robin", "less:aggregate=most", "less:nothing=1"])
+    def test_what_is_none_is_refused(self, text):
+        with pytest.raises(GradsiftError):
+            MethodSpec.parse(text)
+
+
+class TestRuns:
+    def test_every_method_and_seed_once_zero_shot_without_seeds(self, made):
+        _, report = made
+        expected = {run_key("boxes", "zero-shot", 0)}
+        expected |= {run_key("boxes", m, seed) for m in ("random", "validation", *SPECS) for seed in (0, 1)}
+        assert {run.key for run in report.runs} == expected
+        assert report.planned == len(report.runs) == 9
+
+    def test_a_method_may_have_fewer_seeds(self, made, store, boxes):
+        out, report = made
+        methods = {"random": 1, "validation": 1, "less": 2}
+        assert evaluate([store.path], [boxes], out, methods=methods, budget="4", seeds=9) == report
+
+    def test_picks_are_those_of_the_method(self, made, store, boxes):
+        _, report = made
+        table = score(store, boxes.targets, ["less"])
+        best = table.nsmallest(4, "rank")["id"].tolist()
+        assert report.picks[run_key("boxes", "less", 0)].ids == best
+        assert report.picks[run_key("boxes", "less", 1)].ids == best
+        random = [report.picks[run_key("boxes", "random", seed)].ids for seed in (0, 1)]
+        assert random[0] != random[1]
+
+    def test_best_epoch_is_chosen_on_the_targets(self, made):
+        for run in made[1].runs:
+            epoch = int(np.argmin(run.target_loss_by_epoch))
+            assert run.best_epoch == epoch + (run.method != "zero-shot")
+            assert run.best_loss == run.loss_by_epoch[epoch]
+            assert run.score == run.score_by_epoch[epoch]
+            assert len(run.loss_by_epoch) == (1 if run.method == "zero-shot" else 2)
+            assert sum(run.sources.values()) == run.rows == {"zero-shot": 0, "validation": 3}.get(run.method, 4)
+
+    def test_rows_of_a_store_come_with_their_text(self, store):
+        pool = store.pool()
+        ids = pool["id"].tolist()[5:2:-1]
+        rows = store_rows(store, ids)
+        assert [row.id for row in rows] == ids
+        assert [json.loads(row.raw)["messages"][0]["content"] for row in rows] == [row.messages[0][1] for row in rows]
+
+
+class TestReport:
+    def test_nothing_is_run_again(self, made, store, boxes, monkeypatch):
+        out, report = made
+        monkeypatch.setattr(module, "finetune", None)
+        assert evaluate([store.path], [boxes], out, methods=SPECS, budget="4", seeds=2) == report
+
+    def test_missing_runs_are_made_from_kept_picks_without_the_store(self, made, store, boxes, tiny_pool, tmp_path):
+        _, report = made
+        part = report.model_copy(update={"runs": report.runs[:4]})
+        part.save(tmp_path / "part.json")
+        gone = tmp_path / "nowhere"
+        again = evaluate([gone], [boxes], tmp_path / "part.json", methods=SPECS, budget="4", seeds=2, pool=[tiny_pool])
+        assert [run.model_copy(update={"seconds": 0}) for run in again.runs] == [
+            run.model_copy(update={"seconds": 0}) for run in report.runs
+        ]
+
+    def test_what_ended_is_kept_when_a_run_fails(self, store, boxes, tmp_path, monkeypatch):
+        real, calls = module.finetune, []
+
+        def breaks(*given):
+            calls.append(given)
+            if len(calls) == 2:
+                raise GradsiftError("stop")
+            return real(*given)
+
+        monkeypatch.setattr(module, "finetune", breaks)
+        with pytest.raises(GradsiftError, match="stop"):
+            evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)
+        assert [run.method for run in read_report(tmp_path / "r.json").runs] == ["zero-shot", "random"]
+
+    def test_another_evaluation_is_refused(self, made, store, boxes):
+        out, report = made
+        with pytest.raises(GradsiftError, match=r"budget.* differ"):
+            evaluate([store.path], [boxes], out, methods=["less"], budget="5", seeds=2)
+        other = EvaluationSet("boxes", boxes.targets[:1], boxes.heldout)
+        with pytest.raises(GradsiftError, match="target set boxes"):
+            evaluate([store.path], [other], out, methods=["less"], budget="4", seeds=2)
+        recipe = report.recipe.model_copy(update={"lr": 1.0})
+        with pytest.raises(GradsiftError, match="recipe"):
+            evaluate([store.path], [boxes], out, methods=["less"], budget="4", seeds=2, recipe=recipe)
+
+    @pytest.mark.parametrize("text", ["", "{}", "[1]", "\x00"])
+    def test_what_is_no_report_is_refused(self, tmp_path, text):
+        (tmp_path / "r.json").write_text(text)
+        with pytest.raises(GradsiftError, match=r"r\.json"):
+            read_report(tmp_path / "r.json")
+
+
+def _report(runs: list[tuple[str, int, float, float | None]]) -> Report:
+    recipe = {"model": "m", "template": "chat", "max_length": 8, "epochs": 1, "batch_size": 1, "lr": 1, "lora_rank": 1,
+              "lora_alpha": 1, "lora_targets": ("q",), "lora_dropout": 0, "dtype": "fp32"}  # fmt: skip
+    about = {"targets": 1, "heldout": 1, "metric": None, "content": ""}
+    lines = [
+        {"target_set": "s", "method": method, "seed": seed, "store": "", "rows": 3, "answer_tokens": 1, "sources": {},
+         "target_loss_by_epoch": [1], "loss_by_epoch": [loss], "score_by_epoch": [score], "best_epoch": 1,
+         "best_loss": loss, "score": score, "seconds": 1}
+        for method, seed, loss, score in runs
+    ]  # fmt: skip
+    return Report(recipe=Recipe(**recipe), model_fingerprint="", budget="3", sets={"s": about}, stores=[], picks={},
+                  planned=9, runs=lines)  # fmt: skip
+
+
+class TestSummary:
+    def test_means_spreads_and_pairs(self):
+        report = _report(
+            [("zero-shot", 0, 3.0, None), ("random", 0, 2.0, 0.5), ("random", 1, 2.4, 0.7),
+             ("less", 0, 1.9, 0.6), ("less", 1, 2.0, 1.0), ("less", 2, 9.0, 0.2), ("bm25", 0, 2.1, 0.1)]
+        )  # fmt: skip
+        table = summary(report).set_index("method")
+        assert table.index.tolist() == ["bm25", "random", "zero-shot", "less"]
+        assert table.loc["random", "loss"] == pytest.approx(2.2)
+        assert table.loc["random", "loss_sd"] == pytest.approx(np.std([2.0, 2.4], ddof=1))
+        assert np.isnan(table.loc["random", "against_random"])
+        assert table.loc["less", "score"] == pytest.approx(0.6)
+        assert table.loc["less", "against_random"] == pytest.approx((-0.1 - 0.4) / 2)
+        assert table.loc["less", ["better", "paired"]].tolist() == [2, 2]
+        assert table.loc["bm25", ["better", "paired"]].tolist() == [0, 1]
+        assert table.loc["zero-shot", "against_random"] == pytest.approx((1.0 + 0.6) / 2)
+        assert np.isnan(table.loc["zero-shot", "score"])
+
+    def test_a_line_per_epoch(self, made):
+        table = runs_table(made[1])
+        assert len(table) == 1 + 8 * 2
+        assert table.loc[table["method"] == "zero-shot", "epoch"].tolist() == [0]
+        assert set(table.loc[table["method"] == "less", "epoch"]) == {1, 2}
+
+
+@pytest.mark.slow
+def test_command_line(store, tiny_targets, boxes, tmp_path):
+    test = tmp_path / "test.jsonl"
+    test.write_bytes(b"\n".join(h.row.raw for h in boxes.heldout) + b"\n")
+    given = ["evaluate", store.path, "--targets", tiny_targets, "--test", test, "--out", tmp_path / "report.json"]
+    done = gradsift(*given, "--budget", "3", "--seeds", "1", "--epochs", "1", "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert {run["method"] for run in report["runs"]} == {"zero-shot", "random", "validation", "less"}
+    assert {"target_set", "method", "seed", "rows", "loss_by_epoch", "best_loss", "score"} <= set(report["runs"][0])
