@@ -1,0 +1,164 @@
+"""Does LESS help here? The paper's comparison in small: python docs/results.py --data DIR [--work FOLDER] [--minutes M]
+
+DIR holds pool/, targets/ and eval/ (JSON Lines). FOLDER keeps the prepared files and the store. Runs end one by one in
+docs/results/core.json; the same command goes on with the missing ones, without the store where their picks are kept.
+docs/results.md is written from that report alone, whatever there is of it (python docs/results.py --write).
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_page import write_page
+
+from gradsift import atomic, models
+from gradsift.builder import build
+from gradsift.config import BuildConfig
+from gradsift.encode import Encoder
+from gradsift.evaluate import EvaluationSet, evaluate
+from gradsift.evaluation import VALIDATION, ZERO_SHOT, Recipe, read_report, run_key
+from gradsift.heldout import read_heldout
+from gradsift.paths import cache_home
+from gradsift.pool import read_rows
+from gradsift.progress import Cancelled, Progress
+from gradsift.targets import require_targets
+
+HERE = Path(__file__).resolve().parent
+SETS = ("mmlu", "bbh", "tydiqa")
+ONE_EACH = ("mmlu", "bbh")  # one target of every subtask; TyDiQA has one anyway
+PER_SOURCE, LONGEST, HELD_OUT, LONGEST_HELD_OUT, BUDGET, SEED = 150, 384, 40, 640, "10%", 0
+LONGEST_TARGET = 1024  # of MMLU's and BBH's; a target is read once an epoch and run, and some are very long
+THREE = ("zero-shot", "random", "less")  # in three training seeds; the others in one
+ONE = ("bm25", "dsir", "rds", "rds+", "validation", "less:aggregate=round-robin", "less:diverse=true")
+CONFIG = BuildConfig(
+    model="smollm2",
+    template=models.demo_template().read_text(encoding="utf-8"),
+    max_length=LONGEST,
+    warmup_fraction=0.2,
+    epochs=2,
+    lora_rank=16,
+    lr=2e-4,
+    batch_size=8,
+    seed=SEED,
+)
+RECIPE = Recipe.of(CONFIG, epochs=3)
+
+
+class Stopwatch(Progress):
+    """A progress that asks its run to stop when the minutes are over."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__()
+        self.until = time.monotonic() + 60 * minutes
+
+    def check(self) -> None:
+        self._stopping = self._stopping or time.monotonic() > self.until
+        super().check()
+
+
+def prepare(data: Path, work: Path) -> None:
+    """Draw the pool's, the targets' and the held-out rows: the same on every machine."""
+    encoder = Encoder(models.load_tokenizer(CONFIG.model), CONFIG.template)
+    for name in ("pool", "targets", "eval"):
+        (work / name).mkdir(parents=True, exist_ok=True)
+    for path in sorted((data / "pool").glob("*.jsonl")):
+        _write(work / "pool" / path.name, _drawn(_fitting(path, encoder, LONGEST), PER_SOURCE))
+    for name in SETS:
+        longest = LONGEST_TARGET if name in ONE_EACH else models.model_window(CONFIG.model)
+        targets = list(_fitting(data / "targets" / f"{name}.jsonl", encoder, longest))
+        if name in ONE_EACH:
+            targets = list({record["subtask"]: record for record in reversed(targets)}.values())[::-1]
+        _write(work / "targets" / f"{name}.jsonl", targets)
+        rows = list(_fitting(data / "eval" / f"{name}.jsonl", encoder, LONGEST_HELD_OUT))
+        _write(work / "eval" / f"{name}.jsonl", _spread(rows, HELD_OUT))
+
+
+def _fitting(path: Path, encoder: Encoder, longest: int) -> Iterator[dict[str, Any]]:
+    """The records of a file that have something to learn within `longest` tokens; BBH's held-out ones zero-shot."""
+    for row in read_rows([path]):
+        record = json.loads(row.raw)
+        if "messages_zeroshot" in record:
+            record["messages"] = record.pop("messages_zeroshot")
+        messages = [(turn["role"], turn["content"]) for turn in record["messages"]]
+        encoded = encoder.encode(messages, record.get("prefix", ""))
+        if len(encoded.ids) <= longest and encoded.n_answer:
+            yield record
+
+
+def _drawn(records: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    rows = list(records)
+    chosen = np.random.default_rng(SEED).choice(len(rows), min(count, len(rows)), replace=False)
+    return [rows[index] for index in sorted(chosen.tolist())]
+
+
+def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`count` rows, the subtasks in turn, each in a seeded order."""
+    rng = np.random.default_rng(SEED)
+    by_subtask: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for index in rng.permutation(len(rows)).tolist():
+        by_subtask[rows[index]["subtask"]].append(rows[index])
+    order = rng.permutation(sorted(by_subtask)).tolist()
+    turns = [by_subtask[name][turn] for turn in range(count) for name in order if turn < len(by_subtask[name])]
+    return turns[:count]
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic.write_text(path, text)
+
+
+def run(data: Path, work: Path, report: Path, minutes: float) -> None:
+    """Everything that is missing in the report, as far as the minutes go."""
+    prepare(data, work)
+    progress = Stopwatch(minutes)
+    sets = [
+        EvaluationSet(
+            name, require_targets(work / "targets" / f"{name}.jsonl"), read_heldout(work / "eval" / f"{name}.jsonl")
+        )
+        for name in SETS
+    ]
+    methods = {**dict.fromkeys(THREE, 3), **dict.fromkeys(ONE, 1)}
+    pool = sorted((work / "pool").glob("*.jsonl"))
+    kept = read_report(report).picks if report.exists() else {}
+    with progress.running():
+        if any(key not in kept for key in _picking(methods)):
+            build(pool, work / "store", CONFIG, progress=progress)
+        given = {"budget": BUDGET, "recipe": RECIPE, "pool": pool, "progress": progress}
+        evaluate([work / "store"], sets, report, methods=methods, **given)
+
+
+def _picking(methods: dict[str, int]) -> Iterator[str]:
+    """The runs whose rows a store picks."""
+    for method, seeds in {"random": 3, **methods}.items():
+        if method not in (ZERO_SHOT, VALIDATION):
+            yield from (run_key(name, method, seed) for name in SETS for seed in range(seeds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="pool/, targets/ and eval/")
+    parser.add_argument("--work", type=Path, default=cache_home() / "results", help="prepared files and the store")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after about so long")
+    parser.add_argument("--write", action="store_true", help="only write the page from the report")
+    asked = parser.parse_args()
+    report = HERE / "results" / "core.json"
+    try:
+        if not asked.write:
+            if asked.data is None:
+                parser.error("--data DIR is needed to run anything")
+            run(asked.data, asked.work, report, asked.minutes)
+    except Cancelled as stop:
+        print(stop)
+    finally:
+        if report.exists():
+            write_page(report, HERE / "results.md")
+
+
+if __name__ == "__main__":
+    main()
