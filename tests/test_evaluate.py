@@ -1,19 +1,29 @@
 """Evaluation: what is planned, picked and kept, that it resumes run by run, and that its tables are right."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 from commands import gradsift
+from safetensors.torch import load_file
 
 from gradsift import evaluate as module
+from gradsift import models
+from gradsift.encode import Encoder
 from gradsift.errors import GradsiftError
 from gradsift.evaluate import EvaluationSet, MethodSpec, evaluate, store_rows
 from gradsift.evaluation import Recipe, Report, read_report, run_key, runs_table, summary
+from gradsift.finetune import mean_loss
 from gradsift.heldout import read_heldout
 from gradsift.picks import score
 from gradsift.store import Store
-from gradsift.targets import require_targets
+from gradsift.targets import require_targets, write_targets
+from gradsift.training_script import training_script
 
 SPECS = ("less", "less:aggregate=round-robin")
 
@@ -28,8 +38,6 @@ def boxes(tiny_targets, tmp_path_factory) -> EvaluationSet:
 
 @pytest.fixture(scope="module")
 def store(tiny_store, tmp_path_factory) -> Store:
-    import shutil
-
     out = tmp_path_factory.mktemp("evaluated") / "store"
     shutil.copytree(tiny_store.path, out)
     return Store.open(out)
@@ -189,3 +197,21 @@ def test_command_line(store, tiny_targets, boxes, tmp_path):
     report = json.loads(done.out)
     assert {run["method"] for run in report["runs"]} == {"zero-shot", "random", "validation", "less"}
     assert {"target_set", "method", "seed", "rows", "loss_by_epoch", "best_loss", "score"} <= set(report["runs"][0])
+
+
+@pytest.mark.slow
+def test_the_training_script_trains_what_the_evaluation_trained(made, store, boxes, tmp_path):
+    _, report = made
+    (tmp_path / "train.py").write_text(training_script(report.recipe))
+    picks = store_rows(store, report.picks[run_key("boxes", "less", 1)].ids)
+    write_targets(tmp_path / "picks.jsonl", picks)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    given = [sys.executable, "train.py", "picks.jsonl", "adapter", "1"]
+    subprocess.run(given, cwd=tmp_path, check=True, capture_output=True, env=environment)
+    base = models.load_model(report.recipe.model, torch.float32, torch.device("cpu")).model
+    peft = models.attach_adapter(base, tmp_path / "adapter")
+    models.set_adapter(peft, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    encoder = Encoder(models.load_tokenizer(report.recipe.model), report.recipe.template)
+    encoded = [encoder.encode(row.messages, row.prefix) for row in boxes.targets]
+    run = next(run for run in report.runs if run.key == run_key("boxes", "less", 1))
+    assert mean_loss(peft.eval(), encoded, 512) == pytest.approx(run.target_loss_by_epoch[-1], rel=1e-4)

@@ -24,9 +24,11 @@ def evaluate(
     epochs: Annotated[int | None, typer.Option(min=1, help="of every run [default: the store's warmup's]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="likewise")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate, likewise")] = None,
+    script: Annotated[Path | None, typer.Option(help="also write the recipe as a training script, a .py file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the report")] = False,
 ) -> None:
     """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
+    from gradsift import atomic
     from gradsift.errors import UsageError
     from gradsift.evaluate import EvaluationSet
     from gradsift.evaluate import evaluate as run
@@ -35,6 +37,7 @@ def evaluate(
     from gradsift.progress import Progress
     from gradsift.store import Store
     from gradsift.targets import require_targets
+    from gradsift.training_script import training_script
 
     if len(targets) != len(test):
         raise UsageError(f"{len(targets)} --targets and {len(test)} --test: give one --test for every --targets.")
@@ -46,6 +49,8 @@ def evaluate(
         ]
         changed = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
         recipe = Recipe.of(Store.open(store[0]).manifest.config, **{k: v for k, v in changed.items() if v is not None})
+        if script is not None:
+            atomic.write_text(script, training_script(recipe))
         report = run(store, sets, out, methods=method, budget=budget, seeds=seeds, recipe=recipe, progress=progress)
     if as_json:
         typer.echo(report.model_dump_json(indent=1))

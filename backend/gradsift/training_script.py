@@ -1,0 +1,43 @@
+"""An evaluation's recipe as a program of its own, for who wants to train on picks as the evaluation did."""
+
+import json
+
+from gradsift.evaluation import Recipe
+
+_SCRIPT = '''"""Fine-tune the way `gradsift evaluate` did: python train.py PICKS OUT [SEED]
+
+PICKS is what `gradsift select` wrote (train.jsonl), or any file of the pool's schemas. OUT gets the LoRA adapter in
+PEFT's own format.
+"""
+
+import json
+import sys
+
+from gradsift import models
+from gradsift.encode import Encoder
+from gradsift.evaluation import Recipe
+from gradsift.pool import read_rows
+from gradsift.warmup import make_trainer
+
+RECIPE = Recipe.model_validate(json.loads({recipe!r}))
+
+
+def main(picks: str, out: str, seed: int = 0) -> None:
+    config, device = RECIPE.config(seed), models.default_device()
+    base = models.load_model(config.model, models.resolve_dtype(config.dtype, device), device).model
+    encoder = Encoder(models.load_tokenizer(config.model), config.template)
+    good = [row for row in read_rows([picks]) if not row.reason]
+    rows = [encoder.encode(row.messages, row.prefix, config.max_length) for row in good]
+    peft = models.attach_lora(base, config)
+    make_trainer(peft, [row for row in rows if row.n_answer], config, []).train()
+    peft.save_pretrained(out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3], *map(int, sys.argv[3:4]))
+'''
+
+
+def training_script(recipe: Recipe) -> str:
+    """A program that trains a LoRA adapter by `recipe`; it needs gradsift and nothing else."""
+    return _SCRIPT.format(recipe=json.dumps(recipe.model_dump(mode="json"), ensure_ascii=False))
