@@ -29,6 +29,7 @@ ROOMS = (
     Room("distributions", "Distributions", ":material/bar_chart:", "What the picks are made of, how sure they are."),
     Room("norms", "Gradient norms", ":material/scatter_plot:", "Norms against answer length, with the picks on top."),
     Room("export", "Export", ":material/download:", "The picks of one method as files for a trainer."),
+    Room("proof", "Proof", ":material/science:", "Train on each method's picks: does it help here?"),
     Room("sessions", "Sessions", ":material/bookmark:", "Saved sessions: reopen, rename, compare their picks."),
 )
 

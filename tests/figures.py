@@ -22,11 +22,11 @@ def points(figure: dict[str, Any]) -> int:
 
 def _size(trace: dict[str, Any]) -> int:
     if trace["type"] == "heatmap":
-        return len(_values(trace["z"])) * (len(trace["text"][0]) if "text" in trace else 1)
-    return max(len(_values(trace[axis])) for axis in "xy" if axis in trace)
+        return len(values(trace["z"])) * (len(trace["text"][0]) if "text" in trace else 1)
+    return max(len(values(trace[axis])) for axis in "xy" if axis in trace)
 
 
-def _values(array: Any) -> list[Any]:
+def values(array: Any) -> list[Any]:
     """Plotly sends numbers as base64 with their type."""
     if isinstance(array, dict):
         import base64

@@ -1,0 +1,164 @@
+"""The page Proof: what an evaluation found so far, and the form that starts one."""
+
+import streamlit as st
+
+from app import address, exporting, proving
+from app.components import charts, empty, proof_charts, running, tables
+from app.components.score import method_label
+from app.components.text import label, plural
+from app.proving import Entry
+from app.session import Session
+from gradsift import jobs
+from gradsift.errors import GradsiftError
+from gradsift.evaluation import RANDOM, Report, runs_table, summary
+from gradsift.methods import METHODS
+from gradsift.store import Store
+from gradsift.training_script import training_script
+from gradsift.workspace import TargetEntry
+
+FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
+_NUMBER = st.column_config.NumberColumn
+_TABLE: tables.Columns = {
+    "method": st.column_config.TextColumn("Method", width="medium"), "seeds": _NUMBER("Seeds"),
+    "rows": _NUMBER("Rows", format="localized"),
+    "loss": _NUMBER("Held-out loss", format="%.3f", help="Of the epoch with the lowest loss on the targets, mean"),
+    "loss_sd": _NUMBER("± seeds", format="%.3f"),
+    "against_random": _NUMBER("Against random", format="%+.3f", help="Paired by seed; below zero is better"),
+    "better": _NUMBER("Seeds below random"), "score": _NUMBER("Answers", format="percent"),
+    "score_sd": _NUMBER("± seeds ", format="percent"),
+}  # fmt: skip
+
+
+def choose(now: Session) -> Entry | None:
+    """Which evaluation is looked at; None where there is none."""
+    found = proving.entries(now.workspace)
+    if not found:
+        return None
+    names = [entry.name for entry in found]
+    if (fresh := st.session_state.pop("proof_next", "")) in names:
+        st.query_params["evaluation"] = fresh
+    with address.held("evaluation", names, default=names[0]):
+        chosen = st.selectbox("Evaluation", names, key="evaluation", width=420)
+    return next((entry for entry in found if entry.name == chosen), found[0])
+
+
+def show(entry: Entry) -> None:
+    """The state of an evaluation and everything its report says."""
+    status = jobs.status(entry.folder)
+    if status is not None and status.state == "running":
+        running.watch(entry.folder, f"Evaluating {entry.name}")
+    elif status is not None and status.state != "finished":
+        running.ended(entry.folder, status, lambda: proving.again(entry), "evaluation")
+    try:
+        report = proving.report_of(entry)
+    except GradsiftError as error:
+        st.error(label(error))
+        return
+    if report is None or not report.runs:
+        st.caption("No run has ended yet: the first one is the base model's own loss.")
+        return
+    st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} have ended. {_recipe(report)}")
+    for sentence in proving.verdict(report):
+        st.markdown(f"**{label(sentence)}**")
+    runs, found = runs_table(report), summary(report)
+    for name, about in report.sets.items():
+        own = runs[runs["target_set"] == name]
+        if own.empty:
+            continue
+        if len(report.sets) > 1:
+            st.subheader(label(name), anchor=False)
+        judged = own.dropna(subset="score")
+        left, right = st.columns(2, gap="large") if about.metric and len(judged) else (st.container(), None)
+        with left:
+            charts.draw(proof_charts.by_epoch(own, name))
+        if right is not None:
+            with right:
+                charts.draw(proof_charts.against_answers(judged, name, str(about.metric)))
+        lines = found[found["target_set"] == name].drop(columns=["target_set", "against_random_sd", "paired"])
+        lines["method"] = lines["method"].map(proving.label_of)
+        tables.show(
+            lines[list(_TABLE)], f"Held-out results on {name} by method", _TABLE, charts.file_stem(f"proof-{name}")
+        )
+    with st.container(horizontal=True):
+        _take(report, entry)
+
+
+def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
+    """The form that starts an evaluation of the open store and targets."""
+    with st.expander("Evaluate these targets", expanded=not folded, icon=":material/science:"):
+        st.caption(
+            f"Fine-tunes the base model on the {label(now.budget)} that each method picks for {label(entry.name)}, "
+            "with one recipe, and measures held-out rows after every epoch. Zero-shot, random and training on the "
+            "targets alone are always beside them. It takes time: a small fine-tuning for every method and seed."
+        )
+        st.file_uploader("Held-out rows of the same skill", type=FORMATS, key="proof_upload", help=_HELP)
+        st.text_input(
+            "or their file on this machine",
+            key="proof_path",
+            placeholder="/data/tydiqa-test.jsonl",
+            persist_state="session",
+        )
+        names = [name for name in METHODS if name != RANDOM]
+        st.pills(
+            "Methods",
+            names,
+            selection_mode="multi",
+            default=names[:3],
+            key="proof_methods",
+            format_func=method_label,
+            persist_state="session",
+        )
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            st.number_input("Seeds", 1, 20, 3, key="proof_seeds", width=140, persist_state="session")
+            st.number_input("Epochs", 1, 20, 3, key="proof_epochs", width=140, persist_state="session")
+            start = {"type": "primary", "icon": ":material/play_arrow:", "key": "proof-start"}
+            st.button("Evaluate", on_click=_start, args=(now, store, entry), **start)
+        if problem := st.session_state.pop("proof_problem", ""):
+            st.error(label(problem))
+
+
+_HELP = "Rows like the targets, that no selection sees. `answer` or `answers` are judged where they are short."
+
+
+def _start(now: Session, store: Store, entry: TargetEntry) -> None:
+    state = st.session_state
+    upload = [state.proof_upload] if state.get("proof_upload") else []
+    files, missing = exporting.evaluation_files(now, state.get("proof_path") or "", upload)
+    if missing or not files:
+        state.proof_problem = (
+            f"Nothing lies at {missing[0]}."
+            if missing
+            else "There are no held-out rows yet: upload a file, or name one."
+        )
+        return
+    try:
+        asked = (state.get("proof_methods") or ["less"], int(state.proof_seeds), int(state.proof_epochs))
+        state.proof_next = proving.start(now, store, entry, files[-1], *asked).name
+    except (GradsiftError, OSError) as error:
+        state.proof_problem = str(error)
+
+
+def _take(report: Report, entry: Entry) -> None:
+    for said, data, file, mime in (
+        ("Report (JSON)", report.model_dump_json(indent=1), f"{entry.name}.json", "application/json"),
+        ("Training script", training_script(report.recipe), "train.py", "text/x-python"),
+    ):
+        st.download_button(
+            said, data, file, mime, on_click="ignore", icon=":material/download:", type="tertiary", key=f"proof-{file}"
+        )
+
+
+def _recipe(report: Report) -> str:
+    recipe = report.recipe
+    return (
+        f"Every run: {label(recipe.model)}, LoRA rank {recipe.lora_rank}, peak rate {recipe.lr:g}, batches of "
+        f"{recipe.batch_size}, {plural(recipe.epochs, 'epoch')}; the epoch is chosen by the loss on the targets."
+    )
+
+
+def nothing() -> None:
+    """What stands where no evaluation was made yet."""
+    empty.say(
+        "Nothing is proven yet",
+        "Give held-out rows of the skill, and every method's picks are trained on and compared: does it help here?",
+    )

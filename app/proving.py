@@ -1,0 +1,124 @@
+"""Evaluations of the workspace: where they lie, the command that makes one, and what a report says. No drawing here.
+
+An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the held-out file it was given, and its job.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from app import targeting
+from app.session import Session
+from gradsift import jobs
+from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
+from gradsift.methods import METHODS
+from gradsift.store import Store
+from gradsift.workspace import TargetEntry, Workspace
+
+REPORT = "report.json"
+ALONE = {ZERO_SHOT: "Zero-shot", VALIDATION: "Targets alone", "full": "Whole pool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One evaluation of the workspace."""
+
+    name: str
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """Its report, which appears with the first picks."""
+        return self.folder / REPORT
+
+
+def entries(workspace: Workspace) -> list[Entry]:
+    """Every evaluation, the one that changed last first."""
+    root = workspace.root / "evaluations"
+    folders = (
+        [path for path in root.iterdir() if (path / "job").is_dir() or (path / REPORT).is_file()]
+        if root.is_dir()
+        else []
+    )
+    return [Entry(path.name, path) for path in sorted(folders, key=_changed, reverse=True)]
+
+
+def start(
+    now: Session, store: Store, entry: TargetEntry, heldout: Path, methods: Sequence[str], seeds: int, epochs: int
+) -> Entry:
+    """Run `gradsift evaluate` as a process of its own; the same question again goes on where it stopped.
+
+    Raises:
+        JobError: it is running already.
+    """
+    targets = targeting.run_folder(now.workspace, store, entry) / "targets.jsonl"
+    targets = targets if targets.is_file() else entry.path
+    asked = [store.fingerprint, _hash(targets), _hash(heldout), now.budget, seeds, epochs]
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+    made = Entry(f"{entry.name}-{now.budget.replace('%', 'pct')}-{key}", now.workspace.root / "evaluations")
+    made = Entry(made.name, made.folder / made.name)
+    made.folder.mkdir(parents=True, exist_ok=True)
+    kept = made.folder / f"{entry.name}.jsonl"  # the set is named by this file
+    kept.write_bytes(targets.read_bytes())
+    arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(heldout), "--budget", now.budget]
+    arguments += ["--seeds", str(seeds), "--epochs", str(epochs), "--out", str(made.report)]
+    for method in methods:
+        arguments += ["--method", method]
+    jobs.start(made.folder, arguments)
+    return made
+
+
+def again(entry: Entry) -> None:
+    """Start the run of an evaluation again as it was started; what ended is kept."""
+    jobs.start(entry.folder, jobs.command(entry.folder))
+
+
+def report_of(entry: Entry) -> Report | None:
+    """The report as it is now, or None before there is one.
+
+    Raises:
+        EvaluationError: the file is damaged.
+    """
+    if not entry.report.is_file():
+        return None
+    return _report(str(entry.report), entry.report.stat().st_mtime_ns)
+
+
+def label_of(method: str) -> str:
+    """A method of a report in words: LESS, LESS by aggregate round-robin, Zero-shot."""
+    name, *choices = method.split(":")
+    said = METHODS[name].label if name in METHODS else ALONE.get(name, name)
+    return " ".join([said, *(f"by {choice.replace('=', ' ').replace('_', ' ')}" for choice in choices)])
+
+
+def verdict(report: Report) -> list[str]:
+    """A sentence for each target set: does the best method's loss lie below random's, and on how many seeds."""
+    from gradsift.evaluation import summary
+
+    table, sentences = summary(report), []
+    for name, lines in table.groupby("target_set", sort=False):
+        picked = lines[(lines["paired"] > 0) & lines["method"].map(lambda m: m.split(":")[0] in METHODS)]
+        if RANDOM not in set(lines["method"]) or picked.empty:
+            continue
+        best = picked.iloc[0]
+        gap, how = best["against_random"], f"on {best['better']} of {best['paired']} seeds"
+        said = f"{abs(gap):.3f} below" if gap < 0 else f"{abs(gap):.3f} above"
+        sentences.append(f"{name}: {label_of(best['method'])} ends {said} random's loss, lower {how}.")
+    return sentences
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _report(path: str, changed: int) -> Report:
+    return read_report(Path(path))
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _changed(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in (folder / REPORT, folder / "job") if path.exists()), default=0.0)

@@ -1,0 +1,82 @@
+"""Proof: an evaluation is started from the page as a real run, and what its report says stands there."""
+
+import json
+from pathlib import Path
+
+import pytest
+from figures import figures, title, values
+
+from app import proving
+from gradsift import jobs
+from gradsift.evaluation import read_report, summary
+
+ASK = {"store": "toy", "targets": "two", "budget": "4"}
+
+
+@pytest.fixture
+def heldout(tmp_path) -> Path:
+    path = tmp_path / "test.jsonl"
+    lines = [{"prompt": f"How much is {n} and one?", "completion": str(n + 1)} for n in range(3)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def said(at) -> str:
+    kinds = (at.markdown, at.caption, at.html, at.error, at.warning)
+    return "\n".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
+
+
+def evaluated(app, scored, heldout):
+    """The page after an evaluation of one seed and one epoch was started from it and has ended."""
+    at = app("proof", **ASK)
+    assert "Nothing is proven yet" in said(at)
+    at.text_input(key="proof_path").set_value(str(heldout))
+    at.number_input(key="proof_seeds").set_value(1)
+    at.number_input(key="proof_epochs").set_value(1)
+    at.session_state["proof_methods"] = ["less"]
+    at.button(key="proof-start").click().run()
+    assert not at.exception, at.exception
+    (entry,) = proving.entries(scored)
+    for child in list(jobs._children.values()):
+        child.wait()
+    status = jobs.status(entry.folder)
+    assert status is not None
+    assert status.state == "finished", status.message
+    at.run()
+    assert not at.exception, at.exception
+    return at, entry
+
+
+def test_an_evaluation_from_the_page(app, scored, heldout):
+    at, entry = evaluated(app, scored, heldout)
+    report = read_report(entry.report)
+    assert {run.method for run in report.runs} == {"zero-shot", "random", "validation", "less"}
+    assert [title(figure) for figure in figures(at)] == ["Held-out loss by epoch", "Does a lower loss answer better?"]
+    less = next(run for run in report.runs if run.method == "less")
+    drawn = next(trace for trace in figures(at)[0]["data"] if trace.get("name") == "LESS")
+    assert values(drawn["y"]) == pytest.approx(less.loss_by_epoch)
+    table = next(frame.value for frame in at.dataframe if "against_random" in frame.value)
+    assert table["loss"].tolist() == pytest.approx(summary(report)["loss"].tolist())
+    assert set(table["method"]) == {"LESS", "Random", "Zero-shot", "Targets alone"}
+    gap = less.best_loss - next(run.best_loss for run in report.runs if run.method == "random")
+    assert f"{abs(gap):.3f} {'below' if gap < 0 else 'above'} random's loss" in said(at)
+    assert "4 of 4 runs have ended" in said(at)
+
+
+def test_what_is_missing_is_said(app, scored):
+    at = app("proof", **ASK)
+    at.button(key="proof-start").click().run()
+    assert "no held-out rows yet" in said(at)
+    at.text_input(key="proof_path").set_value("/nowhere/test.jsonl")
+    at.button(key="proof-start").click().run()
+    assert "Nothing lies at /nowhere/test.jsonl" in said(at)
+    assert not proving.entries(scored)
+
+
+def test_a_damaged_report_is_said(app, scored):
+    folder = scored.root / "evaluations" / "broken"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text("{")
+    at = app("proof", **ASK)
+    assert "cannot be read" in said(at)
+    assert not at.exception
