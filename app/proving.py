@@ -104,7 +104,7 @@ def verdict(report: Report) -> list[str]:
         picked = lines[(lines["paired"] > 0) & lines["method"].map(lambda m: m.split(":")[0] in METHODS)]
         if RANDOM not in set(lines["method"]) or picked.empty:
             continue
-        best = picked.iloc[0]
+        best = picked[picked["paired"] == picked["paired"].max()].iloc[0]  # what more seeds say
         gap, how = best["against_random"], f"on {best['better']} of {best['paired']} seeds"
         said = f"{abs(gap):.3f} below" if gap < 0 else f"{abs(gap):.3f} above"
         sentences.append(f"{name}: {label_of(best['method'])} ends {said} random's loss, lower {how}.")
