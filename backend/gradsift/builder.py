@@ -151,7 +151,7 @@ class _Build:
             device=self.device.type,
             threads=torch.get_num_threads(),
             dtype=str(self.dtype).removeprefix("torch."),
-            token_budget=self.config.token_budget or {"cpu": 1024}.get(self.device.type, 16384),
+            token_budget=self.config.resolve_token_budget(self.device.type),
             shard_rows=self.config.resolve_shard_rows(intake.usable),
             inputs=inputs,
             schemas={file: dict(counts) for file, counts in intake.schemas.items()},
@@ -259,8 +259,7 @@ class _Build:
         extract_here(extraction, todo, self.progress)
 
     def _check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
-        width = {"int8": self.config.dim, "fp16": 2 * self.config.dim, "bit": self.config.dim // 8}
-        per_row = (width[self.config.store_dtype] + 8) * len(self.config.gradients) + 2 * 4096
+        per_row = self.config.row_bytes(self.config.store_dtype) * len(self.config.gradients) + 2 * 4096
         rows = sum(
             stop - start for indices in todo.values() for start, stop in (store.shard_ranges[i] for i in indices)
         )
