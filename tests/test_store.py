@@ -242,7 +242,7 @@ def _spoil(store: Store, positions: list[int]) -> None:
         shard = store.shard("adam", 0, index)
         rows = torch.cat([block for _, block in shard.blocks()])
         rows[inside] = torch.nan
-        write_shard(shard.path, store.params("adam", 0), start, shard.dtype, rows)
+        write_shard(shard.path, store.params("adam", 0, index), start, shard.dtype, rows)
         columns = {name: store.read_metrics(0, index)[name].to_numpy().copy() for name in METRICS}
         columns["update_norm"][inside] = np.nan
         store.write_metrics(0, index, columns, 0)

@@ -95,6 +95,13 @@ def _config(values: dict[str, Any]) -> BuildConfig:
         raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
 
 
+def _parameters(store: Path) -> dict[str, Any]:
+    """The store's own, which flags that are not given leave as they are; a limit per source is for the new rows."""
+    from gradsift.store import Store
+
+    return Store.open(store).manifest.config.model_dump(exclude={"limit_per_source"})
+
+
 @_with_flags
 def plan(
     pool: PoolArgument,
@@ -121,18 +128,24 @@ def build(
     *,
     given: dict[str, Any],
     out: Annotated[Path, typer.Option(help="the store's folder")],
+    append: Annotated[
+        bool, typer.Option("--append", help="add POOL to the finished store OUT, with its own parameters")
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
 ) -> None:
     """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
-    config = _config(given)
+    if append and restart:
+        raise UsageError("--append keeps what --restart throws away: give one of them.")
+    config = _config({**(_parameters(out) if append else {}), **given})
     from gradsift.builder import build as run  # takes seconds: wrong flags are told before
 
-    store = run(pool, out, config, restart=restart)
+    store = run(pool, out, config, append=append, restart=restart)
     typer.echo(store.path.resolve())
 
 
 def register(cli: typer.Typer) -> None:
     """Add both commands to the command line."""
     example = "Example: gradsift {} pool/*.jsonl --model smollm2 --epochs 2 --lora-rank 16"
+    more = "More rows later: gradsift build new.jsonl --model smollm2 --out store --append"
     cli.command("plan", epilog=example.format("plan"))(plan)
-    cli.command("build", epilog=example.format("build") + " --out store")(build)
+    cli.command("build", epilog=example.format("build") + f" --out store. {more}")(build)

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from gradsift import atomic
 from gradsift.encode import Encoder, RenderError
 from gradsift.errors import GradsiftError
+from gradsift.manifest import SourceInfo
 from gradsift.pool import Row, read_rows, sample_rows
 from gradsift.progress import Progress
-from gradsift.store import SourceInfo
 
 ROW_GROUP = 1000
 SHOWN = 10  # files, and excluded rows, that a build prints; the store lists all
