@@ -1,4 +1,4 @@
-"""The command line: plan and build (build_cli.py), score, select, explain, inspect, verify, demo, app, bench.
+"""The command line: plan and build (cli_build.py), score, select, explain, inspect, verify, demo, app, bench.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradsift import build_cli
+from gradsift import cli_build
 from gradsift.bench.cli import bench
 from gradsift.cli_evaluate import evaluate
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
@@ -33,7 +33,7 @@ cli.add_typer(bench, name="bench")
 cli.command(epilog="Example: gradsift evaluate store --targets mmlu.jsonl --test mmlu-test.jsonl --out report.json")(
     evaluate
 )
-build_cli.register(cli)
+cli_build.register(cli)
 
 
 TargetsOption = Annotated[
