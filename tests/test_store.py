@@ -51,7 +51,9 @@ def test_pool_holds_no_text_and_metrics_cover_usable_rows(tiny_store: Store) -> 
 
 def test_fingerprint_is_of_content(tiny_store: Store, tiny_copy: Store) -> None:
     assert tiny_copy.fingerprint == tiny_store.fingerprint
-    changed = tiny_copy.manifest.model_copy(update={"pool_fingerprint": "another"})
+    (part,) = tiny_copy.manifest.parts
+    other = part.model_copy(update={"pool_fingerprint": "another"})
+    changed = tiny_copy.manifest.model_copy(update={"parts": (other,)})
     assert Store(tiny_copy.path, changed).fingerprint != tiny_store.fingerprint
 
 

@@ -20,7 +20,7 @@ from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.device import try_order, turn
 from gradsift.features import FeatureExtractor
-from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.gradients import PerExampleGradients, Update, make_update
 from gradsift.progress import Progress
 from gradsift.projection import make_projector
 from gradsift.survey import Batch, Survey, padded
@@ -101,7 +101,9 @@ def measure(found: Survey, warmup: Sequence[Batch], features: Sequence[Batch], p
         began = time.perf_counter()
         gradients = PerExampleGradients(peft)
         projector = make_projector(config.projection, config.seed, 1, config.dim, gradients.shapes, device)
-        updates = {kind: make_update(kind, config.adam, checkpoint, device) for kind in config.gradients}
+        updates: dict[str, Update] = {
+            kind: make_update(kind, config.adam, checkpoint, device) for kind in config.gradients
+        }
         extractor = FeatureExtractor(gradients, projector, updates, config.resolve_token_budget(device.type))
         burst.setup = time.perf_counter() - began
         _extract(extractor, burst, found, features, progress)
@@ -159,6 +161,7 @@ def _train(peft: "PeftModel", found: Survey, batches: Sequence[Batch], progress:
     short = config.model_copy(update={"batch_size": size, "epochs": 1})
     trainer = make_trainer(peft, examples, short, [clock])
     trainer.train()
+    assert trainer.optimizer is not None  # it has taken steps
     checkpoint = snapshot(peft, trainer.optimizer, config.lr, config.model)
     return (clock.timed if clock.timed.batches else clock.first), checkpoint
 
