@@ -11,6 +11,8 @@ from app.components import running
 from app.components.text import duration, escape, label, plural, size
 from gradsift import jobs
 
+_STAGES = ("read", "load", "warmup", "features")  # in the order of the work
+
 
 def draw(folder: Path, current: bool) -> None:
     """Draw the plan in `folder`, kept current while it is made. current: whether the form still says the same."""
@@ -96,9 +98,10 @@ def _costs(plan: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _sentences(plan: dict[str, Any]) -> list[str]:
     """The rest, a sentence each: what is excluded, where time and disk go, notes."""
-    said = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in plan["excluded"].items()]
+    excluded = sorted(plan["excluded"].items(), key=lambda pair: -pair[1])
+    said = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in excluded]
     if estimate := plan["estimate"]:
-        stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in estimate["seconds"].items())
+        stages = ", ".join(f"{stage} {duration(estimate['seconds'][stage])}" for stage in _STAGES)
         said.append(
             f"Time: {stages}; from {estimate['burst_batches']} batches that took {estimate['burst_seconds']:.0f} s "
             f"({estimate['features_tokens_per_s']:,.0f} tokens a second)."
