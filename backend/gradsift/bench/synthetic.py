@@ -19,7 +19,7 @@ from gradsift import atomic
 from gradsift.config import BuildConfig
 from gradsift.index import ensure_index
 from gradsift.ingest import ROW_GROUP, SCHEMA
-from gradsift.manifest import CheckpointInfo, Manifest, Part, SourceInfo
+from gradsift.manifest import SCHEMA_VERSION, CheckpointInfo, Manifest, Part, SourceInfo
 from gradsift.pool import Row, read_rows
 from gradsift.progress import Progress
 from gradsift.scoring import Scoring, open_scoring, scoring_path
@@ -38,11 +38,11 @@ _SHARD = 4096
 def make_workspace(root: Path, rows: int = ROWS, seed: int = 0, progress: Progress | None = None) -> Workspace:
     """A workspace at `root` with a finished store of `rows` rows, a target set, and its scoring by every method.
 
-    One that is there already is taken as it is; one that was interrupted is made anew.
+    One that is there already is taken as it is; one that was interrupted, or is of another version, is made anew.
     """
     workspace, progress = Workspace(root), progress or Progress(quiet=True)
     store = root / "stores" / NAME
-    if not (root / "made.json").is_file():
+    if not made_rows(root):
         atomic.remove(store)
         store.mkdir(parents=True)
         targets = _targets(seed)
@@ -50,14 +50,15 @@ def make_workspace(root: Path, rows: int = ROWS, seed: int = 0, progress: Progre
         opened = _make_store(store, rows, seed, progress)
         _make_scoring(opened, read_targets(entry.path).rows, seed, progress)
         ensure_index(opened, progress)
-        atomic.write_json(root / "made.json", {"rows": rows, "seed": seed})
+        atomic.write_json(root / "made.json", {"rows": rows, "seed": seed, "schema_version": SCHEMA_VERSION})
     return workspace
 
 
 def made_rows(root: Path) -> int:
-    """How many rows the workspace at `root` was made with; 0 where none is."""
+    """How many rows the workspace at `root` was made with; 0 where none is that this version can open."""
     file = root / "made.json"
-    return int(json.loads(file.read_text())["rows"]) if file.is_file() else 0
+    made = json.loads(file.read_text()) if file.is_file() else {}
+    return int(made["rows"]) if made.get("schema_version") == SCHEMA_VERSION else 0
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
