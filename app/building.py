@@ -51,12 +51,17 @@ def argv(pool: Sequence[str | Path], values: Mapping[str, Any], out: Path) -> li
 
     The pool stands after `--`, so that a file whose name begins with a dash stays a file.
     """
-    arguments = ["build", "--out", str(out)]
-    for name, flag in FLAGS.items():
-        value = values.get(name)
-        if value not in (None, ""):
-            arguments += [flag, str(value)]
-    return [*arguments, "--", *map(str, pool)]
+    return ["build", "--out", str(out), *_flags(values), "--", *map(str, pool)]
+
+
+def plan_argv(pool: Sequence[str | Path], values: Mapping[str, Any]) -> list[str]:
+    """Arguments of `gradsift` that tell what this build would cost."""
+    return ["plan", "--json", *_flags(values), "--", *map(str, pool)]
+
+
+def _flags(values: Mapping[str, Any]) -> list[str]:
+    given = [(flag, values.get(name)) for name, flag in FLAGS.items()]
+    return [word for flag, value in given if value not in (None, "") for word in (flag, str(value))]
 
 
 def builds(command: Sequence[str], path: Path) -> bool:

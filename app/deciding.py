@@ -41,19 +41,19 @@ def decisions_of(sessions: Sessions, id: str, store: Store) -> Decisions:
     if not id:
         return NOTHING
     with suppress(GradsiftError):
-        version = sessions.version(id, store.fingerprint)
-        return _decisions(str(sessions.path), id, store.fingerprint, version, sessions) if version else NOTHING
+        version = sessions.version(id, store.lineage)
+        return _decisions(str(sessions.path), id, store.lineage, version, sessions) if version else NOTHING
     return NOTHING
 
 
 def decide(now: Session, store: Store, rows: Sequence[int] | np.ndarray, verdict: str) -> None:
     """Accept ("accept"), reject ("reject") or set back ("") pool rows, in one step that `undo` takes back."""
-    _write(now, lambda id: now.sessions.decide(id, store.fingerprint, rows, verdict))
+    _write(now, lambda id: now.sessions.decide(id, store.lineage, rows, verdict))
 
 
 def note(now: Session, store: Store, row: int, text: str) -> None:
     """Keep a note on a pool row; "" removes it."""
-    _write(now, lambda id: now.sessions.note(id, store.fingerprint, row, text))
+    _write(now, lambda id: now.sessions.note(id, store.lineage, row, text))
 
 
 def undo(now: Session, store: Store) -> str:
@@ -62,7 +62,7 @@ def undo(now: Session, store: Store) -> str:
     if not id:
         return ""
     try:
-        return now.sessions.undo(id, store.fingerprint)
+        return now.sessions.undo(id, store.lineage)
     except UsageError:
         session.leave()
         st.toast(session.GONE, icon=":material/info:")
@@ -76,7 +76,7 @@ def last_step(now: Session, store: Store) -> str:
     id = session.current().session_id
     if id:
         with suppress(GradsiftError):
-            return now.sessions.last_step(id, store.fingerprint)
+            return now.sessions.last_step(id, store.lineage)
     return ""
 
 

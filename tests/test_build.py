@@ -261,7 +261,9 @@ def test_nothing_of_this_machine_is_in_a_store(tiny_store: Store, tmp_path_facto
     place = str(tiny_store.path.parent)
     for name, content in contents(tiny_store.path).items():
         assert place.encode() not in content, name
-    assert json.loads((tiny_store.path / "manifest.json").read_text())["inputs"][0].startswith("facts.jsonl ")
+    assert json.loads((tiny_store.path / "manifest.json").read_text())["parts"][0]["inputs"][0].startswith(
+        "facts.jsonl "
+    )
 
 
 def test_the_package_shows_its_api() -> None:

@@ -16,7 +16,7 @@ from stores import assert_same_files, contents
 from gradsift.config import BuildConfig
 from gradsift.store import Store
 
-COMMANDS = ("build", "score", "select", "explain", "inspect", "verify", "demo", "app")
+COMMANDS = ("plan", "build", "score", "select", "explain", "inspect", "verify", "demo", "app")
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ def test_pool_holds_no_text_and_metrics_cover_usable_rows(tiny_store: Store) -> 
 
 def test_fingerprint_is_of_content(tiny_store: Store, tiny_copy: Store) -> None:
     assert tiny_copy.fingerprint == tiny_store.fingerprint
-    changed = tiny_copy.manifest.model_copy(update={"pool_fingerprint": "another"})
+    (part,) = tiny_copy.manifest.parts
+    other = part.model_copy(update={"pool_fingerprint": "another"})
+    changed = tiny_copy.manifest.model_copy(update={"parts": (other,)})
     assert Store(tiny_copy.path, changed).fingerprint != tiny_store.fingerprint
 
 
@@ -242,7 +244,7 @@ def _spoil(store: Store, positions: list[int]) -> None:
         shard = store.shard("adam", 0, index)
         rows = torch.cat([block for _, block in shard.blocks()])
         rows[inside] = torch.nan
-        write_shard(shard.path, store.params("adam", 0), start, shard.dtype, rows)
+        write_shard(shard.path, store.params("adam", 0, index), start, shard.dtype, rows)
         columns = {name: store.read_metrics(0, index)[name].to_numpy().copy() for name in METRICS}
         columns["update_norm"][inside] = np.nan
         store.write_metrics(0, index, columns, 0)

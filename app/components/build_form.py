@@ -4,14 +4,15 @@ from typing import Any
 
 import streamlit as st
 
-from app import building, session
-from app.components import stores
+from app import building, planning, session
+from app.components import estimate, stores
 from app.components.text import label
 from gradsift import jobs
 from gradsift.errors import GradsiftError
 from gradsift.workspace import sample_pool
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
+NO_POOL = "Say where the pool is: there is no file yet."
 _PRESET = "Small machine"
 
 
@@ -57,9 +58,16 @@ def draw() -> None:
         _common()
         with st.expander("More parameters"):
             _rare()
-        sent = st.form_submit_button("Build the datastore", type="primary", icon=":material/play_arrow:")
+        with st.container(horizontal=True):
+            asked = st.form_submit_button("Estimate the cost", icon=":material/timer:")
+            sent = st.form_submit_button("Build the datastore", type="primary", icon=":material/play_arrow:")
+    if asked:
+        _estimate(origin, uploads)
     if sent:
         _start(origin, uploads)
+    if planned := st.session_state.get("build_plan"):
+        folder, question = planned
+        estimate.draw(folder, question == _question(origin))
 
 
 def _pool(origin: str) -> list[Any]:
@@ -143,17 +151,39 @@ def _rare() -> None:
     )
 
 
+def _values() -> dict[str, Any]:
+    return {name: st.session_state.get(f"build_{name}") for name in building.FLAGS}
+
+
+def _question(origin: str) -> tuple[Any, ...]:
+    """What an estimate answers: another form asks another question."""
+    return origin, st.session_state.get("build_paths"), *_values().values()
+
+
+def _estimate(origin: str, uploads: list[Any]) -> None:
+    now = session.current()
+    try:
+        pool = _chosen_pool(now, origin, uploads, st.session_state.build_name or "")
+        if not pool:
+            st.error(NO_POOL)
+            return
+        st.session_state.build_plan = planning.start(now.workspace, pool, _values()), _question(origin)
+    except (GradsiftError, OSError) as error:
+        st.error(label(error))
+
+
 def _start(origin: str, uploads: list[Any]) -> None:
     now = session.current()
-    values = {name: st.session_state.get(f"build_{name}") for name in building.FLAGS}
     try:
         name = st.session_state.build_name or ""
         out = now.workspace.new_store_path(name)
         pool = _chosen_pool(now, origin, uploads, name)
         if not pool:
-            st.error("Say where the pool is: there is no file yet.")
+            st.error(NO_POOL)
             return
-        jobs.start(out, building.argv(pool, values, out))
+        if planned := st.session_state.pop("build_plan", None):
+            jobs.cancel(planned[0])  # the build's own start is a better estimate, and they would slow each other down
+        jobs.start(out, building.argv(pool, _values(), out))
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return

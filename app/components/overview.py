@@ -127,6 +127,7 @@ def _parameters(store: Store) -> None:
             "Model": f"{manifest.config.model} (weights {manifest.model_fingerprint})",
             "Computed on": f"{manifest.device}, {manifest.dtype}, {plural(manifest.threads, 'thread')}",
             "Projections": ", ".join(f"{c.name} {c.projector}" for c in manifest.checkpoints),
+            **({"Taken in": _parts(store)} if len(manifest.parts) > 1 else {}),
             "Shapes of the data": ", ".join(f"{name}: {_schemas(found)}" for name, found in manifest.schemas.items()),
             "On disk": ", ".join(f"{part} {size(count)}" for part, count in data.sizes_of(store).items() if count),
             "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
@@ -134,6 +135,13 @@ def _parameters(store: Store) -> None:
         cells = "".join(f"<tr><td class='gs-dim'>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in about.items())
         st.html(f'<table class="gs-facts">{cells}</table>')
         st.code(json.dumps(manifest.config.model_dump(mode="json"), indent=1, ensure_ascii=False), language="json")
+
+
+def _parts(store: Store) -> str:
+    """What the build read, then every append: 140 rows (a.jsonl, b.jsonl), then 12 rows (c.jsonl)."""
+    names = [", ".join(entry.rpartition(" ")[0] for entry in part.inputs) for part in store.manifest.parts]
+    rows = [plural(part.rows, "row") for part in store.manifest.parts]
+    return ", then ".join(f"{count} ({files})" for count, files in zip(rows, names, strict=True))
 
 
 def _schemas(found: dict[str, int]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from gradsift import atomic, models
+from gradsift.append import PENDING, begin_append, settle
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig
 from gradsift.device import try_order, turn
@@ -19,10 +20,11 @@ from gradsift.extraction import Extraction, encode_rows, unfinished
 from gradsift.gradients import PerExampleGradients
 from gradsift.index import ensure_index
 from gradsift.ingest import ingest
+from gradsift.manifest import CheckpointInfo, Manifest, Part
 from gradsift.pool import input_hashes
 from gradsift.progress import Progress
 from gradsift.projection import projector_id
-from gradsift.store import CheckpointInfo, Manifest, Store, StoreError, hash_file, locked
+from gradsift.store import MANIFEST, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
 MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings", "index")
@@ -35,11 +37,14 @@ def build(
     config: BuildConfig,
     *,
     restart: bool = False,
+    append: bool = False,
     progress: Progress | None = None,
 ) -> Store:
     """Build the gradient datastore of `pool` in the folder `out`, or finish one that was interrupted.
 
-    restart: throw away what is there first. progress: where to report; by default the terminal and `out/job/`.
+    restart: throw away what is there first. append: add the rows of `pool` to the finished store at `out`, whose
+    parameters `config` has to repeat (its limit per source aside, which is for the new rows). progress: where to
+    report; by default the terminal and `out/job/`.
 
     Raises:
         StoreError: `out` holds a store of another pool, model or parameters, is being written by another process, or
@@ -54,7 +59,7 @@ def build(
             atomic.sweep(out, keep=("scorings", "index"))
             run = _Build(list(pool), out, config, progress)
             with turn(run.device, progress):
-                store = run.run(restart)
+                store = settle(run.run(restart, append))
             ensure_index(store, progress)
             return store
 
@@ -71,8 +76,9 @@ class _Build:
         self.window = models.model_window(config.model)
         self.base: torch.nn.Module | None = None
 
-    def run(self, restart: bool) -> Store:
-        store = (None if restart else self._resumed()) or self._read_pool()
+    def run(self, restart: bool, append: bool) -> Store:
+        resumed = self._appended() if append else None if restart else self._resumed()
+        store = resumed or self._read_pool()
         if not store.manifest.checkpoints:
             store = self._warm_up(store)
         todo = unfinished(store)
@@ -88,16 +94,12 @@ class _Build:
 
     def _resumed(self) -> Store | None:
         """The store already at `out`, if it is the one this build would make."""
-        if not (self.out / "manifest.json").is_file():
+        if not (self.out / MANIFEST).is_file():
             return None
         store = Store.open(self.out)
         manifest = store.manifest
-        differences = [
-            f"{name} {getattr(manifest.config, name)!r} there, {getattr(self.config, name)!r} here"
-            for name in BuildConfig.model_fields
-            if getattr(manifest.config, name) != getattr(self.config, name)
-        ]
-        if manifest.inputs != input_hashes(self.pool):
+        differences = manifest.config.differences(self.config)
+        if manifest.parts[0].inputs != input_hashes(self.pool):
             differences.append("another pool")
         if manifest.encoder_fingerprint != self.encoder.fingerprint:
             differences.append("another tokenizer or template")
@@ -108,10 +110,21 @@ class _Build:
                 f"{self.out} holds a store built with {'; '.join(differences)}: choose another --out, "
                 "or throw it away with --restart."
             )
-        store.check_file("pool.parquet")
+        store.check_pool()
+        self._continue(manifest)
+        return store
+
+    def _appended(self) -> Store:
+        """The store at `out` as it will be with the pool's rows."""
+        store = Store.open(self.out)
+        self._continue(store.manifest)
+        if not store.manifest.checkpoints:
+            store.require_complete()
+        return begin_append(store, self.pool, self.config, self.encoder, self.max_length, self.progress)
+
+    def _continue(self, manifest: Manifest) -> None:
         self.dtype = getattr(torch, manifest.dtype)  # `auto` may mean another one on this device
         self._warn_about_environment(manifest)
-        return store
 
     def _warn_about_environment(self, manifest: Manifest) -> None:
         for note in manifest.notes:
@@ -141,9 +154,18 @@ class _Build:
             self.progress,
         )
         base = self._load_base()
-        for name in (*MADE, "manifest.json"):  # the manifest last: without it the rest would be nobody's
+        appended = [path.name for path in self.out.glob("pool-*.parquet")]
+        for name in (*MADE, *appended, PENDING, MANIFEST):  # the manifest last: without it the rest would be nobody's
             atomic.remove(self.out / name)
         os.replace(fresh, self.out / "pool.parquet")
+        part = Part(
+            inputs=inputs,
+            limit_per_source=self.config.limit_per_source,
+            pool_fingerprint=intake.fingerprint,
+            rows=intake.rows,
+            usable=intake.usable,
+            shard_rows=self.config.resolve_shard_rows(intake.usable),
+        )
         manifest = Manifest(
             config=self.config,
             model_fingerprint=base.fingerprint,
@@ -151,13 +173,9 @@ class _Build:
             device=self.device.type,
             threads=torch.get_num_threads(),
             dtype=str(self.dtype).removeprefix("torch."),
-            token_budget=self.config.token_budget or {"cpu": 1024}.get(self.device.type, 16384),
-            shard_rows=self.config.resolve_shard_rows(intake.usable),
-            inputs=inputs,
+            token_budget=self.config.resolve_token_budget(self.device.type),
+            parts=(part,),
             schemas={file: dict(counts) for file, counts in intake.schemas.items()},
-            pool_fingerprint=intake.fingerprint,
-            rows=intake.rows,
-            usable=intake.usable,
             excluded=dict(intake.excluded),
             sources=intake.sources(),
             notes=self._notes(intake.rows, intake.usable, intake.truncated),
@@ -259,8 +277,7 @@ class _Build:
         extract_here(extraction, todo, self.progress)
 
     def _check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
-        width = {"int8": self.config.dim, "fp16": 2 * self.config.dim, "bit": self.config.dim // 8}
-        per_row = (width[self.config.store_dtype] + 8) * len(self.config.gradients) + 2 * 4096
+        per_row = self.config.row_bytes(self.config.store_dtype) * len(self.config.gradients) + 2 * 4096
         rows = sum(
             stop - start for indices in todo.values() for start, stop in (store.shard_ranges[i] for i in indices)
         )

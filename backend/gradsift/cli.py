@@ -1,4 +1,4 @@
-"""The command line: demo, build, score, select, explain, inspect, verify, app, bench.
+"""The command line: plan and build (cli_build.py), score, select, explain, inspect, verify, demo, app, bench.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
@@ -12,19 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradsift import cli_build
 from gradsift.bench.cli import bench
 from gradsift.cli_evaluate import evaluate
-from gradsift.config import (
-    AdamForm,
-    Aggregate,
-    BuildConfig,
-    GradientKind,
-    ModelDtype,
-    ProjectionKind,
-    Similarity,
-    StoreDtype,
-    TargetPooling,
-)
+from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -42,12 +33,7 @@ cli.add_typer(bench, name="bench")
 cli.command(epilog="Example: gradsift evaluate store --targets mmlu.jsonl --test mmlu-test.jsonl --out report.json")(
     evaluate
 )
-
-
-def _default(name: str, extra: str = "") -> str:
-    field = BuildConfig.model_fields[name]
-    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-    return f"{field.description or name.replace('_', ' ')}{extra} [default: {default}]"
+cli_build.register(cli)
 
 
 TargetsOption = Annotated[
@@ -59,70 +45,6 @@ PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: th
 AggregateOption = Annotated[Aggregate, typer.Option(help="over subtasks")]
 GradientOption = Annotated[GradientKind, typer.Option(help="which stored update LESS compares")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
-
-
-@cli.command(epilog="Example: gradsift build pool/*.jsonl --model smollm2 --epochs 2 --lora-rank 16 --out store")
-def build(
-    pool: Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")],
-    model: Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)],
-    out: Annotated[Path, typer.Option(help="the store's folder")],
-    limit_per_source: Annotated[
-        int | None, typer.Option(help="rows kept per source, a seeded sample [default: all]")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(help=_default("max_length"))] = None,
-    template: Annotated[str, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file")] = "chat",
-    warmup_fraction: Annotated[float | None, typer.Option(help=_default("warmup_fraction"))] = None,
-    epochs: Annotated[int | None, typer.Option(help=_default("epochs"))] = None,
-    batch_size: Annotated[int | None, typer.Option(help=_default("batch_size"))] = None,
-    lr: Annotated[float | None, typer.Option(help=_default("lr"))] = None,
-    lora_rank: Annotated[int | None, typer.Option(help=_default("lora_rank"))] = None,
-    lora_alpha: Annotated[int | None, typer.Option(help="scale of LoRA [default: 4 x rank]")] = None,
-    lora_targets: Annotated[str | None, typer.Option(help=_default("lora_targets"))] = None,
-    lora_dropout: Annotated[float | None, typer.Option(help=_default("lora_dropout"))] = None,
-    checkpoints: Annotated[
-        list[str] | None, typer.Option(help="a PEFT checkpoint with optimizer.pt; repeat; instead of a warmup")
-    ] = None,
-    dim: Annotated[int | None, typer.Option(help=_default("dim"))] = None,
-    projection: Annotated[ProjectionKind | None, typer.Option(help=_default("projection"))] = None,
-    gradient: Annotated[
-        list[str] | None, typer.Option(help=_default("gradients", ": adam, sgd, sign; may be repeated"))
-    ] = None,
-    adam: Annotated[AdamForm | None, typer.Option(help=_default("adam", " of Adam's update"))] = None,
-    store_dtype: Annotated[StoreDtype | None, typer.Option(help=_default("store_dtype"))] = None,
-    dtype: Annotated[ModelDtype | None, typer.Option(help=_default("dtype"))] = None,
-    seed: Annotated[int | None, typer.Option(help=_default("seed"))] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
-) -> None:
-    """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
-    from gradsift.encode import read_template
-
-    given = {
-        "limit_per_source": limit_per_source,
-        "max_length": max_length,
-        "warmup_fraction": warmup_fraction,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "lora_rank": lora_rank,
-        "lora_alpha": lora_alpha,
-        "lora_targets": tuple(lora_targets.replace(",", " ").split()) if lora_targets else None,
-        "lora_dropout": lora_dropout,
-        "checkpoints": tuple(checkpoints) if checkpoints else None,
-        "dim": dim,
-        "projection": projection,
-        "gradients": tuple(dict.fromkeys(gradient)) if gradient else None,
-        "adam": adam,
-        "store_dtype": store_dtype,
-        "dtype": dtype,
-        "seed": seed,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
-    config = _config(model=model, template=read_template(template), **chosen)
-
-    from gradsift.builder import build as run  # takes seconds: wrong flags are told before
-
-    store = run(pool, out, config, restart=restart)
-    typer.echo(store.path.resolve())
 
 
 @cli.command(
@@ -352,17 +274,6 @@ def main() -> None:
 def _fail(sentence: str, code: int) -> None:
     print(f"gradsift: {sentence}", file=sys.stderr)
     sys.exit(code)
-
-
-def _config(**values: Any) -> BuildConfig:
-    from pydantic import ValidationError
-
-    try:
-        return BuildConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
-        raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
 
 
 def _check_methods(names: list[str]) -> None:

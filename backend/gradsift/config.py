@@ -63,6 +63,20 @@ class BuildConfig(BaseModel):
                 values = {**values, "lora_alpha": 4 * rank}
         return values
 
+    def differences(self, other: "BuildConfig", but: tuple[str, ...] = ()) -> list[str]:
+        """In what `other`, asked for here, differs from this one, which is there: a clause for every field."""
+        fields = [name for name in type(self).model_fields if name not in but]
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in fields]
+        return [f"{name} {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
+
+    def resolve_token_budget(self, device: str) -> int:
+        """Padded tokens a batch may have on a kind of device (`cpu`, `cuda`)."""
+        return self.token_budget or {"cpu": 1024}.get(device, 16384)
+
     def resolve_shard_rows(self, rows: int) -> int:
         """Rows per shard for a pool of `rows` usable rows."""
         return self.shard_rows or min(4096, max(8, -(-rows // 16)))
+
+    def row_bytes(self, dtype: StoreDtype) -> int:
+        """Bytes of one row's features of one kind at one checkpoint, headers aside: the numbers, a scale and a norm."""
+        return {"int8": self.dim, "fp16": 2 * self.dim, "bit": self.dim // 8}[dtype] + 8

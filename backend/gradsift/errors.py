@@ -14,6 +14,10 @@ class UsageError(GradsiftError):
     """The request itself cannot be right (a malformed budget, an unknown format); the command line exits with 2."""
 
 
+class StoreError(GradsiftError):
+    """A store that is absent, incomplete, damaged, or not the one that was asked for."""
+
+
 def explain(error: BaseException) -> str | None:
     """A sentence for an error that a person can do something about; None for one that is a defect of gradsift.
 

@@ -48,7 +48,7 @@ class Extraction:
             if not _whole(store, kind, epoch, index):
                 x = features.representation if kind == "rds" else features.projected[kind]
                 dtype = "fp16" if kind == "rds" else store.manifest.config.store_dtype
-                write_shard(store.shard_path(kind, epoch, index), store.params(kind, epoch), start, dtype, x)
+                write_shard(store.shard_path(kind, epoch, index), store.params(kind, epoch, index), start, dtype, x)
         if not _whole(store, "metrics", epoch, index):
             columns: dict[str, Any] = {
                 "grad_norm": features.grad_norm.numpy(),

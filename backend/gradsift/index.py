@@ -1,4 +1,4 @@
-"""The pool's index: what the pages filter by and search in, derived from pool.parquet and made again when it is stale.
+"""The pool's index: what the pages filter by and search in, derived from the pool and made again when it is stale.
 
     STORE/index/rows.parquet    every row of the pool, excluded ones too
         row         pool row number: 0, 1, 2, ...
@@ -88,7 +88,7 @@ def ensure_index(store: Store, progress: Progress | None = None) -> None:
         if has_index(store):
             return
         atomic.sweep(folder)
-        store.check_file("pool.parquet")
+        store.check_pool()
         groups = _groups(store, folder, progress)
         progress.stage("index", "Indexing the texts", store.manifest.rows, "rows")
         with (
@@ -170,7 +170,8 @@ def _text(turns: Turns, role: str) -> str:
 
 
 def _about(store: Store) -> dict[str, str]:
-    return {"gradsift_index": VERSION, "pool": store.manifest.files["pool.parquet"]}
+    hashes = (store.manifest.files[name] for name in store.pool_names)
+    return {"gradsift_index": VERSION, "pool": " ".join(hashes)}
 
 
 def _column(store: Store, name: str) -> np.ndarray:

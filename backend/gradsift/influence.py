@@ -137,7 +137,7 @@ def score_targets(
     if todo or not (scoring.path / "targets.jsonl").is_file():  # what is kept was checked when it was made
         encoded = _usable(store, targets)
     if todo:
-        store.check_file("pool.parquet")
+        store.check_pool()
         with locked(scoring.path):
             atomic.sweep(scoring.path)
             write_targets(scoring.path / "targets.jsonl", targets)

@@ -7,7 +7,8 @@ bytes kept; nothing is dropped or cut without being counted.
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,9 +20,9 @@ import pyarrow.parquet as pq
 from gradsift import atomic
 from gradsift.encode import Encoder, RenderError
 from gradsift.errors import GradsiftError
+from gradsift.manifest import SourceInfo
 from gradsift.pool import Row, read_rows, sample_rows
 from gradsift.progress import Progress
-from gradsift.store import SourceInfo
 
 ROW_GROUP = 1000
 SHOWN = 10  # files, and excluded rows, that a build prints; the store lists all
@@ -86,37 +87,55 @@ def ingest(
     limit_per_source: int | None,
     seed: int,
     progress: Progress,
+    *,
+    first: int = 0,
+    taken: Iterable[str] = (),
 ) -> Intake:
     """Read, encode and write the pool to `out` (a Parquet file).
+
+    first: number of the first row. taken: ids that other rows of the store have.
 
     Raises:
         PoolError: a path cannot be read at all.
         NothingUsableError: no row at all, or none that keeps a supervised token.
     """
     intake = Intake()
-    rows: Iterable[Row] = read_rows(paths)
+    rows: Iterable[Row] = read_rows(paths, taken)
     if limit_per_source is not None:
         rows, in_file = sample_rows(rows, limit_per_source, seed)
         for source, count in in_file.items():
             intake.by_source[source]["rows_in_file"] = count
     progress.stage("read", "Reading and tokenizing the pool", len(rows) if isinstance(rows, list) else 0, "rows")
     digest = hashlib.sha256()
-    with atomic.open_for_write(out) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        records = _records(rows, encoder, max_length)
-        while group := list(islice(records, ROW_GROUP)):
-            for record in group:
-                _count(intake, record, limit_per_source is None)
-                digest.update(_identity(record).encode())
-                progress.advance()
-            writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+    with atomic.open_for_write(out) as file, closing(write_records(rows, file, encoder, max_length, first)) as records:
+        for record in records:
+            _count(intake, record, limit_per_source is None)
+            digest.update(_identity(record).encode())
+            progress.advance()
         if not intake.usable:
             raise NothingUsableError(_nothing_usable(intake, paths))
     intake.fingerprint = digest.hexdigest()[:32]
     return intake
 
 
-def _records(rows: Iterable[Row], encoder: Encoder, max_length: int) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(rows):
+def write_records(
+    rows: Iterable[Row], sink: Any, encoder: Encoder, max_length: int, first: int = 0
+) -> Generator[dict[str, Any], None, None]:
+    """Encode rows and write them to `sink` (what takes a Parquet file), group by group; yields each record, written."""
+    records = _records(rows, encoder, max_length, first)
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+        while group := list(islice(records, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+            yield from group
+
+
+def reason_kind(reason: str) -> str:
+    """What a row's reason has in common with others': without its numbers and details."""
+    return re.sub(r"\d+", "N", reason.partition(":")[0])
+
+
+def _records(rows: Iterable[Row], encoder: Encoder, max_length: int, first: int) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(rows, start=first):
         counts, reason = (0, 0, 0), row.reason
         if not reason:
             try:
@@ -152,7 +171,7 @@ def _count(intake: Intake, record: dict[str, Any], whole_file: bool) -> None:
     intake.schemas[record["file"]][record["schema"] or "unreadable"] += 1
     if record["status"] == "excluded":
         source["excluded"] += 1
-        intake.excluded[re.sub(r"\d+", "N", record["reason"].partition(":")[0])] += 1
+        intake.excluded[reason_kind(record["reason"])] += 1
         if len(intake.examples) < SHOWN:
             intake.examples.append(f"{record['file']}, line {record['line']}: {record['reason']}")
         return

@@ -28,6 +28,7 @@ def inspect(store: Store) -> dict[str, Any]:
         "dtype": manifest.dtype,
         "threads": manifest.threads,
         "inputs": list(manifest.inputs),
+        "parts": [part.model_dump(mode="json") for part in manifest.parts],
         "schemas": manifest.schemas,
         "rows": manifest.rows,
         "usable": manifest.usable,
@@ -72,6 +73,7 @@ def describe(description: dict[str, Any]) -> str:
         for s in d["sources"]
     ]
     lines += ["", *(f"{file}: {_counts(schemas)}" for file, schemas in d["schemas"].items())]
+    lines += [f"appended {p['rows']:,} rows ({p['usable']:,} usable): {_names(p['inputs'])}" for p in d["parts"][1:]]
     if d["excluded_rows"]:
         lines += ["", "excluded (the first twenty; --json lists all):"]
         lines += [f"  {row['file']}, line {row['line']}: {row['reason']}" for row in d["excluded_rows"][:20]]
@@ -83,6 +85,10 @@ def describe(description: dict[str, Any]) -> str:
         lines.append(f"{len(d['not_finite_rows'])} rows have gradients that are not finite and are never selected")
     lines += ["", *d["notes"], "", ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in d["bytes"].items())]
     return "\n".join(lines)
+
+
+def _names(inputs: list[str]) -> str:
+    return ", ".join(entry.rpartition(" ")[0] for entry in inputs)
 
 
 def _counts(schemas: dict[str, int]) -> str:

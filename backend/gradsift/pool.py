@@ -48,11 +48,11 @@ class _Input:
     path: Path | None  # None: a hub id
 
 
-def read_rows(paths: Sequence[str | Path]) -> Iterator[Row]:
+def read_rows(paths: Sequence[str | Path], taken: Iterable[str] = ()) -> Iterator[Row]:
     """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
 
     Inside a folder or a pattern files come in sorted order, those of other types are passed over, and a file that is
-    named twice is read once. Memory: one record, and the ids seen.
+    named twice is read once. taken: ids that the rows may not have. Memory: one record, and the ids seen.
 
     Raises:
         PoolError: a path does not exist or has an unknown type, or there is nothing to read; raised at once for
@@ -67,7 +67,7 @@ def read_rows(paths: Sequence[str | Path]) -> Iterator[Row]:
         inputs.setdefault(entry.path or entry.name, entry)
     if not inputs:
         raise PoolError("No input was given: name a file, a folder, a pattern or a data set on the hub.")
-    return _stream(list(inputs.values()))
+    return _stream(list(inputs.values()), taken)
 
 
 def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -134,9 +134,9 @@ def make_row(record: Record, file: str, source: str) -> Row:
     )
 
 
-def unique_ids(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows, with "#2", "#3", ... appended to ids that came before."""
-    seen: dict[str, int] = {}
+def unique_ids(rows: Iterable[Row], taken: Iterable[str] = ()) -> Iterator[Row]:
+    """The rows, with "#2", "#3", ... appended to ids that came before or are `taken`."""
+    seen = dict.fromkeys(taken, 1)
     for row in rows:
         name, count = row.id, seen.get(row.id, 0)
         while name in seen:
@@ -203,9 +203,9 @@ def _known() -> str:
     return f"{', '.join(FORMATS)}, each also with .gz or .zst"
 
 
-def _stream(inputs: list[_Input]) -> Iterator[Row]:
+def _stream(inputs: list[_Input], taken: Iterable[str]) -> Iterator[Row]:
     empty = True
-    for row in unique_ids(row for found in inputs for row in _rows(found)):
+    for row in unique_ids((row for found in inputs for row in _rows(found)), taken):
         empty = False
         yield row
     if empty:

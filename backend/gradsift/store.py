@@ -1,7 +1,7 @@
 """The gradient datastore on disk: manifest, pool, checkpoints, shards; what belongs to it, and what is missing.
 
     STORE/manifest.json            every parameter, hashes, row counts, checkpoints with mean lr and weight
-    STORE/pool.parquet             every row read, usable or not, with its original line
+    STORE/pool.parquet             every row read, usable or not, with its original line (appended: pool-2.parquet)
     STORE/warmup/                  subset's rows, loss curve
     STORE/checkpoints/epoch-1/     see checkpoints.py
     STORE/features/epoch-1/        adam-00000.safetensors ...      see shards.py
@@ -21,124 +21,69 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from gradsift import atomic
 from gradsift.checkpoints import Checkpoint
-from gradsift.config import BuildConfig
-from gradsift.errors import GradsiftError
+from gradsift.errors import StoreError
+from gradsift.manifest import SCHEMA_VERSION, Manifest, Part
 from gradsift.metrics import METRICS, read_metrics, write_metrics
+from gradsift.pool_files import PoolFiles, pool_file
 from gradsift.shards import Shard, ShardError, read_shard
 
-SCHEMA_VERSION = 1
-_BELOW = r"^([\w-]+/)*[\w-]+\.\w+$"  # file names that stay inside the store, whoever wrote its manifest
+MANIFEST = "manifest.json"
 _POOL_COLUMNS = (  # of pool.parquet, text aside
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
     *("n_prompt_tokens", "n_answer_tokens", "n_cut", "status", "reason"),
 )
 
 
-class StoreError(GradsiftError):
-    """A store that is absent, incomplete, damaged, or not the one that was asked for."""
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CheckpointInfo(_Record):
-    """One checkpoint: η̄, its weight η̄/Ση̄, Adam's t, and the id of its projection."""
-
-    name: str = Field(pattern=r"^epoch-\d+$")
-    mean_lr: float
-    weight: float
-    step: int
-    projector: str
-
-
-class SourceInfo(_Record):
-    """Rows of one source: in its file(s), in the store, usable, excluded, truncated (cut but usable)."""
-
-    source: str
-    rows_in_file: int = 0
-    rows_in_store: int = 0
-    usable: int = 0
-    excluded: int = 0
-    truncated: int = 0
-
-
-class Manifest(_Record):
-    """Everything a store says of itself. `files` maps each small fixed file to its sha256."""
-
-    schema_version: int = SCHEMA_VERSION
-    config: BuildConfig
-    model_fingerprint: str
-    encoder_fingerprint: str
-    device: str
-    threads: int
-    dtype: str
-    token_budget: int
-    shard_rows: int
-    inputs: tuple[str, ...]
-    schemas: dict[str, dict[str, int]]
-    pool_fingerprint: str
-    rows: int
-    usable: int
-    excluded: dict[str, int]
-    sources: tuple[SourceInfo, ...]
-    checkpoints: tuple[CheckpointInfo, ...] = ()
-    notes: tuple[str, ...] = ()
-    versions: dict[str, str]
-    files: dict[Annotated[str, Field(pattern=_BELOW)], str] = Field(default_factory=dict)
-
-
 class Store:
     """A datastore opened for reading. Opening checks the manifest; `verify` checks everything."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Path, manifest: Manifest, name: str = MANIFEST) -> None:
+        self.path, self.manifest, self.name = path, manifest, name
 
     @classmethod
-    def open(cls, path: str | Path) -> "Store":
-        """Open the store at `path`, complete or not.
+    def open(cls, path: str | Path, name: str = MANIFEST) -> "Store":
+        """Open the store at `path`, complete or not. name: of the manifest's file (append.py has another beside it).
 
         Raises:
             StoreError: no store there, one of another version, or a damaged manifest.
         """
         path = Path(path)
         try:
-            record = json.loads((path / "manifest.json").read_text())
+            record = json.loads((path / name).read_text())
         except FileNotFoundError:
             raise StoreError(
-                f"{path} is not a gradsift store: it has no manifest.json; make one with gradsift build."
+                f"{path} is not a gradsift store: it has no {name}; make one with gradsift build."
             ) from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path}/manifest.json cannot be read ({error}); restore it or build again.") from error
+            raise StoreError(f"{path / name} cannot be read ({error}); restore it or build again.") from error
         if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
             raise StoreError(f"{path} was written by another version of gradsift; build it again with this one.")
         expected = record.pop("sha256", None)
         if _hash_json(record) != expected:
             raise StoreError(
-                f"{path}/manifest.json is damaged: its content does not match its hash; restore it or build again."
+                f"{path / name} is damaged: its content does not match its hash; restore it or build again."
             )
         try:
-            return cls(path, Manifest.model_validate(record))
+            return cls(path, Manifest.model_validate(record), name)
         except ValidationError as error:
             raise StoreError(
-                f"{path}/manifest.json does not fit this version of gradsift: {error.errors()[0]['msg']}."
+                f"{path / name} does not fit this version of gradsift: {error.errors()[0]['msg']}."
             ) from error
 
     def save_manifest(self) -> None:
         """Write the manifest with its own hash."""
         record = self.manifest.model_dump(mode="json")
-        atomic.write_json(self.path / "manifest.json", {**record, "sha256": _hash_json(record)})
+        atomic.write_json(self.path / self.name, {**record, "sha256": _hash_json(record)})
 
     # -- what it is made of -------------------------------------------------------------------------------------------
 
@@ -158,16 +103,31 @@ class Store:
         return _hash_json(self.manifest.model_dump(mode="json"))[:16]
 
     @property
+    def lineage(self) -> str:
+        """What names the store's rows by number: the fingerprint it had before anything was appended."""
+        return self.manifest.begun or self.fingerprint
+
+    @cached_property
+    def _shards(self) -> list[tuple[int, int, Part]]:
+        """(start, stop, part) of every shard: each part is cut by its own size, so that no shard has rows of two."""
+        found, first = [], 0
+        for part in self.manifest.parts:
+            stop = first + part.usable
+            found += [(at, min(at + part.shard_rows, stop), part) for at in range(first, stop, part.shard_rows)]
+            first = stop
+        return found
+
+    @property
     def shard_ranges(self) -> list[tuple[int, int]]:
         """(start, stop) positions among the usable rows of every shard."""
-        size, usable = self.manifest.shard_rows, self.manifest.usable
-        return [(start, min(start + size, usable)) for start in range(0, usable, size)]
+        return [(start, stop) for start, stop, _ in self._shards]
 
-    def params(self, kind: str, epoch: int) -> str:
-        """Hash of what decides a shard's numbers: `kind` adam, sgd, sign or rds; `epoch` counts from 0."""
-        m = self.manifest
+    def params(self, kind: str, epoch: int, index: int) -> str:
+        """Hash of what decides a shard's numbers: `kind` adam, sgd, sign or rds; `epoch`, `index` count from 0."""
+        m, part = self.manifest, self._shards[index][2]
         checkpoint = {k: v for k, v in m.files.items() if k.startswith(f"checkpoints/{m.checkpoints[epoch].name}/")}
-        about = [m.model_fingerprint, m.encoder_fingerprint, m.pool_fingerprint, m.dtype, m.token_budget, m.shard_rows]
+        about = [m.model_fingerprint, m.encoder_fingerprint, part.pool_fingerprint, m.dtype, m.token_budget]
+        about.append(part.shard_rows)
         about += [m.config.max_length, kind, checkpoint]
         if kind != "rds":
             about += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
@@ -193,19 +153,23 @@ class Store:
 
     def shard(self, kind: str, epoch: int, index: int) -> Shard:
         """Open one shard, checked against its hash, its parameters and the rows it should cover."""
-        shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch))
+        shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch, index))
         start, stop = self.shard_ranges[index]
         if (shard.start, shard.stop) != (start, stop) or len(shard.q) != stop - start:
             raise ShardError(f"{shard.path} covers other rows than its name says; delete it and build again.")
         return shard
 
+    def shard_paths(self) -> list[Path]:
+        """Every shard a finished build has, metrics included."""
+        kinds = (*self.kinds, "metrics")
+        epochs, ranges = range(len(self.epochs)), range(len(self._shards))
+        return [self.shard_path(kind, epoch, index) for epoch in epochs for index in ranges for kind in kinds]
+
     def missing(self) -> list[Path]:
         """Files a finished build would have and this store lacks (present ones are not read)."""
         if not self.manifest.checkpoints:
             return [self.path / "checkpoints"]
-        kinds = (*self.kinds, "metrics")
-        epochs, ranges = range(len(self.epochs)), range(len(self.shard_ranges))
-        paths = [self.shard_path(kind, epoch, index) for epoch in epochs for index in ranges for kind in kinds]
+        paths = self.shard_paths()
         there = {folder: {p.name for p in folder.glob("*.*")} for folder in {path.parent for path in paths}}
         return [path for path in paths if path.name not in there[path.parent]]
 
@@ -250,11 +214,30 @@ class Store:
 
     # -- its rows -----------------------------------------------------------------------------------------------------
 
+    @property
+    def pool_names(self) -> list[str]:
+        """Names of the pool's files, in the order of their rows; `manifest.files` has their hashes."""
+        return [pool_file(part) for part in range(len(self.manifest.parts))]
+
+    def check_pool(self) -> None:
+        """Check the pool's files against their hashes; raises `StoreError`."""
+        for name in self.pool_names:
+            self.check_file(name)
+
+    @property
+    def _pool(self) -> PoolFiles:
+        return PoolFiles([self.path / name for name in self.pool_names])
+
     @cached_property
     def rows(self) -> np.ndarray:
         """Pool row numbers of the usable rows, ascending, (n,) int64: row i of every feature array is rows[i]."""
-        table = self._read_pool(["row", "status"])
+        table = self._pool.columns(["row", "status"])
         return table.filter(pc.equal(table["status"], "usable"))["row"].to_numpy()
+
+    @property
+    def ids(self) -> list[str]:
+        """Id of every row of the pool, usable or not."""
+        return self._pool.columns(["id"])["id"].to_pylist()
 
     @cached_property
     def scored(self) -> np.ndarray:
@@ -274,46 +257,20 @@ class Store:
 
     def pool(self) -> pd.DataFrame:
         """Every row without its text, indexed by `row`."""
-        return self._read_pool(list(_POOL_COLUMNS)).to_pandas().set_index("row")
-
-    def _read_pool(self, columns: list[str]) -> pa.Table:
-        with self._reading_pool():
-            return pq.read_table(self.path / "pool.parquet", columns=columns)
-
-    @contextmanager
-    def _reading_pool(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise StoreError(
-                f"{self.path}/pool.parquet is missing; restore it, or build again with --restart."
-            ) from None
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise StoreError(
-                f"{self.path}/pool.parquet is damaged ({error}); restore it, or build with --restart."
-            ) from error
+        return self._pool.columns(_POOL_COLUMNS).to_pandas().set_index("row")
 
     def texts(self, rows: Any) -> pd.DataFrame:
         """Text of some rows, in the order asked: row, messages (list of {role, content}), prefix, raw (bytes).
 
         Reads only the row groups that hold them.
         """
-        wanted, pieces = np.asarray(rows, dtype=np.int64), []
-        if not len(wanted):
-            return pd.DataFrame(columns=["row", "messages", "prefix", "raw"])
-        with self._reading_pool(), pq.ParquetFile(self.path / "pool.parquet") as file:
-            bounds = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-            for group in np.unique(np.searchsorted(bounds, np.unique(wanted), side="right")):
-                table = file.read_row_group(int(group), columns=["row", "messages", "prefix", "raw"])
-                pieces.append(table.filter(pc.is_in(table["row"], pa.array(np.unique(wanted)))))
-        found = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
-        return pd.DataFrame([found[row] for row in wanted.tolist()])
+        return self._pool.texts(rows)
 
     def write_metrics(self, epoch: int, index: int, columns: dict[str, np.ndarray], splits: int) -> None:
         """Write one shard's `METRICS`, each (rows,) float32. splits: batches halved for memory."""
         start, stop = self.shard_ranges[index]
         table = pa.table({"row": self.rows[start:stop], **{name: columns[name] for name in METRICS}})
-        write_metrics(self.shard_path("metrics", epoch, index), self.params("rds", epoch), start, splits, table)
+        write_metrics(self.shard_path("metrics", epoch, index), self.params("rds", epoch, index), start, splits, table)
 
     def read_metrics(self, epoch: int, index: int) -> pa.Table:
         """One shard's metrics, checked against their hash, their parameters and the rows they should cover.
@@ -322,7 +279,7 @@ class Store:
             ShardError: missing, damaged, or made with other parameters.
         """
         start, _ = self.shard_ranges[index]
-        return read_metrics(self.shard_path("metrics", epoch, index), self.params("rds", epoch), start)
+        return read_metrics(self.shard_path("metrics", epoch, index), self.params("rds", epoch, index), start)
 
     def metrics(self) -> pd.DataFrame:
         """Gradient norm, update norm and loss of every usable row: epoch, row, grad_norm, update_norm, loss."""
@@ -346,7 +303,7 @@ class Store:
         """Bytes on disk of features, representations, metrics, checkpoints, kept scorings, index and pool."""
         parts = ("features", "representations", "metrics", "checkpoints", "scorings", "index")
         sizes = {part: sum(f.stat().st_size for f in (self.path / part).rglob("*") if f.is_file()) for part in parts}
-        return {**sizes, "pool": (self.path / "pool.parquet").stat().st_size}
+        return {**sizes, "pool": sum((self.path / name).stat().st_size for name in self.pool_names)}
 
 
 @contextmanager

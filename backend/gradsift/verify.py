@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradsift.errors import GradsiftError
+from gradsift.manifest import Part
 from gradsift.progress import Progress
 from gradsift.shards import read_tensors
 from gradsift.store import Store, hash_file
@@ -27,8 +28,7 @@ def verify(path: str | Path, progress: Progress | None = None) -> list[str]:
     progress = progress or Progress(quiet=True)
     problems = [f"{missing} is missing." for missing in store.missing()]
     problems += _files(store)
-    if (store.path / "pool.parquet").is_file():
-        problems += _rows(store)
+    problems += _rows(store)
     problems += _shards(store, progress)
     for kept in sorted((store.path / "scorings").glob("*/*.safetensors")):
         problems += _attempt(partial(read_tensors, kept))
@@ -47,21 +47,29 @@ def _files(store: Store) -> list[str]:
 
 
 def _rows(store: Store) -> list[str]:
-    problems, rows, usable = [], 0, 0
+    problems: list[str] = []
+    first = 0
+    for name, part in zip(store.pool_names, store.manifest.parts, strict=True):
+        if (store.path / name).is_file():  # `_files` has said so where it is not
+            problems += _part(store.path / name, first, part)
+        first += part.rows
+    return problems
+
+
+def _part(path: Path, first: int, part: Part) -> list[str]:
+    problems, rows, usable = [], first, 0
     try:
-        file = pq.ParquetFile(store.path / "pool.parquet")
-        for batch in file.iter_batches(1000, columns=["row", "raw", "sha256", "status"]):
+        for batch in pq.ParquetFile(path).iter_batches(1000, columns=["row", "raw", "sha256", "status"]):
             for row, raw, expected, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 usable += status == "usable"
                 if row != rows or hashlib.sha256(raw).hexdigest() != expected:
-                    problems.append(f"{store.path}/pool.parquet: row {rows} is not what was read.")
+                    problems.append(f"{path}: row {rows} is not what was read.")
                 rows += 1
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        return [f"{store.path}/pool.parquet cannot be read: {error}."]
-    if (rows, usable) != (store.manifest.rows, store.manifest.usable):
+        return [f"{path} cannot be read: {error}."]
+    if (rows - first, usable) != (part.rows, part.usable):
         problems.append(
-            f"{store.path}/pool.parquet holds {rows} rows, {usable} usable; the manifest says "
-            f"{store.manifest.rows} and {store.manifest.usable}."
+            f"{path} holds {rows - first} rows, {usable} usable; the manifest says {part.rows} and {part.usable}."
         )
     return problems
 

@@ -4,6 +4,7 @@ transformers' Trainer and PEFT do the training. Order of the data and dropout ar
 (seed, step) alone, so that a run that was killed goes on from its last whole epoch and ends with the same bytes.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, pi
@@ -44,6 +45,16 @@ def learning_rate(step: int, steps: int) -> float:
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Optimizer steps of one epoch."""
     return -(-rows // batch_size)
+
+
+def micro_batch(batch_size: int) -> int:
+    """Rows in one forward pass of the warmup; an optimizer step adds up several: memory only, not the result."""
+    return next(size for size in (4, 3, 2, 1) if batch_size % size == 0)
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
+    """A permutation that is a function of (seed, epoch), so that a resumed epoch sees what the unbroken one saw."""
+    return np.random.default_rng([seed, 2, epoch]).permutation(size).tolist()
 
 
 def short_epoch_note(rows: int, batch_size: int) -> str | None:
@@ -128,9 +139,9 @@ def make_trainer(
 
 
 def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -> TrainingArguments:
-    micro = next(size for size in (4, 3, 2, 1) if config.batch_size % size == 0)  # memory only, not the result
+    micro = micro_batch(config.batch_size)
     arguments = TrainingArguments(
-        output_dir=None if folder is None else str(folder),
+        output_dir=str(folder or tempfile.gettempdir()),  # which the Trainer makes, even to write nothing there
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=config.batch_size // micro,
         num_train_epochs=config.epochs,
@@ -166,7 +177,7 @@ class _Examples(torch.utils.data.Dataset):
 
 
 class _EpochOrder(torch.utils.data.Sampler[int]):
-    """A permutation that is a function of (seed, epoch), so that a resumed epoch sees what the unbroken one saw."""
+    """`epoch_order` as the Trainer asks for it."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed, self.epoch = size, seed, 0
@@ -178,7 +189,7 @@ class _EpochOrder(torch.utils.data.Sampler[int]):
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng([self.seed, 2, self.epoch]).permutation(self.size).tolist())
+        return iter(epoch_order(self.size, self.seed, self.epoch))
 
 
 class _Trainer(Trainer):

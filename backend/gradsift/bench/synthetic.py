@@ -19,11 +19,12 @@ from gradsift import atomic
 from gradsift.config import BuildConfig
 from gradsift.index import ensure_index
 from gradsift.ingest import ROW_GROUP, SCHEMA
+from gradsift.manifest import SCHEMA_VERSION, CheckpointInfo, Manifest, Part, SourceInfo
 from gradsift.pool import Row, read_rows
 from gradsift.progress import Progress
 from gradsift.scoring import Scoring, open_scoring, scoring_path
 from gradsift.shards import write_shard, write_tensors
-from gradsift.store import CheckpointInfo, Manifest, SourceInfo, Store, hash_file
+from gradsift.store import Store, hash_file
 from gradsift.targets import read_targets, write_targets
 from gradsift.workspace import Workspace, sample_pool
 
@@ -37,11 +38,11 @@ _SHARD = 4096
 def make_workspace(root: Path, rows: int = ROWS, seed: int = 0, progress: Progress | None = None) -> Workspace:
     """A workspace at `root` with a finished store of `rows` rows, a target set, and its scoring by every method.
 
-    One that is there already is taken as it is; one that was interrupted is made anew.
+    One that is there already is taken as it is; one that was interrupted, or is of another version, is made anew.
     """
     workspace, progress = Workspace(root), progress or Progress(quiet=True)
     store = root / "stores" / NAME
-    if not (root / "made.json").is_file():
+    if not made_rows(root):
         atomic.remove(store)
         store.mkdir(parents=True)
         targets = _targets(seed)
@@ -49,14 +50,15 @@ def make_workspace(root: Path, rows: int = ROWS, seed: int = 0, progress: Progre
         opened = _make_store(store, rows, seed, progress)
         _make_scoring(opened, read_targets(entry.path).rows, seed, progress)
         ensure_index(opened, progress)
-        atomic.write_json(root / "made.json", {"rows": rows, "seed": seed})
+        atomic.write_json(root / "made.json", {"rows": rows, "seed": seed, "schema_version": SCHEMA_VERSION})
     return workspace
 
 
 def made_rows(root: Path) -> int:
-    """How many rows the workspace at `root` was made with; 0 where none is."""
+    """How many rows the workspace at `root` was made with; 0 where none is that this version can open."""
     file = root / "made.json"
-    return int(json.loads(file.read_text())["rows"]) if file.is_file() else 0
+    made = json.loads(file.read_text()) if file.is_file() else {}
+    return int(made["rows"]) if made.get("schema_version") == SCHEMA_VERSION else 0
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -172,12 +174,17 @@ def _manifest(rows: int, counts: Counter[str], pool_hash: str) -> Manifest:
         threads=1,
         dtype="float32",
         token_budget=1024,
-        shard_rows=_SHARD,
-        inputs=("synthetic",),
+        parts=(
+            Part(
+                inputs=("synthetic",),
+                limit_per_source=None,
+                pool_fingerprint=f"synthetic-{rows}",
+                rows=rows,
+                usable=rows,
+                shard_rows=_SHARD,
+            ),
+        ),
         schemas={f"{name}.jsonl": {"messages": count} for name, count in sorted(counts.items())},
-        pool_fingerprint=f"synthetic-{rows}",
-        rows=rows,
-        usable=rows,
         excluded={},
         sources=sources,
         checkpoints=tuple(
@@ -199,7 +206,7 @@ def _make_shards(store: Store, answers: np.ndarray, seed: int, progress: Progres
             for kind in store.kinds:
                 made = torch.from_numpy(rng.standard_normal((stop - start, DIM), dtype=np.float32))
                 dtype = "fp16" if kind == "rds" else store.manifest.config.store_dtype
-                write_shard(store.shard_path(kind, epoch, index), store.params(kind, epoch), start, dtype, made)
+                write_shard(store.shard_path(kind, epoch, index), store.params(kind, epoch, index), start, dtype, made)
             norm = np.exp(rng.normal(1, 0.4, stop - start)) / np.sqrt(answers[start:stop])
             columns = {"grad_norm": norm, "update_norm": norm**0.3 * 40, "loss": rng.gamma(4, 0.5, stop - start)}
             store.write_metrics(epoch, index, {name: x.astype(np.float32) for name, x in columns.items()}, 0)

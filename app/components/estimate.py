@@ -1,0 +1,112 @@
+"""What the form's build would cost: counts first, then time, memory and disk, while `gradsift plan` runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import planning
+from app.components import running
+from app.components.text import duration, escape, label, plural, size
+from gradsift import jobs
+
+_STAGES = ("read", "load", "warmup", "features")  # in the order of the work
+
+
+def draw(folder: Path, current: bool) -> None:
+    """Draw the plan in `folder`, kept current while it is made. current: whether the form still says the same."""
+    status = jobs.status(folder)
+    if status is not None and status.state == "running":
+        st.fragment(run_every=running.INTERVAL)(_follow)(folder)
+        return
+    with st.container(border=True, key="estimate"):
+        st.markdown("**What this build would cost**")
+        if not current:
+            st.caption("For what the form said before: estimate again.")
+        plan = planning.found(folder)
+        if plan is not None:
+            _figures(plan)
+        if status is not None and status.state != "finished":
+            words = {"cancelled": "The estimate was stopped.", "interrupted": "The estimate was interrupted."}
+            st.warning(label(words.get(status.state, status.message or "The estimate failed.")))
+        if plan is not None:
+            _details(plan)
+
+
+def _follow(folder: Path) -> None:
+    status = jobs.status(folder)
+    if status is None or status.state != "running":
+        st.rerun()
+    plan = planning.found(folder)
+    with st.container(border=True, key="estimate"):
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+            st.markdown("**What this build would cost**", width="content")
+            st.button("Stop estimating", key="stop-estimate", on_click=jobs.cancel, args=(folder,))
+        share = min(1.0, status.done / status.total) if status.total else 0.0
+        st.progress(share, text=label(status.label or "Starting"))
+        if plan is not None:
+            _figures(plan)
+
+
+def _figures(plan: dict[str, Any]) -> None:
+    pairs = [*_counts(plan), *_costs(plan)]
+    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in pairs)
+    st.html(f'<div class="gs-figures">{cells}</div>')
+
+
+def _details(plan: dict[str, Any]) -> None:
+    said = "".join(f'<p class="gs-small gs-dim" style="margin:0">{escape(s)}</p>' for s in _sentences(plan))
+    st.html(said)
+    number = st.column_config.NumberColumn
+    columns = {"rows_in_file": "Rows in file", "rows": "Taken", "usable": "Usable", "excluded": "Excluded"}
+    columns |= {"truncated": "Cut", "prompt_tokens": "Prompt tokens", "answer_tokens": "Answer tokens"}
+    with st.expander("By source"):
+        st.dataframe(
+            pd.DataFrame(plan["sources"]),
+            hide_index=True,
+            column_config={"source": "Source"}
+            | {name: number(title, format="localized") for name, title in columns.items()},
+            alt="What each source would give",
+            key="estimate-sources",
+        )
+
+
+def _counts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was counted, as (figure, what it is)."""
+    about = "" if plan["exact"] else "about "
+    warmup = plan["warmup"]
+    return [
+        (f"{about}{plan['usable']:,}", f"usable of {plural(plan['rows'], 'row')}"),
+        (f"{about}{plan['truncated']:,}", "cut at the longest length"),
+        (f"{about}{plan['prompt_tokens'] + plan['answer_tokens']:,}", "tokens in a pass"),
+        (f"{warmup['steps_per_epoch']:,} × {warmup['epochs']}" if warmup else "0", "optimizer steps of the warmup"),
+    ]
+
+
+def _costs(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is estimated, as (figure, what it is); nothing before it is known."""
+    estimate = plan["estimate"]
+    if not estimate:
+        return []
+    return [
+        (f"about {duration(estimate['total_seconds'])}", f"on one {'GPU' if plan['device'] == 'cuda' else 'machine'}"),
+        (f"about {size(estimate['memory_bytes'])}", f"of memory of {estimate['memory_of']}"),
+        (size(estimate["total_bytes"]), f"on disk, features as {plan['store_dtype']}"),
+    ]
+
+
+def _sentences(plan: dict[str, Any]) -> list[str]:
+    """The rest, a sentence each: what is excluded, where time and disk go, notes."""
+    excluded = sorted(plan["excluded"].items(), key=lambda pair: -pair[1])
+    said = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in excluded]
+    if estimate := plan["estimate"]:
+        stages = ", ".join(f"{stage} {duration(estimate['seconds'][stage])}" for stage in _STAGES)
+        said.append(
+            f"Time: {stages}; from {estimate['burst_batches']} batches that took {estimate['burst_seconds']:.0f} s "
+            f"({estimate['features_tokens_per_s']:,.0f} tokens a second)."
+        )
+        parts = ", ".join(f"{part} {size(count)}" for part, count in estimate["bytes"].items())
+        said.append(f"Disk: {parts}.")
+    dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in plan["feature_bytes"].items())
+    return [*said, f"Features by how they are stored: {dtypes}.", *plan["notes"]]

@@ -1,0 +1,176 @@
+"""`build --append`: more rows in a finished store, with its own checkpoints and projections, nothing rebuilt.
+
+    STORE/pool-2.parquet    the appended rows (pool-3.parquet: the next ones), numbered on from those before
+    STORE/append.json       the manifest as it will be; it becomes manifest.json by renaming once every shard is there
+
+Until then the store on disk is the old one, whole and in use; the same command goes on where a killed one stopped.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradsift import atomic
+from gradsift.config import BuildConfig
+from gradsift.encode import Encoder
+from gradsift.errors import StoreError, UsageError
+from gradsift.ingest import Intake, ingest
+from gradsift.manifest import Manifest, Part, SourceInfo
+from gradsift.pool import input_hashes
+from gradsift.pool_files import pool_file
+from gradsift.progress import Progress
+from gradsift.store import MANIFEST, Store, hash_file
+
+PENDING = "append.json"
+
+
+def begin_append(
+    store: Store,
+    pool: Sequence[str | Path],
+    config: BuildConfig,
+    encoder: Encoder,
+    max_length: int,
+    progress: Progress,
+) -> Store:
+    """The store as it will be with the rows of `pool`; `store` itself where it has them already.
+
+    Raises:
+        StoreError: the store is unfinished, or was built with other parameters than `config` (its limit per source
+            aside, which is for the new rows), or another tokenizer.
+        UsageError: some of the files, but not all, are in the store. GradsiftError: an unreadable pool, no usable row.
+    """
+    _check(store, config, encoder)
+    inputs, parts = input_hashes(pool), store.manifest.parts
+    if any(part.inputs == inputs for part in parts):
+        progress.note(f"There is nothing to add: {store.path} holds the rows of {_names(inputs)} already.")
+        return store
+    known = {_content(entry) for part in parts for entry in part.inputs}
+    if double := [entry for entry in inputs if _content(entry) in known]:
+        raise UsageError(f"{store.path} holds the rows of {_names(double)} already: append the other files only.")
+    store.require_complete()
+    store.check_pool()
+    pending = _pending(store, inputs, config)
+    if pending is None:
+        pending = _take_in(store, inputs, pool, config, encoder, max_length, progress)
+    return pending
+
+
+def settle(store: Store) -> Store:
+    """Let an appended store, all of whose shards are there, take the place of the old one; others stay as they are."""
+    if store.name != PENDING:
+        return store
+    os.replace(store.path / PENDING, store.path / MANIFEST)
+    atomic.sync_folder(store.path)
+    atomic.remove(store.path / "scorings")  # of the rows before
+    ours = set(store.shard_paths())
+    for path in (path for folder in {path.parent for path in ours} for path in folder.iterdir()):
+        if path not in ours:  # an append of more rows that was given up
+            path.unlink()
+    return Store.open(store.path)
+
+
+def _check(store: Store, config: BuildConfig, encoder: Encoder) -> None:
+    differences = store.manifest.config.differences(config, but=("limit_per_source",))
+    if store.manifest.encoder_fingerprint != encoder.fingerprint:
+        differences.append("another tokenizer or template")
+    if differences:
+        raise StoreError(
+            f"{store.path} was built with {'; '.join(differences)}: rows are appended with the store's own parameters, "
+            "so leave those flags out."
+        )
+
+
+def _pending(store: Store, inputs: tuple[str, ...], config: BuildConfig) -> Store | None:
+    """An append of these rows to this store that was begun before, if its rows are whole."""
+    try:
+        pending = Store.open(store.path, PENDING)
+        pending.check_pool()
+    except StoreError:
+        return None
+    *before, last = pending.manifest.parts
+    same = tuple(before) == store.manifest.parts and pending.manifest.files.items() >= store.manifest.files.items()
+    return pending if same and (last.inputs, last.limit_per_source) == (inputs, config.limit_per_source) else None
+
+
+def _take_in(
+    store: Store,
+    inputs: tuple[str, ...],
+    pool: Sequence[str | Path],
+    config: BuildConfig,
+    encoder: Encoder,
+    max_length: int,
+    progress: Progress,
+) -> Store:
+    manifest = store.manifest
+    name = pool_file(len(manifest.parts))
+    intake = ingest(
+        pool,
+        store.path / name,  # nobody's until a manifest names it
+        encoder,
+        max_length,
+        config.limit_per_source,
+        config.seed,
+        progress,
+        first=manifest.rows,
+        taken=store.ids,
+    )
+    for line in intake.report():
+        progress.say(line)
+    notes = _notes(intake, _names(inputs), max_length)
+    for note in notes:
+        progress.note(note)
+    part = Part(
+        inputs=inputs,
+        limit_per_source=config.limit_per_source,
+        pool_fingerprint=intake.fingerprint,
+        rows=intake.rows,
+        usable=intake.usable,
+        shard_rows=config.resolve_shard_rows(intake.usable),
+    )
+    schemas = {file: dict(counts) for file, counts in manifest.schemas.items()}
+    for file, counts in intake.schemas.items():
+        schemas[file] = dict(Counter(schemas.get(file, {})) + counts)
+    changed: dict[str, object] = {
+        "parts": (*manifest.parts, part),
+        "begun": manifest.begun or store.fingerprint,
+        "schemas": schemas,
+        "excluded": dict(Counter(manifest.excluded) + intake.excluded),
+        "sources": _merged(manifest.sources, intake.sources()),
+        "notes": (*manifest.notes, *notes),
+        "files": dict(sorted({**manifest.files, name: hash_file(store.path / name)}.items())),
+    }
+    grown = Store(store.path, Manifest.model_validate({**dict(manifest), **changed}), PENDING)
+    grown.save_manifest()
+    return grown
+
+
+def _notes(intake: Intake, names: str, max_length: int) -> list[str]:
+    notes = []
+    if excluded := intake.rows - intake.usable:
+        notes.append(
+            f"{excluded:,} of {intake.rows:,} rows appended from {names} are excluded; gradsift inspect lists each "
+            "with its reason."
+        )
+    if intake.truncated:
+        notes.append(f"{intake.truncated:,} rows appended from {names} are cut at {max_length:,} tokens.")
+    return notes
+
+
+def _merged(before: Sequence[SourceInfo], more: Sequence[SourceInfo]) -> tuple[SourceInfo, ...]:
+    """Coverage of both, a source that is in both once."""
+    found: dict[str, Counter] = {}
+    for source in (*before, *more):
+        found.setdefault(source.source, Counter()).update(source.model_dump(exclude={"source"}))
+    return tuple(SourceInfo(source=name, **counts) for name, counts in found.items())
+
+
+def _content(entry: str) -> str:
+    """What is the same of an input wherever it lies: its hash; of a hub id the id."""
+    name, _, digest = entry.rpartition(" ")
+    return name if digest == "hub" else digest
+
+
+def _names(inputs: Sequence[str]) -> str:
+    names = [entry.rpartition(" ")[0] for entry in inputs]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

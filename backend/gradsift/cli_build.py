@@ -1,0 +1,151 @@
+"""`gradsift plan` and `gradsift build`: two commands with the same flags, one for every parameter of a datastore."""
+
+import inspect
+import json
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradsift.config import AdamForm, BuildConfig, ModelDtype, ProjectionKind, StoreDtype
+from gradsift.errors import UsageError
+
+PoolArgument = Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")]
+
+
+def _default(name: str, extra: str = "") -> str:
+    field = BuildConfig.model_fields[name]
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return f"{field.description or name.replace('_', ' ')}{extra} [default: {default}]"
+
+
+_FLAGS: dict[str, Any] = {  # of every parameter, in the order of the help
+    "model": Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)],
+    "limit_per_source": Annotated[
+        int | None, typer.Option(help="rows kept per source, a seeded sample [default: all]")
+    ],
+    "max_length": Annotated[int | None, typer.Option(help=_default("max_length"))],
+    "template": Annotated[
+        str | None, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file [default: chat]")
+    ],
+    "warmup_fraction": Annotated[float | None, typer.Option(help=_default("warmup_fraction"))],
+    "epochs": Annotated[int | None, typer.Option(help=_default("epochs"))],
+    "batch_size": Annotated[int | None, typer.Option(help=_default("batch_size"))],
+    "lr": Annotated[float | None, typer.Option(help=_default("lr"))],
+    "lora_rank": Annotated[int | None, typer.Option(help=_default("lora_rank"))],
+    "lora_alpha": Annotated[int | None, typer.Option(help="scale of LoRA [default: 4 x rank]")],
+    "lora_targets": Annotated[str | None, typer.Option(help=_default("lora_targets"))],
+    "lora_dropout": Annotated[float | None, typer.Option(help=_default("lora_dropout"))],
+    "checkpoints": Annotated[
+        list[str] | None, typer.Option(help="a PEFT checkpoint with optimizer.pt; repeat; instead of a warmup")
+    ],
+    "dim": Annotated[int | None, typer.Option(help=_default("dim"))],
+    "projection": Annotated[ProjectionKind | None, typer.Option(help=_default("projection"))],
+    "gradient": Annotated[
+        list[str] | None, typer.Option(help=_default("gradients", ": adam, sgd, sign; may be repeated"))
+    ],
+    "adam": Annotated[AdamForm | None, typer.Option(help=_default("adam", " of Adam's update"))],
+    "store_dtype": Annotated[StoreDtype | None, typer.Option(help=_default("store_dtype"))],
+    "dtype": Annotated[ModelDtype | None, typer.Option(help=_default("dtype"))],
+    "seed": Annotated[int | None, typer.Option(help=_default("seed"))],
+}
+
+
+def _with_flags(command: Callable) -> Callable:
+    """`command` with a flag for every parameter of a build; what was given reaches it as the dict `given`."""
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        command(given=_given({name: values.pop(name) for name in _FLAGS}), **values)
+
+    own = [p for name, p in inspect.signature(command).parameters.items() if name != "given"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    flags = [inspect.Parameter(name, keyword, annotation=kind, default=None) for name, kind in _FLAGS.items()]
+    flags[0] = flags[0].replace(default=inspect.Parameter.empty)  # the model is not to be guessed
+    run.__signature__ = inspect.Signature([*own[:1], *flags, *own[1:]])  # type: ignore[attr-defined]  # typer reads it
+    return run
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags as fields of `BuildConfig`, without those that were not given."""
+    from gradsift.encode import read_template
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    if "template" in given:
+        given["template"] = read_template(given["template"])
+    if "lora_targets" in given:
+        given["lora_targets"] = tuple(given["lora_targets"].replace(",", " ").split())
+    if "gradient" in given:
+        given["gradients"] = tuple(dict.fromkeys(given.pop("gradient")))
+    if "checkpoints" in given:
+        given["checkpoints"] = tuple(given["checkpoints"])
+    return given
+
+
+def _config(values: dict[str, Any]) -> BuildConfig:
+    from pydantic import ValidationError
+
+    try:
+        return BuildConfig(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
+        raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
+
+
+def _parameters(store: Path) -> dict[str, Any]:
+    """The store's own, which flags that are not given leave as they are; a limit per source is for the new rows."""
+    from gradsift.store import Store
+
+    return Store.open(store).manifest.config.model_dump(exclude={"limit_per_source"})
+
+
+@_with_flags
+def plan(
+    pool: PoolArgument,
+    *,
+    given: dict[str, Any],
+    workers: Annotated[int, typer.Option(min=1, help="devices that would share the features")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Tell what a build with these flags would meet and cost, before it is run: rows, tokens, time, memory, disk."""
+    config = _config(given)
+    from gradsift.plan import describe, record
+    from gradsift.plan import plan as run
+    from gradsift.progress import Progress
+
+    progress = Progress()
+    with progress.running():
+        found = run(pool, config, workers, progress)
+    typer.echo(json.dumps(record(found), indent=1, ensure_ascii=False) if as_json else describe(found))
+
+
+@_with_flags
+def build(
+    pool: PoolArgument,
+    *,
+    given: dict[str, Any],
+    out: Annotated[Path, typer.Option(help="the store's folder")],
+    append: Annotated[
+        bool, typer.Option("--append", help="add POOL to the finished store OUT, with its own parameters")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
+) -> None:
+    """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
+    if append and restart:
+        raise UsageError("--append keeps what --restart throws away: give one of them.")
+    config = _config({**(_parameters(out) if append else {}), **given})
+    from gradsift.builder import build as run  # takes seconds: wrong flags are told before
+
+    store = run(pool, out, config, append=append, restart=restart)
+    typer.echo(store.path.resolve())
+
+
+def register(cli: typer.Typer) -> None:
+    """Add both commands to the command line."""
+    example = "Example: gradsift {} pool/*.jsonl --model smollm2 --epochs 2 --lora-rank 16"
+    more = "More rows later: gradsift build new.jsonl --model smollm2 --out store --append"
+    cli.command("plan", epilog=example.format("plan"))(plan)
+    cli.command("build", epilog=example.format("build") + f" --out store. {more}")(build)

@@ -1,0 +1,76 @@
+"""The rows of a store on disk: one Parquet file (ingest.py) for every intake, read as if they were one.
+
+Row numbers go on from file to file, and every row group holds consecutive rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gradsift.errors import StoreError
+
+_TEXT = ["row", "messages", "prefix", "raw"]
+
+
+def pool_file(part: int) -> str:
+    """Name of the file of the part with this index: pool.parquet, pool-2.parquet, ..."""
+    return f"pool-{part + 1}.parquet" if part else "pool.parquet"
+
+
+@dataclass(frozen=True)
+class PoolFiles:
+    """The files in the order of their rows.
+
+    Every read raises `StoreError` where one of them is missing or damaged.
+    """
+
+    paths: Sequence[Path]
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of every row."""
+        return pa.concat_tables([self._columns(path, names) for path in self.paths])
+
+    def texts(self, rows: Any) -> pd.DataFrame:
+        """row, messages, prefix and raw of some rows, in the order asked, from the row groups that hold them."""
+        wanted, pieces, first = np.asarray(rows, dtype=np.int64), [], 0
+        if not len(wanted):
+            return pd.DataFrame(columns=_TEXT)
+        for path in self.paths:
+            with _reading(path), pq.ParquetFile(path) as file:
+                stop = first + file.metadata.num_rows
+                here = np.unique(wanted[(wanted >= first) & (wanted < stop)])
+                pieces += _groups(file, here, first)
+                first = stop
+        found = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
+        return pd.DataFrame([found[row] for row in wanted.tolist()])
+
+    def _columns(self, path: Path, names: Sequence[str]) -> pa.Table:
+        with _reading(path):
+            return pq.read_table(path, columns=list(names))
+
+
+def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int) -> list[pa.Table]:
+    """The text of some of a file's rows. rows: ascending; first: number of the file's first row."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    bounds, values = first + np.cumsum(sizes), pa.array(rows)
+    groups = np.unique(np.searchsorted(bounds, rows, side="right"))
+    tables = (file.read_row_group(int(group), columns=_TEXT) for group in groups)
+    return [table.filter(pc.is_in(table["row"], values)) for table in tables]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; restore it, or build again with --restart.") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is damaged ({error}); restore it, or build with --restart.") from error

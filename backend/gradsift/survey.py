@@ -1,0 +1,156 @@
+"""The pool as `plan` sees it: tokenized and packed as a build would, nothing written.
+
+Of a source with more than `COUNTED` rows a seeded sample is tokenized, each of its rows standing for several.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from gradsift.config import BuildConfig
+from gradsift.encode import Encoded, Encoder
+from gradsift.features import pack
+from gradsift.ingest import NothingUsableError, reason_kind, write_records
+from gradsift.pool import read_rows, sample_rows
+from gradsift.progress import Progress
+from gradsift.warmup import choose_rows, epoch_order, micro_batch
+
+COUNTED = 5000  # rows of a source that are tokenized
+
+Batch = Sequence[int]  # positions of usable rows
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """One source: rows in its files and taken, and of those usable, excluded, cut; tokens of the usable ones."""
+
+    source: str
+    rows_in_file: int
+    rows: int
+    usable: int
+    excluded: int
+    truncated: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass
+class Survey:
+    """The tokenized rows. lengths, weights: tokens of every usable one, and how many rows of the pool it stands for.
+
+    rows: that a build would take. sampled: rows tokenized. seconds, pool_bytes: of reading and of keeping all `rows`.
+    """
+
+    config: BuildConfig
+    encoder: Encoder
+    max_length: int
+    rows: int
+    sampled: int
+    sources: list[SourcePlan] = field(default_factory=list)
+    excluded: dict[str, int] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    pool_bytes: int = 0
+    _conversations: list[tuple[list[tuple[str, str]], str]] = field(default_factory=list)
+
+    @property
+    def usable(self) -> int:
+        """Usable rows among `rows`."""
+        return round(sum(self.weights))
+
+    def encode(self, batch: Batch) -> list[Encoded]:
+        """Some of the usable rows as tokens."""
+        rows = (self._conversations[position] for position in batch)
+        return [self.encoder.encode(messages, prefix, self.max_length) for messages, prefix in rows]
+
+    def feature_batches(self, token_budget: int) -> list[Batch]:
+        """The batches of one pass as a build packs them: inside shards of consecutive rows."""
+        size = self.config.resolve_shard_rows(self.usable)
+        return [
+            [start + position for position in batch]
+            for start in range(0, len(self.lengths), size)
+            for batch in pack(self.lengths[start : start + size], token_budget)
+        ]
+
+    def warmup_batches(self) -> list[Batch]:
+        """The micro-batches of all epochs as the Trainer shuffles them; none where checkpoints are given."""
+        config = self.config
+        if config.checkpoints:
+            return []
+        chosen, size = (
+            choose_rows(len(self.lengths), config.warmup_fraction, config.seed),
+            micro_batch(config.batch_size),
+        )
+        orders = [epoch_order(len(chosen), config.seed, epoch) for epoch in range(config.epochs)]
+        return [
+            [chosen[at] for at in order[start : start + size]]
+            for order in orders
+            for start in range(0, len(order), size)
+        ]
+
+    def padded_tokens(self, batches: Sequence[Batch]) -> float:
+        """Tokens of some batches with their padding, every batch counted as often as its rows stand for others."""
+        return sum(
+            padded(self.lengths, batch) * sum(self.weights[position] for position in batch) / len(batch)
+            for batch in batches
+        )
+
+
+def padded(lengths: Sequence[int], batch: Batch) -> int:
+    """Tokens of a batch with its padding."""
+    return max(lengths[position] for position in batch) * len(batch)
+
+
+def survey(
+    pool: Sequence[str | Path], config: BuildConfig, encoder: Encoder, max_length: int, progress: Progress
+) -> Survey:
+    """Read a pool as a build would, and tokenize what has to be.
+
+    Raises:
+        PoolError: a path cannot be read at all.
+        NothingUsableError: no row that keeps a supervised token.
+    """
+    progress.stage("read", "Reading the pool", 0, "rows")
+    began = time.perf_counter()
+    rows, in_file = sample_rows(read_rows(pool), min(config.limit_per_source or COUNTED, COUNTED), config.seed)
+    reading = time.perf_counter() - began
+    taken = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
+    tokenized = Counter(row.source for row in rows)
+    found = Survey(config, encoder, max_length, sum(taken.values()), len(rows))
+    counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    excluded: dict[str, float] = defaultdict(float)
+    progress.stage("tokenize", "Tokenizing the pool", len(rows), "rows")
+    began, sink = time.perf_counter(), pa.MockOutputStream()
+    with closing(write_records(rows, sink, encoder, max_length)) as records:
+        for row in records:
+            share, source = taken[row["source"]] / tokenized[row["source"]], counts[row["source"]]
+            source[row["status"]] += share
+            if row["status"] == "excluded":
+                excluded[reason_kind(row["reason"])] += share
+            else:
+                source["truncated"] += share * bool(row["n_cut"])
+                source["prompt"] += share * row["n_prompt_tokens"]
+                source["answer"] += share * row["n_answer_tokens"]
+                found.lengths.append(row["n_prompt_tokens"] + row["n_answer_tokens"])
+                found.weights.append(share)
+                turns = [(turn["role"], turn["content"]) for turn in row["messages"]]
+                found._conversations.append((turns, row["prefix"]))
+            progress.advance()
+    scale = found.rows / found.sampled
+    found.seconds = reading + (time.perf_counter() - began) * scale
+    found.pool_bytes = round(sink.size() * scale)
+    found.excluded = {r: round(n) for r, n in sorted(excluded.items(), key=lambda pair: -pair[1])}
+    parts = ("usable", "excluded", "truncated", "prompt", "answer")
+    found.sources = [
+        SourcePlan(name, in_file[name], taken[name], *(round(counts[name][part]) for part in parts)) for name in counts
+    ]
+    if not found.lengths:
+        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in list(found.excluded.items())[:3])
+        raise NothingUsableError(f"None of the {found.rows:,} rows can be used: {reasons}.")
+    return found

@@ -1,0 +1,135 @@
+"""What a plan counts is what the build then finds; what it estimates adds up."""
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import gradsift
+
+from gradsift import survey
+from gradsift.config import BuildConfig
+from gradsift.ingest import NothingUsableError
+from gradsift.plan import PLAN, Plan, describe, plan, record
+from gradsift.progress import Progress
+from gradsift.shards import read_tensors
+from gradsift.store import Store
+
+
+@pytest.fixture(scope="module")
+def planned(tiny_pool: Path, tiny_config: BuildConfig) -> Plan:
+    return plan([tiny_pool], tiny_config, workers=4)
+
+
+def test_counts_are_those_of_the_build(planned: Plan, tiny_store: Store) -> None:
+    manifest, pool = tiny_store.manifest, tiny_store.pool()
+    usable = pool[pool["status"] == "usable"]
+    assert planned.exact
+    assert (planned.rows, planned.usable, planned.excluded) == (manifest.rows, manifest.usable, manifest.excluded)
+    assert planned.prompt_tokens == usable["n_prompt_tokens"].sum()
+    assert planned.answer_tokens == usable["n_answer_tokens"].sum()
+    found = [(s.source, s.rows_in_file, s.rows, s.usable, s.excluded, s.truncated) for s in planned.sources]
+    assert found == [tuple(source.model_dump().values()) for source in manifest.sources]
+    assert planned.pool_bytes == (tiny_store.path / "pool.parquet").stat().st_size
+    assert planned.checkpoints == len(manifest.checkpoints)
+
+
+def test_warmup_steps_and_padding_are_those_of_the_build(planned: Plan, tiny_store: Store) -> None:
+    config, pool = tiny_store.manifest.config, tiny_store.pool()
+    assert planned.warmup is not None
+    assert planned.warmup.rows == len(json.loads((tiny_store.path / "warmup" / "rows.json").read_text()))
+    assert planned.warmup.steps_per_epoch * config.epochs == len(tiny_store.loss_curve())
+    lengths = (pool["n_prompt_tokens"] + pool["n_answer_tokens"]).loc[tiny_store.rows].tolist()
+    padded = 0
+    for start, stop in tiny_store.shard_ranges:  # 8 rows of at most 96 tokens: a batch is full at three quarters
+        rows = sorted(lengths[start:stop], reverse=True)
+        while rows:
+            batch = [n for n in rows if n >= 0.75 * rows[0]]
+            padded += rows[0] * len(batch)
+            rows = rows[len(batch) :]
+    assert planned.padded_tokens == padded
+
+
+def test_disk_is_what_the_store_takes_up(planned: Plan, tiny_store: Store) -> None:
+    def payload(folder: str) -> int:
+        paths = (tiny_store.path / folder).rglob("*.safetensors")
+        return sum(tensor.nbytes for path in paths for tensor in read_tensors(path)[0].values())
+
+    assert planned.estimate is not None
+    parts = planned.estimate.bytes
+    assert planned.feature_bytes["int8"] == parts["features"] == payload("features")
+    assert parts["representations"] == payload("representations")
+    on_disk = sum(path.stat().st_size for path in (tiny_store.path / "checkpoints").rglob("*.safetensors"))
+    assert parts["checkpoints"] == pytest.approx(on_disk, rel=0.25)  # headers weigh with so small a model
+    assert planned.estimate.total_bytes == sum(parts.values())
+    per_row = {"int8": 256 + 8, "fp16": 512 + 8, "bit": 32 + 8}
+    assert planned.feature_bytes == {dtype: 40 * 2 * 2 * size for dtype, size in per_row.items()}
+
+
+def test_time_adds_up_and_only_the_features_are_shared_by_workers(planned: Plan) -> None:
+    e = planned.estimate
+    assert e is not None
+    assert e.total_seconds == pytest.approx(sum(e.seconds.values()), abs=0.2)
+    assert e.workers_total_seconds == pytest.approx(e.total_seconds - 0.75 * e.seconds["features"], abs=0.2)
+    per_pass = planned.padded_tokens / e.features_tokens_per_s
+    assert e.seconds["features"] >= 2 * per_pass - 0.1
+    assert e.memory_bytes >= e.measured_memory_bytes > 1e8
+    assert e.lora_parameters == 2 * 4 * (2 * (32 + 32) + 2 * (32 + 16))  # layers x rank x (q and o, k and v)
+    assert all(part in describe(planned) for part in ("42 = 40 usable + 2 excluded", "on 4", "bit 0.0 MB"))
+
+
+def test_of_a_large_source_a_sample_is_scaled_and_said(
+    tiny_pool: Path, tiny_config: BuildConfig, planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "COUNTED", 13)
+    found = plan([tiny_pool], tiny_config)
+    assert (found.exact, found.tokenized_rows, found.rows) == (False, 26, 42)
+    assert [s.rows for s in found.sources] == [26, 16]
+    assert found.usable + sum(found.excluded.values()) == pytest.approx(42, abs=1)
+    assert found.prompt_tokens + found.answer_tokens == pytest.approx(
+        planned.prompt_tokens + planned.answer_tokens, rel=0.3
+    )
+    assert any(note.startswith("26 of 42 rows were tokenized") for note in found.notes)
+
+
+def test_given_checkpoints_need_no_warmup(tiny_pool: Path, tiny_config: BuildConfig, tiny_store: Store) -> None:
+    given = tuple(str(tiny_store.path / "checkpoints" / name) for name in tiny_store.epochs)
+    found = plan([tiny_pool], tiny_config.model_copy(update={"checkpoints": given, "limit_per_source": 5}))
+    assert found.estimate is not None
+    assert (found.warmup, found.checkpoints, found.rows) == (None, 2, 10)
+    assert (found.estimate.seconds["warmup"], found.estimate.warmup_tokens_per_s) == (0, None)
+
+
+def test_a_job_shows_the_counts_before_the_estimate(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job").mkdir()
+    progress = Progress(tmp_path, quiet=True)
+    seen = []
+    original = progress.stage
+
+    def stage(name: str, *about, **more) -> None:
+        if name == "load":
+            seen.append(json.loads((tmp_path / "job" / PLAN).read_text()))
+        original(name, *about, **more)
+
+    monkeypatch.setattr(progress, "stage", stage)
+    found = plan([tiny_pool], tiny_config, progress=progress)
+    assert [(early["usable"], early["estimate"]) for early in seen] == [(40, None)]
+    assert json.loads((tmp_path / "job" / PLAN).read_text()) == json.loads(json.dumps(record(found)))
+
+
+def test_the_command_prints_json_and_writes_nothing(tiny_pool: Path, tiny_model: Path, tmp_path: Path) -> None:
+    flags = ["--model", tiny_model, "--max-length", 9000, "--lora-rank", 4, "--dim", 64, "--workers", 2]
+    done = gradsift("plan", tiny_pool, *flags, "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["usable"], found["estimate"]["workers"]) == (40, 2)
+    assert "--max-length is lowered to 512, the model's window." in found["notes"]
+    assert any("optimizer steps an epoch" in note for note in found["notes"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pool_without_a_usable_row_is_refused(tiny_config: BuildConfig, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user", "content": "?"}]}\n{\n')
+    with pytest.raises(NothingUsableError, match="None of the 2 rows can be used"):
+        plan([tmp_path / "bad.jsonl"], tiny_config)
