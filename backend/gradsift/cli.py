@@ -1,4 +1,4 @@
-"""The command line: demo, build, score, select, explain, inspect, verify, app, bench.
+"""The command line: demo, draft, build, score, select, explain, inspect, verify, app, bench.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
@@ -25,6 +25,7 @@ from gradsift.config import (
     StoreDtype,
     TargetPooling,
 )
+from gradsift.draft_cli import draft
 from gradsift.errors import UsageError, explain
 from gradsift.methods import METHODS
 
@@ -42,6 +43,9 @@ cli = typer.Typer(
 cli.add_typer(bench, name="bench")
 cli.command(epilog="Example: gradsift evaluate store --targets mmlu.jsonl --test mmlu-test.jsonl --out report.json")(
     evaluate
+)
+cli.command(epilog="Example: gradsift draft pool/*.jsonl --model smollm2 --targets mmlu.jsonl --out draft.parquet")(
+    draft
 )
 
 

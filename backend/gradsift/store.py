@@ -39,7 +39,7 @@ from gradsift.metrics import METRICS, read_metrics, write_metrics
 from gradsift.shards import Shard, ShardError, read_shard
 
 SCHEMA_VERSION = 1
-BASE_KINDS = ("rds+",)  # shards of the base model, made when a method first asks for them
+BASE_KINDS = ("rds+", "draft")  # shards of the base model, made when a method first asks for them
 _BELOW = r"^([\w-]+/)*[\w-]+\.\w+$"  # file names that stay inside the store, whoever wrote its manifest
 _POOL_COLUMNS = (  # of pool.parquet, text aside
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
@@ -173,6 +173,8 @@ class Store:
         checkpoint = {k: v for k, v in m.files.items() if place and k.startswith(place)}
         about = [m.model_fingerprint, m.encoder_fingerprint, m.pool_fingerprint, m.dtype, m.token_budget, m.shard_rows]
         about += [m.config.max_length, kind, checkpoint]
+        if kind == "draft":
+            about.append(m.config.seed)
         if not of_base and kind != "rds":
             about += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
         return _hash_json(about)[:32]
