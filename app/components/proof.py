@@ -111,8 +111,14 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             st.number_input("Seeds", 1, 20, 3, key="proof_seeds", width=140, persist_state="session")
             st.number_input("Epochs", 1, 20, 3, key="proof_epochs", width=140, persist_state="session")
-            start = {"type": "primary", "icon": ":material/play_arrow:", "key": "proof-start"}
-            st.button("Evaluate", on_click=_start, args=(now, store, entry), **start)
+            st.button(
+                "Evaluate",
+                type="primary",
+                icon=":material/play_arrow:",
+                key="proof-start",
+                on_click=_start,
+                args=(now, store, entry),
+            )
         if problem := st.session_state.pop("proof_problem", ""):
             st.error(label(problem))
 
