@@ -1,0 +1,315 @@
+"""How far scores move with every shortcut, measured: python docs/fidelity.py --data DIR [--rows 400] [--minutes M]
+
+DIR holds pool/*.jsonl and targets/{mmlu,bbh,tydiqa}.jsonl. Whole gradients of real rows are kept in CACHE (15 GB for
+400 rows; see exact_gradients.py), so that each comparison is arithmetic on them. It stops after about M minutes and
+goes on when it is run again. What is measured by then is written into OUT, between its markers, the rest is marked.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from exact_gradients import CPU, SETS, Gradients, Piece, settings
+from measured import fill, table
+
+from gradsift.config import AdamForm
+from gradsift.gradients import make_update
+from gradsift.influence import influence
+from gradsift.paths import cache_home
+from gradsift.projection import make_projector
+from gradsift.scoring import Products
+from gradsift.shards import decode, encode, read_tensors, write_tensors
+
+DIMS = (1024, 2048, 4096, 8192)
+FORMS: tuple[AdamForm, ...] = ("paper", "adamw", "released")
+PARTS = 6  # pieces of the Rademacher projection of a checkpoint
+NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
+
+Scores = dict[str, np.ndarray]  # target set -> (n,) Inf, best over its subtasks
+Vectors = dict[str, torch.Tensor]
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of ranks; equal scores share the mean of theirs."""
+    return float(pd.Series(a).rank().corr(pd.Series(b).rank()))
+
+
+def overlap(a: np.ndarray, b: np.ndarray, share: float) -> float:
+    """What part of the best `share` of rows by `a` is also among the best by `b`; ties go to the lower row number."""
+    count = max(1, int(len(a) * share))
+    best = [set(np.argsort(-scores, kind="stable")[:count].tolist()) for scores in (a, b)]
+    return len(best[0] & best[1]) / count
+
+
+def rms(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square of the difference."""
+    return float(np.sqrt(np.square(a - b).mean()))
+
+
+class Fidelity:
+    """Sums over all parameters that every comparison follows from, each a file under CACHE/sums/, and the scores."""
+
+    def __init__(self, gradients: Gradients, dims: tuple[int, ...] = DIMS) -> None:
+        self.gradients, self.dims, self.epochs = gradients, dims, range(gradients.config.epochs)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Everything to be made, in order: (file, what makes it)."""
+        yield from self.gradients.pieces()
+        for epoch in self.epochs:
+            yield self._path("fp32", epoch), lambda path, epoch=epoch: self._sum(path, "fp32", epoch)  # type: ignore[misc]
+        for epoch in self.epochs:
+            for part in range(PARTS):
+                path = self._path(f"rademacher-{part}", epoch)
+                yield path, lambda path, epoch=epoch, part=part: self._rademacher(path, epoch, part)  # type: ignore[misc]
+        for epoch in self.epochs:
+            yield from self.gradients.gradient_pieces("bf16", epoch)
+            yield self._path("bf16", epoch), lambda path, epoch=epoch: self._sum(path, "bf16", epoch)  # type: ignore[misc]
+
+    # -- sums ---------------------------------------------------------------------------------------------------------
+
+    def _path(self, name: str, epoch: int) -> Path:
+        return self.gradients.cache / "sums" / f"{name}-epoch-{epoch + 1}.safetensors"
+
+    def _updates(self, epoch: int, forms: Iterable[AdamForm]) -> dict[AdamForm, Callable]:
+        checkpoint = self.gradients.checkpoint(epoch)
+        return {form: make_update("adam", form, checkpoint, CPU) for form in forms}
+
+    def _sum(self, path: Path, dtype: str, epoch: int) -> None:
+        """Exact inner products of targets and Γ of every form; for fp32 the sparse projections of both as well.
+
+        squares-FORM: (n, 2) ‖Γ‖² in lora_A and in lora_B. sparse-D: of the checkpoint's own projection; shared: of the
+        first checkpoint's.
+        """
+        n, shapes = len(self.gradients.pool), self.gradients.shapes
+        places = {f"sparse-{dim}": (epoch + 1, dim) for dim in self.dims} | {"shared": (1, self.dims[-1])}
+        projectors = {
+            key: make_projector("sparse", self.gradients.config.seed, number, dim, shapes, CPU)
+            for key, (number, dim) in places.items()
+            if dtype == "fp32"
+        }
+        updates = self._updates(epoch, FORMS if dtype == "fp32" else FORMS[:1])
+        examples = len(self.gradients.examples)
+        sums: Vectors = {key: torch.zeros(examples, projector.dim) for key, projector in projectors.items()}
+        sums["gram"] = torch.zeros(examples - n, examples - n)
+        for form in updates:
+            sums |= {form: torch.zeros(n, examples - n), f"squares-{form}": torch.zeros(n, 2)}
+        for name, g in self.gradients.read(dtype, epoch):
+            targets = g[n:]
+            sums["gram"] += targets @ targets.T
+            stepped = {form: update(name, g[:n]) for form, update in updates.items()}
+            for form, rows in stepped.items():
+                sums[form] += rows @ targets.T
+                sums[f"squares-{form}"][:, int("lora_B" in name)] += rows.square().sum(1)
+            both = torch.cat([stepped["paper"], targets])
+            for key, projector in projectors.items():
+                projector.add(name, both, sums[key])
+        path.parent.mkdir(exist_ok=True)
+        write_tensors(path, sums, {"dtype": dtype, "epoch": epoch})
+
+    def _rademacher(self, path: Path, epoch: int, part: int) -> None:
+        """The dense projection of pool and targets, restricted to a part of the parameters: each block made once."""
+        n, shapes = len(self.gradients.pool), self.gradients.shapes
+        projector = make_projector("rademacher", self.gradients.config.seed, epoch + 1, self.dims[-1], shapes, CPU)
+        update = self._updates(epoch, FORMS[:1])["paper"]
+        total = torch.zeros(len(self.gradients.examples), projector.dim)
+        for index, (name, g) in enumerate(self.gradients.read("fp32", epoch)):
+            if index % PARTS == part:
+                projector.add(name, torch.cat([update(name, g[:n]), g[n:]]), total)
+        write_tensors(path, {"vectors": total}, {"epoch": epoch, "part": part})
+
+    # -- scores -------------------------------------------------------------------------------------------------------
+
+    def sums(self, name: str, epoch: int) -> Vectors:
+        """One of the kept files. Raises `FileNotFoundError` where it is still to be made."""
+        path = self._path(name, epoch)
+        path.stat()
+        return read_tensors(path)[0]
+
+    def exact(self, form: AdamForm = "paper", dtype: str = "fp32", epochs: Iterable[int] | None = None) -> Scores:
+        """Scores without a projection. epochs: of these alone."""
+        evidence = []
+        for epoch in self.epochs if epochs is None else epochs:
+            sums = self.sums(dtype, epoch)
+            lengths = sums[f"squares-{form}"].sum(1).sqrt()
+            evidence.append(self._products(sums[form] / lengths[:, None], sums["gram"], epoch))
+        return self._scores(evidence)
+
+    def projected(self, key: str, store_dtype: str = "") -> Scores:
+        """Scores by a projection: `sparse-D`, `shared` or `rademacher`. store_dtype: of stored rows; "": as fp32."""
+        n, evidence = len(self.gradients.pool), []
+        for epoch in self.epochs:
+            if key == "rademacher":
+                parts = [self.sums(f"rademacher-{part}", epoch)["vectors"] for part in range(PARTS)]
+                vectors = torch.stack(parts).sum(0)
+            else:
+                vectors = self.sums("fp32", epoch)[key]
+            rows, targets = vectors[:n], vectors[n:]
+            unit = rows / rows.norm(dim=1, keepdim=True)
+            if store_dtype:
+                q, scale, _ = encode(rows, store_dtype)
+                unit = decode(q, store_dtype) * scale[:, None]
+            evidence.append(self._products(unit @ targets.T, targets @ targets.T, epoch))
+        return self._scores(evidence)
+
+    def _products(self, products: torch.Tensor, gram: torch.Tensor, epoch: int) -> Products:
+        return Products(products.numpy(), gram.numpy(), None, float(self.gradients.weights[epoch]))
+
+    def _scores(self, evidence: list[Products]) -> Scores:
+        """Eq. 2 and the best over subtasks for each target set; weights of the checkpoints at hand sum to 1."""
+        scores: Scores = {}
+        start, total = 0, sum(part.weight for part in evidence)
+        for name in SETS:
+            rows = self.gradients.targets[name]
+            columns = slice(start, start := start + len(rows))
+            own = [
+                Products(part.products[:, columns], np.asarray(part.gram)[columns, columns], None, part.weight / total)
+                for part in evidence
+            ]
+            subtasks = list(dict.fromkeys(row.subtask for row in rows))
+            subtask_of = np.array([subtasks.index(row.subtask) for row in rows])
+            scores[name] = influence(own, subtask_of, len(subtasks)).max(1)
+        return scores
+
+    # -- the page -----------------------------------------------------------------------------------------------------
+
+    def report(self) -> str:
+        """The measured part of the page: the spread first, then every comparison."""
+        if not all(self._path("fp32", epoch).is_file() for epoch in self.epochs):
+            return "Not measured yet: the gradients are not all there."
+        exact, sparse = self.exact(), self.projected(f"sparse-{self.dims[-1]}")
+        return "\n\n".join(
+            [
+                self._about(),
+                "### The spread of the scores",
+                _spread(exact, sparse),
+                "### What each shortcut moves",
+                self._comparisons(exact, sparse),
+                "### Adam's second moments",
+                self._moments(),
+            ]
+        )
+
+    def _about(self) -> str:
+        lengths = [len(example.ids) for example in self.gradients.examples]
+        n, losses, rank = len(self.gradients.pool), self.gradients.losses, self.gradients.config.lora_rank
+        counts = ", ".join(f"{len(self.gradients.targets[name])} of {NAMES[name]}" for name in SETS)
+        size = sum(int(np.prod(shape)) for shape in self.gradients.shapes.values())
+        weights = " and ".join(f"{weight:.2f}" for weight in self.gradients.weights)
+        before, after = np.mean(losses[:5]), np.mean(losses[-5:])
+        return (
+            f"{n} rows of {np.mean(lengths[:n]):.0f} tokens on average, targets: {counts} (one of every subtask). "
+            f"LoRA of rank {rank}: P = {size:,}. Warmup of {len(losses)} steps; the loss went from "
+            f"{before:.2f} to {after:.2f} (means of five steps); the checkpoints weigh {weights}."
+        )
+
+    def _comparisons(self, exact: Scores, sparse: Scores) -> str:
+        lines = []
+        for label, aim, find in self._pairs(exact, sparse):
+            try:
+                one, other = find()
+            except FileNotFoundError:
+                lines.append([label, aim, *["not measured"] * len(SETS)])
+                continue
+            lines.append([label, aim, *(_cell(one[name], other[name]) for name in SETS)])
+        return table(["", "aim", *(NAMES[name] for name in SETS)], lines)
+
+    def _pairs(self, exact: Scores, sparse: Scores) -> Iterator[tuple[str, str, Callable[[], tuple[Scores, Scores]]]]:
+        """(what is compared, aim, its two scores); looking for a file that is not there yet says so."""
+        widest = self.dims[-1]
+        for dim in self.dims:
+            aim = "≥ 0.98 / 0.85 / 0.85" if dim == widest else ""
+            yield f"sparse, d = {dim}, against exact", aim, lambda d=dim: (self.projected(f"sparse-{d}"), exact)  # type: ignore[misc]
+        yield f"Rademacher, d = {widest}, against exact", "", lambda: (self.projected("rademacher"), exact)
+        yield f"sparse against Rademacher, d = {widest}", "", lambda: (sparse, self.projected("rademacher"))
+        yield "one projection for all checkpoints against exact", "", lambda: (self.projected("shared"), exact)
+        yield "one projection against one each", "", lambda: (self.projected("shared"), sparse)
+        stored = {kind: self.projected(f"sparse-{widest}", kind) for kind in ("int8", "fp16", "bit")}
+        yield "int8 against fp16", "– / 0.95 / 0.95", lambda: (stored["int8"], stored["fp16"])
+        yield "bit against fp16", "– / 0.85 / 0.85", lambda: (stored["bit"], stored["fp16"])
+        yield "bit against exact", "", lambda: (stored["bit"], exact)
+        forms = {form: self.exact(form) for form in FORMS}
+        for one, other in (("adamw", "paper"), ("released", "paper"), ("released", "adamw")):
+            yield f"Adam: {one} against {other}, exact", "", lambda a=one, b=other: (forms[a], forms[b])  # type: ignore[misc]
+        there = [epoch for epoch in self.epochs if self._path("bf16", epoch).is_file()] or list(self.epochs)
+        only = "" if len(there) == len(self.epochs) else f" (checkpoint {there[0] + 1} alone)"
+        label = f"bf16 base weights against fp32, exact{only}"
+        yield label, "", lambda: (self.exact(dtype="bf16", epochs=there), self.exact(epochs=there))
+
+    def _moments(self) -> str:
+        """How large v̂ is beside ε, and where Γ's length lies by each form."""
+        lines = []
+        for epoch in self.epochs:
+            checkpoint, sums = self.gradients.checkpoint(epoch), self.sums("fp32", epoch)
+            correction = 1 - checkpoint.betas[1] ** checkpoint.step
+            for side, kind in enumerate(("lora_A", "lora_B")):
+                pairs = checkpoint.moments.items()
+                v = torch.cat([v.flatten() for name, (_, v) in pairs if kind in name]).numpy() / correction
+                cells = [f"{quantile:.0e}" for quantile in np.quantile(v, [0.05, 0.5, 0.95])]
+                shares = [
+                    f"{float((sums[f'squares-{form}'][:, side] / sums[f'squares-{form}'].sum(1)).mean()):.3f}"
+                    for form in FORMS
+                ]
+                small = f"{(v < checkpoint.eps).mean():.1%}"
+                lines.append([f"{kind}, checkpoint {epoch + 1}", *cells, small, *shares])
+        head = ["", "v̂, 5th percentile", "median", "95th", f"v̂ < ε = {checkpoint.eps:.0e}"]
+        return table([*head, *(f"share of ‖Γ‖², {form}" for form in FORMS)], lines)
+
+
+def _spread(exact: Scores, sparse: Scores) -> str:
+    """Per target set: exact scores, and what the projection's error must do to ranks of such a spread."""
+    lines = []
+    for name in SETS:
+        scores, error = exact[name], rms(exact[name], sparse[name])
+        quantiles = [f"{value:.4f}" for value in (scores.min(), *np.quantile(scores, [0.5, 0.95]), scores.max())]
+        cut = np.sort(scores)[::-1][max(1, int(len(scores) * 0.05)) - 1]
+        near = int((np.abs(scores - cut) <= error).sum())
+        expected = scores.std() / np.hypot(scores.std(), error)
+        lines.append(
+            [NAMES[name], *quantiles, f"{scores.std():.4f}", f"{error:.4f}", f"{expected:.3f}", f"{cut:.4f}", f"{near}"]
+        )
+    head = ["exact scores", "min", "median", "95th", "max", "std", "rms error of d = 8192"]
+    return table(
+        [*head, "correlation that std and error allow", "top-5 % cut", "rows within the error of the cut"], lines
+    )
+
+
+def _cell(a: np.ndarray, b: np.ndarray) -> str:
+    return f"{spearman(a, b):.3f} / {overlap(a, b, 0.05):.2f} / {overlap(a, b, 0.10):.2f} ({rms(a, b):.4f})"
+
+
+def work(pieces: Iterable[Piece], seconds: float) -> int:
+    """Make the pieces that are missing until the time is over; returns how many were made."""
+    started, made = time.monotonic(), 0
+    for path, make in pieces:
+        if not path.is_file():
+            if time.monotonic() - started >= seconds:
+                print(f"Stopped before {path.name}; run it again to go on.")
+                break
+            make(path)
+            made += 1
+            print(f"{time.monotonic() - started:6.0f} s  {path.parent.name}/{path.name}", flush=True)
+    return made
+
+
+def main() -> None:
+    """Make what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    parser.add_argument("--cache", type=Path, help="where gradients are kept [default: the cache]")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    given = parser.parse_args()
+    cache = given.cache or cache_home() / "fidelity" / str(given.rows)
+    cache.mkdir(parents=True, exist_ok=True)
+    fidelity = Fidelity(Gradients(given.data, cache, settings("smollm2", rank=16), given.rows))
+    work(fidelity.pieces(), given.minutes * 60)
+    fill(given.out, fidelity.report())
+
+
+if __name__ == "__main__":
+    main()
