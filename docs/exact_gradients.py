@@ -11,7 +11,7 @@ P is 1.84 million for SmolLM2 with rank 16, so that 500 examples take 3.6 GB a c
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class Gradients:
     def gradient_pieces(self, dtype: str, epoch: int) -> Iterator[Piece]:
         """The pieces of one checkpoint, which counts from 0."""
         for index, path in enumerate(self._files(dtype, epoch)):
-            yield path, lambda path, index=index: self._extract(path, dtype, epoch, index)  # type: ignore[misc]
+            yield path, partial(self._extract, dtype=dtype, epoch=epoch, index=index)
 
     # -- the sample ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ goes on when it is run again. What is measured by then is written into OUT, betw
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,11 @@ from gradsift.shards import decode, encode, read_tensors, write_tensors
 
 DIMS = (1024, 2048, 4096, 8192)
 FORMS: tuple[AdamForm, ...] = ("paper", "adamw", "released")
-PARTS = 6  # pieces of the Rademacher projection of a checkpoint
+RADEMACHER = tuple(f"rademacher-{part}" for part in range(6))  # pieces of a checkpoint's dense projection
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
 
 Scores = dict[str, np.ndarray]  # target set -> (n,) Inf, best over its subtasks
+Find = Callable[[list[int]], Scores]  # of some checkpoints
 Vectors = dict[str, torch.Tensor]
 
 
@@ -57,17 +59,15 @@ class Fidelity:
         self.gradients, self.dims, self.epochs = gradients, dims, range(gradients.config.epochs)
 
     def pieces(self) -> Iterator[Piece]:
-        """Everything to be made, in order: (file, what makes it)."""
+        """Everything to be made, in order: (file, what makes it). The second checkpoint's dear parts come last."""
         yield from self.gradients.pieces()
         for epoch in self.epochs:
-            yield self._path("fp32", epoch), lambda path, epoch=epoch: self._sum(path, "fp32", epoch)  # type: ignore[misc]
+            yield self._path("fp32", epoch), partial(self._sum, dtype="fp32", epoch=epoch)
         for epoch in self.epochs:
-            for part in range(PARTS):
-                path = self._path(f"rademacher-{part}", epoch)
-                yield path, lambda path, epoch=epoch, part=part: self._rademacher(path, epoch, part)  # type: ignore[misc]
-        for epoch in self.epochs:
+            for part, name in enumerate(RADEMACHER):
+                yield self._path(name, epoch), partial(self._rademacher, epoch=epoch, part=part)
             yield from self.gradients.gradient_pieces("bf16", epoch)
-            yield self._path("bf16", epoch), lambda path, epoch=epoch: self._sum(path, "bf16", epoch)  # type: ignore[misc]
+            yield self._path("bf16", epoch), partial(self._sum, dtype="bf16", epoch=epoch)
 
     # -- sums ---------------------------------------------------------------------------------------------------------
 
@@ -117,34 +117,34 @@ class Fidelity:
         update = self._updates(epoch, FORMS[:1])["paper"]
         total = torch.zeros(len(self.gradients.examples), projector.dim)
         for index, (name, g) in enumerate(self.gradients.read("fp32", epoch)):
-            if index % PARTS == part:
+            if index % len(RADEMACHER) == part:
                 projector.add(name, torch.cat([update(name, g[:n]), g[n:]]), total)
         write_tensors(path, {"vectors": total}, {"epoch": epoch, "part": part})
 
     # -- scores -------------------------------------------------------------------------------------------------------
 
-    def sums(self, name: str, epoch: int) -> Vectors:
-        """One of the kept files. Raises `FileNotFoundError` where it is still to be made."""
-        path = self._path(name, epoch)
-        path.stat()
-        return read_tensors(path)[0]
+    def measured(self, names: Sequence[str]) -> list[int]:
+        """The checkpoints, from 0, for which all sums of these names are there."""
+        return [epoch for epoch in self.epochs if all(self._path(name, epoch).is_file() for name in names)]
 
-    def exact(self, form: AdamForm = "paper", dtype: str = "fp32", epochs: Iterable[int] | None = None) -> Scores:
-        """Scores without a projection. epochs: of these alone."""
+    def sums(self, name: str, epoch: int) -> Vectors:
+        return read_tensors(self._path(name, epoch))[0]
+
+    def exact(self, epochs: Iterable[int], form: AdamForm = "paper", dtype: str = "fp32") -> Scores:
+        """Scores by whole gradients at some checkpoints."""
         evidence = []
-        for epoch in self.epochs if epochs is None else epochs:
+        for epoch in epochs:
             sums = self.sums(dtype, epoch)
             lengths = sums[f"squares-{form}"].sum(1).sqrt()
             evidence.append(self._products(sums[form] / lengths[:, None], sums["gram"], epoch))
         return self._scores(evidence)
 
-    def projected(self, key: str, store_dtype: str = "") -> Scores:
+    def projected(self, epochs: Iterable[int], key: str, store_dtype: str = "") -> Scores:
         """Scores by a projection: `sparse-D`, `shared` or `rademacher`. store_dtype: of stored rows; "": as fp32."""
         n, evidence = len(self.gradients.pool), []
-        for epoch in self.epochs:
+        for epoch in epochs:
             if key == "rademacher":
-                parts = [self.sums(f"rademacher-{part}", epoch)["vectors"] for part in range(PARTS)]
-                vectors = torch.stack(parts).sum(0)
+                vectors = torch.stack([self.sums(name, epoch)["vectors"] for name in RADEMACHER]).sum(0)
             else:
                 vectors = self.sums("fp32", epoch)[key]
             rows, targets = vectors[:n], vectors[n:]
@@ -178,20 +178,13 @@ class Fidelity:
 
     def report(self) -> str:
         """The measured part of the page: the spread first, then every comparison."""
-        if not all(self._path("fp32", epoch).is_file() for epoch in self.epochs):
+        epochs = self.measured(["fp32"])
+        if not epochs:
             return "Not measured yet: the gradients are not all there."
-        exact, sparse = self.exact(), self.projected(f"sparse-{self.dims[-1]}")
-        return "\n\n".join(
-            [
-                self._about(),
-                "### The spread of the scores",
-                _spread(exact, sparse),
-                "### What each shortcut moves",
-                self._comparisons(exact, sparse),
-                "### Adam's second moments",
-                self._moments(),
-            ]
-        )
+        exact, sparse = self.exact(epochs), self.projected(epochs, f"sparse-{self.dims[-1]}")
+        parts = ["### The spread of the scores", _spread(exact, sparse), "### What each shortcut moves"]
+        parts += [self._comparisons(), "### Adam's second moments", self._moments(epochs)]
+        return "\n\n".join([self._about(), *parts])
 
     def _about(self) -> str:
         lengths = [len(example.ids) for example in self.gradients.examples]
@@ -206,43 +199,49 @@ class Fidelity:
             f"{before:.2f} to {after:.2f} (means of five steps); the checkpoints weigh {weights}."
         )
 
-    def _comparisons(self, exact: Scores, sparse: Scores) -> str:
+    def _comparisons(self) -> str:
         lines = []
-        for label, aim, find in self._pairs(exact, sparse):
-            try:
-                one, other = find()
-            except FileNotFoundError:
-                lines.append([label, aim, *["not measured"] * len(SETS)])
-                continue
-            lines.append([label, aim, *(_cell(one[name], other[name]) for name in SETS)])
+        for label, aim, needs, one, other in self._pairs():
+            epochs = self.measured(needs)
+            alone = f" (checkpoint {epochs[0] + 1} alone)" if 0 < len(epochs) < len(self.epochs) else ""
+            cells = ["not measured"] * len(SETS)
+            if epochs:
+                a, b = one(epochs), other(epochs)
+                cells = [_cell(a[name], b[name]) for name in SETS]
+            lines.append([label + alone, aim, *cells])
         return table(["", "aim", *(NAMES[name] for name in SETS)], lines)
 
-    def _pairs(self, exact: Scores, sparse: Scores) -> Iterator[tuple[str, str, Callable[[], tuple[Scores, Scores]]]]:
-        """(what is compared, aim, its two scores); looking for a file that is not there yet says so."""
-        widest = self.dims[-1]
-        for dim in self.dims:
-            aim = "≥ 0.98 / 0.85 / 0.85" if dim == widest else ""
-            yield f"sparse, d = {dim}, against exact", aim, lambda d=dim: (self.projected(f"sparse-{d}"), exact)  # type: ignore[misc]
-        yield f"Rademacher, d = {widest}, against exact", "", lambda: (self.projected("rademacher"), exact)
-        yield f"sparse against Rademacher, d = {widest}", "", lambda: (sparse, self.projected("rademacher"))
-        yield "one projection for all checkpoints against exact", "", lambda: (self.projected("shared"), exact)
-        yield "one projection against one each", "", lambda: (self.projected("shared"), sparse)
-        stored = {kind: self.projected(f"sparse-{widest}", kind) for kind in ("int8", "fp16", "bit")}
-        yield "int8 against fp16", "– / 0.95 / 0.95", lambda: (stored["int8"], stored["fp16"])
-        yield "bit against fp16", "– / 0.85 / 0.85", lambda: (stored["bit"], stored["fp16"])
-        yield "bit against exact", "", lambda: (stored["bit"], exact)
-        forms = {form: self.exact(form) for form in FORMS}
-        for one, other in (("adamw", "paper"), ("released", "paper"), ("released", "adamw")):
-            yield f"Adam: {one} against {other}, exact", "", lambda a=one, b=other: (forms[a], forms[b])  # type: ignore[misc]
-        there = [epoch for epoch in self.epochs if self._path("bf16", epoch).is_file()] or list(self.epochs)
-        only = "" if len(there) == len(self.epochs) else f" (checkpoint {there[0] + 1} alone)"
-        label = f"bf16 base weights against fp32, exact{only}"
-        yield label, "", lambda: (self.exact(dtype="bf16", epochs=there), self.exact(epochs=there))
+    def _pairs(self) -> Iterator[tuple[str, str, Sequence[str], Find, Find]]:
+        """(what is compared, aim, the sums it needs, either score as a function of the checkpoints)."""
+        d, fp32, dense = self.dims[-1], ["fp32"], ["fp32", *RADEMACHER]
+        sketch, shared = partial(self.projected, key=f"sparse-{d}"), partial(self.projected, key="shared")
+        rademacher = partial(self.projected, key="rademacher")
+        for dim in self.dims[:-1]:
+            yield (
+                f"sparse, d = {dim}, against exact",
+                "",
+                fp32,
+                partial(self.projected, key=f"sparse-{dim}"),
+                self.exact,
+            )
+        yield f"**sparse, d = {d}, against exact**", "≥ 0.98 / 0.85 / 0.85", fp32, sketch, self.exact
+        yield f"Rademacher, d = {d}, against exact", "", dense, rademacher, self.exact
+        yield f"sparse against Rademacher, d = {d}", "", dense, sketch, rademacher
+        yield "one projection for all checkpoints against exact", "", fp32, shared, self.exact
+        yield "one projection for all against one each", "", fp32, shared, sketch
+        stored = {dtype: partial(sketch, store_dtype=dtype) for dtype in ("int8", "fp16", "bit")}
+        yield "**int8 against fp16**", "– / 0.95 / 0.95", fp32, stored["int8"], stored["fp16"]
+        yield "**bit against fp16**", "– / 0.85 / 0.85", fp32, stored["bit"], stored["fp16"]
+        yield "bit against exact", "", fp32, stored["bit"], self.exact
+        for a, b in (("adamw", "paper"), ("released", "paper"), ("released", "adamw")):
+            yield f"Adam: {a} against {b}, exact", "", fp32, partial(self.exact, form=a), partial(self.exact, form=b)
+        bf16 = partial(self.exact, dtype="bf16")
+        yield "bf16 base weights against fp32, exact", "", ["fp32", "bf16"], bf16, self.exact
 
-    def _moments(self) -> str:
+    def _moments(self, epochs: list[int]) -> str:
         """How large v̂ is beside ε, and where Γ's length lies by each form."""
         lines = []
-        for epoch in self.epochs:
+        for epoch in epochs:
             checkpoint, sums = self.gradients.checkpoint(epoch), self.sums("fp32", epoch)
             correction = 1 - checkpoint.betas[1] ** checkpoint.step
             for side, kind in enumerate(("lora_A", "lora_B")):

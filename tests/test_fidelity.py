@@ -109,7 +109,7 @@ class TestToy:
                 targets = torch.cat([g[n:] for _, g in pairs], 1).double()
                 cosines = torch.nn.functional.cosine_similarity(rows[:, None], targets[None], dim=2)
                 total += weight * cosines.numpy()
-            scores = toy.exact(form)
+            scores = toy.exact([0, 1], form)
             for index, name in enumerate(SETS):
                 np.testing.assert_allclose(scores[name], total[:, 2 * index : 2 * index + 2].max(1), atol=1e-5)
 
@@ -117,8 +117,10 @@ class TestToy:
         report = toy.report()
         assert "not measured" not in report
         assert report.index("The spread") < report.index("What each shortcut moves")
-        (toy._path("bf16", 1)).unlink()
+        toy._path("bf16", 1).unlink()
         assert "fp32, exact (checkpoint 1 alone)" in toy.report()
         assert "not measured" not in toy.report()
-        (toy._path("rademacher-3", 0)).unlink()
+        for epoch in (0, 1):
+            toy._path("rademacher-3", epoch).unlink()
         assert toy.report().count("not measured") == 2 * len(SETS)
+        assert work(toy.pieces(), float("inf")) == 3
