@@ -69,16 +69,14 @@ class Gradients:
     rows: int
 
     def pieces(self) -> Iterator[Piece]:
-        """(file, what makes it) in the order needed, the fp32 gradients of all checkpoints; later ones read earlier."""
+        """(file, what makes it) up to the checkpoints, in the order needed."""
         yield self.cache / "pool.jsonl", self._sample_pool
         for name in SETS:
             yield self.cache / f"{name}.jsonl", self._sample_targets
         yield self.cache / "warmup" / "log.json", self._warm_up
-        for epoch in range(self.config.epochs):
-            yield from self.gradient_pieces("fp32", epoch)
 
     def gradient_pieces(self, dtype: str, epoch: int) -> Iterator[Piece]:
-        """The pieces of one checkpoint, which counts from 0."""
+        """Likewise the whole gradients at one checkpoint, which counts from 0. dtype: fp32 or bf16 base weights."""
         for index, path in enumerate(self._files(dtype, epoch)):
             yield path, partial(self._extract, dtype=dtype, epoch=epoch, index=index)
 

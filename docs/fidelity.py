@@ -59,11 +59,11 @@ class Fidelity:
         self.gradients, self.dims, self.epochs = gradients, dims, range(gradients.config.epochs)
 
     def pieces(self) -> Iterator[Piece]:
-        """Everything to be made, in order: (file, what makes it). The second checkpoint's dear parts come last."""
+        """Everything to be made, in order: (file, what makes it). One checkpoint after the other: each is a result."""
         yield from self.gradients.pieces()
         for epoch in self.epochs:
+            yield from self.gradients.gradient_pieces("fp32", epoch)
             yield self._path("fp32", epoch), partial(self._sum, dtype="fp32", epoch=epoch)
-        for epoch in self.epochs:
             for part, name in enumerate(RADEMACHER):
                 yield self._path(name, epoch), partial(self._rademacher, epoch=epoch, part=part)
             yield from self.gradients.gradient_pieces("bf16", epoch)
