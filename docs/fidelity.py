@@ -25,7 +25,8 @@ from gradsift.projection import make_projector
 from gradsift.scoring import Products
 from gradsift.shards import decode, encode, read_tensors, write_tensors
 
-DIMS = (1024, 2048, 4096, 8192)
+DIM = 8192  # the default, and the paper's
+DIMS = (1024, 2048, 4096, DIM, 4 * DIM)  # of the sketch, whose cost does not depend on d
 FORMS: tuple[AdamForm, ...] = ("paper", "adamw", "released")
 RADEMACHER = tuple(f"rademacher-{part}" for part in range(6))  # pieces of a checkpoint's dense projection
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
@@ -47,16 +48,17 @@ def overlap(a: np.ndarray, b: np.ndarray, share: float) -> float:
     return len(best[0] & best[1]) / count
 
 
-def rms(a: np.ndarray, b: np.ndarray) -> float:
-    """Root mean square of the difference."""
-    return float(np.sqrt(np.square(a - b).mean()))
+def scatter(a: np.ndarray, b: np.ndarray) -> float:
+    """Standard deviation of the difference: a shift that all rows share moves no rank."""
+    return float((a - b).std())
 
 
 class Fidelity:
     """Sums over all parameters that every comparison follows from, each a file under CACHE/sums/, and the scores."""
 
-    def __init__(self, gradients: Gradients, dims: tuple[int, ...] = DIMS) -> None:
-        self.gradients, self.dims, self.epochs = gradients, dims, range(gradients.config.epochs)
+    def __init__(self, gradients: Gradients, dims: tuple[int, ...] = DIMS, dim: int = DIM) -> None:
+        self.gradients, self.dims, self.dim = gradients, dims, dim
+        self.epochs = range(gradients.config.epochs)
 
     def pieces(self) -> Iterator[Piece]:
         """Everything to be made, in order: (file, what makes it). One checkpoint after the other: each is a result."""
@@ -85,7 +87,7 @@ class Fidelity:
         first checkpoint's.
         """
         n, shapes = len(self.gradients.pool), self.gradients.shapes
-        places = {f"sparse-{dim}": (epoch + 1, dim) for dim in self.dims} | {"shared": (1, self.dims[-1])}
+        places = {f"sparse-{dim}": (epoch + 1, dim) for dim in self.dims} | {"shared": (1, self.dim)}
         projectors = {
             key: make_projector("sparse", self.gradients.config.seed, number, dim, shapes, CPU)
             for key, (number, dim) in places.items()
@@ -113,7 +115,7 @@ class Fidelity:
     def _rademacher(self, path: Path, epoch: int, part: int) -> None:
         """The dense projection of pool and targets, restricted to a part of the parameters: each block made once."""
         n, shapes = len(self.gradients.pool), self.gradients.shapes
-        projector = make_projector("rademacher", self.gradients.config.seed, epoch + 1, self.dims[-1], shapes, CPU)
+        projector = make_projector("rademacher", self.gradients.config.seed, epoch + 1, self.dim, shapes, CPU)
         update = self._updates(epoch, FORMS[:1])["paper"]
         total = torch.zeros(len(self.gradients.examples), projector.dim)
         for index, (name, g) in enumerate(self.gradients.read("fp32", epoch)):
@@ -181,10 +183,15 @@ class Fidelity:
         epochs = self.measured(["fp32"])
         if not epochs:
             return "Not measured yet: the gradients are not all there."
-        exact, sparse = self.exact(epochs), self.projected(epochs, f"sparse-{self.dims[-1]}")
-        parts = ["### The spread of the scores", _spread(exact, sparse), "### What each shortcut moves"]
-        parts += [self._comparisons(), "### Adam's second moments", self._moments(epochs)]
-        return "\n\n".join([self._about(), *parts])
+        spread = _spread(self.exact(epochs), self.projected(epochs, f"sparse-{self.dim}"), self.dim)
+        parts = [self._about(), "### The spread of the scores", spread, self._geometry()]
+        parts += [
+            "### What each shortcut moves",
+            self._comparisons(),
+            "### Adam's second moments",
+            self._moments(epochs),
+        ]
+        return "\n\n".join(parts)
 
     def _about(self) -> str:
         lengths = [len(example.ids) for example in self.gradients.examples]
@@ -199,32 +206,44 @@ class Fidelity:
             f"{before:.2f} to {after:.2f} (means of five steps); the checkpoints weigh {weights}."
         )
 
+    def _geometry(self) -> str:
+        """Single cosines at the first checkpoint: the sketch's error, and how alike the rows' updates are."""
+        n, sums = len(self.gradients.pool), self.sums("fp32", 0)
+        exact = sums["paper"] / sums["squares-paper"].sum(1).sqrt()[:, None] / sums["gram"].diag().sqrt()
+        unit = torch.nn.functional.normalize(sums[f"sparse-{self.dim}"])
+        error = float((unit[:n] @ unit[n:].T - exact).square().mean().sqrt())
+        alike = float((unit[:n].sum(0).square().sum() - n) / (n * (n - 1)))
+        update, zero = self._updates(0, FORMS[:1])["paper"], torch.zeros(1, 1)
+        momentum = torch.stack([update(name, zero).square().sum() for name in self.gradients.shapes]).sum().sqrt()
+        own = sums["squares-paper"].sum(1).sqrt().median()
+        return (
+            f"At checkpoint 1 the cosine of a single target and a row is off by {error:.4f} rms (1/√d = "
+            f"{self.dim**-0.5:.4f}). The updates of two rows have a cosine of {alike:.2f} on average: Γ of a zero gradient, "
+            f"which is the momentum that all rows share, is {momentum:.0f} long, the rows' Γ is {own:.0f} (median)."
+        )
+
     def _comparisons(self) -> str:
         lines = []
         for label, aim, needs, one, other in self._pairs():
             epochs = self.measured(needs)
+            epochs = [] if "for all" in label and len(epochs) < 2 else epochs
             alone = f" (checkpoint {epochs[0] + 1} alone)" if 0 < len(epochs) < len(self.epochs) else ""
             cells = ["not measured"] * len(SETS)
             if epochs:
                 a, b = one(epochs), other(epochs)
-                cells = [_cell(a[name], b[name]) for name in SETS]
+                cells = [cell(a[name], b[name]) for name in SETS]
             lines.append([label + alone, aim, *cells])
         return table(["", "aim", *(NAMES[name] for name in SETS)], lines)
 
     def _pairs(self) -> Iterator[tuple[str, str, Sequence[str], Find, Find]]:
         """(what is compared, aim, the sums it needs, either score as a function of the checkpoints)."""
-        d, fp32, dense = self.dims[-1], ["fp32"], ["fp32", *RADEMACHER]
+        d, fp32, dense = self.dim, ["fp32"], ["fp32", *RADEMACHER]
         sketch, shared = partial(self.projected, key=f"sparse-{d}"), partial(self.projected, key="shared")
         rademacher = partial(self.projected, key="rademacher")
-        for dim in self.dims[:-1]:
-            yield (
-                f"sparse, d = {dim}, against exact",
-                "",
-                fp32,
-                partial(self.projected, key=f"sparse-{dim}"),
-                self.exact,
-            )
-        yield f"**sparse, d = {d}, against exact**", "≥ 0.98 / 0.85 / 0.85", fp32, sketch, self.exact
+        for dim in self.dims:
+            aim, bold = ("≥ 0.98 / 0.85 / 0.85", "**") if dim == d else ("", "")
+            one = partial(self.projected, key=f"sparse-{dim}")
+            yield f"{bold}sparse, d = {dim}, against exact{bold}", aim, fp32, one, self.exact
         yield f"Rademacher, d = {d}, against exact", "", dense, rademacher, self.exact
         yield f"sparse against Rademacher, d = {d}", "", dense, sketch, rademacher
         yield "one projection for all checkpoints against exact", "", fp32, shared, self.exact
@@ -258,26 +277,25 @@ class Fidelity:
         return table([*head, *(f"share of ‖Γ‖², {form}" for form in FORMS)], lines)
 
 
-def _spread(exact: Scores, sparse: Scores) -> str:
-    """Per target set: exact scores, and what the projection's error must do to ranks of such a spread."""
+def _spread(exact: Scores, sparse: Scores, dim: int) -> str:
+    """Per target set: the exact scores, the sketch's error beside their spread, and what that does to ranks."""
     lines = []
     for name in SETS:
-        scores, error = exact[name], rms(exact[name], sparse[name])
+        scores, error = exact[name], scatter(exact[name], sparse[name])
         quantiles = [f"{value:.4f}" for value in (scores.min(), *np.quantile(scores, [0.5, 0.95]), scores.max())]
         cut = np.sort(scores)[::-1][max(1, int(len(scores) * 0.05)) - 1]
         near = int((np.abs(scores - cut) <= error).sum())
-        expected = scores.std() / np.hypot(scores.std(), error)
-        lines.append(
-            [NAMES[name], *quantiles, f"{scores.std():.4f}", f"{error:.4f}", f"{expected:.3f}", f"{cut:.4f}", f"{near}"]
-        )
-    head = ["exact scores", "min", "median", "95th", "max", "std", "rms error of d = 8192"]
-    return table(
-        [*head, "correlation that std and error allow", "top-5 % cut", "rows within the error of the cut"], lines
-    )
+        allowed = scores.std() / np.hypot(scores.std(), error)
+        needed = dim * (error / scores.std()) ** 2 / (0.98**-2 - 1)  # the error falls with the root of d
+        shown = [f"{scores.std():.4f}", f"{(sparse[name] - scores).mean():+.4f}", f"{error:.4f}", f"{allowed:.2f}"]
+        lines.append([NAMES[name], *quantiles, *shown, f"{near}", f"{needed:,.0f}"])
+    head = ["exact scores", "min", "median", "95th", "max", "std", "the sketch's shift", "its scatter"]
+    head += ["correlation these allow", "rows within the scatter of the top-5 % cut", "d for 0.98"]
+    return table(head, lines)
 
 
-def _cell(a: np.ndarray, b: np.ndarray) -> str:
-    return f"{spearman(a, b):.3f} / {overlap(a, b, 0.05):.2f} / {overlap(a, b, 0.10):.2f} ({rms(a, b):.4f})"
+def cell(a: np.ndarray, b: np.ndarray) -> str:
+    return f"{spearman(a, b):.3f} / {overlap(a, b, 0.05):.2f} / {overlap(a, b, 0.10):.2f} ({scatter(a, b):.4f})"
 
 
 def work(pieces: Iterable[Piece], seconds: float) -> int:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from exact_gradients import CPU, SETS, Gradients, settings
-from fidelity import FORMS, Fidelity, overlap, rms, spearman, work
+from fidelity import FORMS, Fidelity, overlap, scatter, spearman, work
 from measured import BEGIN, END, fill, table
 
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import make_update
 from gradsift.projection import make_projector
 
-DIMS = (64, 256)
+DIMS = (64, 256, 512)
 
 
 class TestMeasures:
@@ -34,8 +34,10 @@ class TestMeasures:
         assert overlap(a, b, 0.05) == 0
         assert overlap(np.zeros(20), np.zeros(20), 0.1) == 1
 
-    def test_rms(self):
-        assert rms(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == pytest.approx(2**0.5)
+    def test_scatter_is_of_what_rows_do_not_share(self):
+        a = np.array([1.0, 2.0, 6.0])
+        assert scatter(a, a + 5) == 0
+        assert scatter(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == 1
 
 
 def test_a_page_keeps_what_is_written_by_hand(tmp_path):
@@ -65,7 +67,7 @@ def empty(tmp_path_factory, tiny_model):
         write(data / "pool" / f"{source}.jsonl", [row(i + number, dataset=source) for i in range(8)])
     for number, name in enumerate(SETS):
         write(data / "targets" / f"{name}.jsonl", [row(i + number, subtask=f"s{i % 2}") for i in range(3)])
-    return Fidelity(Gradients(data, cache, settings(str(tiny_model), rank=2), rows=6), DIMS)
+    return Fidelity(Gradients(data, cache, settings(str(tiny_model), rank=2), rows=6), DIMS, 256)
 
 
 @pytest.fixture(scope="module")
