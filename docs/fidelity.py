@@ -218,8 +218,8 @@ class Fidelity:
         own = sums["squares-paper"].sum(1).sqrt().median()
         return (
             f"At checkpoint 1 the cosine of a single target and a row is off by {error:.4f} rms (1/√d = "
-            f"{self.dim**-0.5:.4f}). The updates of two rows have a cosine of {alike:.2f} on average: Γ of a zero gradient, "
-            f"which is the momentum that all rows share, is {momentum:.0f} long, the rows' Γ is {own:.0f} (median)."
+            f"{self.dim**-0.5:.4f}). The updates of two rows have a cosine of {alike:.2f} on average: Γ of a zero "
+            f"gradient, which is the momentum that all rows share, is {momentum:.0f} long, the rows' Γ {own:.0f} (median)."
         )
 
     def _comparisons(self) -> str:
