@@ -185,13 +185,8 @@ class Fidelity:
             return "Not measured yet: the gradients are not all there."
         spread = _spread(self.exact(epochs), self.projected(epochs, f"sparse-{self.dim}"), self.dim)
         parts = [self._about(), "### The spread of the scores", spread, self._geometry()]
-        parts += [
-            "### What each shortcut moves",
-            self._comparisons(),
-            "### Adam's second moments",
-            self._moments(epochs),
-        ]
-        return "\n\n".join(parts)
+        parts += ["### What each shortcut moves", self._comparisons()]
+        return "\n\n".join([*parts, "### Adam's second moments", self._moments(epochs)])
 
     def _about(self) -> str:
         lengths = [len(example.ids) for example in self.gradients.examples]
@@ -219,7 +214,7 @@ class Fidelity:
         return (
             f"At checkpoint 1 the cosine of a single target and a row is off by {error:.4f} rms (1/√d = "
             f"{self.dim**-0.5:.4f}). The updates of two rows have a cosine of {alike:.2f} on average: Γ of a zero "
-            f"gradient, which is the momentum that all rows share, is {momentum:.0f} long, the rows' Γ {own:.0f} (median)."
+            f"gradient, the momentum that all rows share, is {momentum:.0f} long, the rows' Γ {own:.0f} (median)."
         )
 
     def _comparisons(self) -> str:
