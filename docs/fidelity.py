@@ -18,7 +18,7 @@ from exact_gradients import CPU, SETS, Gradients, Piece, settings
 from measured import fill, table
 
 from gradsift.config import AdamForm
-from gradsift.gradients import make_update
+from gradsift.gradients import Update, make_update
 from gradsift.influence import influence
 from gradsift.paths import cache_home
 from gradsift.projection import make_projector
@@ -28,6 +28,7 @@ from gradsift.shards import decode, encode, read_tensors, write_tensors
 DIM = 8192  # the default, and the paper's
 DIMS = (1024, 2048, 4096, DIM, 4 * DIM)  # of the sketch, whose cost does not depend on d
 FORMS: tuple[AdamForm, ...] = ("paper", "adamw", "released")
+PLAIN = "sgd"  # the plain gradient in place of Γ, to see what Adam's momentum does
 RADEMACHER = tuple(f"rademacher-{part}" for part in range(6))  # pieces of a checkpoint's dense projection
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
 
@@ -76,25 +77,27 @@ class Fidelity:
     def _path(self, name: str, epoch: int) -> Path:
         return self.gradients.cache / "sums" / f"{name}-epoch-{epoch + 1}.safetensors"
 
-    def _updates(self, epoch: int, forms: Iterable[AdamForm]) -> dict[AdamForm, Callable]:
+    def _updates(self, epoch: int) -> dict[str, Update]:
+        """Every form of Γ, and the plain gradient."""
         checkpoint = self.gradients.checkpoint(epoch)
-        return {form: make_update("adam", form, checkpoint, CPU) for form in forms}
+        forms = {form: make_update("adam", form, checkpoint, CPU) for form in FORMS}
+        return {**forms, PLAIN: make_update("sgd", "paper", checkpoint, CPU)}
 
     def _sum(self, path: Path, dtype: str, epoch: int) -> None:
-        """Exact inner products of targets and Γ of every form; for fp32 the sparse projections of both as well.
+        """Exact inner products of targets and updates of every form; for fp32 their sparse projections as well.
 
-        squares-FORM: (n, 2) ‖Γ‖² in lora_A and in lora_B. sparse-D: of the checkpoint's own projection; shared: of the
-        first checkpoint's.
+        squares-FORM: (n, 2) ‖Γ‖² in lora_A and in lora_B. sparse-D: targets and Γ by the checkpoint's own projection;
+        shared: by the first checkpoint's; plain: of the plain gradient.
         """
-        n, shapes = len(self.gradients.pool), self.gradients.shapes
-        places = {f"sparse-{dim}": (epoch + 1, dim) for dim in self.dims} | {"shared": (1, self.dim)}
+        n, examples, shapes = len(self.gradients.pool), len(self.gradients.examples), self.gradients.shapes
+        places = {f"sparse-{dim}": (epoch + 1, dim) for dim in self.dims}
+        places |= {"shared": (1, self.dim), "plain": (epoch + 1, self.dim)}
         projectors = {
             key: make_projector("sparse", self.gradients.config.seed, number, dim, shapes, CPU)
             for key, (number, dim) in places.items()
             if dtype == "fp32"
         }
-        updates = self._updates(epoch, FORMS if dtype == "fp32" else FORMS[:1])
-        examples = len(self.gradients.examples)
+        updates = self._updates(epoch)
         sums: Vectors = {key: torch.zeros(examples, projector.dim) for key, projector in projectors.items()}
         sums["gram"] = torch.zeros(examples - n, examples - n)
         for form in updates:
@@ -108,7 +111,7 @@ class Fidelity:
                 sums[f"squares-{form}"][:, int("lora_B" in name)] += rows.square().sum(1)
             both = torch.cat([stepped["paper"], targets])
             for key, projector in projectors.items():
-                projector.add(name, both, sums[key])
+                projector.add(name, g if key == "plain" else both, sums[key])
         path.parent.mkdir(exist_ok=True)
         write_tensors(path, sums, {"dtype": dtype, "epoch": epoch})
 
@@ -116,7 +119,7 @@ class Fidelity:
         """The dense projection of pool and targets, restricted to a part of the parameters: each block made once."""
         n, shapes = len(self.gradients.pool), self.gradients.shapes
         projector = make_projector("rademacher", self.gradients.config.seed, epoch + 1, self.dim, shapes, CPU)
-        update = self._updates(epoch, FORMS[:1])["paper"]
+        update = self._updates(epoch)["paper"]
         total = torch.zeros(len(self.gradients.examples), projector.dim)
         for index, (name, g) in enumerate(self.gradients.read("fp32", epoch)):
             if index % len(RADEMACHER) == part:
@@ -132,8 +135,8 @@ class Fidelity:
     def sums(self, name: str, epoch: int) -> Vectors:
         return read_tensors(self._path(name, epoch))[0]
 
-    def exact(self, epochs: Iterable[int], form: AdamForm = "paper", dtype: str = "fp32") -> Scores:
-        """Scores by whole gradients at some checkpoints."""
+    def exact(self, epochs: Iterable[int], form: str = "paper", dtype: str = "fp32") -> Scores:
+        """Scores by whole gradients at some checkpoints. form: Adam's, or `PLAIN`."""
         evidence = []
         for epoch in epochs:
             sums = self.sums(dtype, epoch)
@@ -142,7 +145,7 @@ class Fidelity:
         return self._scores(evidence)
 
     def projected(self, epochs: Iterable[int], key: str, store_dtype: str = "") -> Scores:
-        """Scores by a projection: `sparse-D`, `shared` or `rademacher`. store_dtype: of stored rows; "": as fp32."""
+        """Scores by a projection: `sparse-D`, `shared`, `plain`, `rademacher`. store_dtype: of stored rows; "": fp32."""
         n, evidence = len(self.gradients.pool), []
         for epoch in epochs:
             if key == "rademacher":
@@ -183,7 +186,9 @@ class Fidelity:
         epochs = self.measured(["fp32"])
         if not epochs:
             return "Not measured yet: the gradients are not all there."
-        spread = _spread(self.exact(epochs), self.projected(epochs, f"sparse-{self.dim}"), self.dim)
+        lines = _spread("", self.exact(epochs), self.projected(epochs, f"sparse-{self.dim}"), self.dim)
+        lines += _spread(", plain gradient", self.exact(epochs, PLAIN), self.projected(epochs, "plain"), self.dim)
+        spread = table(SPREAD, lines)
         parts = [self._about(), "### The spread of the scores", spread, self._geometry()]
         parts += ["### What each shortcut moves", self._comparisons()]
         return "\n\n".join([*parts, "### Adam's second moments", self._moments(epochs)])
@@ -208,7 +213,7 @@ class Fidelity:
         unit = torch.nn.functional.normalize(sums[f"sparse-{self.dim}"])
         error = float((unit[:n] @ unit[n:].T - exact).square().mean().sqrt())
         alike = float((unit[:n].sum(0).square().sum() - n) / (n * (n - 1)))
-        update, zero = self._updates(0, FORMS[:1])["paper"], torch.zeros(1, 1)
+        update, zero = self._updates(0)["paper"], torch.zeros(1, 1)
         momentum = torch.stack([update(name, zero).square().sum() for name in self.gradients.shapes]).sum().sqrt()
         own = sums["squares-paper"].sum(1).sqrt().median()
         return (
@@ -239,6 +244,8 @@ class Fidelity:
             aim, bold = ("≥ 0.98 / 0.85 / 0.85", "**") if dim == d else ("", "")
             one = partial(self.projected, key=f"sparse-{dim}")
             yield f"{bold}sparse, d = {dim}, against exact{bold}", aim, fp32, one, self.exact
+        plain = partial(self.projected, key="plain"), partial(self.exact, form=PLAIN)
+        yield f"the same with the plain gradient in place of Γ, d = {d}", "", fp32, *plain
         yield f"Rademacher, d = {d}, against exact", "", dense, rademacher, self.exact
         yield f"sparse against Rademacher, d = {d}", "", dense, sketch, rademacher
         yield "one projection for all checkpoints against exact", "", fp32, shared, self.exact
@@ -272,8 +279,12 @@ class Fidelity:
         return table([*head, *(f"share of ‖Γ‖², {form}" for form in FORMS)], lines)
 
 
-def _spread(exact: Scores, sparse: Scores, dim: int) -> str:
-    """Per target set: the exact scores, the sketch's error beside their spread, and what that does to ranks."""
+SPREAD = ["exact scores", "min", "median", "95th", "max", "std", "the sketch's shift", "its scatter"]
+SPREAD += ["correlation these allow", "rows within the scatter of the top-5 % cut", "d for 0.98"]
+
+
+def _spread(label: str, exact: Scores, sparse: Scores, dim: int) -> list[list[str]]:
+    """A line of `SPREAD` per target set: the exact scores, the sketch's error beside them, what that does to ranks."""
     lines = []
     for name in SETS:
         scores, error = exact[name], scatter(exact[name], sparse[name])
@@ -283,10 +294,8 @@ def _spread(exact: Scores, sparse: Scores, dim: int) -> str:
         allowed = scores.std() / np.hypot(scores.std(), error)
         needed = dim * (error / scores.std()) ** 2 / (0.98**-2 - 1)  # the error falls with the root of d
         shown = [f"{scores.std():.4f}", f"{(sparse[name] - scores).mean():+.4f}", f"{error:.4f}", f"{allowed:.2f}"]
-        lines.append([NAMES[name], *quantiles, *shown, f"{near}", f"{needed:,.0f}"])
-    head = ["exact scores", "min", "median", "95th", "max", "std", "the sketch's shift", "its scatter"]
-    head += ["correlation these allow", "rows within the scatter of the top-5 % cut", "d for 0.98"]
-    return table(head, lines)
+        lines.append([NAMES[name] + label, *quantiles, *shown, f"{near}", f"{needed:,.0f}"])
+    return lines
 
 
 def cell(a: np.ndarray, b: np.ndarray) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from exact_gradients import CPU, SETS, Gradients, settings
-from fidelity import FORMS, Fidelity, overlap, scatter, spearman, work
+from fidelity import FORMS, PLAIN, Fidelity, overlap, scatter, spearman, work
 from measured import BEGIN, END, fill, table
 
 from gradsift.features import FeatureExtractor
@@ -99,13 +99,16 @@ class TestToy:
             kept = toy.sums("fp32", 1)[key] if key else torch.stack(parts).sum(0)
             torch.testing.assert_close(kept[:n], features["adam"][:n], rtol=1e-3, atol=1e-3)
             torch.testing.assert_close(kept[n:], features["sgd"][n:], rtol=1e-3, atol=1e-5)
+            if kind == "sparse":
+                torch.testing.assert_close(toy.sums("fp32", 1)["plain"], features["sgd"], rtol=1e-3, atol=1e-5)
 
     def test_exact_scores_are_equation_2(self, toy):
         gradients, n = toy.gradients, len(toy.gradients.pool)
-        for form in FORMS:
+        for form in (*FORMS, PLAIN):
             total = np.zeros((n, len(gradients.examples) - n))
             for epoch, weight in enumerate(gradients.weights):
-                update = make_update("adam", form, gradients.checkpoint(epoch), CPU)
+                kind = "sgd" if form == PLAIN else "adam"
+                update = make_update(kind, form, gradients.checkpoint(epoch), CPU)
                 pairs = list(gradients.read("fp32", epoch))
                 rows = torch.cat([update(name, g[:n]) for name, g in pairs], 1).double()
                 targets = torch.cat([g[n:] for _, g in pairs], 1).double()
