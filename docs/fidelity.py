@@ -145,7 +145,7 @@ class Fidelity:
         return self._scores(evidence)
 
     def projected(self, epochs: Iterable[int], key: str, store_dtype: str = "") -> Scores:
-        """Scores by a projection: `sparse-D`, `shared`, `plain`, `rademacher`. store_dtype: of stored rows; "": fp32."""
+        """Scores by a projection: `sparse-D`, `shared`, `plain`, `rademacher`. store_dtype: of the rows; "": fp32."""
         n, evidence = len(self.gradients.pool), []
         for epoch in epochs:
             if key == "rademacher":
