@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gradsift import search
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.errors import UsageError
@@ -33,6 +34,13 @@ def talks(tmp_path_factory: pytest.TempPathFactory, tiny_config: BuildConfig) ->
     folder = tmp_path_factory.mktemp("talks")
     (folder / "pool.jsonl").write_text("\n".join(LINES) + "\n")
     return build([folder / "pool.jsonl"], folder / "st[ao]re*?", tiny_config, progress=Progress(quiet=True))
+
+
+@pytest.fixture(autouse=True, params=[search.HELD, 0], ids=["in memory", "from the file"])
+def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to search: texts that are kept in memory, and texts that are too many for that."""
+    monkeypatch.setattr(search, "HELD", request.param)
+    search._texts.cache_clear()
 
 
 def by_loop(store: Store, wanted: list[str], role: str) -> list[int]:

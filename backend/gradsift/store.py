@@ -175,11 +175,11 @@ class Store:
 
     def shard_path(self, kind: str, epoch: int, index: int) -> Path:
         """Where a shard lies: kind adam, sgd, sign, rds, or metrics."""
-        name = self.manifest.checkpoints[epoch].name
-        if kind == "metrics":
-            return self.path / "metrics" / name / f"{index:05d}.parquet"
-        folder = "representations" if kind == "rds" else "features"
-        return self.path / folder / name / f"{kind}-{index:05d}.safetensors"
+        return self._shard_folder(kind, epoch) / _shard_name(kind, index)
+
+    def _shard_folder(self, kind: str, epoch: int) -> Path:
+        folder = {"metrics": "metrics", "rds": "representations"}.get(kind, "features")
+        return self.path / folder / self.manifest.checkpoints[epoch].name
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -203,11 +203,13 @@ class Store:
         """Files a finished build would have and this store lacks (present ones are not read)."""
         if not self.manifest.checkpoints:
             return [self.path / "checkpoints"]
-        kinds = (*self.kinds, "metrics")
-        epochs, ranges = range(len(self.epochs)), range(len(self.shard_ranges))
-        paths = [self.shard_path(kind, epoch, index) for epoch in epochs for index in ranges for kind in kinds]
-        there = {folder: {p.name for p in folder.glob("*.*")} for folder in {path.parent for path in paths}}
-        return [path for path in paths if path.name not in there[path.parent]]
+        gone = []
+        for epoch in range(len(self.epochs)):
+            folders = {kind: self._shard_folder(kind, epoch) for kind in (*self.kinds, "metrics")}
+            there = {kind: {file.name for file in folder.glob("*.*")} for kind, folder in folders.items()}
+            wanted = ((kind, _shard_name(kind, index)) for index in range(len(self.shard_ranges)) for kind in folders)
+            gone += [folders[kind] / name for kind, name in wanted if name not in there[kind]]
+        return gone
 
     @property
     def complete(self) -> bool:
@@ -293,18 +295,19 @@ class Store:
                 f"{self.path}/pool.parquet is damaged ({error}); restore it, or build with --restart."
             ) from error
 
-    def texts(self, rows: Any) -> pd.DataFrame:
+    def texts(self, rows: Any, raw: bool = True) -> pd.DataFrame:
         """Text of some rows, in the order asked: row, messages (list of {role, content}), prefix, raw (bytes).
 
-        Reads only the row groups that hold them.
+        Reads only the row groups that hold them; without `raw`, which is as long as the rest, in half the time.
         """
         wanted, pieces = np.asarray(rows, dtype=np.int64), []
+        columns = ["row", "messages", "prefix", *(["raw"] if raw else [])]
         if not len(wanted):
-            return pd.DataFrame(columns=["row", "messages", "prefix", "raw"])
+            return pd.DataFrame(columns=columns)
         with self._reading_pool(), pq.ParquetFile(self.path / "pool.parquet") as file:
             bounds = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
             for group in np.unique(np.searchsorted(bounds, np.unique(wanted), side="right")):
-                table = file.read_row_group(int(group), columns=["row", "messages", "prefix", "raw"])
+                table = file.read_row_group(int(group), columns=columns)
                 pieces.append(table.filter(pc.is_in(table["row"], pa.array(np.unique(wanted)))))
         found = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
         return pd.DataFrame([found[row] for row in wanted.tolist()])
@@ -363,6 +366,10 @@ def locked(path: Path) -> Iterator[IO[str]]:
         except OSError:
             raise StoreError(f"Another process is writing into {path}; wait for it, or stop it first.") from None
         yield file
+
+
+def _shard_name(kind: str, index: int) -> str:
+    return f"{index:05d}.parquet" if kind == "metrics" else f"{kind}-{index:05d}.safetensors"
 
 
 def hash_file(path: Path) -> str:
