@@ -112,7 +112,7 @@ def test_any_query_finds_what_a_loop_finds(talks: Store, wanted: list[str], role
 
 def test_another_store_that_the_name_would_match_as_a_pattern_is_not_searched(talks: Store) -> None:
     other = talks.path.parent / "stare-x"
-    shutil.copytree(talks.path, other)
+    shutil.copytree(talks.path, other, dirs_exist_ok=True)
     assert search_rows(talks, "france").tolist() == [0, 1]
     assert search_rows(Store.open(other), "france").tolist() == [0, 1]
 

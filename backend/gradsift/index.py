@@ -58,19 +58,16 @@ def has_index(store: Store) -> bool:
     path = index_path(store)
     try:
         stat = path.stat()
-    except OSError:
+        written = _written(path, (stat.st_mtime_ns, stat.st_ino))
+    except (OSError, pa.ArrowException):
         return False
-    written = _written(path, (stat.st_mtime_ns, stat.st_ino))
     return all(written.get(key.encode()) == value.encode() for key, value in _about(store).items())
 
 
 @lru_cache(maxsize=64)
 def _written(path: Path, changed: tuple[int, int]) -> dict[bytes, bytes]:
     """What the index says of itself; a page asks a dozen times a run. changed: its time and inode."""
-    try:
-        return pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException):
-        return {}
+    return pq.read_schema(path).metadata or {}
 
 
 def require_index(store: Store) -> Path:
