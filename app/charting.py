@@ -23,7 +23,7 @@ from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking
 from gradsift.store import Store
 
-MOST_PICKS = 2000  # picks of one method that a chart draws one by one
+MOST_PICKS = 600  # picks of one method that a chart draws one by one: each is an element of the page
 
 
 @dataclass(frozen=True)

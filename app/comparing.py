@@ -50,9 +50,12 @@ class Column:
         return np.where(self.ranking.score[at] == 0, -1, best)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Columns at one budget; `shared` counts for every row how many of the columns pick it, (n,) int."""
+    """Columns at one budget; `shared` counts for every row how many of the columns pick it, (n,) int.
+
+    One is only equal to itself: what takes long to count of it is kept by it (`functools.lru_cache`).
+    """
 
     columns: tuple[Column, ...]
     rows: np.ndarray
@@ -92,21 +95,13 @@ def methods_of(scoring: Scoring, gradient: GradientKind) -> list[str]:
 
 
 def compare(store: Store, scoring: Scoring, methods: Sequence[str], budget: str, choices: Choices) -> Comparison:
-    """Rank with each method under the same choices and cut at the same budget.
+    """Rank with each method under the same choices and cut at the same budget; the last ones are kept between runs.
 
     Raises:
         UsageError: the budget cannot be read, or a choice leaves nothing.
     """
-    parsed, about = Budget.parse(budget), traits_of(store, scoring)
-    columns = []
-    for method in methods:
-        ranking = ranking_of(store, scoring, method, choices)
-        picks = picked(ranking, parsed, choices, about)
-        mask = np.zeros(len(scoring.rows), dtype=bool)
-        mask[picks] = True
-        columns.append(Column(method, ranking, picks, mask, int(about.n_tokens[picks].sum())))
-    shared = np.stack([column.picked for column in columns]).sum(axis=0, dtype=np.int64)
-    return Comparison(tuple(columns), np.asarray(scoring.rows), shared)
+    path, chosen = str(scoring.path), choices.model_dump_json()  # thousands of accepted rows hash faster as one text
+    return _comparison(path, has_index(store), tuple(methods), budget, chosen, store, scoring, choices)
 
 
 def ranking_of(store: Store, scoring: Scoring, method: str, choices: Choices) -> Ranking:
@@ -128,7 +123,30 @@ def budget_problem(text: str) -> str:
     return ""
 
 
-@st.cache_resource(max_entries=48, show_spinner=False)
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _comparison(
+    path: str,
+    indexed: bool,
+    methods: tuple[str, ...],
+    budget: str,
+    chosen: str,
+    _store: Store,
+    _scoring: Scoring,
+    _choices: Choices,
+) -> Comparison:
+    parsed, about = Budget.parse(budget), traits_of(_store, _scoring)
+    columns = []
+    for method in methods:
+        ranking = ranking_of(_store, _scoring, method, _choices)
+        picks = picked(ranking, parsed, _choices, about)
+        mask = np.zeros(len(_scoring.rows), dtype=bool)
+        mask[picks] = True
+        columns.append(Column(method, ranking, picks, mask, int(about.n_tokens[picks].sum())))
+    shared = np.stack([column.picked for column in columns]).sum(axis=0, dtype=np.int64)
+    return Comparison(tuple(columns), np.asarray(_scoring.rows), shared)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
 def _ranking(path: str, method: str, choices: Choices, _scoring: Scoring, _about: Traits) -> Ranking:
     return ranked(_scoring, method, choices, _about)
 

@@ -5,6 +5,7 @@ Nothing here loads the text of a pool: `texts` reads the rows of one page.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -47,8 +48,8 @@ def sources_of(store: Store) -> list[str]:
     return sorted({source.source for source in store.manifest.sources})
 
 
-def texts(store: Store, rows: list[int]) -> dict[int, pd.Series]:
-    """Messages, prefix and raw line of some rows, by row number; those of the last pages are kept between runs."""
+def texts(store: Store, rows: list[int]) -> dict[int, dict[str, Any]]:
+    """Messages and prefix of some rows, by row number; those of the last pages are kept between runs."""
     return _texts(store.fingerprint, tuple(rows), store)
 
 
@@ -74,8 +75,8 @@ def _pool(fingerprint: str, _store: Store) -> pd.DataFrame:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _texts(fingerprint: str, rows: tuple[int, ...], _store: Store) -> dict[int, pd.Series]:
-    return {int(record["row"]): record for _, record in _store.texts(rows).iterrows()}
+def _texts(fingerprint: str, rows: tuple[int, ...], _store: Store) -> dict[int, dict[str, Any]]:
+    return {record["row"]: record for record in _store.texts(rows, raw=False).to_dict("records")}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

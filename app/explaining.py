@@ -1,6 +1,6 @@
 """What the Why page asks of a row: where it stands, what speaks for it, what is like it. No drawing here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class Subject:
     position: int | None
     reason: str
     about: pd.Series
-    text: pd.Series
+    text: Mapping[str, Any]
     left: Scoring
     comparison: Comparison
     choices: Choices

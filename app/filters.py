@@ -6,6 +6,7 @@ orders are in positions: position i is the i-th scored row.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 import numpy as np
@@ -82,6 +83,7 @@ def facets_of(store: Store, scoring: Scoring) -> dict[str, Facet]:
     return _facets(store.fingerprint, has_index(store), store, np.asarray(scoring.rows))
 
 
+@lru_cache(maxsize=8)
 def subtasks_of(comparison: Comparison) -> dict[str, tuple[int, int]]:
     """Every subtask with the rows that any column picks for it and the rows of the pool that serve it in any column.
 
@@ -227,7 +229,9 @@ def _facets(fingerprint: str, indexed: bool, _store: Store, _rows: np.ndarray) -
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _holding(fingerprint: str, words: str, role: str, _store: Store, _rows: np.ndarray) -> np.ndarray:
-    return np.isin(_rows, search_rows(_store, words, role), assume_unique=True)
+    hit = np.zeros(_store.manifest.rows, dtype=bool)
+    hit[search_rows(_store, words, role)] = True
+    return hit[_rows]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

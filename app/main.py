@@ -10,7 +10,7 @@ if str(ROOT) not in sys.path:  # Streamlit puts app/ there, not its parent
 import streamlit as st  # noqa: E402
 from streamlit.runtime.scriptrunner import StopException  # noqa: E402
 
-from app import deciding, session, theme  # noqa: E402
+from app import deciding, memory, session, theme  # noqa: E402
 from app.components import header  # noqa: E402
 from app.components.text import label  # noqa: E402
 from app.rooms import ROOMS  # noqa: E402
@@ -50,3 +50,5 @@ except Exception as error:  # what a page cannot do without is damaged or gone
     st.error(label(sentence))
 else:
     session.save_view(stem)
+finally:
+    memory.settle()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gradsift import search
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.errors import UsageError
@@ -33,6 +34,13 @@ def talks(tmp_path_factory: pytest.TempPathFactory, tiny_config: BuildConfig) ->
     folder = tmp_path_factory.mktemp("talks")
     (folder / "pool.jsonl").write_text("\n".join(LINES) + "\n")
     return build([folder / "pool.jsonl"], folder / "st[ao]re*?", tiny_config, progress=Progress(quiet=True))
+
+
+@pytest.fixture(autouse=True, params=[search.HELD, 0], ids=["in memory", "from the file"])
+def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to search: texts that are kept in memory, and texts that are too many for that."""
+    monkeypatch.setattr(search, "HELD", request.param)
+    search._texts.cache_clear()
 
 
 def by_loop(store: Store, wanted: list[str], role: str) -> list[int]:
@@ -104,7 +112,7 @@ def test_any_query_finds_what_a_loop_finds(talks: Store, wanted: list[str], role
 
 def test_another_store_that_the_name_would_match_as_a_pattern_is_not_searched(talks: Store) -> None:
     other = talks.path.parent / "stare-x"
-    shutil.copytree(talks.path, other)
+    shutil.copytree(talks.path, other, dirs_exist_ok=True)
     assert search_rows(talks, "france").tolist() == [0, 1]
     assert search_rows(Store.open(other), "france").tolist() == [0, 1]
 

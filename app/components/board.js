@@ -122,9 +122,11 @@ class Board {
     if (drawn.html !== card.html) drawn.body.innerHTML = drawn.html = card.html
     drawn.name = card.name
     drawn.verdict = card.verdict
-    drawn.note.textContent = card.note
-    drawn.note.hidden = !card.note
-    drawn.root.className = card.kind
+    if (drawn.said !== card.note) {
+      drawn.note.textContent = drawn.said = card.note
+      drawn.note.hidden = !card.note
+    }
+    if (drawn.kind !== card.kind) drawn.root.className = drawn.kind = card.kind
     return drawn
   }
 
@@ -148,11 +150,16 @@ class Board {
     return drawn
   }
 
-  // Show a card's verdict, and let only the current card and its buttons be reached by Tab.
+  // Show a card's verdict, and let only the current card and its buttons be reached by Tab. What is shown already is left
+  // alone: each write to the page costs, and there are ten a card.
   mark(card) {
     const here = card.root === this.current
+    const reached = here || (!this.current && card === this.columns[0]?.list[0])
+    const state = [here, reached, card.verdict, card.name].join()
+    if (card.state === state) return
+    card.state = state
     card.root.dataset.verdict = card.verdict
-    card.root.tabIndex = here || (!this.current && card === this.columns[0]?.list[0]) ? 0 : -1
+    card.root.tabIndex = reached ? 0 : -1
     card.root.setAttribute("aria-label", `${card.name}, ${SAID[card.verdict]}`)
     for (const [act, button] of Object.entries(card.buttons)) {
       button.tabIndex = here ? 0 : -1

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from app import data, filters, marking
@@ -50,10 +49,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the cards of one page are made from. texts: by pool row number. verdicts: of the rows that have one."""
+    """What the cards of one page are made from.
+
+    about: the pool's columns by pool row number; texts: likewise; verdicts: of the rows that have one.
+    """
 
     first: int
-    pool: pd.DataFrame
+    about: Mapping[int, Mapping[str, Any]]
     texts: Mapping[int, Any]
     sources: list[str]
     search: re.Pattern[str] | None
@@ -120,7 +122,7 @@ def _page(view: View, first: int) -> Page:
     verdicts |= dict.fromkeys(rows[np.isin(rows, view.decided.rejected)].tolist(), "reject")
     return Page(
         first=first,
-        pool=data.pool_of(view.store),
+        about=data.pool_of(view.store).loc[rows].to_dict("index"),
         texts=data.texts(view.store, rows.tolist()),
         sources=data.sources_of(view.store),
         search=marking.search_pattern(view.wanted.q),
@@ -151,7 +153,7 @@ def _head(view: View, page: Page, column: Column) -> str:
 
 def _card(view: View, page: Page, column: Column, at: int, limits: tuple[float, float]) -> dict[str, Any]:
     row = int(view.comparison.rows[at])
-    about, text, cut = page.pool.loc[row], page.texts[row], int(page.pool.at[row, "n_cut"])
+    about, text = page.about[row], page.texts[row]
     tokens = plural(int(about["n_prompt_tokens"] + about["n_answer_tokens"]), "token")
     score, (low, high) = float(column.ranking.score[at]), limits
     turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
@@ -169,7 +171,7 @@ def _card(view: View, page: Page, column: Column, at: int, limits: tuple[float, 
         foot=(
             str(about["id"]),
             f"{about['file']}, line {int(about['line']):,}",
-            tokens + (f", {cut:,} cut" if cut else ""),
+            tokens + (f", {about['n_cut']:,} cut" if about["n_cut"] else ""),
         ),
         marks=marking.Marks(page.search, view.wanted.role, _words(view, column, at, turns)),
     )

@@ -1,6 +1,7 @@
 """Two sides chosen, and what their picks have in common: counts, shares per source, the rows that only one picks."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def _elsewhere(name: str, rank: int | None) -> str:
     return f"rank {rank:,} in {name}" if rank else f"not among the rows scored in {name}"
 
 
-def _card(of: Side, other: Side, at: int, about: pd.Series, text: pd.Series, elsewhere: str) -> str:
+def _card(of: Side, other: Side, at: int, about: pd.Series, text: Mapping[str, Any], elsewhere: str) -> str:
     """One row that only `of` picks; elsewhere: where the other side has it."""
     ranking, position = of.column.ranking, int(of.column.picks[at])
     sources = data.sources_of(of.store)

@@ -17,6 +17,7 @@ from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 
+_PAUSE = "100ms"  # without a key, after which is searched: a search takes less than that
 FEW = 24  # values that are laid out to click; of more, one is found by typing
 _NAMES = {
     "source": "Source",
@@ -92,7 +93,7 @@ def _search(store: Store) -> tuple[str, str]:
             "Search",
             key="q",
             type="search",
-            live=True,
+            live=_PAUSE,
             max_chars=400,
             disabled=not ready,
             placeholder='words, or "a phrase"' if ready else "score a target set again to make the index",

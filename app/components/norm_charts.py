@@ -34,8 +34,8 @@ class Grid:
 def picks(name: str, title: str, method: str, grid: Grid, table: pd.DataFrame, kind: str, area: Area | None) -> Chart:
     """All rows on a grid, the picks one by one on top.
 
-    table: a line per pick, of which 2,000 are drawn: row, source, length and norm (logarithms), rank. area: what is
-    marked.
+    table: a line per pick, of which some hundreds are drawn: row, source, length and norm (logarithms), rank.
+    area: what is marked.
     """
     drawn = table.iloc[thinned(np.arange(len(table)))]
     figure = blank(title, "Shade: rows of the pool. Marks: picks", _HEIGHT, still=True)

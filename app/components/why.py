@@ -65,7 +65,8 @@ def _said(subject: Subject) -> str:
     """The row's conversation; of a row that could not be read as one, its line as it stands in the file."""
     if subject.turns:
         return conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))
-    return conversation.unfolded([("line", bytes(subject.text["raw"] or b"").decode("utf-8", "replace"))])
+    raw = subject.store.texts([subject.row])["raw"].iloc[0] or b""
+    return conversation.unfolded([("line", raw.decode("utf-8", "replace"))])
 
 
 def _lens(subject: Subject) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from gradsift.errors import StoreError
 
-_TEXT = ["row", "messages", "prefix", "raw"]
+_TEXT = ("row", "messages", "prefix")
 
 
 def pool_file(part: int) -> str:
@@ -38,16 +38,17 @@ class PoolFiles:
         """Some columns of every row."""
         return pa.concat_tables([self._columns(path, names) for path in self.paths])
 
-    def texts(self, rows: Any) -> pd.DataFrame:
-        """row, messages, prefix and raw of some rows, in the order asked, from the row groups that hold them."""
+    def texts(self, rows: Any, raw: bool) -> pd.DataFrame:
+        """row, messages, prefix and, if asked, raw of some rows, in their order, from the row groups that hold them."""
         wanted, pieces, first = np.asarray(rows, dtype=np.int64), [], 0
+        columns = [*_TEXT, "raw"] if raw else list(_TEXT)
         if not len(wanted):
-            return pd.DataFrame(columns=_TEXT)
+            return pd.DataFrame(columns=columns)
         for path in self.paths:
             with _reading(path), pq.ParquetFile(path) as file:
                 stop = first + file.metadata.num_rows
                 here = np.unique(wanted[(wanted >= first) & (wanted < stop)])
-                pieces += _groups(file, here, first)
+                pieces += _groups(file, here, first, columns)
                 first = stop
         found = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
         return pd.DataFrame([found[row] for row in wanted.tolist()])
@@ -57,12 +58,12 @@ class PoolFiles:
             return pq.read_table(path, columns=list(names))
 
 
-def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int) -> list[pa.Table]:
+def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int, columns: list[str]) -> list[pa.Table]:
     """The text of some of a file's rows. rows: ascending; first: number of the file's first row."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     bounds, values = first + np.cumsum(sizes), pa.array(rows)
     groups = np.unique(np.searchsorted(bounds, rows, side="right"))
-    tables = (file.read_row_group(int(group), columns=_TEXT) for group in groups)
+    tables = (file.read_row_group(int(group), columns=columns) for group in groups)
     return [table.filter(pc.is_in(table["row"], values)) for table in tables]
 
 

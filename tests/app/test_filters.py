@@ -259,3 +259,13 @@ class TestMarks:
         assert scoring.word_weights
         for word, weight in scoring.word_weights.items():
             assert weight == pytest.approx(index.idf[word])
+
+
+def test_a_comparison_is_made_once_and_another_budget_is_another_one(opened):
+    first = comparing.compare(*opened, ["less", "random"], "25%", Choices())
+    assert comparing.compare(*opened, ["less", "random"], "25%", Choices()) is first
+    assert comparing.compare(*opened, ["less"], "25%", Choices()) is not first
+    accepted = Choices(accepted=first.rows[first.columns[0].ranking.order[-1:]].tolist())
+    for budget, choices in (("50%", Choices()), ("25%", accepted)):
+        other = comparing.compare(*opened, ["less", "random"], budget, choices)
+        assert other.columns[0].picks.tolist() != first.columns[0].picks.tolist()

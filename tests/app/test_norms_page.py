@@ -142,7 +142,7 @@ def test_points_stay_few_and_thinning_is_said():
     assert len(chart.table) == 9000
     frame = pd.DataFrame({"grad_norm": y})
     said = norms._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
-    assert said == "2,000 of 9,000 picks are drawn, evenly over the ranks."
+    assert said == "600 of 9,000 picks are drawn, evenly over the ranks."
     frame.loc[3, "grad_norm"] = np.nan
     assert "1 row with a norm of 0" in norms._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
 

@@ -1,7 +1,10 @@
 """Every page from the entry script, on a real store of the toy model."""
 
+import gc
+
 import pytest
 
+from app import memory
 from gradsift.store import Store
 
 
@@ -76,3 +79,11 @@ def test_a_store_that_is_gone_is_said_and_others_can_be_chosen(app, workspace):
     at = app(store="vanished")
     assert not at.exception
     assert "vanished" in texts(at)
+
+
+def test_what_lasts_is_left_out_of_the_collection_after_every_run(app, workspace):
+    gc.unfreeze()
+    memory._settled.clear()
+    app()
+    assert gc.get_freeze_count() > 50_000  # libraries alone hold more
+    assert len(gc.get_objects()) < gc.get_freeze_count()

@@ -3,7 +3,7 @@
 A bare Streamlit page (one title, one button) is timed in the same run, by the same browser, on the same machine: where
 the machine is slow or busy, the ratio to it says more than the seconds. Times are taken in the browser, from the last
 key or click until the page has stopped changing; the paint is the warm one (every page was opened once before): until
-the page's main thing is there; `settled_s` is when its charts are drawn too.
+the page's main thing is painted; `settled_s` is when its charts are drawn too.
 """
 
 import statistics
@@ -61,7 +61,7 @@ def bench_app(folder: Path, rows: int, progress: Progress) -> dict[str, Any]:
     bare_page = folder / "bare.py"
     bare_page.write_text(_BARE, encoding="utf-8")
     progress.stage("measure", "Measuring", len(PAGES) + 5, "parts")
-    with tab() as browser:
+    with tab({"h1", *PAGES.values()}) as browser:
         streamlit = ["streamlit", "run", str(bare_page), "--server.headless", "true", "--server.address", "127.0.0.1"]
         with server([*streamlit, "--server.port"], folder / "bare.log") as (address, _):
             bare = _bare(browser, address)
@@ -69,7 +69,7 @@ def bench_app(folder: Path, rows: int, progress: Progress) -> dict[str, Any]:
         with server(["gradsift", "app", str(folder), "--port"], folder / "app.log") as (address, process):
             pages = _pages(browser, address, progress)
             compared = _compare(browser, f"{address}/compare?{_OPEN}", progress)
-            memory = process.memory_info().rss
+            memory = process.memory_info()
     backend = _rerank(folder)
     progress.advance()
     return {"app": _report(rows, bare, pages, compared, backend, memory)}
@@ -103,7 +103,7 @@ def _compare(browser: Tab, url: str, progress: Progress) -> dict[str, Any]:
     interactions: dict[str, list[Callable[[Any], None]]] = {
         "show": [_press(f".st-key-show button >> nth={at}") for at in (1, 2, 0) * 3],
         "method": [_press(".st-key-methods button >> nth=3")] * 8,
-        "page": [_press(f"button[aria-label='{way} page'] >> nth=0") for way in ("Next", "Previous") * 3],
+        "page": [_turn] * 6,
     }
     times = {name: [browser.act(action) for action in actions] for name, actions in interactions.items()}
     times["accept"] = [_accept(browser, at) for at in range(5)]
@@ -122,6 +122,12 @@ def _compare(browser: Tab, url: str, progress: Progress) -> dict[str, Any]:
 
 def _press(selector: str) -> Callable[[Any], None]:
     return lambda page: page.locator(selector).click()
+
+
+def _turn(page: Any) -> None:
+    """To a page that was not shown before, as long as there is one."""
+    on, back = (page.locator(f"button[aria-label='{way} page'] >> nth=0") for way in ("Next", "Previous"))
+    (on if on.is_enabled() else back).click()
 
 
 def _accept(browser: Tab, at: int) -> float:
@@ -169,7 +175,7 @@ def _report(
     pages: dict[str, Any],
     compared: dict[str, Any],
     backend: dict[str, Any],
-    memory: int,
+    memory: Any,
 ) -> dict[str, Any]:
     paint, press = bare["first_paint"]["median_s"], bare["interaction"]["median_s"]
     for page in pages.values():
@@ -189,5 +195,6 @@ def _report(
         "pages": pages,
         **compared,
         "rerank": backend,
-        "server_memory_mb": round(memory / 1e6),
+        "server_memory_mb": round(memory.rss / 1e6),
+        "of_it_mapped_files_mb": round(getattr(memory, "shared", 0) / 1e6),
     }

@@ -1,5 +1,9 @@
-"""A Chromium that times what a person waits for: from the last key or click until the page has stopped changing."""
+"""A Chromium that times what a person waits for: from the last key or click until the page has stopped changing.
 
+All times are taken in the page itself: this process may hear of them late, when the page is busy.
+"""
+
+import json
 import os
 import shutil
 import socket
@@ -8,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +24,24 @@ from gradsift.errors import GradsiftError
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUIET = 300  # ms without a change: the page has settled
 _PROBE = """
-window.gs = {changed: 0, asked: 0, heard: 0};
+window.gs = {changed: 0, asked: 0, heard: 0, there: {}};
 window.WebSocket = class extends WebSocket {
   constructor(...all) { super(...all); this.addEventListener('message', () => { gs.heard = performance.now(); }); }
 };
-new MutationObserver(() => { gs.changed = performance.now(); }).observe(
-  document, {subtree: true, childList: true, attributes: true, characterData: true});
+function painted(then) {  // the frame that shows what is there now has been made
+  const after = new MessageChannel();
+  after.port1.onmessage = then;
+  requestAnimationFrame(() => after.port2.postMessage(0));
+}
+const left = new Set(%s);
+new MutationObserver(() => {
+  gs.changed = performance.now();
+  for (const shows of left)
+    if (document.querySelector(shows)?.checkVisibility()) {
+      left.delete(shows);
+      painted(() => { gs.there[shows] = performance.now(); });
+    }
+}).observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
 for (const kind of ['pointerdown', 'keydown'])
   addEventListener(kind, () => { gs.asked = performance.now(); }, true);
 """
@@ -41,11 +57,14 @@ class BrowserError(GradsiftError):
 
 
 class Tab:
-    """One tab; `bytes` counts what came through Streamlit's socket since the last navigation."""
+    """One tab; `bytes` counts what came through Streamlit's socket since the last navigation.
 
-    def __init__(self, page: Any) -> None:
+    shows: selectors, one of which `open` waits for.
+    """
+
+    def __init__(self, page: Any, shows: Collection[str]) -> None:
         self.page, self.bytes = page, 0
-        page.add_init_script(_PROBE)
+        page.add_init_script(_PROBE % json.dumps(sorted(set(shows))))
         page.set_default_timeout(120_000)
         page.on("websocket", lambda socket: socket.on("framereceived", self._count))
 
@@ -53,13 +72,13 @@ class Tab:
         self.bytes += len(payload)
 
     def open(self, url: str, shows: str) -> tuple[float, float]:
-        """Seconds from the start of the navigation until `shows` (a selector) is there, and until the page settles."""
+        """Seconds from the start of a navigation until `shows` (a selector) is painted, and until the page settles."""
         self.bytes = 0
         self.page.goto(url)
-        self.page.wait_for_selector(shows)
-        there = self.page.evaluate("performance.now() / 1000")
+        self.page.wait_for_function("shows => gs.there[shows]", arg=shows)
         self.page.wait_for_function(_STILL)
-        return float(there), float(self.page.evaluate("gs.changed / 1000"))
+        there, settled = self.page.evaluate("shows => [gs.there[shows], gs.changed]", shows)
+        return float(there) / 1000, float(settled) / 1000
 
     def act(self, action: Callable[[Any], None]) -> float:
         """Seconds from the last key or click of `action` until the page has settled on what follows."""
@@ -89,10 +108,10 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def tab() -> Iterator[Tab]:
-    """A tab of 1440 x 900 in it."""
+def tab(shows: Collection[str]) -> Iterator[Tab]:
+    """A tab of 1440 x 900 in it, for pages that show one of these selectors."""
     with chromium() as browser:
-        yield Tab(browser.new_context(viewport={"width": 1440, "height": 900}).new_page())
+        yield Tab(browser.new_context(viewport={"width": 1440, "height": 900}).new_page(), shows)
 
 
 @contextmanager
