@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a model hub
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # the same threads everywhere: sums come out in the same order
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # everywhere the same, so that sums come out in the same order
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait sleep: spinning ones cost four times the time
 
 import pytest

@@ -53,6 +53,20 @@ def test_two_builds_give_the_same_bytes(
     assert_same_files(tmp_path / "again", tiny_store.path)
 
 
+def test_two_builds_with_two_threads_give_the_same_bytes(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for name in ("one", "other"):
+            build(tiny_pool, tmp_path / name, tiny_config)
+    finally:
+        torch.set_num_threads(before)
+    assert Store.open(tmp_path / "one").manifest.threads == 2
+    assert_same_files(tmp_path / "one", tmp_path / "other")
+
+
 def test_a_finished_store_is_left_alone_and_no_model_is_loaded(
     tiny_copy: Store, tiny_pool: Path, tiny_config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from gradsift.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 IDLE = "[data-testid='stApp'][data-test-script-state='notRunning']"
+BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 29)"}  # of .streamlit/config.toml
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 # Streamlit asks for these below a page's own path first, and takes the 404 as the answer
 PROBE = re.compile(r"/_stcore/(health|host-config)$")
@@ -41,6 +42,21 @@ class Visit:
     def settle(self) -> None:
         """Wait until the script has run to its end."""
         self.page.wait_for_selector(IDLE, timeout=60_000)
+
+    def scheme(self, name: str) -> None:
+        """Ask for `light` or `dark`, and wait until the page has the background of that theme."""
+        self.page.emulate_media(color_scheme=name)
+        self.page.wait_for_function(
+            "color => getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor === color",
+            arg=BACKGROUNDS[name],
+        )
+
+    def fits(self) -> None:
+        """Wait until nothing is wider than the screen; fails where something stays so."""
+        self.page.wait_for_function(
+            """() => [document.documentElement, document.querySelector("[data-testid='stMain']")]
+            .every(element => element.scrollWidth <= element.clientWidth)"""
+        )
 
     def click(self, role: str, name: str | re.Pattern) -> None:
         """Click what has this role and name, and wait for the run that follows."""

@@ -30,10 +30,9 @@ def area(visit) -> Area:
     return Area.parse(parse_qs(urlparse(visit.page.url).query)["area"][0])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_marked_rows_arrive_in_compare(visit, scored, scheme):
-    visit.page.emulate_media(color_scheme=scheme)
+def test_marked_rows_arrive_in_compare(visit, scored):
     visit.go("norms?store=toy&targets=two&budget=10")
+    visit.scheme("light")
     drag(visit, 0, (0.03, 0.03), (0.6, 0.97))
     button = visit.page.get_by_role("button", name=ROWS)
     button.wait_for()
@@ -41,9 +40,13 @@ def test_marked_rows_arrive_in_compare(visit, scored, scheme):
     box = area(visit)
     assert (box.epoch, box.kind) == ("epoch-2", "grad_norm")
     assert len({x for x, _ in box.vertices}) == len({y for _, y in box.vertices}) == 2
-    assert visit.page.locator(".js-plotly-plot .shapelayer path").count() == 2
+    outlines = visit.page.locator(".js-plotly-plot .shapelayer path")
+    outlines.nth(1).wait_for()
+    assert outlines.count() == 2
     visit.check()
 
+    visit.scheme("dark")
+    outlines.nth(1).wait_for()
     visit.page.locator(".js-plotly-plot").nth(1).locator("[data-title='Lasso Select']").click()
     drag(visit, 1, (0.02, 0.02), (0.98, 0.05), (0.9, 0.95), (0.05, 0.9), (0.02, 0.02))
     visit.page.wait_for_function("before => !decodeURIComponent(location.search).includes(before)", arg=str(box))
