@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from gradsift import atomic, models
-from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words
+from gradsift.baselines.bm25 import bm25_scores, distinct_words
+from gradsift.baselines.words import ensure_words
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
@@ -19,14 +20,13 @@ from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.methods import get_method
 from gradsift.pool import Row
+from gradsift.products import stored_products
 from gradsift.progress import Progress
 from gradsift.projection import make_projector
 from gradsift.scoring import WORDS, Products, Scoring, scoring_path
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
 from gradsift.targets import TargetError, write_targets
-
-_TEXTS = 4096  # rows whose whole text is held at once
 
 
 def influence(
@@ -190,7 +190,7 @@ def _score_vectors(
             if ("less" if side == "gradient" else "rds") in methods and not path.is_file():
                 label = f"Scoring the store by {kind}, checkpoint {epoch + 1} of {len(store.epochs)}"
                 progress.stage(f"score-{kind}-{epoch + 1}", label, manifest.usable, "rows")
-                write_tensors(path, _products(store, kind, epoch, vectors[side], progress), {"kind": kind})
+                write_tensors(path, stored_products(store, kind, epoch, vectors[side], progress), {"kind": kind})
 
 
 def _target_file(scoring: Scoring, epoch: int) -> Path:
@@ -231,31 +231,10 @@ def _target_features(
     write_tensors(_target_file(scoring, epoch), tensors, {"kind": "targets"})
 
 
-def _products(
-    store: Store, kind: str, epoch: int, vectors: torch.Tensor, progress: Progress
-) -> dict[str, torch.Tensor]:
-    """⟨vector k, unit row⟩ for every scored row, streamed through the mapped shards block by block."""
-    products = torch.empty(store.manifest.usable, len(vectors))
-    norms = torch.empty(store.manifest.usable)
-    for shard in store.shards(kind, epoch):
-        for offset, rows in shard.blocks():
-            start = shard.start + offset
-            torch.mm(rows, vectors.T, out=products[start : start + len(rows)])
-        norms[shard.start : shard.stop] = shard.norm
-        progress.advance(shard.stop - shard.start)
-    kept = torch.from_numpy(store.scored)
-    return {"products": products[kept], "norms": norms[kept], "gram": vectors @ vectors.T}
-
-
 def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:
-    documents: list[str] = []
-    for start in range(0, len(scoring.rows), _TEXTS):
-        for turns in store.texts(scoring.rows[start : start + _TEXTS])["messages"]:
-            documents.append("\n".join(turn["content"] for turn in turns))
     queries = ["\n".join(content for _, content in target.messages) for target in scoring.targets]
-    words = distinct_words(queries)
-    progress.stage("score-bm25", "Scoring words by BM25", len(words), "words")
-    index = bm25_index(documents)
+    index = ensure_words(store, progress)
+    progress.stage("score-bm25", "Scoring words by BM25", index.documents, "rows")
     products = torch.from_numpy(bm25_scores(index, queries, progress.advance))
-    atomic.write_json(scoring.path / WORDS, {word: index.idf[word] for word in words if word in index.idf})
+    atomic.write_json(scoring.path / WORDS, index.weights(distinct_words(queries)))
     write_tensors(scoring.path / "bm25.safetensors", {"products": products}, {"kind": "bm25"})

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gradsift import atomic
+from gradsift.checked import Checked
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.errors import GradsiftError
@@ -187,13 +188,20 @@ class Store:
         return (*self.manifest.config.gradients, "rds")
 
     def shards(self, kind: str, epoch: int) -> Iterator[Shard]:
-        """Open every shard of a kind at an epoch in row order, each checked against its hash."""
-        for index in range(len(self.shard_ranges)):
-            yield self.shard(kind, epoch, index)
+        """Open every shard of a kind at an epoch in row order, each checked as `shard` does."""
+        checked = Checked(self.path)
+        try:
+            for index in range(len(self.shard_ranges)):
+                yield self.shard(kind, epoch, index, checked)
+        finally:
+            checked.save()
 
-    def shard(self, kind: str, epoch: int, index: int) -> Shard:
-        """Open one shard, checked against its hash, its parameters and the rows it should cover."""
-        shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch))
+    def shard(self, kind: str, epoch: int, index: int, checked: Checked | None = None) -> Shard:
+        """Open one shard, checked against its hash, its parameters and the rows it should cover.
+
+        checked: files that were hashed as they are now, which spares them that.
+        """
+        shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch), checked)
         start, stop = self.shard_ranges[index]
         if (shard.start, shard.stop) != (start, stop) or len(shard.q) != stop - start:
             raise ShardError(f"{shard.path} covers other rows than its name says; delete it and build again.")
