@@ -8,7 +8,7 @@
     STORE/representations/epoch-1/ rds-00000.safetensors ...
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
     STORE/scorings/                kept scorings, see influence.py; not part of what a build promises
-    STORE/index/, STORE/job/       see index.py; status and log of the last run; likewise
+    STORE/index/, STORE/job/       see index.py, words.py, checked.py; status and log of the last run; likewise
 
 A shard that is present and whole is the progress record. Nothing in the first seven depends on time or place, so that
 an interrupted and resumed build ends with the bytes of an unbroken one.
