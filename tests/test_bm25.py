@@ -55,10 +55,32 @@ class TestScores:
         """Common words have a negative idf, which rank-bm25 replaces; repeated and unknown words count as it counts."""
         np.testing.assert_allclose(bm25_scores(bm25_index(documents), queries), okapi(documents, queries), atol=1e-5)
 
-    def test_progress_counts_distinct_words(self):
-        counts = []
-        bm25_scores(bm25_index(DOCUMENTS), QUERIES, counts.append)
-        assert sum(counts) == len(distinct_words(QUERIES))
+    @pytest.mark.parametrize("size", [1, 3, 8, 100])
+    def test_any_part_and_block(self, monkeypatch, size):
+        """Documents are counted part by part and scored block by block; both are reported."""
+        monkeypatch.setattr("gradsift.baselines.bm25._PART", size)
+        monkeypatch.setattr("gradsift.baselines.bm25._BLOCK", size)
+        indexed, scored = [], []
+        found = bm25_scores(bm25_index(iter(DOCUMENTS), indexed.append), QUERIES, scored.append)
+        np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)
+        assert sum(indexed) == sum(scored) == len(DOCUMENTS)
+        assert len(indexed) == len(scored) == -(-len(DOCUMENTS) // size)
+
+    def test_weights_are_rank_bm25s(self):
+        """Also those that it replaces because they are negative."""
+        expected = BM25Okapi([tokenize(document) or [""] for document in DOCUMENTS]).idf
+        found = bm25_index(DOCUMENTS).weights({*expected, "zzz"})
+        assert found == pytest.approx(expected)
+        assert {word for word, weight in found.items() if weight == min(found.values())} == {"the"}
+
+    def test_a_long_query_over_many_documents(self):
+        """Within 1e-6 of the largest score, which is all that a float32 holds."""
+        rng = np.random.default_rng(0)
+        words = np.array([f"w{n}" for n in range(2000)])
+        documents = [" ".join(words[rng.zipf(1.3, rng.integers(1, 300)) % 2000]) for _ in range(600)]
+        queries = [" ".join(words[rng.zipf(1.2, 200) % 2000]) for _ in range(3)]
+        found, expected = bm25_scores(bm25_index(documents), queries), okapi(documents, queries)
+        assert np.abs(found - expected).max() <= 1e-6 * expected.max()
 
 
 class TestTokenize:
@@ -101,7 +123,8 @@ class TestTokenize:
 
 class TestMatches:
     def test_the_heaviest_of_the_common_words_come_first_as_far_as_they_make_the_match(self):
-        idf = bm25_index(DOCUMENTS).idf
+        index = bm25_index(DOCUMENTS)
+        idf = index.weights(set(index.words))
         about_targets = {word: idf[word] for word in distinct_words(["The cat chased a mouse"]) if word in idf}
         found = matched_words(DOCUMENTS[1:2], about_targets)
         common = sorted(set(tokenize(DOCUMENTS[1])) & set(about_targets), key=lambda word: (-idf[word], word))

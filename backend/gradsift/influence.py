@@ -4,7 +4,7 @@
 inner products; `influence` pools those into a score per row and subtask.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 
 from gradsift import atomic, models
 from gradsift.base_features import BaseExtractor, ensure_base, missing_base
-from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words
+from gradsift.baselines.bm25 import bm25_scores, distinct_words
 from gradsift.baselines.dsir import count_ngrams
 from gradsift.baselines.rows import answer_lengths, losses
+from gradsift.baselines.words import documents, ensure_words
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
@@ -22,14 +23,13 @@ from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.methods import DEFAULT_METHODS, get_method
 from gradsift.pool import Row
+from gradsift.products import stored_products
 from gradsift.progress import Progress
 from gradsift.projection import make_projector
 from gradsift.scoring import WORDS, Products, Scoring, scoring_path
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
 from gradsift.targets import TargetError, write_targets
-
-_TEXTS = 4096  # rows whose whole text is held at once
 
 
 def influence(
@@ -200,7 +200,7 @@ def _score_vectors(
             if ("less" if side == "gradient" else "rds") in methods and not path.is_file():
                 label = f"Scoring the store by {kind}, checkpoint {epoch + 1} of {len(store.epochs)}"
                 progress.stage(f"score-{kind}-{epoch + 1}", label, manifest.usable, "rows")
-                write_tensors(path, _products(store, kind, epoch, vectors[side], progress), {"kind": kind})
+                write_tensors(path, stored_products(store, kind, epoch, vectors[side], progress), {"kind": kind})
 
 
 def _load_base(store: Store, device: torch.device, progress: Progress) -> models.Loaded:
@@ -230,7 +230,7 @@ def _score_base(
         vectors, _ = read_tensors(_base_file(scoring, method))
         label = f"Scoring the store by {get_method(method).label}"
         progress.stage(f"score-{method}", label, store.manifest.usable, "rows")
-        products = _products(store, method, 0, vectors[method], progress)
+        products = stored_products(store, method, 0, vectors[method], progress)
         write_tensors(scoring.path / f"{method}.safetensors", products, {"kind": method})
 
 
@@ -276,48 +276,24 @@ def _target_features(
     write_tensors(_target_file(scoring, epoch), tensors, {"kind": "targets"})
 
 
-def _products(
-    store: Store, kind: str, epoch: int, vectors: torch.Tensor, progress: Progress
-) -> dict[str, torch.Tensor]:
-    """⟨vector k, unit row⟩ for every scored row, streamed through the mapped shards block by block."""
-    products = torch.empty(store.manifest.usable, len(vectors))
-    norms = torch.empty(store.manifest.usable)
-    for shard in store.shards(kind, epoch):
-        for offset, rows in shard.blocks():
-            start = shard.start + offset
-            torch.mm(rows, vectors.T, out=products[start : start + len(rows)])
-        norms[shard.start : shard.stop] = shard.norm
-        progress.advance(shard.stop - shard.start)
-    kept = torch.from_numpy(store.scored)
-    return {"products": products[kept], "norms": norms[kept], "gram": vectors @ vectors.T}
-
-
 def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:
-    documents, queries = list(_documents(store, scoring)), _queries(scoring)
-    words = distinct_words(queries)
-    progress.stage("score-bm25", "Scoring words by BM25", len(words), "words")
-    index = bm25_index(documents)
+    queries = _queries(scoring)
+    index = ensure_words(store, progress)
+    progress.stage("score-bm25", "Scoring words by BM25", index.documents, "rows")
     products = torch.from_numpy(bm25_scores(index, queries, progress.advance))
-    atomic.write_json(scoring.path / WORDS, {word: index.idf[word] for word in words if word in index.idf})
+    atomic.write_json(scoring.path / WORDS, index.weights(distinct_words(queries)))
     write_tensors(scoring.path / "bm25.safetensors", {"products": products}, {"kind": "bm25"})
 
 
 def _score_ngrams(store: Store, scoring: Scoring, progress: Progress) -> None:
     progress.stage("score-dsir", "Counting words and pairs of words for DSIR", len(scoring.rows), "rows")
-    ngrams = count_ngrams(_documents(store, scoring), _queries(scoring), progress.advance)
+    ngrams = count_ngrams(documents(store), _queries(scoring), progress.advance)
     tensors = {name: torch.from_numpy(array) for name, array in vars(ngrams).items()}
     write_tensors(scoring.path / "dsir.safetensors", tensors, {"kind": "dsir"})
 
 
 def _keep_scores(scoring: Scoring, name: str, scores: np.ndarray) -> None:
     write_tensors(scoring.path / f"{name}.safetensors", {"scores": torch.from_numpy(scores)}, {"kind": name})
-
-
-def _documents(store: Store, scoring: Scoring) -> Iterator[str]:
-    """The whole text of every scored row, for methods that compare words."""
-    for start in range(0, len(scoring.rows), _TEXTS):
-        for turns in store.texts(scoring.rows[start : start + _TEXTS])["messages"]:
-            yield "\n".join(turn["content"] for turn in turns)
 
 
 def _queries(scoring: Scoring) -> list[str]:

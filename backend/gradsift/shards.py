@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from gradsift import atomic
+from gradsift.checked import Checked
 from gradsift.errors import GradsiftError
 
 HEADER = "gradsift"
@@ -88,13 +89,13 @@ def write_shard(path: Path, params: str, start: int, dtype: str, x: torch.Tensor
     write_tensors(path, tensors, {"params": params, "start": start, "stop": start + len(x), "dtype": dtype})
 
 
-def read_shard(path: Path, params: str) -> Shard:
-    """Open a shard and check its hash.
+def read_shard(path: Path, params: str, checked: Checked | None = None) -> Shard:
+    """Open a shard and check it. checked: what need not be hashed again.
 
     Raises:
         ShardError: it is missing, damaged, or made with other parameters.
     """
-    tensors, about = read_tensors(path)
+    tensors, about = read_tensors(path, checked)
     if about["params"] != params:
         raise ShardError(f"{path} was made with other parameters than the store's; build with --restart to replace it.")
     return Shard(path, about["start"], about["stop"], about["dtype"], tensors["q"], tensors["scale"], tensors["norm"])
@@ -107,13 +108,16 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str,
     atomic.write_bytes(path, save(tensors, {HEADER: json.dumps(about, sort_keys=True)}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: Path, checked: Checked | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Memory-map the tensors of a file of ours and check its hash; returns (tensors, header).
+
+    checked: a file that is in there as it is now is not hashed again, and one that was hashed is added.
 
     Raises:
         ShardError: missing or damaged.
     """
     try:
+        known, stat = checked is not None and path in checked, path.stat()
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()[HEADER])
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
@@ -122,10 +126,14 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise ShardError(f"{path} is missing; run the same build again to make it.") from error
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{path} is damaged ({error}); delete it and run the same command again.") from error
+    if known:
+        return tensors, about
     if _digest(about, tensors) != expected:
         raise ShardError(
             f"{path} is damaged: its content does not match its hash; delete it and run the same command again."
         )
+    if checked is not None:
+        checked.add(path, stat)
     return tensors, about
 
 

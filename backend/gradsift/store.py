@@ -9,7 +9,7 @@
     STORE/representations/base/    rds+-00000.safetensors ...      likewise of the base model, see base_features.py
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
     STORE/scorings/                kept scorings, see influence.py
-    STORE/index/, STORE/job/       see index.py; status and log of the last run
+    STORE/index/, STORE/job/       see index.py, words.py, checked.py; status and log of the last run
 
 A shard that is present and whole is the progress record. A build promises all but `representations/base` and the last
 three. Nothing of it depends on time or place: an interrupted and resumed build ends with the bytes of an unbroken one.
@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from gradsift import atomic
+from gradsift.checked import Checked
 from gradsift.checkpoints import Checkpoint
 from gradsift.errors import StoreError
 from gradsift.manifest import SCHEMA_VERSION, Manifest, Part
@@ -155,13 +156,20 @@ class Store:
         return (*self.manifest.config.gradients, "rds")
 
     def shards(self, kind: str, epoch: int) -> Iterator[Shard]:
-        """Open every shard of a kind at an epoch in row order, each checked against its hash."""
-        for index in range(len(self.shard_ranges)):
-            yield self.shard(kind, epoch, index)
+        """Open every shard of a kind at an epoch in row order, each checked as `shard` does."""
+        checked = Checked(self.path)
+        try:
+            for index in range(len(self.shard_ranges)):
+                yield self.shard(kind, epoch, index, checked)
+        finally:
+            checked.save()
 
-    def shard(self, kind: str, epoch: int, index: int) -> Shard:
-        """Open one shard, checked against its hash, its parameters and the rows it should cover."""
-        shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch, index))
+    def shard(self, kind: str, epoch: int, index: int, checked: Checked | None = None) -> Shard:
+        """Open one shard, checked against its hash, its parameters and the rows it should cover.
+
+        checked: files that were hashed as they are now, which spares them that.
+        """
+        shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch, index), checked)
         start, stop = self.shard_ranges[index]
         if (shard.start, shard.stop) != (start, stop) or len(shard.q) != stop - start:
             raise ShardError(f"{shard.path} covers other rows than its name says; delete it and build again.")

@@ -1,16 +1,19 @@
-"""BM25: how well a pool row's words match a target's (rank-bm25's BM25Okapi defines the numbers)."""
+"""BM25: how well a pool row's words match a target's (rank-bm25's BM25Okapi defines the numbers; the index is ours)."""
 
 import re
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import regex
-from rank_bm25 import BM25Okapi
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"(?=[\p{{L}}\p{{N}}])(?:[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{N}}]\p{{M}}*)+)")
 _ASCII_WORD = re.compile("[a-z0-9]+")  # the same words where the text is ASCII, in a third of the time
+K1, B, EPSILON = 1.5, 0.75, 0.25  # BM25Okapi's defaults
+_PART, _BLOCK = 4096, 32768  # documents whose words are held as text, and whose scores are summed, at once
 MOST_MATCHED, ENOUGH = 12, 0.8  # words that are shown as matched: how many at most, and what share of the weight
 
 
@@ -19,34 +22,91 @@ def tokenize(text: str) -> list[str]:
     return (_ASCII_WORD if text.isascii() else _WORD).findall(text.lower())
 
 
-def bm25_index(documents: Sequence[str]) -> BM25Okapi:
-    """The documents' words counted; `idf` of it maps each word to its weight."""
-    return BM25Okapi([tokenize(document) or [""] for document in documents])
+@dataclass(frozen=True)
+class Bm25Index:
+    """The words of n documents: which have each of V words, and what it adds to their scores.
+
+    words: in the order they were met. idf: (V,) float64 weights. Word w stands in the documents rows[starts[w] :
+    starts[w + 1]], ascending, and adds the gains at the same places, (occurrences,) float32, each time it is asked for.
+    """
+
+    documents: int
+    words: list[str]
+    idf: np.ndarray
+    starts: np.ndarray
+    rows: np.ndarray
+    gains: np.ndarray
+
+    def weights(self, words: Container[str]) -> dict[str, float]:
+        """The idf of those of `words` that are here."""
+        return {word: float(idf) for word, idf in zip(self.words, self.idf, strict=True) if word in words}
+
+
+def bm25_index(documents: Iterable[str], done: Callable[[int], None] = lambda documents: None) -> Bm25Index:
+    """The documents' words counted, part by part; `done(n)` is called after every n documents.
+
+    Numbers are BM25Okapi's with its defaults: a word in most documents has a negative idf there, which is replaced by
+    `EPSILON` times the mean over all words. A document without a word counts as one empty word.
+    """
+    ids: dict[str, int] = defaultdict(lambda: len(ids))
+    lengths, counted = [np.empty(0, np.int64)], [(np.empty(0, np.int64),) * 2]
+    for texts in _parts(documents):
+        tokens = [tokenize(text) or [""] for text in texts]
+        lengths.append(np.array([len(words) for words in tokens]))
+        word = np.fromiter(map(ids.__getitem__, chain.from_iterable(tokens)), np.int64)
+        first = sum(map(len, lengths[:-1]))
+        row = np.repeat(np.arange(first, first + len(tokens)), lengths[-1])
+        counted.append(np.unique(row << 32 | word, return_counts=True))
+        done(len(tokens))
+    length, keys = np.concatenate(lengths), np.concatenate([keys for keys, _ in counted])
+    order = np.argsort((keys & 0xFFFFFFFF).astype(np.int32), kind="stable")
+    rows = (keys >> 32).astype(np.int32)[order]
+    counts = np.concatenate([counts.astype(np.int32) for _, counts in counted])[order]
+    found = np.bincount(keys & 0xFFFFFFFF, minlength=len(ids))
+    idf = np.log(len(length) - found + 0.5) - np.log(found + 0.5)
+    idf[idf < 0] = EPSILON * idf.mean()
+    damping = K1 * (1 - B + B * length / length.mean())
+    gains = np.repeat(idf, found) * counts * (K1 + 1) / (counts + damping[rows])
+    return Bm25Index(len(length), list(ids), idf, np.append(0, np.cumsum(found)), rows, gains.astype(np.float32))
+
+
+def _parts(documents: Iterable[str]) -> Iterator[list[str]]:
+    left = iter(documents)
+    while part := list(islice(left, _PART)):
+        yield part
 
 
 def bm25_scores(
-    index: BM25Okapi, queries: Sequence[str], done: Callable[[int], None] = lambda words: None
+    index: Bm25Index, queries: Sequence[str], done: Callable[[int], None] = lambda documents: None
 ) -> np.ndarray:
     """BM25Okapi of every document of the index for every query, (documents, queries) float32.
 
-    A query's score is the sum over its words, so each distinct word is scored once for all queries. `done(1)` is called
-    after each of the `distinct_words(queries)`.
+    A query's score is the sum over its words, however often each stands there. `done(n)` is called after every n
+    documents.
     """
-    counts = [Counter(tokenize(query)) for query in queries]
-    scores = np.zeros((index.corpus_size, len(queries)))
-    for word in distinct_words(queries):
-        if word in index.idf:
-            by_document = index.get_scores([word])
-            for column, count in enumerate(counts):
-                if count[word]:
-                    scores[:, column] += count[word] * by_document
-        done(1)
-    return scores.astype(np.float32)
+    asked: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for column, query in enumerate(queries):
+        for word, count in Counter(tokenize(query)).items():
+            asked[word].append((column, count))
+    known = [(number, asked[word]) for number, word in enumerate(index.words) if word in asked]
+    scores = np.empty((index.documents, len(queries)), dtype=np.float32)
+    for start in range(0, index.documents, _BLOCK):
+        stop = min(start + _BLOCK, index.documents)
+        block = np.zeros((len(queries), stop - start))
+        for number, columns in known:
+            first, last = index.starts[number : number + 2]
+            low, high = first + np.searchsorted(index.rows[first:last], [start, stop])
+            at, gains = index.rows[low:high] - start, index.gains[low:high]
+            for column, count in columns:
+                block[column, at] += count * gains
+        scores[start:stop] = block.T
+        done(stop - start)
+    return scores
 
 
-def distinct_words(queries: Sequence[str]) -> list[str]:
-    """Every word of the queries once, in alphabetical order."""
-    return sorted({word for query in queries for word in tokenize(query)})
+def distinct_words(texts: Iterable[str]) -> set[str]:
+    """Every word of the texts once."""
+    return {word for text in texts for word in tokenize(text)}
 
 
 def matched_words(texts: Iterable[str], idf: Mapping[str, float]) -> list[str]:

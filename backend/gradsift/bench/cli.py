@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gradsift.config import StoreDtype
+
 bench = typer.Typer(
     help="Measure this machine against the budgets and against others, side by side.", no_args_is_help=True
 )
@@ -28,6 +30,45 @@ def app(
     with progress.running():
         found = bench_app(folder or cache_home() / "bench" / f"app-{rows}", rows, progress)
     typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found["app"])))
+
+
+@bench.command(epilog="Example: gradsift bench scoring --rows 20000 --json")
+def scoring(
+    rows: Annotated[int, typer.Option(min=1, help="of the store; the paper's pool unless given")] = 270_679,
+    dim: Annotated[int, typer.Option(min=8, help="of the features")] = 8192,
+    checkpoints: Annotated[int, typer.Option(min=1)] = 4,
+    store_dtype: Annotated[StoreDtype | None, typer.Option(help="of one store [default: int8, then bit]")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="where the stores are made, and kept for the next time [default: the cache]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """A scoring pass with 8 and 57 target vectors beside one plain pass over the same mapped bytes; the working set."""
+    from gradsift.bench.scoring import bench_scoring
+    from gradsift.paths import cache_home
+    from gradsift.progress import Progress
+
+    progress = Progress()
+    with progress.running():
+        dtypes: tuple[StoreDtype, ...] = (store_dtype,) if store_dtype else ("int8", "bit")
+        found = bench_scoring(folder or cache_home() / "bench" / "scoring", rows, dim, checkpoints, dtypes, progress)
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found["scoring"])))
+
+
+@bench.command(epilog="Example: gradsift bench bm25 --json")
+def bm25(
+    pool: Annotated[list[str] | None, typer.Argument(help="files of rows; synthetic text unless given")] = None,
+    rows: Annotated[int, typer.Option(min=100, help="of synthetic text")] = 270_000,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Counting a pool's words and asking for 200 of them; time and scores beside rank-bm25 on a sample."""
+    from gradsift.bench.bm25 import bench_bm25
+    from gradsift.progress import Progress
+
+    progress = Progress()
+    with progress.running():
+        found = bench_bm25(pool or [], rows, progress)
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found["bm25"])))
 
 
 def _lines(found: dict[str, Any], before: str = "") -> list[str]:

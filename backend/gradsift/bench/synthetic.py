@@ -7,7 +7,7 @@ kept narrow (`DIM`). Sentences come from the embedded sample, so that several la
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -64,30 +64,28 @@ def made_rows(root: Path) -> int:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
-def _sentences() -> list[str]:
+def sentences() -> list[str]:
     """Every sentence of the embedded sample, once."""
     texts = (text for row in read_rows(sample_pool()) for _, text in row.messages)
     found = dict.fromkeys(part.strip() for text in texts for part in re.split(r"(?<=[.!?।。؟])\s|\n", text))
     return [sentence for sentence in found if 15 < len(sentence) < 400]
 
 
-def _passages(rng: np.random.Generator, sentences: list[str], count: int, median: float) -> list[str]:
+def passages(rng: np.random.Generator, known: list[str], count: int, median: float) -> list[str]:
     """Texts of a log-normal number of sentences, each with a number of its own, so that no two are copies."""
     lengths = np.clip(rng.lognormal(np.log(median), 0.9, count).round(), 1, 120).astype(int)
-    drawn = rng.integers(0, len(sentences), lengths.sum())
+    drawn = rng.integers(0, len(known), lengths.sum())
     marks = rng.integers(10, 10_000_000, count)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return [
-        " ".join(sentences[s] for s in drawn[starts[i] : starts[i + 1]]) + f" (note {marks[i]})" for i in range(count)
-    ]
+    return [" ".join(known[s] for s in drawn[starts[i] : starts[i + 1]]) + f" (note {marks[i]})" for i in range(count)]
 
 
 def _records(rows: int, seed: int) -> Iterator[dict]:
-    rng, sentences = np.random.default_rng(seed), _sentences()
+    rng, known = np.random.default_rng(seed), sentences()
     names, shares = list(SOURCES), np.array(list(SOURCES.values()))
     for start in range(0, rows, ROW_GROUP):
         count = min(ROW_GROUP, rows - start)
-        asked, said = _passages(rng, sentences, count, 2), _passages(rng, sentences, count, 3)
+        asked, said = passages(rng, known, count, 2), passages(rng, known, count, 3)
         source, task = rng.choice(len(names), count, p=shares / shares.sum()), rng.integers(0, 60, count)
         for i in range(count):
             messages = [{"role": "user", "content": asked[i]}, {"role": "assistant", "content": said[i]}]
@@ -114,7 +112,7 @@ def _records(rows: int, seed: int) -> Iterator[dict]:
 
 def _targets(seed: int) -> list[Row]:
     rng = np.random.default_rng([seed, 1])
-    texts = iter(_passages(rng, _sentences(), 2 * SUBTASKS * PER_SUBTASK, 2))
+    texts = iter(passages(rng, sentences(), 2 * SUBTASKS * PER_SUBTASK, 2))
     return [
         Row(
             file="targets.jsonl",
@@ -154,20 +152,25 @@ def _make_store(path: Path, rows: int, seed: int, progress: Progress) -> Store:
                 writer.write_table(pa.Table.from_pylist(group, SCHEMA))
                 progress.advance(len(group))
                 group = []
-    store = Store(path, _manifest(rows, counts, hash_file(path / "pool.parquet")))
+    config = BuildConfig(model="synthetic", dim=DIM)
+    store = Store(path, make_manifest(rows, counts, config, EPOCHS, {"pool.parquet": hash_file(path / "pool.parquet")}))
     store.save_manifest()
     _make_shards(store, answers, seed, progress)
     return store
 
 
-def _manifest(rows: int, counts: Counter[str], pool_hash: str) -> Manifest:
+def make_manifest(
+    rows: int, counts: Mapping[str, int], config: BuildConfig, checkpoints: int, files: dict[str, str]
+) -> Manifest:
+    """What a store of `rows` usable rows says of itself. counts: rows of each source. files: hashes, by name."""
     sources = tuple(
         SourceInfo(source=name, rows_in_file=count, rows_in_store=count, usable=count)
         for name, count in sorted(counts.items())
     )
-    epochs = [(f"epoch-{i + 1}", 0.4 - 0.1 * i) for i in range(EPOCHS)]
+    falling = np.arange(checkpoints, 0, -1) / np.arange(checkpoints + 1).sum()
+    epochs = [(f"epoch-{i + 1}", float(weight)) for i, weight in enumerate(falling)]
     return Manifest(
-        config=BuildConfig(model="synthetic", dim=DIM),
+        config=config,
         model_fingerprint="synthetic",
         encoder_fingerprint="synthetic",
         device="cpu",
@@ -192,7 +195,7 @@ def _manifest(rows: int, counts: Counter[str], pool_hash: str) -> Manifest:
             for i, (name, weight) in enumerate(epochs)
         ),
         versions={},
-        files={"pool.parquet": pool_hash},
+        files=files,
     )
 
 
