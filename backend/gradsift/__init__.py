@@ -3,6 +3,7 @@
     build        a pool of instruction data -> a gradient datastore        (builder.py)
     Store        a datastore opened for reading                            (store.py)
     read_targets target examples from a file                               (targets.py)
+    target_features  their features in a file, for a machine without the model (portable.py)
     score        every usable row's score for the targets, by any method   (picks.py)
     select       the best rows within a budget, written for a trainer      (picks.py)
 
@@ -14,22 +15,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradsift.builder import build
-    from gradsift.config import BuildConfig
+    from gradsift.config import BuildConfig, Engine
     from gradsift.errors import GradsiftError
     from gradsift.picks import score, select
+    from gradsift.portable import target_features
     from gradsift.store import Store
     from gradsift.targets import read_targets
 
-__all__ = ["BuildConfig", "GradsiftError", "Store", "build", "read_targets", "score", "select"]
+__all__ = [
+    "BuildConfig",
+    "Engine",
+    "GradsiftError",
+    "Store",
+    "build",
+    "read_targets",
+    "score",
+    "select",
+    "target_features",
+]
 
 _HOME = {
     "BuildConfig": "config",
+    "Engine": "config",
     "GradsiftError": "errors",
     "Store": "store",
     "build": "builder",
     "read_targets": "targets",
     "score": "picks",
     "select": "picks",
+    "target_features": "portable",
 }
 
 
