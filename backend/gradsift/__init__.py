@@ -4,6 +4,7 @@
     begin        the pool alone, for a draft before any build              (builder.py)
     Store        a datastore opened for reading                            (store.py)
     read_targets target examples from a file                               (targets.py)
+    target_features  their features in a file, for a machine without the model (portable.py)
     score        every usable row's score for the targets, by any method   (picks.py)
     select       the best rows within a budget, written for a trainer      (picks.py)
 
@@ -15,16 +16,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradsift.builder import begin, build
-    from gradsift.config import BuildConfig
+    from gradsift.config import BuildConfig, Engine
     from gradsift.errors import GradsiftError
     from gradsift.picks import score, select
+    from gradsift.portable import target_features
     from gradsift.store import Store
     from gradsift.targets import read_targets
 
-__all__ = ["BuildConfig", "GradsiftError", "Store", "begin", "build", "read_targets", "score", "select"]
+__all__ = [
+    "BuildConfig",
+    "Engine",
+    "GradsiftError",
+    "Store",
+    "begin",
+    "build",
+    "read_targets",
+    "score",
+    "select",
+    "target_features",
+]
 
 _HOME = {
     "BuildConfig": "config",
+    "Engine": "config",
     "GradsiftError": "errors",
     "Store": "store",
     "begin": "builder",
@@ -32,6 +46,7 @@ _HOME = {
     "read_targets": "targets",
     "score": "picks",
     "select": "picks",
+    "target_features": "portable",
 }
 
 

@@ -3,32 +3,32 @@
 import os
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from gradsift import atomic, models
+from gradsift import atomic, models, team
 from gradsift.append import PENDING, begin_append, settle
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
-from gradsift.config import BuildConfig
+from gradsift.config import BuildConfig, Engine
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoder
-from gradsift.engine import extract_here
+from gradsift.engine import extract_here, library_versions, note_differences
 from gradsift.errors import UsageError
-from gradsift.extraction import Extraction, encode_rows, unfinished
+from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
 from gradsift.gradients import PerExampleGradients
 from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.manifest import CheckpointInfo, Manifest, Part
 from gradsift.pool import input_hashes
-from gradsift.progress import Progress
+from gradsift.progress import FOLDER_VARIABLE, Progress
 from gradsift.projection import projector_id
+from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.store import MANIFEST, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
 MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings", "index")
-LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "pyarrow", "gradsift")
+KEPT = ("scorings", "index")  # of them those that have locks of their own
 
 
 def build(
@@ -36,14 +36,16 @@ def build(
     out: str | Path,
     config: BuildConfig,
     *,
+    engine: Engine | None = None,
     restart: bool = False,
     append: bool = False,
     progress: Progress | None = None,
 ) -> Store:
     """Build the gradient datastore of `pool` in the folder `out`, or finish one that was interrupted.
 
-    restart: throw away what is there first. append: add the rows of `pool` to the finished store at `out`, whose
-    parameters `config` has to repeat (its limit per source aside, which is for the new rows). progress: where to
+    engine: where features are extracted, by default here. restart: throw away what is there first. append: add the rows
+    of `pool` to the finished store at `out`, whose parameters `config` has to repeat (its limit per source aside, which
+    is for the new rows). progress: where to
     report; by default the terminal and `out/job/`.
 
     Raises:
@@ -51,15 +53,29 @@ def build(
             the disk is too small.
         GradsiftError: unreadable pool, unknown model, no usable row, unfit checkpoint: see the message.
     """
-    out = Path(out)
+    out, engine = Path(out), engine or Engine()
+    if team.rank() > 0:
+        return _assist(out)
     _refuse_place(out, pool)
+    team.check_team(config.batch_size)
+    check_cluster(engine)
+    team.gather()
     with locked(out):
         progress = progress or Progress(out)
         with progress.running():
-            atomic.sweep(out, keep=("scorings", "index"))
+            atomic.sweep(out, keep=KEPT)
             run = _Build(list(pool), out, config, progress)
             with turn(run.device, progress):
-                store = settle(run.run(restart, append))
+                store = run.prepare(restart, append)
+                todo = unfinished(store)
+                run.check_disk(store, todo)
+                if todo and engine.name == "local":
+                    run.extract(store, todo)
+            if todo and engine.name == "ray":
+                run.release()
+                extract_on_ray(store, todo, engine, progress)
+                atomic.sweep(out, keep=KEPT)  # what dead workers left
+            store = settle(store)
             ensure_index(store, progress)
             return store
 
@@ -93,19 +109,24 @@ class _Build:
         self.encoder = Encoder(self.tokenizer, config.template)
         self.window = models.model_window(config.model)
         self.base: torch.nn.Module | None = None
+        self._loaded: models.Loaded | None = None
 
     def begin(self, restart: bool = False) -> Store:
         """The store with its pool, as it is there or read anew."""
         return (None if restart else self._resumed()) or self._read_pool()
 
-    def run(self, restart: bool, append: bool) -> Store:
+    def prepare(self, restart: bool, append: bool) -> Store:
+        """The store with its pool and its checkpoints."""
         store = self._appended() if append else self.begin(restart)
+        team.agree(self.trains(store))
         if not store.manifest.checkpoints:
             store = self._warm_up(store)
-        todo = unfinished(store)
-        if todo:
-            self._extract(store, todo)
+        team.part()
         return store
+
+    def trains(self, store: Store) -> bool:
+        """Whether a warmup is to come."""
+        return not store.manifest.checkpoints and not self.config.checkpoints
 
     @property
     def max_length(self) -> int:
@@ -150,14 +171,8 @@ class _Build:
     def _warn_about_environment(self, manifest: Manifest) -> None:
         for note in manifest.notes:
             self.progress.note(note)
-        here = {"device": self.device.type, "threads": torch.get_num_threads(), **_versions()}
-        there = {"device": manifest.device, "threads": manifest.threads, **manifest.versions}
-        for name, value in there.items():
-            if here[name] != value:
-                self.progress.note(
-                    f"The store was begun with {name} {value}, this run has {here[name]}: "
-                    "what is added may differ in the last digits."
-                )
+        here = {"threads": str(torch.get_num_threads()), "device": self.device.type, **library_versions()}
+        note_differences(manifest, here, "this run", self.progress)
 
     def _read_pool(self) -> Store:
         """Begin a store; what an earlier one left goes only once the new pool and the model have been read."""
@@ -200,7 +215,7 @@ class _Build:
             excluded=dict(intake.excluded),
             sources=intake.sources(),
             notes=self._notes(intake.rows, intake.usable, intake.truncated),
-            versions=_versions(),
+            versions=library_versions(),
             files={"pool.parquet": hash_file(self.out / "pool.parquet")},
         )
         for line in intake.report():
@@ -235,7 +250,7 @@ class _Build:
             self._import_checkpoints(store, folder)
             count = len(self.config.checkpoints)
         else:
-            self._train(store, folder)
+            self.train(store)
             count = self.config.epochs
         infos = self._checkpoint_infos([folder / f"epoch-{i + 1}" for i in range(count)])
         small = [*folder.rglob("*.*"), *(self.out / "warmup").glob("*.json")]
@@ -247,16 +262,22 @@ class _Build:
         store.save_manifest()
         return store
 
-    def _train(self, store: Store, folder: Path) -> None:
-        warmup_folder = self.out / "warmup"
-        warmup_folder.mkdir(exist_ok=True)
+    def train(self, store: Store) -> None:
+        """The warmup, in which all processes of the team take part."""
+        folder = self.out / "warmup"
+        folder.mkdir(exist_ok=True)
         chosen = choose_rows(store.manifest.usable, self.config.warmup_fraction, self.config.seed)
         rows = store.rows[chosen].tolist()
-        atomic.write_json(warmup_folder / "rows.json", rows)
+        if team.rank() == 0:
+            atomic.write_json(folder / "rows.json", rows)
         peft = models.attach_lora(self._base_of(store), self.config)
-        Warmup(self.config, warmup_folder, folder, self.progress).run(
-            peft, encode_rows(store, self.encoder, rows, self.max_length)
-        )
+        examples = encode_rows(store, self.encoder, rows, self.max_length)
+        try:
+            Warmup(self.config, folder, self.out / "checkpoints", self.progress).run(peft, examples)
+        except RuntimeError:
+            if team.size() > 1:  # asked to stop, the others are gone before this process has seen that it shall, too
+                self.progress.check()
+            raise
         self.base = peft.unload()
 
     def _import_checkpoints(self, store: Store, folder: Path) -> None:
@@ -292,12 +313,12 @@ class _Build:
 
     # -- features ---------------------------------------------------------------------------------------------------
 
-    def _extract(self, store: Store, todo: dict[int, list[int]]) -> None:
-        self._check_disk(store, todo)
+    def extract(self, store: Store, todo: dict[int, list[int]]) -> None:
         extraction = Extraction(store, self._base_of(store), self.encoder, self.max_length)
         extract_here(extraction, todo, self.progress)
 
-    def _check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
+    def check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
+        """Refuse to begin what would not fit."""
         per_row = self.config.row_bytes(self.config.store_dtype) * len(self.config.gradients) + 2 * 4096
         rows = sum(
             stop - start for indices in todo.values() for start, stop in (store.shard_ranges[i] for i in indices)
@@ -310,19 +331,42 @@ class _Build:
             )
 
     def _load_base(self) -> models.Loaded:
-        if self.base is None:
+        if self.base is None or self._loaded is None:
             self.progress.say(f"Loading {self.config.model} on {self.device}")
             self._loaded = models.load_model(self.config.model, self.dtype, self.device)
             self.base = self._loaded.model
             try_order(self.base, self.progress)
         return models.Loaded(self.base, self._loaded.fingerprint, self._loaded.window)
 
+    def release(self) -> None:
+        """Let the model go, and with it the card's memory: a worker on the same card needs it."""
+        self.base = self._loaded = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _base_of(self, store: Store) -> torch.nn.Module:
         """The base model, if it still is the one the store was begun with."""
         base = self._load_base()
-        if base.fingerprint != store.manifest.model_fingerprint:
-            raise StoreError(f"{self.out} was built with another {self.config.model}: its weights have changed since.")
+        check_model(store, base.fingerprint)
         return base.model
+
+
+def _assist(out: Path) -> Store:
+    """What every process of a team but the first does: wait until the pool is read, take part in the warmup, leave."""
+    os.environ.pop(FOLDER_VARIABLE, None)  # the first process reports for all
+    team.gather()
+    try:
+        trains = team.agree()
+    except RuntimeError:  # the first has ended, and said why
+        raise SystemExit(1) from None
+    store = Store.open(out)
+    if trains:
+        run = _Build([], out, store.manifest.config, Progress(quiet=True))
+        run.dtype = getattr(torch, store.manifest.dtype)
+        with turn(run.device, run.progress):
+            run.train(store)
+    team.part()
+    return store
 
 
 def _refuse_place(out: Path, pool: Sequence[str | Path]) -> None:
@@ -335,7 +379,3 @@ def _refuse_place(out: Path, pool: Sequence[str | Path]) -> None:
     strange = [name for name in MADE if (out / name).exists()]
     if strange and not (out / "manifest.json").exists():
         raise StoreError(f"{out} holds {strange[0]} but no manifest.json, so it is no store: choose another --out.")
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in LIBRARIES}

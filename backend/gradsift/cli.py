@@ -8,20 +8,18 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gradsift import cli_build
 from gradsift.bench.cli import bench
 from gradsift.cli_evaluate import evaluate
+from gradsift.cli_features import features
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.draft_cli import draft
 from gradsift.errors import UsageError, explain
 from gradsift.methods import METHODS
-
-if TYPE_CHECKING:
-    from gradsift.pool import Row
 
 cli = typer.Typer(
     name="gradsift",
@@ -39,6 +37,7 @@ cli_build.register(cli)
 cli.command(epilog="Example: gradsift draft pool/*.jsonl --model smollm2 --targets mmlu.jsonl --out draft.parquet")(
     draft
 )
+cli.command(epilog="Example: gradsift features store --targets mmlu.jsonl --out mmlu.safetensors")(features)
 
 
 TargetsOption = Annotated[
@@ -49,6 +48,9 @@ SimilarityOption = Annotated[Similarity, typer.Option(help="how vectors are comp
 PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: the paper's, or the released code's")]
 AggregateOption = Annotated[Aggregate, typer.Option(help="over subtasks")]
 GradientOption = Annotated[GradientKind, typer.Option(help="which stored update LESS compares")]
+TargetFeaturesOption = Annotated[
+    Path | None, typer.Option(help="the targets' features as gradsift features wrote them; no model is loaded then")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -64,6 +66,7 @@ def score(
     target_pooling: PoolingOption = "cosine-of-mean",
     aggregate: AggregateOption = "max",
     gradient: GradientOption = "adam",
+    target_features: TargetFeaturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score every usable row of a store against target examples."""
@@ -72,12 +75,13 @@ def score(
     from gradsift.picks import score as run
     from gradsift.progress import Progress
     from gradsift.store import Store
+    from gradsift.targets import require_targets
 
     method = list(dict.fromkeys(method))
     _check_methods(method)
     progress = Progress()
     with progress.running():
-        rows = _read_targets(targets)
+        rows = require_targets(targets)
         opened = Store.open(store)
         table = run(
             opened,
@@ -87,6 +91,7 @@ def score(
             target_pooling=target_pooling,
             aggregate=aggregate,
             gradient=gradient,
+            target_features=target_features,
             progress=progress,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +132,7 @@ def select(
     target_pooling: PoolingOption = "cosine-of-mean",
     aggregate: AggregateOption = "max",
     gradient: GradientOption = "adam",
+    target_features: TargetFeaturesOption = None,
     cap: Annotated[str, typer.Option(help="the most one source may have: 30% of the picks, or 200 rows")] = "",
     drop_duplicates: Annotated[bool, typer.Option("--drop-duplicates", help="one of near-duplicates")] = False,
     diverse: Annotated[
@@ -143,6 +149,7 @@ def select(
     from gradsift.picks import select as run
     from gradsift.progress import Progress
     from gradsift.store import Store
+    from gradsift.targets import require_targets
 
     _check_methods([method])
     chosen = (
@@ -163,7 +170,7 @@ def select(
     with progress.running():
         path = run(
             Store.open(store),
-            _read_targets(targets),
+            require_targets(targets),
             top,
             out,
             method=method,
@@ -173,6 +180,7 @@ def select(
             report=report,
             evaluation=evaluation or [],
             drop_leaks=drop_leaks,
+            target_features=target_features,
             **chosen.model_dump(),
             progress=progress,
         )
@@ -197,12 +205,13 @@ def explain_row(
     """Show which words of a row's answer pull the model toward the targets, and which away from them."""
     from gradsift.progress import Progress
     from gradsift.store import Store
+    from gradsift.targets import require_targets
     from gradsift.tokens import describe
     from gradsift.tokens import explain as run
 
     progress = Progress()
     with progress.running():
-        found = run(Store.open(store), _read_targets(targets), row, subtask, progress)
+        found = run(Store.open(store), require_targets(targets), row, subtask, progress)
     if as_json:
         _print_json(found.record())
     else:
@@ -290,13 +299,6 @@ def _check_methods(names: list[str]) -> None:
 
     for name in names:
         get_method(name)
-
-
-def _read_targets(path: Path) -> "list[Row]":
-    """The target rows of a file; one that cannot be used is refused by number, none is dropped silently."""
-    from gradsift.targets import require_targets
-
-    return require_targets(path)
 
 
 def _print_json(value: Any) -> None:

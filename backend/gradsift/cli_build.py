@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradsift.config import AdamForm, BuildConfig, ModelDtype, ProjectionKind, StoreDtype
+from gradsift.config import AdamForm, BuildConfig, Engine, EngineName, ModelDtype, ProjectionKind, StoreDtype
 from gradsift.errors import UsageError
 
 PoolArgument = Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")]
@@ -132,15 +132,23 @@ def build(
         bool, typer.Option("--append", help="add POOL to the finished store OUT, with its own parameters")
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
+    engine: Annotated[EngineName, typer.Option(help="where features are extracted: this process, or Ray")] = "local",
+    workers: Annotated[int | None, typer.Option(help="of Ray [default: one for every GPU, or all CPUs]")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="a running cluster, HOST:PORT or auto [default: one on this machine]")
+    ] = None,
 ) -> None:
     """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
     if append and restart:
         raise UsageError("--append keeps what --restart throws away: give one of them.")
     config = _config({**(_parameters(out) if append else {}), **given})
+    place = Engine(engine, workers, ray_address)
+    from gradsift import team
     from gradsift.builder import build as run  # takes seconds: wrong flags are told before
 
-    store = run(pool, out, config, append=append, restart=restart)
-    typer.echo(store.path.resolve())
+    store = run(pool, out, config, engine=place, append=append, restart=restart)
+    if team.rank() == 0:
+        typer.echo(store.path.resolve())
 
 
 def register(cli: typer.Typer) -> None:

@@ -3,9 +3,14 @@
 The same object is the Python API's argument, the command line's flags, the app's form and the manifest's record.
 """
 
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gradsift.errors import UsageError
 
 GradientKind = Literal["adam", "sgd", "sign"]
 AdamForm = Literal["paper", "adamw", "released"]
@@ -15,6 +20,7 @@ ModelDtype = Literal["auto", "fp32", "bf16"]
 Similarity = Literal["cosine", "dot"]
 TargetPooling = Literal["cosine-of-mean", "mean-of-cosines"]
 Aggregate = Literal["max", "mean", "round-robin"]
+EngineName = Literal["local", "ray"]
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -80,3 +86,29 @@ class BuildConfig(BaseModel):
     def row_bytes(self, dtype: StoreDtype) -> int:
         """Bytes of one row's features of one kind at one checkpoint, headers aside: the numbers, a scale and a norm."""
         return {"int8": self.dim, "fp16": 2 * self.dim, "bit": self.dim // 8}[dtype] + 8
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Which engine, and how much of it.
+
+    workers: of Ray; by default one for every GPU of the cluster or, where it has none, as many as its CPUs hold with
+    the store's threads each. ray_address: of a running cluster; by default one is started on this machine for the run.
+
+    Raises:
+        UsageError: workers or an address for `local`, fewer workers than one, or `ray` without Ray.
+    """
+
+    name: EngineName = "local"
+    workers: int | None = None
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name == "local" and (self.workers is not None or self.ray_address is not None):
+            raise UsageError("--workers and --ray-address belong to --engine ray: add it, or leave them out.")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: at least one is needed.")
+        if self.ray_address not in (None, "auto") and not re.fullmatch(r"[^/]+:\d+", self.ray_address or ""):
+            raise UsageError(f"--ray-address {self.ray_address}: give HOST:PORT of the cluster's head, or auto.")
+        if self.name == "ray" and find_spec("ray") is None:
+            raise UsageError("--engine ray needs Ray, which is not installed here: pip install 'gradsift[ray]'.")

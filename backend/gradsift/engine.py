@@ -1,10 +1,22 @@
-"""Where features are extracted: the stage of a build that can run in many places at once."""
+"""Where features are extracted: the one stage of a build that can run in many places at once.
+
+`local` is this process. `ray` is a cluster (`ray_engine.py`). The store is the same either way: neither the engine nor
+the number of workers is part of what a store promises.
+"""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 
+from gradsift.errors import GradsiftError
 from gradsift.extraction import Extraction
 from gradsift.progress import Progress
-from gradsift.store import Store
+from gradsift.store import Manifest, Store
+
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "pyarrow", "gradsift")
+
+
+class EngineError(GradsiftError):
+    """A cluster that cannot be reached, or whose workers cannot do the work."""
 
 
 def extract_here(extraction: Extraction, todo: dict[int, list[int]], progress: Progress) -> None:
@@ -12,7 +24,7 @@ def extract_here(extraction: Extraction, todo: dict[int, list[int]], progress: P
     store = extraction.store
     with ThreadPoolExecutor(1) as writer:
         for epoch in sorted(todo):
-            begin_stage(store, epoch, todo[epoch], progress)
+            begin_stage(store, epoch, rows_done(store, todo[epoch]), progress)
             writing: Future | None = None
             for index in todo[epoch]:
                 features = extraction.extract(epoch, index, progress.advance)
@@ -26,14 +38,34 @@ def extract_here(extraction: Extraction, todo: dict[int, list[int]], progress: P
     extraction.close()
 
 
-def begin_stage(store: Store, epoch: int, indices: list[int], progress: Progress) -> None:
-    """Begin the stage of an epoch of which the shards `indices` are missing."""
-    total, ranges = store.manifest.usable, store.shard_ranges
-    done = total - sum(ranges[i][1] - ranges[i][0] for i in indices)
+def rows_done(store: Store, missing: list[int]) -> int:
+    """Rows of an epoch that are in shards which are not missing."""
+    ranges = store.shard_ranges
+    return store.manifest.usable - sum(ranges[index][1] - ranges[index][0] for index in missing)
+
+
+def begin_stage(store: Store, epoch: int, done: int, progress: Progress) -> None:
+    """Begin the stage of an epoch of which `done` rows are there already."""
     label = f"Gradient features, checkpoint {epoch + 1} of {len(store.epochs)}"
-    progress.stage(f"features-{epoch + 1}", label, total, "rows", done=done)
+    progress.stage(f"features-{epoch + 1}", label, store.manifest.usable, "rows", done=done)
 
 
 def note_split(store: Store, epoch: int, index: int, progress: Progress) -> None:
     """Say that batches had to be halved."""
     progress.note(f"Memory ran out in shard {index} of {store.epochs[epoch]}: batches were halved.")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions here of the libraries that a store's numbers come from."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def note_differences(manifest: Manifest, here: dict[str, str], who: str, progress: Progress) -> None:
+    """Say in what `here` (device, versions, and threads where they count) differs from what a store was begun with."""
+    there = {"device": manifest.device, "threads": str(manifest.threads), **manifest.versions}
+    for name, value in there.items():
+        if here.get(name, value) != value:
+            progress.note(
+                f"The store was begun with {name} {value}, {who} has {here[name]}: "
+                "what is added may differ in the last digits."
+            )

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from gradsift import models
+from gradsift.checkpoints import Checkpoint
+from gradsift.device import try_order
 from gradsift.encode import Encoded, Encoder
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, Update, make_update
-from gradsift.projection import make_projector
+from gradsift.progress import Progress
+from gradsift.projection import Projector, make_projector
 from gradsift.shards import ShardError, write_shard
 from gradsift.store import Store, StoreError
 
@@ -29,6 +32,20 @@ class Extraction:
         self.device = next(base.parameters()).device
         self._epoch: int | None = None
         self._extractor: FeatureExtractor | None = None
+
+    @classmethod
+    def load(cls, store: Store, progress: Progress) -> "Extraction":
+        """Load the store's model and tokenizer onto this process's device, whose `turn` it is.
+
+        Raises:
+            ModelError: they cannot be loaded. StoreError: the model here is another one than the store's.
+        """
+        config, device = store.manifest.config, models.default_device()
+        loaded = models.load_model(config.model, getattr(torch, store.manifest.dtype), device)
+        check_model(store, loaded.fingerprint)
+        try_order(loaded.model, progress)
+        encoder = Encoder(models.load_tokenizer(config.model), config.template)
+        return cls(store, loaded.model, encoder, min(config.max_length, loaded.window))
 
     def extract(self, epoch: int, index: int, done: Callable[[int], None] = lambda rows: None) -> Features:
         """Features of a shard's rows; `epoch` and `index` count from 0. `done(k)` is called after every k rows.
@@ -70,20 +87,43 @@ class Extraction:
         return self._extractor
 
     def _make_extractor(self, epoch: int) -> FeatureExtractor:
-        store, config = self.store, self.store.manifest.config
-        checkpoint = store.checkpoint(epoch)
-        peft = models.attach_adapter(self.base, store.path / "checkpoints" / store.epochs[epoch])
-        models.set_adapter(peft, checkpoint.adapter)
-        gradients = PerExampleGradients(peft)
-        projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, self.device)
-        if projector.id != store.manifest.checkpoints[epoch].projector:
-            raise StoreError(
-                f"{store.path} was built with another projector than this version makes; build with --restart."
-            )
+        config = self.store.manifest.config
+        gradients, checkpoint, projector = attach_checkpoint(self.store, epoch, self.base)
         updates: dict[str, Update] = {
             kind: make_update(kind, config.adam, checkpoint, self.device) for kind in config.gradients
         }
-        return FeatureExtractor(gradients, projector, updates, store.manifest.token_budget)
+        return FeatureExtractor(gradients, projector, updates, self.store.manifest.token_budget)
+
+
+def attach_checkpoint(
+    store: Store, epoch: int, base: torch.nn.Module
+) -> tuple[PerExampleGradients, Checkpoint, Projector]:
+    """The base model with a checkpoint's LoRA layers and weights, hooked; the checkpoint; its projector.
+
+    Raises:
+        StoreError: the checkpoint is damaged, or this version of gradsift makes another projector.
+    """
+    config, checkpoint = store.manifest.config, store.checkpoint(epoch)
+    peft = models.attach_adapter(base, store.path / "checkpoints" / store.epochs[epoch])
+    models.set_adapter(peft, checkpoint.adapter)
+    gradients = PerExampleGradients(peft)
+    device = next(base.parameters()).device
+    projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, device)
+    known = store.manifest.checkpoints[epoch].projector
+    if projector.id != known:
+        raise StoreError(
+            f"{store.path} was built with projector {known}, another projector than this version makes "
+            f"({projector.id}): their vectors cannot be compared; build with --restart."
+        )
+    return gradients, checkpoint, projector
+
+
+def check_model(store: Store, fingerprint: str) -> None:
+    """Raise `StoreError` where a loaded model is not the one that the store was begun with."""
+    if fingerprint != store.manifest.model_fingerprint:
+        raise StoreError(
+            f"{store.path} was built with another {store.manifest.config.model}: its weights have changed since."
+        )
 
 
 def encode_rows(store: Store, encoder: Encoder, rows: Sequence[int], max_length: int) -> list[Encoded]:

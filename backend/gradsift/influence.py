@@ -19,13 +19,13 @@ from gradsift.baselines.words import documents, ensure_words
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
+from gradsift.extraction import attach_checkpoint, check_model
 from gradsift.features import FeatureExtractor
-from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.gradients import make_update
 from gradsift.methods import DEFAULT_METHODS, get_method
 from gradsift.pool import Row
 from gradsift.products import stored_products
 from gradsift.progress import Progress
-from gradsift.projection import make_projector
 from gradsift.scoring import WORDS, Products, Scoring, scoring_path
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
@@ -139,8 +139,8 @@ def score_targets(
         )
     progress = progress or Progress(quiet=True)
     todo = [method for method in methods if not scoring.has(method, gradient)]
-    if todo or not (scoring.path / "targets.jsonl").is_file():  # what is kept was checked when it was made
-        encoded = _usable(store, targets)
+    known = (scoring.path / "targets.jsonl").is_file()  # what is kept was checked when it was made
+    encoded = usable_targets(store, targets) if not known or _needs_model(scoring, todo) else []
     if todo:
         store.check_pool()
         with locked(scoring.path):
@@ -164,7 +164,20 @@ def score_targets(
     return scoring
 
 
-def _usable(store: Store, targets: Sequence[Row]) -> list[Encoded]:
+def _needs_model(scoring: Scoring, methods: Sequence[str]) -> bool:
+    """Whether features of the targets are still to be computed for these methods."""
+    evidence = {method: get_method(method).evidence for method in methods}
+    vectors = set(evidence.values()) & {"features", "representations"}
+    base = [method for method, kind in evidence.items() if kind == "base"]
+    return bool(vectors and _missing_target_files(scoring)) or bool(_missing_base_files(scoring, base))
+
+
+def usable_targets(store: Store, targets: Sequence[Row]) -> list[Encoded]:
+    """The targets as tokens.
+
+    Raises:
+        TargetError: there are none, or some cannot be used, named by number.
+    """
     if not targets:
         raise TargetError("There are no target examples: give at least one row with messages.")
     encoder, window = target_encoder(store)
@@ -185,21 +198,14 @@ def _score_vectors(
     progress: Progress,
 ) -> None:
     """Target features where they are missing, then one pass over the store per checkpoint and kind."""
-    manifest = store.manifest
-    missing = [e for e in range(len(store.epochs)) if not _target_file(scoring, e).is_file()]
-    if missing:
-        device = models.default_device()
-        with turn(device, progress):
-            base = _load_base(store, device, progress)
-            for epoch in missing:
-                _target_features(store, scoring, epoch, base.model, encoded, progress)
+    ensure_target_features(store, scoring, encoded, progress)
     for epoch, name in enumerate(store.epochs):
-        vectors, _ = read_tensors(_target_file(scoring, epoch))
+        vectors, _ = read_tensors(target_file(scoring, epoch))
         for kind, side in ((gradient, "gradient"), ("rds", "representation")):
             path = scoring.path / f"{kind}-{name}.safetensors"
             if ("less" if side == "gradient" else "rds") in methods and not path.is_file():
                 label = f"Scoring the store by {kind}, checkpoint {epoch + 1} of {len(store.epochs)}"
-                progress.stage(f"score-{kind}-{epoch + 1}", label, manifest.usable, "rows")
+                progress.stage(f"score-{kind}-{epoch + 1}", label, store.manifest.usable, "rows")
                 write_tensors(path, stored_products(store, kind, epoch, vectors[side], progress), {"kind": kind})
 
 
@@ -208,8 +214,7 @@ def _load_base(store: Store, device: torch.device, progress: Progress) -> models
     config = store.manifest.config
     progress.say(f"Loading {config.model}")
     base = models.load_model(config.model, getattr(torch, store.manifest.dtype), device)
-    if base.fingerprint != store.manifest.model_fingerprint:
-        raise StoreError(f"{store.path} was built with another {config.model}: its weights have changed since.")
+    check_model(store, base.fingerprint)
     try_order(base.model, progress)
     return base
 
@@ -218,13 +223,14 @@ def _score_base(
     store: Store, scoring: Scoring, encoded: list[Encoded], methods: Sequence[str], progress: Progress
 ) -> None:
     """The base model's vectors of pool and targets where they are missing, then one pass over the pool's per method."""
-    missing = [method for method in methods if not _base_file(scoring, method).is_file()]
+    missing = _missing_base_files(scoring, methods)
     if missing or missing_base(store, methods):
         with turn(models.default_device(), progress):
             base = _load_base(store, models.default_device(), progress)
-            extractor = BaseExtractor(base.model, methods, store.manifest.token_budget, store.manifest.config.seed)
-            for method, found in extractor.extract(encoded).items():
-                write_tensors(_base_file(scoring, method), {method: found}, {"kind": "targets"})
+            if missing:
+                extractor = BaseExtractor(base.model, missing, store.manifest.token_budget, store.manifest.config.seed)
+                for method, found in extractor.extract(encoded).items():
+                    write_tensors(_base_file(scoring, method), {method: found}, {"kind": "targets"})
             ensure_base(store, base, target_encoder(store)[0], methods, progress)
     for method in methods:
         vectors, _ = read_tensors(_base_file(scoring, method))
@@ -234,46 +240,56 @@ def _score_base(
         write_tensors(scoring.path / f"{method}.safetensors", products, {"kind": method})
 
 
+def _missing_base_files(scoring: Scoring, methods: Sequence[str]) -> list[str]:
+    return [method for method in methods if not _base_file(scoring, method).is_file()]
+
+
 def _base_file(scoring: Scoring, method: str) -> Path:
     return scoring.path / f"targets-base-{method}.safetensors"
 
 
-def _target_file(scoring: Scoring, epoch: int) -> Path:
+def ensure_target_features(store: Store, scoring: Scoring, encoded: Sequence[Encoded], progress: Progress) -> None:
+    """Compute the targets' features at the checkpoints where the scoring's folder has none."""
+    missing = _missing_target_files(scoring)
+    if not missing:
+        return
+    device = models.default_device()
+    with turn(device, progress):
+        base = _load_base(store, device, progress)
+        for epoch in missing:
+            _target_features(store, scoring, epoch, base.model, encoded, progress)
+
+
+def _missing_target_files(scoring: Scoring) -> list[int]:
+    return [epoch for epoch in range(len(scoring.epochs)) if not target_file(scoring, epoch).is_file()]
+
+
+def target_file(scoring: Scoring, epoch: int) -> Path:
+    """Where the features of a scoring's targets at a checkpoint lie: gradient, representation, loss."""
     return scoring.path / f"targets-{scoring.epochs[epoch]}.safetensors"
 
 
 def _target_features(
-    store: Store, scoring: Scoring, epoch: int, base: torch.nn.Module, encoded: list[Encoded], progress: Progress
+    store: Store, scoring: Scoring, epoch: int, base: torch.nn.Module, encoded: Sequence[Encoded], progress: Progress
 ) -> None:
     """Π∇ℓ(z'; θ_i) and the representation of every target at one checkpoint (plain gradients: paper, section 4.1)."""
-    manifest, device = store.manifest, next(base.parameters()).device
-    checkpoint = store.checkpoint(epoch)
-    peft = models.attach_adapter(base, store.path / "checkpoints" / store.epochs[epoch])
-    models.set_adapter(peft, checkpoint.adapter)
-    gradients = PerExampleGradients(peft)
-    config = manifest.config
-    projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, device)
-    if projector.id != manifest.checkpoints[epoch].projector:
-        raise StoreError(
-            f"{store.path} was built with projector {manifest.checkpoints[epoch].projector}, this version makes "
-            f"{projector.id}: their vectors cannot be compared; build the store again."
-        )
+    gradients, checkpoint, projector = attach_checkpoint(store, epoch, base)
     progress.stage(
         f"targets-{epoch + 1}",
         f"Target gradients, checkpoint {epoch + 1} of {len(store.epochs)}",
         len(encoded),
         "targets",
     )
-    update = make_update("sgd", config.adam, checkpoint, device)
-    features = FeatureExtractor(gradients, projector, {"sgd": update}, manifest.token_budget).extract(
+    update = make_update("sgd", store.manifest.config.adam, checkpoint, next(base.parameters()).device)
+    features = FeatureExtractor(gradients, projector, {"sgd": update}, store.manifest.token_budget).extract(
         encoded, progress.advance
     )
-    peft.unload()
+    gradients.model.unload()
     bad = (~features.projected["sgd"].isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         raise TargetError(f"Target {bad[0] + 1} has a gradient that is not finite at {store.epochs[epoch]}; remove it.")
     tensors = {"gradient": features.projected["sgd"], "representation": features.representation, "loss": features.loss}
-    write_tensors(_target_file(scoring, epoch), tensors, {"kind": "targets"})
+    write_tensors(target_file(scoring, epoch), tensors, {"kind": "targets"})
 
 
 def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:

@@ -26,6 +26,7 @@ from gradsift.influence import score_targets
 from gradsift.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find_leaks, read_evaluation
 from gradsift.matching import Matcher
 from gradsift.pool import Row
+from gradsift.portable import use_target_features
 from gradsift.progress import Progress
 from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, count_within, length_matched, rank, scores_table
@@ -163,12 +164,14 @@ def score(
     targets: Sequence[Row],
     methods: Sequence[str] = ("less",),
     *,
+    target_features: str | Path | None = None,
     progress: Progress | None = None,
     **choices: Any,
 ) -> pd.DataFrame:
     """Score every usable row of the store against the targets by each method.
 
-    choices: fields of `Choices` that concern ranking, such as `aggregate="mean"`.
+    target_features: a file of `portable.target_features`; no model is loaded then. choices: fields of `Choices` that
+    concern ranking, such as `aggregate="mean"`.
 
     Returns one line per method and row: row, id, source, method, score, rank, best_subtask.
 
@@ -176,6 +179,8 @@ def score(
         TargetError, StoreError, UsageError: see `influence.score_targets` and `choices.make_choices`.
     """
     chosen = make_choices(**choices)
+    if target_features is not None:
+        use_target_features(store, targets, target_features)
     scoring = score_targets(store, targets, methods, chosen.gradient, progress)
     about = traits(store, scoring)
     return scores_table(store, scoring, [ranked(scoring, method, chosen, about) for method in methods])
@@ -208,6 +213,7 @@ def select(
     report: bool = False,
     evaluation: Sequence[str | Path] = (),
     drop_leaks: bool = False,
+    target_features: str | Path | None = None,
     progress: Progress | None = None,
     **choices: Any,
 ) -> Path:
@@ -215,7 +221,8 @@ def select(
 
     compress: `none`, `gzip` or `zstd`, of the data file. bundle: all files as one zip, too. report: report.html, too.
     evaluation: files that no pick should share text with; the targets always are compared. drop_leaks: the next rows
-    take the places of those that do. choices: fields of `Choices`, such as `cap="30%"` or `drop_duplicates=True`.
+    take the places of those that do. target_features: as in `score`. choices: fields of `Choices`, such as `cap="30%"`
+    or `drop_duplicates=True`.
 
     Writes the folder that export.py describes; returns the data file.
 
@@ -230,6 +237,8 @@ def select(
         raise UsageError(f"{out} is a store, which an export would overwrite: choose another --out.")
     progress = progress or Progress(quiet=True)
     against = read_evaluation(targets, evaluation)
+    if target_features is not None:
+        use_target_features(store, targets, target_features)
     scoring = score_targets(store, targets, [method], chosen.gradient, progress)
     about = traits(store, scoring)
     ranking = ranked(scoring, method, chosen, about)

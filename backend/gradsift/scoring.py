@@ -195,8 +195,12 @@ def open_scoring(store: Store, path: Path) -> Scoring:
 
 def scoring_key(store: Store, targets: Sequence[Row]) -> str:
     """Name of the scoring of these targets in this store; equal content, equal name."""
-    content = [[t.subtask, t.prefix, list(map(list, t.messages))] for t in targets]
-    return hashlib.sha256(json.dumps([store.fingerprint, content]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([store.fingerprint, targets_content(targets)]).encode()).hexdigest()[:16]
+
+
+def targets_content(targets: Sequence[Row]) -> list:
+    """What tells one set of targets from another."""
+    return [[t.subtask, t.prefix, list(map(list, t.messages))] for t in targets]
 
 
 def scoring_path(store: Store, targets: Sequence[Row]) -> Path:

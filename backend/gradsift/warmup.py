@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from gradsift import atomic
+from gradsift import atomic, team
 from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoded
@@ -93,6 +93,8 @@ class Warmup:
         total = steps * self.config.epochs
         self.progress.stage("warmup", "Warmup", total, "steps", done=done)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        if team.rank() > 0:
+            return
         log = [e for e in trainer.state.log_history if "learning_rate" in e]
         kept = [{k: e[k] for k in ("step", "epoch", "loss", "learning_rate", "grad_norm")} for e in log]
         atomic.write_json(self.folder / "log.json", kept)
@@ -100,7 +102,8 @@ class Warmup:
 
     def _clear(self) -> None:
         """Remove the Trainer's own state, which only a resumed warmup needs."""
-        atomic.remove(self.folder / "trainer")
+        if team.rank() == 0:
+            atomic.remove(self.folder / "trainer")
 
     def _last_whole_epoch(self) -> Path | None:
         """The Trainer's own state of the last epoch whose checkpoint of ours exists: ours is written after it."""
@@ -139,11 +142,12 @@ def make_trainer(
 
 
 def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -> TrainingArguments:
-    micro = micro_batch(config.batch_size)
+    share = config.batch_size // team.size()
+    micro = micro_batch(share)
     arguments = TrainingArguments(
         output_dir=str(folder or tempfile.gettempdir()),  # which the Trainer makes, even to write nothing there
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.batch_size // micro,
+        gradient_accumulation_steps=share // micro,
         num_train_epochs=config.epochs,
         logging_steps=1,
         logging_strategy="steps",
@@ -200,15 +204,14 @@ class _Trainer(Trainer):
 
 
 class _Seeding(TrainerCallback):
-    """Dropout as a function of (seed, step)."""
+    """Dropout as a function of (seed, step), and of the process, so that no two drop the same of their rows."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        torch.manual_seed(
-            int(np.random.SeedSequence([self.seed, 3, state.global_step]).generate_state(1, np.uint64)[0] >> 1)
-        )
+        entropy = [self.seed, 3, state.global_step, *([team.rank()] if team.rank() else [])]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 
 class _Reporting(TrainerCallback):
@@ -226,6 +229,8 @@ class _Saving(TrainerCallback):
         self.warmup, self.model = warmup, model
 
     def on_save(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         epoch = round(state.epoch)
         before = state.global_step * (epoch - 1) // epoch
         rates = [e["learning_rate"] for e in state.log_history if "learning_rate" in e and e["step"] > before]

@@ -1,0 +1,71 @@
+"""The warmup under `accelerate launch`: two processes on the CPU train what one does, and one of them builds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradsift import builder, team
+from gradsift.config import BuildConfig
+from gradsift.errors import UsageError
+from gradsift.progress import Progress
+from gradsift.store import Store
+from gradsift.verify import verify
+
+LAUNCH = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path) -> None:
+    """20 rows in batches of 4, without dropout: the same rows in every optimizer step."""
+    config = tiny_config.model_copy(update={"warmup_fraction": 0.5, "lora_dropout": 0.0, "gradients": ("adam",)})
+    flags = ["--model", config.model, "--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4]
+    flags += ["--lr", 2e-3, "--lora-rank", 4, "--lora-dropout", 0, "--dim", 256]
+    command = [*LAUNCH, "-m", "gradsift", "build", tiny_pool, *flags, "--out", tmp_path / "two"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str((tmp_path / "two").resolve())]
+    assert done.stderr.count("Warmup (10 steps)") == 1
+    one = builder.build([tiny_pool], tmp_path / "one", config, progress=Progress(quiet=True))
+    two = Store.open(tmp_path / "two")
+    assert verify(two.path) == []
+    assert json.loads((two.path / "job" / "status.json").read_text())["state"] == "finished"
+    for ours, theirs in zip(one.manifest.checkpoints, two.manifest.checkpoints, strict=True):
+        assert (ours.mean_lr, ours.step, ours.projector) == (theirs.mean_lr, theirs.step, theirs.projector)
+    for name in ("loss", "learning_rate", "grad_norm"):
+        np.testing.assert_allclose(two.loss_curve()[name], one.loss_curve()[name], rtol=1e-3)
+    for epoch in range(2):
+        ours, theirs = one.checkpoint(epoch), two.checkpoint(epoch)
+        for name, weight in ours.adapter.items():
+            np.testing.assert_allclose(theirs.adapter[name], weight, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "3"}, "--batch-size 4 cannot be shared by 3 processes"),
+        ({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}, "without FSDP"),
+    ],
+)
+def test_a_team_that_cannot_share_the_work_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said):
+        team.check_team(4)
+
+
+def test_one_process_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "3")  # left over from something else
+    assert (team.size(), team.rank()) == (1, 0)
