@@ -148,7 +148,7 @@ def winners(ranking: "Ranking", picks: np.ndarray, subtask_names: Sequence[str])
 def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "adam", points: int = 300) -> pd.DataFrame:
     """Similarity of all rows to each single target example in descending order (the paper's figure 9).
 
-    Σ_i w_i cos(target k, row), or BM25's score. One line per target and sampled rank: target (index), subtask, rank
+    Σ_i w_i cos(target k, row), or the score of a method that compares words. One line per target and sampled rank: target (index), subtask, rank
     (from 1), similarity. Each curve has at most `points` points, and fewer when targets are many: 20,000 in all.
 
     Sorts all rows once a target, some targets at a time: n x 16 x 4 bytes at once, and about 12 ms a target at 270,000
@@ -157,13 +157,13 @@ def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "ada
     Raises:
         UsageError: the method does not look at the targets. StoreError: it is not scored yet.
     """
-    if get_method(method).evidence == "none":
+    if not get_method(method).sees_targets:
         raise UsageError(f"{get_method(method).label} compares no row with a target: choose another method.")
     from gradsift.influence import pooling_matrix
 
-    evidence = scoring.evidence(method, gradient)
     k = len(scoring.targets)
     each, subtasks = np.arange(k), np.array(scoring.subtask_names, dtype=object)[scoring.subtask_of]
+    evidence = scoring.evidence(method, gradient, groups=each)
     to_cosine = [
         part.weight * np.diag(pooling_matrix(part.gram, each, k, "cosine", "mean-of-cosines")) for part in evidence
     ]

@@ -20,8 +20,8 @@ def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKi
     Raises:
         UsageError: the method looks at no target. StoreError: the targets are not scored by it.
     """
-    parts = _of_row(scoring, method, position, gradient)
     each = np.arange(len(scoring.targets))
+    parts = _of_row(scoring, method, position, gradient, each)
     return _columns(parts, each, len(each), "cosine", "cosine-of-mean")
 
 
@@ -53,20 +53,13 @@ def opponents(ranking: Ranking) -> np.ndarray:
     return np.argsort(ranking.score, kind="stable")
 
 
-def _of_row(scoring: Scoring, method: str, position: int, gradient: GradientKind) -> list[Products]:
+def _of_row(
+    scoring: Scoring, method: str, position: int, gradient: GradientKind, groups: np.ndarray | None = None
+) -> list[Products]:
     """The evidence with this one row in it; what other rows have is not copied, however few targets are left."""
-    if get_method(method).evidence == "none":
+    if not get_method(method).sees_targets:
         raise UsageError(f"{get_method(method).label} looks at no target, so there is nothing to lay open.")
-    keep = np.arange(len(scoring.targets)) if scoring.columns is None else scoring.columns
-    return [
-        Products(
-            part.products[position][keep][None],
-            None if part.gram is None else part.gram[keep][:, keep],
-            None if part.norms is None else part.norms[position : position + 1],
-            part.weight,
-        )
-        for part in replace(scoring, columns=None).evidence(method, gradient)
-    ]
+    return scoring.evidence(method, gradient, rows=slice(position, position + 1), groups=groups)
 
 
 def _columns(

@@ -5,13 +5,14 @@ The same pass serves pool rows (Adam's update, or others) and target rows (the p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
 from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 
+Result = TypeVar("Result")
 SIMILAR = 0.75  # of a batch's longest row: what a row must have to be padded to it
 
 
@@ -58,6 +59,50 @@ def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     return batches
 
 
+def run_batches(
+    rows: Sequence[Encoded],
+    token_budget: int,
+    run: Callable[[Sequence[Encoded]], Result],
+    done: Callable[[int], None] = lambda rows: None,
+) -> tuple[list[tuple[list[int], Result]], int]:
+    """`run` on packed batches of `rows`; returns (positions, result) of each, and how many were halved for memory.
+
+    `done(k)` is called after every batch of k rows.
+    """
+    pieces: list[tuple[list[int], Result]] = []
+    splits = 0
+    queue = pack([len(row.ids) for row in rows], token_budget)
+    while queue:
+        batch = queue.pop(0)
+        result = _attempt(run, [rows[position] for position in batch])
+        if result is None:
+            torch.cuda.empty_cache()
+            splits += 1
+            queue[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            continue
+        pieces.append((batch, result))
+        done(len(batch))
+    return pieces, splits
+
+
+def _attempt(run: Callable[[Sequence[Encoded]], Result], rows: Sequence[Encoded]) -> Result | None:
+    """The result of a batch; None where it does not fit: the error, and the tensors it held, are gone by then."""
+    try:
+        return run(rows)
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+        return None
+
+
+def joined(batches: Sequence[list[int]], parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The batches' rows on the CPU, one under another, the sorting by length undone."""
+    order = torch.tensor([position for batch in batches for position in batch])
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))
+    return torch.cat([part.cpu() for part in parts])[back]
+
+
 class FeatureExtractor:
     """Extracts features at one checkpoint.
 
@@ -73,29 +118,7 @@ class FeatureExtractor:
 
     def extract(self, rows: Sequence[Encoded], done: Callable[[int], None] = lambda rows: None) -> Features:
         """Features of `rows` in their order. `done(k)` is called after every batch of k rows."""
-        pieces: list[tuple[list[int], Features]] = []
-        splits = 0
-        queue = pack([len(row.ids) for row in rows], self.token_budget)
-        while queue:
-            batch = queue.pop(0)
-            features = self._attempt([rows[position] for position in batch])
-            if features is None:
-                torch.cuda.empty_cache()
-                splits += 1
-                queue[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-                continue
-            pieces.append((batch, features))
-            done(len(batch))
-        return _in_row_order(pieces, splits)
-
-    def _attempt(self, rows: Sequence[Encoded]) -> Features | None:
-        """Features of a batch; None where it does not fit: the error, and the tensors it held, are gone by then."""
-        try:
-            return self._batch(rows)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-            return None
+        return _in_row_order(*run_batches(rows, self.token_budget, self._batch, done))
 
     def _batch(self, rows: Sequence[Encoded]) -> Features:
         size = len(rows)
@@ -121,20 +144,12 @@ class FeatureExtractor:
 
 
 def _in_row_order(pieces: list[tuple[list[int], Features]], splits: int) -> Features:
-    """Join the batches on the CPU and undo the sorting by length."""
-    order = torch.tensor([position for batch, _ in pieces for position in batch])
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order))
-
-    def join(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([part.cpu() for part in parts])[back]
-
-    features = [piece for _, piece in pieces]
+    batches, features = [batch for batch, _ in pieces], [piece for _, piece in pieces]
     return Features(
-        projected={kind: join([f.projected[kind] for f in features]) for kind in features[0].projected},
-        grad_norm=join([f.grad_norm for f in features]),
-        update_norm=join([f.update_norm for f in features]),
-        loss=join([f.loss for f in features]),
-        representation=join([f.representation for f in features]),
+        projected={kind: joined(batches, [f.projected[kind] for f in features]) for kind in features[0].projected},
+        grad_norm=joined(batches, [f.grad_norm for f in features]),
+        update_norm=joined(batches, [f.update_norm for f in features]),
+        loss=joined(batches, [f.loss for f in features]),
+        representation=joined(batches, [f.representation for f in features]),
         splits=splits,
     )

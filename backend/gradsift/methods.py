@@ -10,27 +10,53 @@ from gradsift.errors import UsageError
 class Method:
     """A way to score pool rows.
 
-    evidence: where its numbers come from: stored `features` or `representations` (compared with the targets' at every
-    checkpoint, Eq. 2), the `text` of rows and targets, or `none`.
+    evidence: where its numbers come from. Vectors that are compared with the targets': stored `features` or
+    `representations` at every checkpoint (Eq. 2), or the `base` model's, which one forward pass makes where they are
+    missing. Words of rows and targets: `text` (each target scores alone) or `ngrams` (a subtask's targets together).
+    Without a look at the targets: facts of the `rows`, or `none`.
+    default: whether it is scored where nobody chooses; the others are asked for by name.
     """
 
     name: str
     label: str
     description: str
-    evidence: Literal["features", "representations", "text", "none"]
+    evidence: Literal["features", "representations", "base", "text", "ngrams", "rows", "none"]
+    default: bool = False
+
+    @property
+    def sees_targets(self) -> bool:
+        """Whether its scores depend on the targets."""
+        return self.evidence not in ("rows", "none")
+
+    @property
+    def compares_vectors(self) -> bool:
+        """Whether its scores are cosines or dot products."""
+        return self.evidence in ("features", "representations", "base")
+
+    @property
+    def compares_words(self) -> bool:
+        """Whether its scores come from words that row and target share."""
+        return self.evidence in ("text", "ngrams")
+
+    @property
+    def resamples(self) -> bool:
+        """Whether a subtask's score is made of its targets' one by one, so that targets can be drawn again."""
+        return self.sees_targets and self.evidence != "ngrams"
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            "less", "LESS", "training on the row would lower the loss on the targets: gradient similarity", "features"
-        ),
-        Method("bm25", "BM25", "the row shares rare words with the targets", "text"),
-        Method("rds", "RDS", "the row's last hidden state points where the targets' does", "representations"),
-        Method("random", "Random", "a seeded draw, the floor every method has to beat", "none"),
-    )
-}
+_ALL = (
+    Method("less", "LESS", "training on the row would lower the loss on the targets: gradient similarity", "features", True),
+    Method("bm25", "BM25", "the row shares rare words with the targets", "text", True),
+    Method("rds", "RDS", "the row's last hidden state points where the targets' does", "representations", True),
+    Method("rds+", "RDS+", "the base model's mean hidden state of the row, later tokens more, points where the targets' does", "base"),
+    Method("dsir", "DSIR", "a seeded draw in which rows with the targets' words and pairs of words weigh more", "ngrams"),
+    Method("length", "Length", "the longest answers, whatever the targets", "rows"),
+    Method("loss", "Loss", "the answers that the model finds hardest, whatever the targets", "rows"),
+    Method("random", "Random", "a seeded draw, the floor every method has to beat", "none", True),
+)  # fmt: skip
+
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+DEFAULT_METHODS = tuple(method.name for method in _ALL if method.default)
 
 
 def get_method(name: str) -> Method:

@@ -171,8 +171,14 @@ def _offered(scoring: "Scoring", method: str, choices: "Choices") -> "Scoring":
     Raises:
         UsageError: resampling is not offered for the method or a choice.
     """
-    if get_method(method).evidence == "none":
-        raise UsageError(f"{get_method(method).label} does not look at the targets: choose another method to resample.")
+    about = get_method(method)
+    if not about.sees_targets:
+        raise UsageError(f"{about.label} does not look at the targets: choose another method to resample.")
+    if not about.resamples:
+        raise UsageError(
+            f"Resampling is not offered for {about.label}, which takes a subtask's targets together: choose another "
+            "method."
+        )
     if choices.aggregate == "round-robin":
         raise UsageError(
             "Resampling is not offered for round-robin, which has no score to rank by: choose max or mean."

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gradsift.baselines.dsir import Ngrams, gumbel_noise
 from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind
 from gradsift.errors import UsageError
@@ -28,7 +29,7 @@ WORDS = "bm25-words.json"  # BM25's weight (idf) of every word of the targets th
 
 @dataclass(frozen=True)
 class Products:
-    """One checkpoint's evidence (for BM25 and random: the only one).
+    """One checkpoint's evidence (for methods that know no checkpoint: the only one).
 
     products: (n, K) ⟨target k, unit row⟩. gram: (K, K) ⟨target k, target l⟩, or None where products are scores already.
     norms: (n,) length of each projected row, or None likewise. weight: w_i.
@@ -102,15 +103,25 @@ class Scoring:
         """Whether a method's evidence is kept here."""
         return all(path.is_file() for path in self._files(method, gradient))
 
-    def evidence(self, method: str, gradient: GradientKind = "adam", seed: int = 0) -> list[Products]:
+    def evidence(
+        self,
+        method: str,
+        gradient: GradientKind = "adam",
+        seed: int = 0,
+        rows: slice = slice(None),
+        groups: np.ndarray | None = None,
+    ) -> list[Products]:
         """A method's evidence, one entry per checkpoint; arrays are memory-mapped.
+
+        seed: of a draw (random, DSIR). rows: those that are wanted. groups: (K,) which targets DSIR takes together,
+        those of a subtask unless given; every target of a group has the group's score.
 
         Raises:
             StoreError: it was not computed; `score_targets` does.
         """
-        if get_method(method).evidence == "none":
-            drawn = random_scores(len(self.rows), seed)
-            return [Products(np.broadcast_to(drawn[:, None], (len(drawn), len(self.targets))), None, None, 1.0)]
+        kind = get_method(method).evidence
+        if kind == "none":
+            return [self._repeated(random_scores(len(self.rows), seed)[rows], 1.0)]
         files = self._files(method, gradient)
         if missing := [path for path in files if not path.is_file()]:
             raise StoreError(
@@ -118,13 +129,25 @@ class Scoring:
             )
         stats = [(path, path.stat()) for path in files]
         arrays = [_mapped(path, (stat.st_mtime_ns, stat.st_ino)) for path, stat in stats]
+        weights = [float(w) for w in self.weights] if len(files) == len(self.weights) else [1.0]
         keep = slice(None) if self.columns is None else self.columns
-        if get_method(method).evidence == "text":
-            return [Products(arrays[0]["products"][:, keep], None, None, 1.0)]
+        if kind == "ngrams":
+            groups = self.subtask_of if groups is None else groups
+            ngrams = Ngrams(**{**arrays[0], "targets": arrays[0]["targets"][keep]})
+            drawn = ngrams.log_weights(groups, rows) + gumbel_noise(len(self.rows), seed)[rows, None]
+            return [Products(drawn[:, groups], None, None, 1.0)]
+        if kind == "rows":
+            return [self._repeated(a["scores"][rows], w) for a, w in zip(arrays, weights, strict=True)]
+        if kind == "text":
+            return [Products(arrays[0]["products"][rows][:, keep], None, None, 1.0)]
         return [
-            Products(a["products"][:, keep], a["gram"][keep][:, keep], a["norms"], float(w))
-            for a, w in zip(arrays, self.weights, strict=True)
+            Products(a["products"][rows][:, keep], a["gram"][keep][:, keep], a["norms"][rows], w)
+            for a, w in zip(arrays, weights, strict=True)
         ]
+
+    def _repeated(self, scores: np.ndarray, weight: float) -> Products:
+        """Scores (n,) that are the same for every target."""
+        return Products(np.broadcast_to(scores[:, None], (len(scores), len(self.targets))), None, None, weight)
 
     @cached_property
     def word_weights(self) -> dict[str, float]:
@@ -138,7 +161,7 @@ class Scoring:
         evidence = get_method(method).evidence
         if evidence == "none":
             return []
-        if evidence == "text":
+        if method != "loss" and evidence not in ("features", "representations"):
             return [self.path / f"{method}.safetensors"]
         kind = gradient if evidence == "features" else method
         return [self.path / f"{kind}-{epoch}.safetensors" for epoch in self.epochs]

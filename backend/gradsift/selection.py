@@ -103,13 +103,13 @@ def rank(
     """Rank every scored row by one method; ties go to the lower row number.
 
     aggregate: `max` over subtasks (the paper), `mean`, or `round-robin`, where each target example picks in turn.
-    similarity, target_pooling and gradient concern methods that compare vectors; seed concerns random.
+    similarity, target_pooling and gradient concern methods that compare vectors; seed concerns random and DSIR.
     """
     get_method(method)
-    evidence = scoring.evidence(method, gradient, seed)
     subtask_of = scoring.subtask_of
+    each = np.arange(len(subtask_of))
+    evidence = scoring.evidence(method, gradient, seed, groups=each if aggregate == "round-robin" else None)
     if aggregate == "round-robin":
-        each = np.arange(len(subtask_of))
         by_target = influence(evidence, each, len(each), similarity, target_pooling)
         order, picker = round_robin(by_target, scoring.rows)
         best = np.empty(len(order), dtype=np.int64)

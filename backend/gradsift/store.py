@@ -6,11 +6,12 @@
     STORE/checkpoints/epoch-1/     see checkpoints.py
     STORE/features/epoch-1/        adam-00000.safetensors ...      see shards.py
     STORE/representations/epoch-1/ rds-00000.safetensors ...
+    STORE/representations/base/    rds+-00000.safetensors ...      see base_features.py; not part of what a build promises
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
     STORE/scorings/                kept scorings, see influence.py; not part of what a build promises
     STORE/index/, STORE/job/       see index.py; status and log of the last run; likewise
 
-A shard that is present and whole is the progress record. Nothing in the first seven depends on time or place, so that
+A shard that is present and whole is the progress record. Nothing that a build promises depends on time or place, so that
 an interrupted and resumed build ends with the bytes of an unbroken one.
 """
 
@@ -38,6 +39,7 @@ from gradsift.pool_files import PoolFiles, pool_file
 from gradsift.shards import Shard, ShardError, read_shard
 
 MANIFEST = "manifest.json"
+BASE_KINDS = ("rds+",)  # shards of the base model, made when a method first asks for them
 _POOL_COLUMNS = (  # of pool.parquet, text aside
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
     *("n_prompt_tokens", "n_answer_tokens", "n_cut", "status", "reason"),
@@ -123,18 +125,23 @@ class Store:
         return [(start, stop) for start, stop, _ in self._shards]
 
     def params(self, kind: str, epoch: int, index: int) -> str:
-        """Hash of what decides a shard's numbers: `kind` adam, sgd, sign or rds; `epoch`, `index` count from 0."""
+        """Hash of what decides a shard's numbers: `kind` adam, sgd, sign, rds or one of `BASE_KINDS`; `epoch` and
+        `index` count from 0."""
         m, part = self.manifest, self._shards[index][2]
-        checkpoint = {k: v for k, v in m.files.items() if k.startswith(f"checkpoints/{m.checkpoints[epoch].name}/")}
+        of_base = kind in BASE_KINDS  # no checkpoint's, so that they are there before and whatever the warmup
+        place = "" if of_base else f"checkpoints/{m.checkpoints[epoch].name}/"
+        checkpoint = {k: v for k, v in m.files.items() if place and k.startswith(place)}
         about = [m.model_fingerprint, m.encoder_fingerprint, part.pool_fingerprint, m.dtype, m.token_budget]
         about.append(part.shard_rows)
         about += [m.config.max_length, kind, checkpoint]
-        if kind != "rds":
+        if not of_base and kind != "rds":
             about += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
         return _hash_json(about)[:32]
 
     def shard_path(self, kind: str, epoch: int, index: int) -> Path:
-        """Where a shard lies: kind adam, sgd, sign, rds, or metrics."""
+        """Where a shard lies: kind adam, sgd, sign, rds, metrics, or one of `BASE_KINDS`."""
+        if kind in BASE_KINDS:
+            return self.path / "representations" / "base" / f"{kind}-{index:05d}.safetensors"
         name = self.manifest.checkpoints[epoch].name
         if kind == "metrics":
             return self.path / "metrics" / name / f"{index:05d}.parquet"

@@ -12,7 +12,7 @@ from gradsift.errors import GradsiftError
 from gradsift.manifest import Part
 from gradsift.progress import Progress
 from gradsift.shards import read_tensors
-from gradsift.store import Store, hash_file
+from gradsift.store import BASE_KINDS, Store, hash_file
 
 
 def verify(path: str | Path, progress: Progress | None = None) -> list[str]:
@@ -86,6 +86,10 @@ def _shards(store: Store, progress: Progress) -> list[str]:
             if store.shard_path("metrics", epoch, index).is_file():
                 problems += _attempt(partial(store.read_metrics, epoch, index))
             progress.advance()
+    for kind in BASE_KINDS:
+        for index in ranges:
+            if store.shard_path(kind, 0, index).is_file():
+                problems += _attempt(partial(store.shard, kind, 0, index))
     return problems
 
 
