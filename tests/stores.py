@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NOT_PROMISED = ("job/", "scorings/", "index/", ".lock")
+NOT_PROMISED = ("job/", "scorings/", "index/", "representations/base/", ".lock")
 
 
 def contents(store: Path) -> dict[str, bytes]:

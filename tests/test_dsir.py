@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from math import log
 
 import numpy as np
@@ -24,7 +25,7 @@ def by_hand(pool: list[str], targets: list[str]) -> list[float]:
 
     def counts(text: str) -> Counter:
         words = nltk.tokenize.WordPunctTokenizer().tokenize(text.lower())
-        return Counter(bucket(ngram) for ngram in [*words, *map(" ".join, zip(words, words[1:], strict=False))])
+        return Counter(bucket(ngram) for ngram in [*words, *map(" ".join, pairwise(words))])
 
     in_pool, in_targets = sum(map(counts, pool), Counter()), sum(map(counts, targets), Counter())
     all_pool, all_targets = max(in_pool.total(), 1), max(in_targets.total(), 1)
@@ -81,18 +82,20 @@ def test_noise_draws_in_proportion_to_the_weights():
     np.testing.assert_array_equal(gumbel_noise(5, 3), gumbel_noise(5, 3))
 
 
+@pytest.fixture(scope="module")
+def scoring(tiny_store, tiny_targets):
+    return score_targets(tiny_store, read_targets(tiny_targets).rows, ["dsir"])
+
+
+@pytest.fixture(scope="module")
+def texts(tiny_store, scoring):
+    """The whole text of every scored row, of every target."""
+    rows = tiny_store.texts(scoring.rows)["messages"]
+    pool = ["\n".join(turn["content"] for turn in turns) for turns in rows]
+    return pool, ["\n".join(text for _, text in target.messages) for target in scoring.targets]
+
+
 class TestScoring:
-    @pytest.fixture(scope="class")
-    def scoring(self, tiny_store, tiny_targets):
-        return score_targets(tiny_store, read_targets(tiny_targets).rows, ["dsir"])
-
-    @pytest.fixture(scope="class")
-    def texts(self, tiny_store, scoring):
-        """The whole text of every scored row, of every target."""
-        rows = tiny_store.texts(scoring.rows)["messages"]
-        pool = ["\n".join(turn["content"] for turn in turns) for turns in rows]
-        return pool, ["\n".join(text for _, text in target.messages) for target in scoring.targets]
-
     def test_a_subtasks_targets_are_one_distribution(self, scoring, texts):
         pool, targets = texts
         ranking = rank(scoring, "dsir", seed=7)

@@ -1,7 +1,7 @@
 """What the base model, without any adapter, sees in rows: one forward pass, made when a method first asks for it.
 
     rds+    position-weighted mean of the final hidden states (after the last norm) of all tokens of the rendered
-            conversation, token k of T weighing k / (1 + … + T) (Ivison et al. 2025, arXiv 2503.01807; method, section 3)
+            conversation, token k of T weighing k / (1 + … + T) (Ivison et al. 2025, arXiv 2503.01807)
 
 The pool's vectors are kept as fp16 shards under `representations/base/`, a range of rows each, so that a pass that was
 stopped goes on where it was, and later targets cost no pass at all. They depend on no checkpoint.
@@ -12,36 +12,40 @@ from typing import Any
 
 import torch
 
+from gradsift import atomic
 from gradsift.encode import Encoded, Encoder
+from gradsift.extraction import encode_rows
 from gradsift.features import joined, run_batches
 from gradsift.gradients import _pad as pad
+from gradsift.models import Loaded
 from gradsift.progress import Progress
 from gradsift.shards import ShardError, write_shard
-from gradsift.store import BASE_KINDS, Store, StoreError, locked
+from gradsift.store import BASE_KINDS, Store, locked
 
 
 def missing_base(store: Store, kinds: Sequence[str]) -> list[int]:
-    """Indices of the shards of which some kind is missing or not whole."""
+    """Indices of the shards of which some kind is missing or not whole; reads every file that is there."""
     return [i for i in range(len(store.shard_ranges)) if not all(_whole(store, kind, i) for kind in kinds)]
 
 
-def ensure_base(
-    store: Store, kinds: Sequence[str], base: torch.nn.Module, encoder: Encoder, window: int, progress: Progress
-) -> None:
+def ensure_base(store: Store, base: Loaded, encoder: Encoder, kinds: Sequence[str], progress: Progress) -> None:
     """Make the pool's vectors of these `BASE_KINDS` where they are missing, all kinds in one pass.
+
+    base, encoder: the store's.
 
     Raises:
         StoreError: another process is making them.
     """
+    max_length = min(store.manifest.config.max_length, base.window)
     with locked(store.path / "representations" / "base"):
-        todo = missing_base(store, kinds)
-        ranges, total = store.shard_ranges, store.manifest.usable
+        atomic.sweep(store.path / "representations" / "base")
+        todo, ranges, total = missing_base(store, kinds), store.shard_ranges, store.manifest.usable
         done = total - sum(ranges[i][1] - ranges[i][0] for i in todo)
         progress.stage("base", f"Base model over the pool, for {' and '.join(kinds)}", total, "rows", done=done)
-        extractor = BaseExtractor(base, kinds, store.manifest.token_budget)
+        extractor = BaseExtractor(base.model, kinds, store.manifest.token_budget)
         for index in todo:
             start, stop = ranges[index]
-            rows = encode_rows(store, encoder, window, store.rows[start:stop].tolist())
+            rows = encode_rows(store, encoder, store.rows[start:stop].tolist(), max_length)
             for kind, vectors in extractor.extract(rows, progress.advance).items():
                 if not _whole(store, kind, index):
                     write_shard(store.shard_path(kind, 0, index), store.params(kind, 0), start, "fp16", vectors)
@@ -86,15 +90,6 @@ def weighted_mean(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     at = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
     weight = torch.where(at <= lengths[:, None], at, 0).float()  # (B, T)
     return torch.einsum("bt,bth->bh", weight / weight.sum(1, keepdim=True), hidden.float())
-
-
-def encode_rows(store: Store, encoder: Encoder, window: int, rows: list[int]) -> list[Encoded]:
-    """Pool rows as the build encoded them."""
-    texts = store.texts(rows)
-    messages = [[(turn["role"], turn["content"]) for turn in turns] for turns in texts["messages"]]
-    length = min(store.manifest.config.max_length, window)
-    pairs = zip(messages, texts["prefix"], strict=True)
-    return [encoder.encode(turns, prefix, length) for turns, prefix in pairs]
 
 
 def _whole(store: Store, kind: str, index: int) -> bool:

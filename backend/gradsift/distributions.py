@@ -148,8 +148,9 @@ def winners(ranking: "Ranking", picks: np.ndarray, subtask_names: Sequence[str])
 def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "adam", points: int = 300) -> pd.DataFrame:
     """Similarity of all rows to each single target example in descending order (the paper's figure 9).
 
-    Σ_i w_i cos(target k, row), or the score of a method that compares words. One line per target and sampled rank: target (index), subtask, rank
-    (from 1), similarity. Each curve has at most `points` points, and fewer when targets are many: 20,000 in all.
+    Σ_i w_i cos(target k, row), or the score of a method that compares words. One line per target and sampled rank:
+    target (index), subtask, rank (from 1), similarity. Each curve has at most `points` points, and fewer when targets
+    are many: 20,000 in all.
 
     Sorts all rows once a target, some targets at a time: n x 16 x 4 bytes at once, and about 12 ms a target at 270,000
     rows and 4 checkpoints.

@@ -4,20 +4,23 @@
 inner products; `influence` pools those into a score per row and subtask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from gradsift import atomic, models
+from gradsift.base_features import BaseExtractor, ensure_base, missing_base
 from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words
+from gradsift.baselines.dsir import count_ngrams
+from gradsift.baselines.rows import answer_lengths, losses
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
-from gradsift.methods import get_method
+from gradsift.methods import DEFAULT_METHODS, get_method
 from gradsift.pool import Row
 from gradsift.progress import Progress
 from gradsift.projection import make_projector
@@ -110,7 +113,7 @@ def encode_target(encoder: Encoder, window: int, target: Row) -> tuple[Encoded |
 def score_targets(
     store: Store,
     targets: Sequence[Row],
-    methods: Sequence[str] = ("less", "rds", "bm25", "random"),
+    methods: Sequence[str] = DEFAULT_METHODS,
     gradient: GradientKind = "adam",
     progress: Progress | None = None,
 ) -> Scoring:
@@ -141,10 +144,21 @@ def score_targets(
         with locked(scoring.path):
             atomic.sweep(scoring.path)
             write_targets(scoring.path / "targets.jsonl", targets)
-            if any(get_method(method).evidence in ("features", "representations") for method in todo):
+            kinds = {get_method(method).evidence for method in todo}
+            if kinds & {"features", "representations"}:
                 _score_vectors(store, scoring, encoded, todo, gradient, progress)
+            if "base" in kinds:
+                base = [method for method in todo if get_method(method).evidence == "base"]
+                _score_base(store, scoring, encoded, base, progress)
             if "bm25" in todo:
                 _score_words(store, scoring, progress)
+            if "dsir" in todo:
+                _score_ngrams(store, scoring, progress)
+            if "length" in todo:
+                _keep_scores(scoring, "length", answer_lengths(store))
+            if "loss" in todo:
+                for epoch, values in losses(store).items():
+                    _keep_scores(scoring, f"loss-{epoch}", values)
     return scoring
 
 
@@ -174,13 +188,7 @@ def _score_vectors(
     if missing:
         device = models.default_device()
         with turn(device, progress):
-            progress.say(f"Loading {manifest.config.model}")
-            base = models.load_model(manifest.config.model, getattr(torch, manifest.dtype), device)
-            if base.fingerprint != manifest.model_fingerprint:
-                raise StoreError(
-                    f"{store.path} was built with another {manifest.config.model}: its weights have changed since."
-                )
-            try_order(base.model, progress)
+            base = _load_base(store, device, progress)
             for epoch in missing:
                 _target_features(store, scoring, epoch, base.model, encoded, progress)
     for epoch, name in enumerate(store.epochs):
@@ -191,6 +199,41 @@ def _score_vectors(
                 label = f"Scoring the store by {kind}, checkpoint {epoch + 1} of {len(store.epochs)}"
                 progress.stage(f"score-{kind}-{epoch + 1}", label, manifest.usable, "rows")
                 write_tensors(path, _products(store, kind, epoch, vectors[side], progress), {"kind": kind})
+
+
+def _load_base(store: Store, device: torch.device, progress: Progress) -> models.Loaded:
+    """The store's base model, ready in a `turn`."""
+    config = store.manifest.config
+    progress.say(f"Loading {config.model}")
+    base = models.load_model(config.model, getattr(torch, store.manifest.dtype), device)
+    if base.fingerprint != store.manifest.model_fingerprint:
+        raise StoreError(f"{store.path} was built with another {config.model}: its weights have changed since.")
+    try_order(base.model, progress)
+    return base
+
+
+def _score_base(
+    store: Store, scoring: Scoring, encoded: list[Encoded], methods: Sequence[str], progress: Progress
+) -> None:
+    """The base model's vectors of pool and targets where they are missing, then one pass over the pool's per method."""
+    missing = [method for method in methods if not _base_file(scoring, method).is_file()]
+    if missing or missing_base(store, methods):
+        with turn(models.default_device(), progress):
+            base = _load_base(store, models.default_device(), progress)
+            extractor = BaseExtractor(base.model, methods, store.manifest.token_budget)
+            for method, vectors in extractor.extract(encoded).items():
+                write_tensors(_base_file(scoring, method), {method: vectors}, {"kind": "targets"})
+            ensure_base(store, base, target_encoder(store)[0], methods, progress)
+    for method in methods:
+        vectors, _ = read_tensors(_base_file(scoring, method))
+        label = f"Scoring the store by {get_method(method).label}"
+        progress.stage(f"score-{method}", label, store.manifest.usable, "rows")
+        products = _products(store, method, 0, vectors[method], progress)
+        write_tensors(scoring.path / f"{method}.safetensors", products, {"kind": method})
+
+
+def _base_file(scoring: Scoring, method: str) -> Path:
+    return scoring.path / f"targets-base-{method}.safetensors"
 
 
 def _target_file(scoring: Scoring, epoch: int) -> Path:
@@ -248,14 +291,33 @@ def _products(
 
 
 def _score_words(store: Store, scoring: Scoring, progress: Progress) -> None:
-    documents: list[str] = []
-    for start in range(0, len(scoring.rows), _TEXTS):
-        for turns in store.texts(scoring.rows[start : start + _TEXTS])["messages"]:
-            documents.append("\n".join(turn["content"] for turn in turns))
-    queries = ["\n".join(content for _, content in target.messages) for target in scoring.targets]
+    documents, queries = list(_documents(store, scoring)), _queries(scoring)
     words = distinct_words(queries)
     progress.stage("score-bm25", "Scoring words by BM25", len(words), "words")
     index = bm25_index(documents)
     products = torch.from_numpy(bm25_scores(index, queries, progress.advance))
     atomic.write_json(scoring.path / WORDS, {word: index.idf[word] for word in words if word in index.idf})
     write_tensors(scoring.path / "bm25.safetensors", {"products": products}, {"kind": "bm25"})
+
+
+def _score_ngrams(store: Store, scoring: Scoring, progress: Progress) -> None:
+    progress.stage("score-dsir", "Counting words and pairs of words for DSIR", len(scoring.rows), "rows")
+    ngrams = count_ngrams(_documents(store, scoring), _queries(scoring), progress.advance)
+    tensors = {name: torch.from_numpy(array) for name, array in vars(ngrams).items()}
+    write_tensors(scoring.path / "dsir.safetensors", tensors, {"kind": "dsir"})
+
+
+def _keep_scores(scoring: Scoring, name: str, scores: np.ndarray) -> None:
+    write_tensors(scoring.path / f"{name}.safetensors", {"scores": torch.from_numpy(scores)}, {"kind": name})
+
+
+def _documents(store: Store, scoring: Scoring) -> Iterator[str]:
+    """The whole text of every scored row, for methods that compare words."""
+    for start in range(0, len(scoring.rows), _TEXTS):
+        for turns in store.texts(scoring.rows[start : start + _TEXTS])["messages"]:
+            yield "\n".join(turn["content"] for turn in turns)
+
+
+def _queries(scoring: Scoring) -> list[str]:
+    """The same of every target."""
+    return ["\n".join(content for _, content in target.messages) for target in scoring.targets]

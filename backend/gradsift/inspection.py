@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gradsift.norms import correlation, norm_table
-from gradsift.store import Store
+from gradsift.store import BASE_KINDS, Store
 
 
 def inspect(store: Store) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def inspect(store: Store) -> dict[str, Any]:
         "schemas": manifest.schemas,
         "rows": manifest.rows,
         "usable": manifest.usable,
+        "shard_rows": manifest.shard_rows,
         "excluded": manifest.excluded,
         "excluded_rows": excluded.reset_index()[["row", "file", "line", "id", "reason"]].to_dict("records"),
         "truncated": sum(source.truncated for source in manifest.sources),
@@ -41,11 +42,17 @@ def inspect(store: Store) -> dict[str, Any]:
         "notes": list(manifest.notes),
         "versions": manifest.versions,
         "bytes": store.bytes_by_part(),
+        "base_shards": {kind: found for kind in BASE_KINDS if (found := _base_shards(store, kind))},
     }
     if store.complete:
         description["not_finite_rows"] = np.setdiff1d(store.rows, store.scored_rows).tolist()
         description["norm_length_correlation"] = norm_length_correlation(store)
     return description
+
+
+def _base_shards(store: Store, kind: str) -> int:
+    """How many shards of the base model's vectors are there; scoring by a method that needs them makes the others."""
+    return sum(store.shard_path(kind, 0, index).is_file() for index in range(len(store.shard_ranges)))
 
 
 def norm_length_correlation(store: Store) -> dict[str, float]:
@@ -83,6 +90,8 @@ def describe(description: dict[str, Any]) -> str:
         lines.append("warmup loss " + " -> ".join("not finite" if x is None else f"{x:.3f}" for x in losses))
     if d.get("not_finite_rows"):
         lines.append(f"{len(d['not_finite_rows'])} rows have gradients that are not finite and are never selected")
+    total = -(-d["usable"] // d["shard_rows"])
+    lines += [f"base model's vectors for {kind}: {n:,} of {total:,} shards" for kind, n in d["base_shards"].items()]
     lines += ["", *d["notes"], "", ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in d["bytes"].items())]
     return "\n".join(lines)
 

@@ -6,13 +6,13 @@
     STORE/checkpoints/epoch-1/     see checkpoints.py
     STORE/features/epoch-1/        adam-00000.safetensors ...      see shards.py
     STORE/representations/epoch-1/ rds-00000.safetensors ...
-    STORE/representations/base/    rds+-00000.safetensors ...      see base_features.py; not part of what a build promises
+    STORE/representations/base/    rds+-00000.safetensors ...      likewise of the base model, see base_features.py
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
-    STORE/scorings/                kept scorings, see influence.py; not part of what a build promises
-    STORE/index/, STORE/job/       see index.py; status and log of the last run; likewise
+    STORE/scorings/                kept scorings, see influence.py
+    STORE/index/, STORE/job/       see index.py; status and log of the last run
 
-A shard that is present and whole is the progress record. Nothing that a build promises depends on time or place, so that
-an interrupted and resumed build ends with the bytes of an unbroken one.
+A shard that is present and whole is the progress record. A build promises all but `representations/base` and the last
+three. Nothing of it depends on time or place: an interrupted and resumed build ends with the bytes of an unbroken one.
 """
 
 import fcntl

@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -111,5 +112,5 @@ class _Buckets(dict[str, int]):
 def _of(text: str, known: _Buckets) -> np.ndarray:
     """The bucket of every word and of every pair of adjacent words."""
     words = _WORD.findall(text.lower())
-    pairs = map(" ".join, zip(words, words[1:], strict=False))
+    pairs = map(" ".join, pairwise(words))
     return np.array([known[ngram] for ngram in (*words, *pairs)], dtype=np.int64)

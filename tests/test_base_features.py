@@ -1,0 +1,122 @@
+"""The base model's vectors: against one row at a time, kept by shard, resumed, and scored (method, section 3: RDS+)."""
+
+import numpy as np
+import pytest
+import torch
+from reference import cosine, random_rows
+from stores import assert_same_files, flip, shard_files
+
+from gradsift import models
+from gradsift.base_features import BaseExtractor, ensure_base, missing_base, weighted_mean
+from gradsift.evidence import by_target
+from gradsift.extraction import encode_rows
+from gradsift.influence import score_targets, target_encoder
+from gradsift.inspection import inspect
+from gradsift.progress import Progress
+from gradsift.selection import rank
+from gradsift.store import Store
+from gradsift.targets import read_targets
+from gradsift.verify import verify
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model):
+    return models.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
+
+
+def rds_plus_of_one(base, row) -> np.ndarray:
+    """Token by token, in float64, from an ordinary forward pass."""
+    with torch.no_grad():
+        hidden = base.get_decoder()(input_ids=torch.tensor([row.ids])).last_hidden_state[0].double().numpy()
+    total = sum((k + 1) * hidden[k] for k in range(len(row.ids)))
+    return total / sum(range(1, len(row.ids) + 1))
+
+
+@pytest.mark.parametrize("budget", [1, 64, 4096])
+def test_padded_batches_equal_one_row_at_a_time(base, budget):
+    rows = random_rows(300, [3, 40, 17, 39, 1, 22, 38])
+    found = BaseExtractor(base, ["rds+"], budget).extract(rows)["rds+"]
+    assert found.dtype == torch.float32
+    for vector, row in zip(found, rows, strict=True):
+        np.testing.assert_allclose(vector, rds_plus_of_one(base, row), rtol=1e-4, atol=1e-5)
+
+
+def test_later_tokens_weigh_more_and_padding_nothing():
+    hidden = torch.tensor([[[1.0], [2.0], [4.0]], [[1.0], [2.0], [torch.inf]]])
+    hidden[1, 2] = 1e30
+    found = weighted_mean(hidden, torch.tensor([3, 2]))
+    np.testing.assert_allclose(found[:, 0], [(1 + 2 * 2 + 3 * 4) / 6, (1 + 2 * 2) / 3])
+
+
+def test_a_row_that_does_not_fit_with_others_goes_alone(base):
+    """Memory runs out for any batch of more than one row: halved until it fits, in the same order."""
+    rows = random_rows(300, [12, 12, 12, 12])
+    extractor = BaseExtractor(base, ["rds+"], 4096)
+    whole, once = extractor.extract(rows)["rds+"], extractor._batch
+
+    def tight(batch):
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError
+        return once(batch)
+
+    extractor._batch = tight
+    np.testing.assert_allclose(extractor.extract(rows)["rds+"], whole, rtol=1e-4, atol=1e-5)
+
+
+class TestScoring:
+    def test_equals_cosines_of_plain_passes(self, tiny_store, tiny_targets, base):
+        targets = read_targets(tiny_targets).rows
+        scoring = score_targets(tiny_store, targets, ["rds+"])
+        encoder, window = target_encoder(tiny_store)
+        rows = encode_rows(tiny_store, encoder, scoring.rows, min(96, window))
+        pool = [rds_plus_of_one(base, row) for row in rows]
+        mine = [rds_plus_of_one(base, encoder.encode(target.messages, target.prefix)) for target in targets]
+        boxes, cats = (mine[0] + mine[1]) / 2, mine[2]
+        expected = np.array([[cosine(boxes, x), cosine(cats, x)] for x in pool])
+        ranking = rank(scoring, "rds+")
+        np.testing.assert_allclose(ranking.score, expected.max(1), atol=1e-3)  # fp16 is what is kept
+        assert np.mean(ranking.best_subtask == expected.argmax(1)) > 0.95
+        single = by_target(scoring, "rds+", 4)
+        np.testing.assert_allclose(single, [[cosine(x, pool[4])] * 2 for x in mine], atol=1e-3)
+        turns = rank(scoring, "rds+", aggregate="round-robin").order[:1]
+        assert cosine(mine[0], pool[turns[0]]) == pytest.approx(max(cosine(mine[0], x) for x in pool), abs=1e-3)
+
+    def test_is_made_once_for_all_targets(self, tiny_copy, tiny_targets, monkeypatch):
+        targets = read_targets(tiny_targets).rows
+        score_targets(tiny_copy, targets, ["rds+"])
+        before = shard_files(tiny_copy.path)
+        assert sum("base" in str(path) for path in before) == len(tiny_copy.shard_ranges)
+        score_targets(tiny_copy, targets[:1], ["rds+"])
+        assert shard_files(tiny_copy.path) == before
+        monkeypatch.setattr("gradsift.models.load_model", lambda *_: pytest.fail("the model was loaded again"))
+        (tiny_copy.path / "scorings").rename(tiny_copy.path / "moved")
+        with pytest.raises(pytest.fail.Exception, match="loaded again"):  # the targets of a new scoring need it
+            score_targets(tiny_copy, targets, ["rds+"])
+
+    def test_goes_on_where_it_was_stopped(self, tiny_copy, tiny_targets):
+        """What was finished stays untouched, what is damaged or missing is made again, with the same bytes."""
+        given = (models.load_model(tiny_copy.manifest.config.model, torch.float32, torch.device("cpu")),)
+        given += (target_encoder(tiny_copy)[0], ["rds+"], Progress(quiet=True))
+        ensure_base(tiny_copy, *given)
+        paths = [tiny_copy.shard_path("rds+", 0, index) for index in range(len(tiny_copy.shard_ranges))]
+        whole = {path: path.read_bytes() for path in paths}
+        paths[0].unlink()
+        flip(paths[2], -1)
+        kept = {path: stat for path, stat in shard_files(tiny_copy.path).items() if path not in (paths[0], paths[2])}
+        assert missing_base(tiny_copy, ["rds+"]) == [0, 2]
+        ensure_base(tiny_copy, *given)
+        assert {path: path.read_bytes() for path in paths} == whole
+        assert {path: stat for path, stat in shard_files(tiny_copy.path).items() if path in kept} == kept
+
+    def test_is_no_part_of_the_builds_promise_and_yet_known(self, tiny_store, tiny_copy, tiny_targets):
+        score_targets(tiny_copy, read_targets(tiny_targets).rows, ["rds+"])
+        assert tiny_copy.complete
+        assert tiny_copy.fingerprint == tiny_store.fingerprint
+        assert_same_files(tiny_copy.path, tiny_store.path)
+        assert inspect(tiny_copy)["base_shards"] == {"rds+": len(tiny_copy.shard_ranges)}
+        assert not verify(tiny_copy.path)
+        path = tiny_copy.shard_path("rds+", 0, 1)
+        flip(path, -1)
+        (problem,) = verify(tiny_copy.path)
+        assert str(path) in problem
+        assert Store.open(tiny_copy.path).complete
