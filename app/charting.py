@@ -64,7 +64,7 @@ class View:
     @property
     def targeted(self) -> list[str]:
         """The methods shown that look at the targets."""
-        return [name for name in self.picks if METHODS[name].evidence != "none"]
+        return [name for name in self.picks if METHODS[name].sees_targets]
 
 
 def kept(view: View, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -45,7 +45,7 @@ class Column:
         that shares no word.
         """
         best = self.ranking.best_subtask[at]
-        if METHODS[self.method].evidence == "none":
+        if not METHODS[self.method].sees_targets:
             return np.full_like(best, -1)
         return np.where(self.ranking.score[at] == 0, -1, best)
 

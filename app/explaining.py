@@ -50,7 +50,7 @@ class Subject:
     @property
     def lenses(self) -> list[str]:
         """The compared methods that look at targets, so that their scores can be laid open."""
-        return [c.method for c in self.comparison.columns if METHODS[c.method].evidence != "none"]
+        return [c.method for c in self.comparison.columns if METHODS[c.method].sees_targets]
 
 
 def subject(

@@ -218,7 +218,7 @@ def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
 def _targeted(view: View) -> str | None:
     """Which of the methods that look at the targets; None, and a sentence, where there is none."""
     if not view.targeted:
-        empty.say("Nothing here looks at the targets", "Random draws without them: choose another method above.")
+        empty.say("Nothing here looks at the targets", "Choose another method above.")
         return None
     return _one("method", view.targeted, "Method")
 

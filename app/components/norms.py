@@ -53,7 +53,7 @@ def draw(view: View, method: str, epoch: str, kind: str, chosen: list[str]) -> N
     cells = cells[cells["group"].isin(chosen)] if chosen else cells
     grid = norm_charts.grid(cells)
     area, place = _marked(epoch, kind), st.container()
-    vectors = METHODS[method].evidence in ("features", "representations")
+    vectors = METHODS[method].compares_vectors
     picks = {name: charting.picks_with(view, method, name) for name in ("cosine", "dot")} if vectors else {}
     sets = picks or {"": view.picks[method]}
     for (name, positions), column in zip(sets.items(), st.columns(len(sets), gap="large"), strict=True):

@@ -1,5 +1,7 @@
 """From examples to scores: save the set by name, start the run, watch it, go to Compare."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from app import comparing, session, targeting, theme
@@ -9,10 +11,10 @@ from app.components.text import label, plural
 from app.rooms import room
 from gradsift import jobs
 from gradsift.errors import GradsiftError
-from gradsift.methods import METHODS
+from gradsift.methods import DEFAULT_METHODS, METHODS
 from gradsift.pool import Row
 from gradsift.store import Store
-from gradsift.workspace import TargetEntry
+from gradsift.workspace import TargetEntry, Workspace
 
 _PROBLEM = "score_problem"
 
@@ -64,7 +66,7 @@ def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[
     try:
         entry = now.workspace.save_targets(name, chosen.rows)
         if store is not None:
-            targeting.start(now.workspace, store, entry, rows, list(METHODS))
+            targeting.start(now.workspace, store, entry, rows, DEFAULT_METHODS)
     except (GradsiftError, OSError) as error:
         st.session_state[_PROBLEM] = str(error)
         return
@@ -82,8 +84,9 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
     scoring = comparing.scoring_of(now, store)
     # scores that another window or the command line made have no run of ours
     if scoring is not None and (status is None or status.state == "finished"):
-        names = [METHODS[name].label for name in comparing.methods_of(scoring, store.manifest.config.gradients[0])]
-        st.caption(f"Scored on {label(now.store_title)} by {', '.join(names)}.")
+        known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
+        names = ", ".join(METHODS[name].label for name in known)
+        st.caption(f"Scored on {label(now.store_title)} by {names}.")
         if st.button(
             "Compare the picks",
             type="primary",
@@ -92,22 +95,48 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
             key="to-compare",
         ):
             st.switch_page(room("compare"))
+        _more(known, (now.workspace, store, entry, rows), ready)
         return
     if not ready:
         return
-    methods = st.pills(
-        "Methods",
-        list(METHODS),
-        selection_mode="multi",
-        default=list(METHODS),
-        format_func=method_label,
-        key="score_methods",
-        persist_state="session",
-    )
-    again = (now.workspace, store, entry, rows, methods or list(METHODS))
+    methods = _methods("Methods", list(METHODS), DEFAULT_METHODS)
+    again = (now.workspace, store, entry, rows, methods or DEFAULT_METHODS)
     if status is not None and status.state != "finished":
         running.ended(folder, status, lambda: targeting.start(*again), "scoring")
     else:
         st.button(
             f"Score {plural(len(rows), 'example')}", key="score", type="primary", on_click=targeting.start, args=again
         )
+
+
+def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row]], ready: bool) -> None:
+    """Offer the methods that the set is not scored by yet."""
+    others = [name for name in METHODS if name not in known]
+    if not ready or not others:
+        return
+    with st.expander("Score by more methods", key="more-methods"):
+        chosen = _methods("Not scored yet", others, ())
+        st.button(
+            "Score by these, too",
+            key="score-more",
+            disabled=not chosen,
+            on_click=targeting.start,
+            args=(*asked, [*known, *chosen]),
+        )
+
+
+def _methods(name: str, options: list[str], default: Sequence[str]) -> list[str]:
+    """Pills to choose methods by, with what each of those that are not the default costs or means below."""
+    chosen = st.pills(
+        name,
+        options,
+        selection_mode="multi",
+        default=default,
+        format_func=method_label,
+        key="score_methods",
+        persist_state="session",
+    )
+    for method in (METHODS[option] for option in options if option not in DEFAULT_METHODS):
+        cost = "; one pass of the base model over the pool, once" if method.evidence == "base" else ""
+        st.caption(f"{method_label(method.name)}: {method.description}{cost}.")
+    return chosen

@@ -91,7 +91,7 @@ def _beside(subject: Subject, position: int, lens: str) -> None:
     best = best_target(cosines, subject.left.subtask_of, why_scores.winner(subject, position, lens))
     target = subject.left.targets[best]
     number = best if subject.left.columns is None else int(subject.left.columns[best])
-    what = "cosine" if METHODS[lens].evidence != "text" else METHODS[lens].label
+    what = "cosine" if METHODS[lens].compares_vectors else METHODS[lens].label
     about = f"example {number + 1:,} of <bdi>{escape(target.subtask)}</bdi>, {what} {cosines[best, -1]:+.3f}"
     row = _pane("This row", _said(subject))
     beside = _pane("The target it serves best", conversation.unfolded(target.messages, target.prefix), about)

@@ -29,7 +29,7 @@ SUM = "weighted sum"
 
 def draw(subject: Subject, position: int, lens: str) -> None:
     """Draw what the method `lens` sees of the row, which stands at `position` among those it has scored."""
-    if METHODS[lens].evidence == "text":
+    if METHODS[lens].compares_words:
         _words(subject, position, lens)
         return
     grid = st.grid(2, min_column_width=460, gap="large")
@@ -50,13 +50,20 @@ def _subtasks(subject: Subject, position: int, lens: str) -> None:
     values = by_subtask(subject.left, lens, position, choices.gradient, choices.similarity, choices.target_pooling)
     best = winner(subject, position, lens)
     unit = "dot product" if choices.similarity == "dot" else "cosine"
-    table = _table(values, subject, pd.DataFrame({"subtask": names}))
+    table = _table(values, _checkpoints(subject, lens), pd.DataFrame({"subtask": names}))
     shown = _best(values)
     labels = [("★ " if j == best else "") + charts.tick(names[j], 17) for j in shown]
     few = f" The {MOST} highest of {len(names):,} are drawn; the table has all." if len(names) > MOST else ""
     _show(
         "score-by-subtask",
-        _heat(values[shown], labels, [charts.tick(names[j], 80) for j in shown], subject, "Score by subtask", unit),
+        _heat(
+            values[shown],
+            labels,
+            [charts.tick(names[j], 80) for j in shown],
+            _checkpoints(subject, lens),
+            "Score by subtask",
+            unit,
+        ),
         f"Heat map of the row's score for {len(shown)} subtasks at every checkpoint. The highest is {names[best]} with "
         f"{values[best, -1]:+.3f}.",
         f"★ the subtask that wins. This ranks the row: it compares with all targets of a subtask at once.{few}",
@@ -79,11 +86,11 @@ def _targets(subject: Subject, position: int, lens: str) -> None:
     few = f" The {MOST} highest of {len(targets):,} are drawn; the table has all." if len(targets) > MOST else ""
     _show(
         "score-by-target",
-        _heat(values[shown], labels, hover, subject, "Score by target example", "cosine"),
+        _heat(values[shown], labels, hover, _checkpoints(subject, lens), "Score by target example", "cosine"),
         f"Heat map of the row's cosine with {len(shown)} target examples at every checkpoint. The highest is example "
         f"{named[best]} of {targets[best].subtask} with {values[best, -1]:+.3f}.",
         f"Highest first; blue agrees, amber opposes.{few}",
-        _table(values, subject, pd.DataFrame(about)),
+        _table(values, _checkpoints(subject, lens), pd.DataFrame(about)),
     )
 
 
@@ -135,12 +142,17 @@ def _show(name: str, figure: "go.Figure", alt: str, note: str, table: pd.DataFra
 
 
 def _heat(
-    values: np.ndarray, names: list[str], hover: list[str], subject: Subject, title: str, unit: str
+    values: np.ndarray,
+    names: list[str],
+    hover: list[str],
+    checkpoints: list[tuple[str, float]],
+    title: str,
+    unit: str,
 ) -> "go.Figure":
     """Lines of values around zero by checkpoint. values: (R, N + 1); names, hover: R, as `charts.tick` has them."""
     import plotly.graph_objects as go
 
-    columns = [f"{epoch}<br>× {weight:.2f}" for epoch, weight in _checkpoints(subject)] + ["weighted<br>sum"]
+    columns = [f"{epoch}<br>× {weight:.2f}" for epoch, weight in checkpoints] + ["weighted<br>sum"]
     peak = float(np.abs(values).max()) or 1.0
     figure = charts.blank(title, f"{unit}, by checkpoint and its weight", _LINE * len(values) + 162)
     figure.add_trace(
@@ -168,9 +180,9 @@ def _heat(
     return figure
 
 
-def _table(values: np.ndarray, subject: Subject, about: pd.DataFrame) -> pd.DataFrame:
+def _table(values: np.ndarray, checkpoints: list[tuple[str, float]], about: pd.DataFrame) -> pd.DataFrame:
     """All lines, the highest first, with the values of every checkpoint and their weighted sum."""
-    for at, (epoch, _) in enumerate(_checkpoints(subject)):
+    for at, (epoch, _) in enumerate(checkpoints):
         about[epoch] = values[:, at]
     about[SUM] = values[:, -1]
     return about.iloc[np.argsort(-values[:, -1], kind="stable")]
@@ -181,7 +193,10 @@ def _best(values: np.ndarray) -> list[int]:
     return np.argsort(-values[:, -1], kind="stable")[:MOST].tolist()
 
 
-def _checkpoints(subject: Subject) -> list[tuple[str, float]]:
+def _checkpoints(subject: Subject, lens: str) -> list[tuple[str, float]]:
+    """Name and weight of what the method's values are of; some know the base model alone."""
+    if METHODS[lens].evidence == "base":
+        return [("base model", 1.0)]
     return list(zip(subject.left.epochs, subject.left.weights.tolist(), strict=True))
 
 

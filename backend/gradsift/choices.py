@@ -46,6 +46,7 @@ class Choices(BaseModel):
 
     cap: Annotated[str, BeforeValidator(_cap)] = ""
     drop_duplicates: bool = False
+    diverse: bool = False
     accepted: Numbers = ()
     rejected: Numbers = ()
     only_accepted: bool = False

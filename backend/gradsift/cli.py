@@ -17,6 +17,7 @@ from gradsift.bench.cli import bench
 from gradsift.cli_evaluate import evaluate
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError, explain
+from gradsift.methods import METHODS
 
 if TYPE_CHECKING:
     from gradsift.pool import Row
@@ -39,7 +40,7 @@ cli_build.register(cli)
 TargetsOption = Annotated[
     Path, typer.Option("--targets", help="rows with `messages` (or any schema of the pool) and `subtask`")
 ]
-MethodsOption = Annotated[list[str], typer.Option("--method", help="less, rds, bm25 or random; may be repeated")]
+MethodsOption = Annotated[list[str], typer.Option("--method", help=f"{', '.join(METHODS)}; may be repeated")]
 SimilarityOption = Annotated[Similarity, typer.Option(help="how vectors are compared")]
 PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: the paper's, or the released code's")]
 AggregateOption = Annotated[Aggregate, typer.Option(help="over subtasks")]
@@ -105,7 +106,7 @@ def select(
     targets: TargetsOption,
     top: Annotated[str, typer.Option(help="a share (5%), a number of rows (200) or tokens (50000tokens)")],
     out: Annotated[Path, typer.Option(help="a folder: train.jsonl, scores.parquet, picks.csv, README.md and more")],
-    method: Annotated[str, typer.Option(help="less, rds, bm25 or random")] = "less",
+    method: Annotated[str, typer.Option(help=", ".join(METHODS))] = "less",
     format: Annotated[
         str, typer.Option(help="messages, prompt-completion, alpaca, sharegpt, less or parquet")
     ] = "messages",
@@ -124,6 +125,9 @@ def select(
     gradient: GradientOption = "adam",
     cap: Annotated[str, typer.Option(help="the most one source may have: 30% of the picks, or 200 rows")] = "",
     drop_duplicates: Annotated[bool, typer.Option("--drop-duplicates", help="one of near-duplicates")] = False,
+    diverse: Annotated[
+        bool, typer.Option("--diverse", help="a copy of a picked row, by its features, brings less")
+    ] = False,
     length_matched: Annotated[bool, typer.Option("--length-matched", help="the pool's answer lengths")] = False,
     choices: Annotated[
         Path | None, typer.Option(help="a JSON file of choices, as the app writes it; replaces the flags above")
@@ -147,6 +151,7 @@ def select(
             gradient=gradient,
             cap=cap,
             drop_duplicates=drop_duplicates,
+            diverse=diverse,
             length_matched=length_matched,
         )
     )

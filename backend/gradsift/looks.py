@@ -26,11 +26,14 @@ LOOKS = {
     "random": Look("○", "circle-open", "#5b6472", "#a3abb8", "gray"),
     "rds+": Look("◆", "diamond", "#134e4a", "#2ba79b", "green"),
     "dsir": Look("✚", "cross", "#7e22ce", "#c79bff", "violet"),
+    "length": Look("▼", "triangle-down", "#6b7c05", "#c3d354", "green"),
+    "loss": Look("✦", "star", "#b0236a", "#f08cbc", "red"),
+    "draft": Look("◗", "hexagon", "#0b6fa8", "#7cc7f2", "blue"),
 }
 _OTHERS = (
-    Look("✦", "star", "#b0236a", "#f08cbc", "red"),
-    Look("▼", "triangle-down", "#6b7c05", "#c3d354", "green"),
-    Look("◗", "hexagon", "#8a4b20", "#d9a27c", "orange"),
+    Look("✖", "x", "#8a4b20", "#d9a27c", "orange"),
+    Look("⬟", "pentagon", "#6d5a00", "#e0c85a", "orange"),
+    Look("★", "star-square", "#7a2e2e", "#e79a9a", "red"),
 )
 
 

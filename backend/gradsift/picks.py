@@ -7,14 +7,17 @@ way from targets to files.
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from gradsift import atomic
 from gradsift.choices import Choices, make_choices
+from gradsift.config import GradientKind
+from gradsift.diversity import HEAD, MOST, diverse_order, load_updates
 from gradsift.errors import UsageError
 from gradsift.export import check_compression, export_picks
 from gradsift.formats import Pick, check_format
@@ -28,6 +31,9 @@ from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, count_within, length_matched, rank, scores_table
 from gradsift.store import Store
 
+if TYPE_CHECKING:
+    import torch
+
 _BATCH = 4_000_000  # tokens: picks lie anywhere, so that each batch may read the whole pool; few, none too large
 _ALWAYS_TOLD = {"aggregate", "similarity", "target_pooling", "gradient", "seed"}
 
@@ -37,7 +43,8 @@ class Traits:
     """What choices look at beside the scores, aligned with the scored rows.
 
     rows: (n,) pool row numbers. n_tokens, n_answer: (n,) tokens of the row and of its answer. source: (n,) number of
-    its source. near: (n,) a number that near-duplicates share, or None where the pool has no index yet.
+    its source. near: (n,) a number that near-duplicates share, or None where the pool has no index yet. updates:
+    (positions, kind of gradient) -> what `diversity.load_updates` reads of the store.
     """
 
     rows: np.ndarray
@@ -45,6 +52,7 @@ class Traits:
     n_answer: np.ndarray
     source: np.ndarray
     near: np.ndarray | None
+    updates: Callable[[np.ndarray, GradientKind], "torch.Tensor"] | None = None
 
 
 def traits(store: Store, scoring: Scoring) -> Traits:
@@ -57,6 +65,7 @@ def traits(store: Store, scoring: Scoring) -> Traits:
         n_answer=n_answer,
         source=pd.factorize(pool["source"])[0],
         near=near(store)[scoring.rows] if has_index(store) else None,
+        updates=partial(load_updates, store),
     )
 
 
@@ -83,7 +92,8 @@ def picked(ranking: Ranking, budget: Budget, choices: Choices, about: Traits) ->
     """Positions of the picks, (k,) in rank order: at most the budget, and all accepted rows.
 
     Raises:
-        UsageError: duplicates shall be dropped and the pool has no index, or the budget is less than one row.
+        UsageError: duplicates shall be dropped and the pool has no index, the budget is less than one row, or diverse
+            picks are asked of a ranking that is not by score. ShardError: they are, and the features are not there.
     """
     accepted = np.isin(about.rows, choices.accepted)
     if choices.only_accepted:
@@ -95,13 +105,14 @@ def picked(ranking: Ranking, budget: Budget, choices: Choices, about: Traits) ->
         order = np.concatenate([order[accepted[order]], order[~accepted[order]]])
     if choices.drop_duplicates:
         order = order[_first_of_each(order, about) | accepted[order]]
+    if choices.diverse:
+        order = _spread(ranking, order, budget, choices, about, int(accepted[order].sum()))
     if choices.cap:
         order = order[_within_cap(ranking, order, budget, choices.cap, about) | accepted[order]]
     picks = budget.take(ranking, about.n_tokens, order, int(accepted[order].sum()))
     if choices.accepted:
         picks = np.union1d(picks, np.flatnonzero(accepted))
-        picks = picks[np.argsort(ranking.rank[picks], kind="stable")]
-    return picks
+    return picks[np.argsort(ranking.rank[picks], kind="stable")] if choices.accepted or choices.diverse else picks
 
 
 def _first_of_each(order: np.ndarray, about: Traits) -> np.ndarray:
@@ -111,6 +122,25 @@ def _first_of_each(order: np.ndarray, about: Traits) -> np.ndarray:
     first = np.zeros(len(order), dtype=bool)
     first[np.unique(about.near[order], return_index=True)[1]] = True
     return first
+
+
+def _spread(
+    ranking: Ranking, order: np.ndarray, budget: Budget, choices: Choices, about: Traits, taken: int
+) -> np.ndarray:
+    """`order` with its head, of some times the budget, as `diversity.diverse_order` has it; the first stay taken."""
+    if about.updates is None or choices.aggregate == "round-robin" or choices.length_matched:
+        raise UsageError(
+            "Diverse picks weigh a row's score against the rows chosen before, which neither round-robin nor a "
+            "length-matched ranking goes by: choose max or mean over subtasks and switch the matching off."
+        )
+    if budget.unit == "tokens":
+        size = int(np.searchsorted(np.cumsum(about.n_tokens[order]), HEAD * budget.amount)) + 1
+    else:
+        size = HEAD * budget.rows(len(ranking.rows))
+    head = order[: min(max(size, taken), MOST)]
+    enough = None if choices.cap or budget.unit == "tokens" else max(taken, budget.rows(len(ranking.rows)))
+    chosen = diverse_order(ranking.score[head], about.updates(head, choices.gradient), min(taken, len(head)), enough)
+    return np.concatenate([head[chosen], order[len(head) :]])
 
 
 def _within_cap(ranking: Ranking, order: np.ndarray, budget: Budget, cap: str, about: Traits) -> np.ndarray:

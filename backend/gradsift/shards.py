@@ -48,6 +48,10 @@ class Shard:
             rows = decode(self.q[offset : offset + size], self.dtype)
             yield offset, rows.mul_(self.scale[offset : offset + size, None])
 
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """(k, d) fp32 unit rows at these places of the shard."""
+        return decode(self.q[rows], self.dtype).mul_(self.scale[rows, None])
+
 
 def encode(x: torch.Tensor, dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Quantize rows of x (n, d) fp32 to (q, scale, norm); see the module's text for their meaning."""

@@ -112,7 +112,7 @@ def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, co
         for column in comparison.columns:
             wanted = Filter(subtask=chosen, scope=scope)
             shown = filters.listed(*opened, comparison, column, wanted, everything)
-            ranking, looks = column.ranking, METHODS[column.method].evidence != "none"
+            ranking, looks = column.ranking, METHODS[column.method].sees_targets
             assert shown.tolist() == [
                 at
                 for at in ranking.order.tolist()

@@ -99,7 +99,7 @@ def test_pool_paths_are_lines():
 
 
 def test_every_method_has_a_mark_and_a_color_of_its_own():
-    looks = [theme.look(name) for name in [*METHODS, "rds+", "dsir"]]
+    looks = [theme.look(name) for name in METHODS]
     assert len({look.mark for look in looks}) == len(looks)
     assert len({look.light for look in looks}) == len(looks)
     assert theme.look("something-new") == theme.look("something-new")

@@ -2,6 +2,7 @@
 
 import json
 
+from gradsift.methods import METHODS
 from gradsift.targets import read_targets
 from gradsift.workspace import sample_targets
 
@@ -23,7 +24,7 @@ def test_scores_that_the_command_line_made_lead_to_compare(app, scored):
     at = app("targets", store="toy", targets="two")
     assert at.button(key="to-compare")
     assert not [button for button in at.button if button.key == "score"]
-    assert any("LESS, BM25, RDS, Random" in caption.value for caption in at.caption)
+    assert any(", ".join(method.label for method in METHODS.values()) in caption.value for caption in at.caption)
 
 
 def test_a_paste_keeps_the_good_rows_and_names_the_bad_line(app, workspace):

@@ -14,7 +14,7 @@ from gradsift.builder import build
 from gradsift.choices import Choices
 from gradsift.config import BuildConfig
 from gradsift.evidence import by_subtask, by_target
-from gradsift.influence import score_targets
+from gradsift.influence import influence, score_targets
 from gradsift.progress import Progress
 from gradsift.scoring import Scoring
 from gradsift.sessions import Sessions
@@ -139,7 +139,7 @@ def test_without_a_row_the_opponents_are_shown_from_the_lowest_up(app, scored):
 def test_opponents_of_one_subtask_are_lowest_on_it(app, scored):
     store, scoring = opened(scored, "toy", "two")
     at = app("why", store="toy", targets="two", against="1")
-    scores = comparing.influence.influence(scoring.evidence("less"), scoring.subtask_of, 2)[:, 1]
+    scores = influence(scoring.evidence("less"), scoring.subtask_of, 2)[:, 1]
     first = next(html.value for html in at.html if "gs-opponent" in html.value)
     assert f">{store.pool().at[int(scoring.rows[scores.argmin()]), 'id']}</p>" in first
 
