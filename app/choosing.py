@@ -13,8 +13,12 @@ from gradsift.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
 
-UNIQUE, MATCHED = "unique", "matched"
-ALSO = (UNIQUE, MATCHED)
+UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
+
+
+def ways(indexed: bool) -> tuple[str, ...]:
+    """What can be asked beside; near-duplicates by their words only where they are `indexed`."""
+    return (UNIQUE, DIVERSE, MATCHED) if indexed else (DIVERSE, MATCHED)
 
 
 def parts(scoring: Scoring) -> dict[str, str]:
@@ -35,6 +39,7 @@ def fields(scoring: Scoring, without: Sequence[str], also: Sequence[str], cap: s
         "without_checkpoints": tuple(epochs[int(name[1:])] for name in without if name[0] == "c"),
         "length_matched": MATCHED in also,
         "drop_duplicates": UNIQUE in also,
+        "diverse": DIVERSE in also,
         "cap": cap,
     }
 
@@ -69,7 +74,7 @@ def restored(
         "accepted": decided.accepted.tolist(),
         "rejected": decided.rejected.tolist(),
     }
-    also = several("also", ALSO if indexed else (MATCHED,))
+    also = several("also", ways(indexed))
     more = fields(scoring, several("without", list(parts(scoring))), also, address.get("cap", "").strip())
     try:
         return make_choices(**chosen, **more)

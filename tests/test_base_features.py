@@ -1,20 +1,22 @@
 """The base model's vectors: against one row at a time, kept by shard, resumed, and scored (method, section 3: RDS+)."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from reference import cosine, random_rows
+from reference import cosine, loss_of_one, random_rows
 from stores import assert_same_files, flip, shard_files
 
-from gradsift import models
-from gradsift.base_features import BaseExtractor, ensure_base, missing_base, weighted_mean
+from gradsift import models, score
+from gradsift.base_features import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
+from gradsift.builder import begin, build
 from gradsift.evidence import by_target
 from gradsift.extraction import encode_rows
 from gradsift.influence import score_targets, target_encoder
 from gradsift.inspection import inspect
 from gradsift.progress import Progress
 from gradsift.selection import rank
-from gradsift.store import Store
+from gradsift.store import Store, StoreError
 from gradsift.targets import read_targets
 from gradsift.verify import verify
 
@@ -61,6 +63,65 @@ def test_a_row_that_does_not_fit_with_others_goes_alone(base):
 
     extractor._batch = tight
     np.testing.assert_allclose(extractor.extract(rows)["rds+"], whole, rtol=1e-4, atol=1e-5)
+
+
+class TestDraft:
+    def test_is_a_sketch_of_the_output_layers_gradient(self, tiny_model):
+        """Inner products of sketches, averaged over seeds, are those of autograd's own gradients."""
+        model = models.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
+        head = model.get_output_embeddings().weight.requires_grad_()
+        rows = random_rows(300, [9, 14, 5, 21])
+        exact = torch.stack([torch.autograd.grad(loss_of_one(model, row), head)[0].flatten() for row in rows])
+        head.requires_grad_(False)
+        found = [BaseExtractor(model, ["draft"], 64, seed).extract(rows)["draft"] for seed in range(40)]
+        assert found[0].shape == (4, DRAFT_DIM)
+        scale = exact.norm(dim=1)[:, None] * exact.norm(dim=1)
+        errors = torch.stack([one @ one.T - exact @ exact.T for one in found]) / scale
+        assert errors.square().mean().sqrt() < 2 / DRAFT_DIM**0.5
+        assert errors.mean(0).abs().max() < 5 * 2 / (40 * DRAFT_DIM) ** 0.5  # no bias
+
+    def test_equals_a_circular_convolution_by_loops(self):
+        """The sketch of one token is Σ_ij error_i hidden_j at (place of i + place of j) mod d, signs multiplied."""
+        sketch = HeadSketch(7, 5, 3, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(0)
+        logits, hidden = torch.randn(2, 7, generator=generator), torch.randn(2, 5, generator=generator)
+        due = torch.tensor([4, 0])
+        places = {"error": torch.zeros(7, DRAFT_DIM), "hidden": sketch._hidden}
+        sketch._errors.add("error", torch.eye(7), places["error"])
+        expected = torch.zeros(DRAFT_DIM)
+        for token in range(2):
+            error = logits[token].softmax(0)
+            error[due[token]] -= 1
+            for i in range(7):
+                for j in range(5):
+                    (a,), (b,) = (places[n][k].nonzero()[0].tolist() for n, k in (("error", i), ("hidden", j)))
+                    sign = places["error"][i, a] * places["hidden"][j, b]
+                    expected[(a + b) % DRAFT_DIM] += sign * error[i] * hidden[token, j] / 2
+        np.testing.assert_allclose(sketch.rows(logits, due, hidden, [2])[0], expected, atol=1e-6)
+
+    @pytest.mark.parametrize("budget", [1, 64, 4096])
+    def test_padded_batches_equal_one_row_at_a_time(self, base, budget):
+        rows = random_rows(300, [3, 40, 17, 39, 2, 22, 38])
+        found = BaseExtractor(base, ["rds+", "draft"], budget).extract(rows)
+        for kind, vectors in found.items():
+            alone = torch.cat([BaseExtractor(base, [kind], 1).extract([row])[kind] for row in rows])
+            np.testing.assert_allclose(vectors, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+
+    def test_needs_no_build(self, tiny_pool, tiny_config, tiny_store, tiny_targets, tmp_path):
+        """A store with its pool alone ranks as the finished one does, and the build goes on from it."""
+        targets = read_targets(tiny_targets).rows
+        begun = begin([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+        assert not begun.complete
+        methods = ["draft", "rds+", "bm25", "dsir", "length", "random"]
+        table = score(begun, targets, methods)
+        pd.testing.assert_frame_equal(table, score(tiny_store, targets, methods))
+        with pytest.raises(StoreError, match="not finished"):
+            score(begun, targets, ["loss"])
+        made = shard_files(begun.path)
+        store = build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+        score(store, targets[:1], ["draft"])
+        assert made.items() <= shard_files(store.path).items()
+        assert_same_files(store.path, tiny_store.path)
 
 
 class TestScoring:

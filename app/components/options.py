@@ -23,6 +23,7 @@ _ABOUT = {
     "cosine-of-mean": "cosine with the subtask's mean (the paper)",
     "mean-of-cosines": "mean of cosines (the released code)",
     choosing.UNIQUE: "Drop near-duplicates",
+    choosing.DIVERSE: "Copies of a pick, by features, bring less",
     choosing.MATCHED: "Match the pool's answer lengths",
 }
 _DEFAULTS: dict[str, str | list[str]] = {
@@ -55,7 +56,7 @@ def draw(store: Store, scoring: Scoring) -> Choices:
             more = choosing.fields(scoring, _without(scoring), _also(store), _cap())
         if changed:
             st.button("Back to the paper's choices", on_click=_reset, key="what-if-reset", icon=":material/undo:")
-        st.caption("All of it is arithmetic on the kept scores: nothing is computed again.")
+        st.caption("All of it is arithmetic on kept scores and features: no model runs.")
     try:
         return make_choices(**chosen, **more)
     except UsageError as error:
@@ -84,7 +85,7 @@ def _without(scoring: Scoring) -> list[str]:
 
 
 def _also(store: Store) -> list[str]:
-    ways = choosing.ALSO if has_index(store) else (choosing.MATCHED,)
+    ways = choosing.ways(has_index(store))
     with address.held("also", ways, default=[]):
         also = st.pills(
             "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _ABOUT[name]

@@ -1,6 +1,7 @@
 """gradsift: pick the training examples whose gradients help your target skill (LESS, Xia et al., ICML 2024).
 
     build        a pool of instruction data -> a gradient datastore        (builder.py)
+    begin        the pool alone, for a draft before any build              (builder.py)
     Store        a datastore opened for reading                            (store.py)
     read_targets target examples from a file                               (targets.py)
     score        every usable row's score for the targets, by any method   (picks.py)
@@ -13,19 +14,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradsift.builder import build
+    from gradsift.builder import begin, build
     from gradsift.config import BuildConfig
     from gradsift.errors import GradsiftError
     from gradsift.picks import score, select
     from gradsift.store import Store
     from gradsift.targets import read_targets
 
-__all__ = ["BuildConfig", "GradsiftError", "Store", "build", "read_targets", "score", "select"]
+__all__ = ["BuildConfig", "GradsiftError", "Store", "begin", "build", "read_targets", "score", "select"]
 
 _HOME = {
     "BuildConfig": "config",
     "GradsiftError": "errors",
     "Store": "store",
+    "begin": "builder",
     "build": "builder",
     "read_targets": "targets",
     "score": "picks",

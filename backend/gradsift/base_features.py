@@ -2,6 +2,11 @@
 
     rds+    position-weighted mean of the final hidden states (after the last norm) of all tokens of the rendered
             conversation, token k of T weighing k / (1 + … + T) (Ivison et al. 2025, arXiv 2503.01807)
+    draft   the gradient of the mean answer loss with respect to the output layer, mean over answer tokens of
+            (p_t − y_t) ⊗ h_t, with p_t the predicted distribution, y_t the token due, h_t the hidden state: an
+            approximation of LESS that needs no backward pass and no warmup. Sketched to 2,048 numbers as the circular
+            convolution of two count-sketches (TensorSketch: Pham & Pagh 2013), whose inner products are unbiased
+            estimates of Σ (p_t − y_t)·(p_t' − y_t') · h_t·h_t' over pairs of tokens, off by about 1/√2048
 
 The pool's vectors are kept as fp16 shards under `representations/base/`, a range of rows each, so that a pass that was
 stopped goes on where it was, and later targets cost no pass at all. They depend on no checkpoint.
@@ -10,6 +15,7 @@ stopped goes on where it was, and later targets cost no pass at all. They depend
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradsift import atomic
@@ -17,10 +23,15 @@ from gradsift.encode import Encoded, Encoder
 from gradsift.extraction import encode_rows
 from gradsift.features import joined, run_batches
 from gradsift.gradients import _pad as pad
+from gradsift.gradients import _supervised_positions as supervised_positions
 from gradsift.models import Loaded
 from gradsift.progress import Progress
+from gradsift.projection import make_projector
 from gradsift.shards import ShardError, write_shard
 from gradsift.store import BASE_KINDS, Store, locked
+
+DRAFT_DIM = 2048
+_TOKENS = 512  # whose distributions are held at once
 
 
 def missing_base(store: Store, kinds: Sequence[str]) -> list[int]:
@@ -42,22 +53,27 @@ def ensure_base(store: Store, base: Loaded, encoder: Encoder, kinds: Sequence[st
         todo, ranges, total = missing_base(store, kinds), store.shard_ranges, store.manifest.usable
         done = total - sum(ranges[i][1] - ranges[i][0] for i in todo)
         progress.stage("base", f"Base model over the pool, for {' and '.join(kinds)}", total, "rows", done=done)
-        extractor = BaseExtractor(base.model, kinds, store.manifest.token_budget)
+        extractor = BaseExtractor(base.model, kinds, store.manifest.token_budget, store.manifest.config.seed)
         for index in todo:
             start, stop = ranges[index]
             rows = encode_rows(store, encoder, store.rows[start:stop].tolist(), max_length)
             for kind, vectors in extractor.extract(rows, progress.advance).items():
                 if not _whole(store, kind, index):
-                    write_shard(store.shard_path(kind, 0, index), store.params(kind, 0), start, "fp16", vectors)
+                    write_shard(store.shard_path(kind, 0, index), store.params(kind, 0, index), start, "fp16", vectors)
 
 
 class BaseExtractor:
-    """Vectors of rows by the base model. kinds: some of `BASE_KINDS`."""
+    """Vectors of rows by the base model. kinds: some of `BASE_KINDS`. seed: of the draft's sketch."""
 
-    def __init__(self, base: Any, kinds: Sequence[str], token_budget: int) -> None:
+    def __init__(self, base: Any, kinds: Sequence[str], token_budget: int, seed: int = 0) -> None:
         if unknown := set(kinds) - set(BASE_KINDS):
             raise ValueError(f"no vectors of the base model: {sorted(unknown)}")
         self.base, self.kinds, self.token_budget = base, tuple(kinds), token_budget
+        self.device = next(base.parameters()).device
+        self._sketch: HeadSketch | None = None
+        if "draft" in kinds:
+            vocabulary, width = base.get_output_embeddings().weight.shape
+            self._sketch = HeadSketch(vocabulary, width, seed, self.device)
 
     def extract(
         self, rows: Sequence[Encoded], done: Callable[[int], None] = lambda rows: None
@@ -69,20 +85,55 @@ class BaseExtractor:
 
     def _batch(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """Right padding needs no attention mask in a causal model, and padded positions weigh nothing."""
-        ids, lengths = pad(rows, next(self.base.parameters()).device)
+        ids, lengths = pad(rows, self.device)
+        at_row, at_column, due = supervised_positions(rows, self.device)
         seen: dict[str, torch.Tensor] = {}
 
         def keep(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
             seen["rds+"] = weighted_mean(inputs[0], lengths)
-            return (inputs[0][:, :1],)  # no logits are needed
+            answers = inputs[0][at_row, at_column]  # (supervised tokens of the batch, H)
+            seen["answers"] = answers
+            return ((answers if self._sketch else answers[:1])[None],)
 
         handle = self.base.get_output_embeddings().register_forward_pre_hook(keep)
         try:
             with torch.no_grad():
-                self.base(input_ids=ids, use_cache=False)
+                logits = self.base(input_ids=ids, use_cache=False).logits[0]
         finally:
             handle.remove()
-        return seen
+        if self._sketch:
+            seen["draft"] = self._sketch.rows(logits, due, seen["answers"], [row.n_answer for row in rows])
+        return {kind: seen[kind] for kind in self.kinds}
+
+
+class HeadSketch:
+    """Sketches of output-layer gradients; a function of (seed, vocabulary, width) only."""
+
+    def __init__(self, vocabulary: int, width: int, seed: int, device: torch.device) -> None:
+        self._errors = make_projector("sparse", seed, 0, DRAFT_DIM, {"error": (vocabulary,)}, device)
+        drawn = torch.from_numpy(np.random.Philox(key=seed).random_raw(width).astype(np.int64) >> 1)  # 63 bits each
+        self._hidden = torch.zeros(width, DRAFT_DIM)  # one ±1 a line: small, and a product adds in a fixed order
+        self._hidden[torch.arange(width), drawn // 2 % DRAFT_DIM] = drawn % 2 * 2.0 - 1
+        self._hidden = self._hidden.to(device)
+
+    def rows(self, logits: torch.Tensor, due: torch.Tensor, hidden: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        """(B, DRAFT_DIM) fp32, each row's mean over its tokens.
+
+        logits: (tokens, vocabulary), row after row. due: (tokens,) the token that comes. hidden: (tokens, width).
+        counts: (B,) tokens of each row.
+        """
+        pieces = zip(logits.split(_TOKENS), due.split(_TOKENS), hidden.split(_TOKENS), strict=True)
+        tokens = torch.cat([self._tokens(*piece) for piece in pieces])
+        means = torch.stack([part.mean(0) for part in tokens.split(counts)])
+        return torch.fft.irfft(means, n=DRAFT_DIM)
+
+    def _tokens(self, logits: torch.Tensor, due: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """(tokens, DRAFT_DIM / 2 + 1) the sketches' spectra, in which convolution is a product."""
+        error = logits.float().softmax(1)
+        error[torch.arange(len(due), device=due.device), due] -= 1
+        errors = torch.zeros(len(error), DRAFT_DIM, device=error.device)
+        self._errors.add("error", error, errors)
+        return torch.fft.rfft(errors) * torch.fft.rfft(hidden.float() @ self._hidden)
 
 
 def weighted_mean(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

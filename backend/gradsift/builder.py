@@ -64,6 +64,24 @@ def build(
             return store
 
 
+def begin(
+    pool: Sequence[str | Path], out: str | Path, config: BuildConfig, *, progress: Progress | None = None
+) -> Store:
+    """Only read the pool into a store, which the same `build` would finish.
+
+    That is enough for methods that need no checkpoint, such as the draft.
+
+    Raises:
+        StoreError, GradsiftError: as `build`.
+    """
+    out = Path(out)
+    _refuse_place(out, pool)
+    with locked(out):
+        progress = progress or Progress(out)
+        with progress.running():
+            return _Build(list(pool), out, config, progress).begin()
+
+
 class _Build:
     """State shared by the stages of one run."""
 
@@ -76,9 +94,12 @@ class _Build:
         self.window = models.model_window(config.model)
         self.base: torch.nn.Module | None = None
 
+    def begin(self) -> Store:
+        """The store with its pool, as it is there or read anew."""
+        return self._resumed() or self._read_pool()
+
     def run(self, restart: bool, append: bool) -> Store:
-        resumed = self._appended() if append else None if restart else self._resumed()
-        store = resumed or self._read_pool()
+        store = self._appended() if append else self._read_pool() if restart else self.begin()
         if not store.manifest.checkpoints:
             store = self._warm_up(store)
         todo = unfinished(store)

@@ -1,4 +1,4 @@
-"""The command line: plan and build (cli_build.py), score, select, explain, inspect, verify, demo, app, bench.
+"""The command line: plan and build (cli_build.py), draft, score, select, explain, inspect, verify, demo, app, bench.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
@@ -15,6 +15,7 @@ import typer
 from gradsift import cli_build
 from gradsift.bench.cli import bench
 from gradsift.cli_evaluate import evaluate
+from gradsift.cli_draft import draft
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError, explain
 from gradsift.methods import METHODS
@@ -35,6 +36,9 @@ cli.command(epilog="Example: gradsift evaluate store --targets mmlu.jsonl --test
     evaluate
 )
 cli_build.register(cli)
+cli.command(epilog="Example: gradsift draft pool/*.jsonl --model smollm2 --targets mmlu.jsonl --out draft.parquet")(
+    draft
+)
 
 
 TargetsOption = Annotated[

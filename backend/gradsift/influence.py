@@ -121,9 +121,11 @@ def score_targets(
 
     Raises:
         TargetError: targets that are too long or have nothing to learn, by number.
-        StoreError: the store is unfinished, lacks the gradient kind, or was made by another model or projector.
+        StoreError: the store is unfinished, lacks the gradient kind, or was made by another model or projector. One
+            that has its pool and no checkpoint yet is enough for methods that need none.
     """
-    store.require_complete()
+    if store.epochs or any(get_method(method).by_checkpoint for method in methods):
+        store.require_complete()
     if "less" in methods and gradient not in store.manifest.config.gradients:
         kept = ", ".join(store.manifest.config.gradients)
         raise StoreError(
@@ -220,7 +222,7 @@ def _score_base(
     if missing or missing_base(store, methods):
         with turn(models.default_device(), progress):
             base = _load_base(store, models.default_device(), progress)
-            extractor = BaseExtractor(base.model, methods, store.manifest.token_budget)
+            extractor = BaseExtractor(base.model, methods, store.manifest.token_budget, store.manifest.config.seed)
             for method, vectors in extractor.extract(encoded).items():
                 write_tensors(_base_file(scoring, method), {method: vectors}, {"kind": "targets"})
             ensure_base(store, base, target_encoder(store)[0], methods, progress)

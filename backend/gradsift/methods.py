@@ -13,18 +13,23 @@ class Method:
     evidence: where its numbers come from. Vectors that are compared with the targets': stored `features` or
     `representations` at every checkpoint (Eq. 2), or the `base` model's, which one forward pass makes where they are
     missing. Words of rows and targets: `text` (each target scores alone) or `ngrams` (a subtask's targets together).
-    Without a look at the targets: facts of the `rows`, or `none`.
+    Without a look at the targets: facts of the `rows`, the build's `metrics`, or `none`.
     """
 
     name: str
     label: str
     description: str
-    evidence: Literal["features", "representations", "base", "text", "ngrams", "rows", "none"]
+    evidence: Literal["features", "representations", "base", "text", "ngrams", "rows", "metrics", "none"]
 
     @property
     def sees_targets(self) -> bool:
         """Whether its scores depend on the targets."""
-        return self.evidence not in ("rows", "none")
+        return self.evidence not in ("rows", "metrics", "none")
+
+    @property
+    def by_checkpoint(self) -> bool:
+        """Whether its scores are weighted sums over a finished store's checkpoints."""
+        return self.evidence in ("features", "representations", "metrics")
 
     @property
     def compares_vectors(self) -> bool:
@@ -47,9 +52,10 @@ _ALL = (
     Method("bm25", "BM25", "the row shares rare words with the targets", "text"),
     Method("rds", "RDS", "the row's last hidden state points where the targets' does", "representations"),
     Method("rds+", "RDS+", "the base model's mean hidden state of the row points where the targets' does", "base"),
+    Method("draft", "Draft", "an approximation of LESS: the base model's gradient, of its output layer alone", "base"),
     Method("dsir", "DSIR", "a seeded draw: rows with words and pairs of words like the targets' weigh more", "ngrams"),
     Method("length", "Length", "the longest answers, whatever the targets", "rows"),
-    Method("loss", "Loss", "the answers that the model finds hardest, whatever the targets", "rows"),
+    Method("loss", "Loss", "the answers that the model finds hardest, whatever the targets", "metrics"),
     Method("random", "Random", "a seeded draw, the floor every method has to beat", "none"),
 )
 

@@ -86,7 +86,7 @@ class Scoring:
             raise UsageError(f"There is no {unknown[0]!r} among the scored targets, subtasks and checkpoints.")
         kept = [k for k, row in enumerate(self.targets) if k not in targets and row.subtask not in subtasks]
         left = [i for i, name in enumerate(self.epochs) if name not in checkpoints]
-        if not kept or not left:
+        if not kept or (self.epochs and not left):
             raise UsageError("Nothing is left to score by: keep at least one target example and one checkpoint.")
         if len(kept) == len(self.targets) and len(left) == len(self.epochs):
             return self
@@ -136,7 +136,7 @@ class Scoring:
             ngrams = Ngrams(**{**arrays[0], "targets": arrays[0]["targets"][keep]})
             drawn = ngrams.log_weights(groups, rows) + gumbel_noise(len(self.rows), seed)[rows, None]
             return [Products(drawn[:, groups], None, None, 1.0)]
-        if kind == "rows":
+        if kind in ("rows", "metrics"):
             return [self._repeated(a["scores"][rows], w) for a, w in zip(arrays, weights, strict=True)]
         if kind == "text":
             return [Products(arrays[0]["products"][rows][:, keep], None, None, 1.0)]
@@ -161,7 +161,7 @@ class Scoring:
         evidence = get_method(method).evidence
         if evidence == "none":
             return []
-        if method != "loss" and evidence not in ("features", "representations"):
+        if not get_method(method).by_checkpoint:
             return [self.path / f"{method}.safetensors"]
         kind = gradient if evidence == "features" else method
         return [self.path / f"{kind}-{epoch}.safetensors" for epoch in self.epochs]

@@ -39,7 +39,7 @@ from gradsift.pool_files import PoolFiles, pool_file
 from gradsift.shards import Shard, ShardError, read_shard
 
 MANIFEST = "manifest.json"
-BASE_KINDS = ("rds+",)  # shards of the base model, made when a method first asks for them
+BASE_KINDS = ("rds+", "draft")  # shards of the base model, made when a method first asks for them
 _POOL_COLUMNS = (  # of pool.parquet, text aside
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
     *("n_prompt_tokens", "n_answer_tokens", "n_cut", "status", "reason"),
@@ -134,6 +134,8 @@ class Store:
         about = [m.model_fingerprint, m.encoder_fingerprint, part.pool_fingerprint, m.dtype, m.token_budget]
         about.append(part.shard_rows)
         about += [m.config.max_length, kind, checkpoint]
+        if kind == "draft":
+            about.append(m.config.seed)
         if not of_base and kind != "rds":
             about += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
         return _hash_json(about)[:32]
