@@ -1,5 +1,7 @@
 """The base model's vectors: against one row at a time, kept by shard, resumed, and scored (method, section 3: RDS+)."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,6 +146,7 @@ class TestScoring:
 
     def test_is_made_once_for_all_targets(self, tiny_copy, tiny_targets, monkeypatch):
         targets = read_targets(tiny_targets).rows
+        shutil.rmtree(tiny_copy.path / "representations" / "base", ignore_errors=True)
         score_targets(tiny_copy, targets, ["rds+"])
         before = shard_files(tiny_copy.path)
         assert sum("base" in str(path) for path in before) == len(tiny_copy.shard_ranges)
@@ -174,7 +177,7 @@ class TestScoring:
         assert tiny_copy.complete
         assert tiny_copy.fingerprint == tiny_store.fingerprint
         assert_same_files(tiny_copy.path, tiny_store.path)
-        assert inspect(tiny_copy)["base_shards"] == {"rds+": len(tiny_copy.shard_ranges)}
+        assert inspect(tiny_copy)["base_shards"]["rds+"] == len(tiny_copy.shard_ranges)
         assert not verify(tiny_copy.path)
         path = tiny_copy.shard_path("rds+", 0, 1)
         flip(path, -1)
