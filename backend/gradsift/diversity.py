@@ -36,12 +36,13 @@ def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind = "
         ShardError: a shard is missing or damaged.
     """
     usable = np.flatnonzero(store.scored)[positions]
+    shard_of = np.searchsorted([stop for _, stop in store.shard_ranges], usable, side="right")
     shapes = dict.fromkeys(store.epochs, (store.manifest.config.dim,))
     projector = make_projector("sparse", 0, 0, DIM, shapes, torch.device("cpu"))
     found = torch.zeros(len(usable), DIM)
     for epoch, name in enumerate(store.epochs):
-        for index in np.unique(usable // store.manifest.shard_rows).tolist():
-            mine = torch.from_numpy(np.flatnonzero(usable // store.manifest.shard_rows == index))
+        for index in np.unique(shard_of).tolist():
+            mine = torch.from_numpy(np.flatnonzero(shard_of == index))
             shard = store.shard(gradient, epoch, index)
             rows = shard.take(torch.from_numpy(usable)[mine] - shard.start)
             part = torch.zeros(len(rows), DIM)

@@ -223,8 +223,8 @@ def _score_base(
         with turn(models.default_device(), progress):
             base = _load_base(store, models.default_device(), progress)
             extractor = BaseExtractor(base.model, methods, store.manifest.token_budget, store.manifest.config.seed)
-            for method, vectors in extractor.extract(encoded).items():
-                write_tensors(_base_file(scoring, method), {method: vectors}, {"kind": "targets"})
+            for method, found in extractor.extract(encoded).items():
+                write_tensors(_base_file(scoring, method), {method: found}, {"kind": "targets"})
             ensure_base(store, base, target_encoder(store)[0], methods, progress)
     for method in methods:
         vectors, _ = read_tensors(_base_file(scoring, method))

@@ -96,7 +96,7 @@ def count_ngrams(
     others = np.array([base[found] @ times for found, times in zip(buckets[1:], counts[1:], strict=True)])
     starts = np.cumsum([len(found) for found in buckets])
     in_pool, times = np.concatenate(buckets), np.concatenate(counts)
-    shared = wanted.any(0)[in_pool]
+    shared = (wanted.sum(0) > 0)[in_pool]
     starts = np.concatenate([[0], shared.cumsum()])[starts]
     return Ngrams(others, starts, in_pool[shared], times[shared], wanted)
 
