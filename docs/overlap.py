@@ -1,7 +1,8 @@
 """How far methods pick what LESS picks: python docs/overlap.py STORE TARGETS... [--method draft ...] [--top 5%]
 
 Prints for each file of targets and each method the share of LESS's picks that it picks, too, what a random draw would
-share, and Spearman's correlation of the two scores over all scored rows. Missing scores are computed first, and kept in the store.
+share, and Spearman's correlation of the two scores over all scored rows. Missing scores are computed first, and
+kept in the store.
 """
 
 import argparse
