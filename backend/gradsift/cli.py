@@ -14,8 +14,8 @@ import typer
 
 from gradsift import cli_build
 from gradsift.bench.cli import bench
-from gradsift.cli_evaluate import evaluate
 from gradsift.cli_draft import draft
+from gradsift.cli_evaluate import evaluate
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError, explain
 from gradsift.methods import METHODS

@@ -32,7 +32,7 @@ def inspect(store: Store) -> dict[str, Any]:
         "schemas": manifest.schemas,
         "rows": manifest.rows,
         "usable": manifest.usable,
-        "shard_rows": manifest.shard_rows,
+        "shards": len(store.shard_ranges),
         "excluded": manifest.excluded,
         "excluded_rows": excluded.reset_index()[["row", "file", "line", "id", "reason"]].to_dict("records"),
         "truncated": sum(source.truncated for source in manifest.sources),
@@ -90,8 +90,9 @@ def describe(description: dict[str, Any]) -> str:
         lines.append("warmup loss " + " -> ".join("not finite" if x is None else f"{x:.3f}" for x in losses))
     if d.get("not_finite_rows"):
         lines.append(f"{len(d['not_finite_rows'])} rows have gradients that are not finite and are never selected")
-    total = -(-d["usable"] // d["shard_rows"])
-    lines += [f"base model's vectors for {kind}: {n:,} of {total:,} shards" for kind, n in d["base_shards"].items()]
+    lines += [
+        f"base model's vectors for {kind}: {n:,} of {d['shards']:,} shards" for kind, n in d["base_shards"].items()
+    ]
     lines += ["", *d["notes"], "", ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in d["bytes"].items())]
     return "\n".join(lines)
 
