@@ -14,10 +14,10 @@ import typer
 
 from gradsift import cli_build
 from gradsift.bench.cli import bench
+from gradsift.cli_draft import draft
 from gradsift.cli_evaluate import evaluate
 from gradsift.cli_features import features
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
-from gradsift.draft_cli import draft
 from gradsift.errors import UsageError, explain
 from gradsift.methods import METHODS
 
