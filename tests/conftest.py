@@ -181,10 +181,12 @@ def tiny_store(tiny_pool: Path, tiny_config: "BuildConfig", tmp_path_factory: py
 
 @pytest.fixture
 def tiny_copy(tiny_store: "Store", tmp_path: Path) -> "Store":
-    """A copy of `tiny_store`, without scorings, that the test may change."""
+    """A copy of `tiny_store`, without what scoring left there, that the test may change."""
     from gradsift.store import Store
 
-    shutil.copytree(tiny_store.path, tmp_path / "copy", ignore=shutil.ignore_patterns("scorings"))
+    shutil.copytree(
+        tiny_store.path, tmp_path / "copy", ignore=shutil.ignore_patterns("scorings", "base", "bm25.safetensors")
+    )
     return Store.open(tmp_path / "copy")
 
 

@@ -12,6 +12,7 @@ import pytest
 from commands import Command, gradsift
 from stores import assert_same_files, contents, flip, shard_files
 
+from gradsift.methods import METHODS
 from gradsift.store import Store
 
 SMALL = ["--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4, "--lora-rank", 4, "--dim", 256]
@@ -168,7 +169,7 @@ def test_targets_that_cannot_be_used(tiny_store: Store, tiny_targets: Path, tmp_
 def test_a_method_a_format_a_budget_there_is_not(tiny_store: Store, tiny_targets: Path, tmp_path: Path) -> None:
     select = ["select", tiny_store.path, "--targets", tiny_targets, "--out", tmp_path / "picks"]
     cases = [
-        (["--method", "lesser", "--top", "5%"], "There is no method 'lesser'; choose among less, bm25, rds, random."),
+        (["--method", "lesser", "--top", "5%"], f"There is no method 'lesser'; choose among {', '.join(METHODS)}."),
         (
             ["--format", "xml", "--top", "5%"],
             "There is no export format 'xml': choose one of messages, prompt-completion",
@@ -205,7 +206,7 @@ def test_a_store_of_another_projector(tiny_copy: Store, tiny_targets: Path, tiny
     before = contents(tiny_copy.path)
     refused = score(tiny_copy, tiny_targets)
     assert refused.code == 1
-    assert "was built with projector old, this version makes " in refused.error
+    assert "was built with projector old, another projector than this version makes " in refused.error
     refused = build(tiny_pool, tiny_model, tiny_copy.path)
     assert refused.code == 1
     assert "another projector" in refused.error

