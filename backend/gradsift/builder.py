@@ -153,7 +153,7 @@ class _Build:
             device=self.device.type,
             threads=torch.get_num_threads(),
             dtype=str(self.dtype).removeprefix("torch."),
-            token_budget=self.config.token_budget or {"cpu": 1024}.get(self.device.type, 16384),
+            token_budget=self.config.resolve_token_budget(self.device.type),
             shard_rows=self.config.resolve_shard_rows(intake.usable),
             inputs=inputs,
             schemas={file: dict(counts) for file, counts in intake.schemas.items()},

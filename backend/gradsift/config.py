@@ -66,3 +66,7 @@ class BuildConfig(BaseModel):
     def resolve_shard_rows(self, rows: int) -> int:
         """Rows per shard for a pool of `rows` usable rows."""
         return self.shard_rows or min(4096, max(8, -(-rows // 16)))
+
+    def resolve_token_budget(self, device: str) -> int:
+        """Padded tokens per batch on a device of this type."""
+        return self.token_budget or {"cpu": 1024}.get(device, 16384)

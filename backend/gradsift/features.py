@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch.linalg import vector_norm
 
 from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
@@ -86,6 +87,8 @@ class FeatureExtractor:
                 continue
             pieces.append((batch, features))
             done(len(batch))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # every batch has arrived on the host
         return _in_row_order(pieces, splits)
 
     def _attempt(self, rows: Sequence[Encoded]) -> Features | None:
@@ -100,34 +103,40 @@ class FeatureExtractor:
     def _batch(self, rows: Sequence[Encoded]) -> Features:
         size = len(rows)
         projected = {kind: torch.zeros(size, self.projector.dim, device=self.device) for kind in self.updates}
-        squares = {kind: torch.zeros(size, device=self.device) for kind in ("gradient", *self.updates)}
+        main = "adam" if "adam" in self.updates else next(iter(self.updates))
+        grad_norms, update_norms = [], []  # (B,) a parameter
 
         def sink(name: str, g: torch.Tensor) -> None:
-            squares["gradient"] += g.square().sum(1)
+            grad_norms.append(vector_norm(g, dim=1))
             for kind, update in self.updates.items():
                 stepped = update(name, g)
-                squares[kind] += stepped.square().sum(1)
+                if kind == main:
+                    update_norms.append(vector_norm(stepped, dim=1))
                 self.projector.add(name, stepped, projected[kind])
 
         forward = self.gradients.run(rows, sink)
-        main = "adam" if "adam" in self.updates else next(iter(self.updates))
         return Features(
-            projected=projected,
-            grad_norm=squares["gradient"].sqrt(),
-            update_norm=squares[main].sqrt(),
-            loss=forward.losses,
-            representation=forward.representations,
+            projected={kind: _leaving(values) for kind, values in projected.items()},
+            grad_norm=_leaving(vector_norm(torch.stack(grad_norms), dim=0)),
+            update_norm=_leaving(vector_norm(torch.stack(update_norms), dim=0)),
+            loss=_leaving(forward.losses),
+            representation=_leaving(forward.representations),
         )
 
 
+def _leaving(values: torch.Tensor) -> torch.Tensor:
+    """A copy on the host that may still be on its way: off CUDA it goes into pinned memory beside the next batch."""
+    return values.to("cpu", non_blocking=True)
+
+
 def _in_row_order(pieces: list[tuple[list[int], Features]], splits: int) -> Features:
-    """Join the batches on the CPU and undo the sorting by length."""
+    """Join the batches and undo the sorting by length."""
     order = torch.tensor([position for batch, _ in pieces for position in batch])
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order))
 
     def join(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([part.cpu() for part in parts])[back]
+        return torch.cat(parts)[back]
 
     features = [piece for _, piece in pieces]
     return Features(

@@ -1,0 +1,75 @@
+"""bergson (EleutherAI, PyPI) as a peer of the collector: `bergson build` with the same rows, model, adapter and dtype.
+
+It runs as its users run it, a program in an environment of its own, with its own packing and its own defaults, the
+projection at the 16 x 16 a module that its attribution commands default to. Of a run only the loop over batches counts,
+by the total its progress bar prints at the end: neither imports and loading, nor the index's last write. Its bar starts
+cold, the collector is timed warm: the first batch is a few percent dearer at this size.
+"""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradsift.bench.pairs import Timed
+from gradsift.encode import Encoded
+from gradsift.errors import GradsiftError, UsageError
+
+_LAST = re.compile(r"Computing [^\r\n]*?(\d+)/\1 \[[^\]]*?([\d.]+)(s/it|it/s)")
+
+
+class BergsonError(GradsiftError):
+    """bergson did not do what was asked of it."""
+
+
+class Bergson:
+    """The program in the virtual environment `environment`.
+
+    Raises:
+        UsageError: it is not there.
+    """
+
+    def __init__(self, environment: Path) -> None:
+        self.program = (environment / "bin" / "bergson").absolute()
+        if not self.program.is_file():
+            raise UsageError(f"There is no bergson in {environment}: give the folder of an environment that has it.")
+
+    @contextmanager
+    def prepared(self, rows: Sequence[Encoded], model: Any, tokenizer: str, dtype: str) -> Iterator[Timed]:
+        """Rows and adapter written where bergson can read them; yields a function that runs it and returns seconds.
+
+        model: the base model with LoRA. tokenizer: the folder or hub id of the base model's.
+        """
+        with tempfile.TemporaryDirectory(prefix="gradsift-bergson-") as name:
+            folder = Path(name)
+            model.save_pretrained(folder / "adapter")
+            lines = [json.dumps({"input_ids": row.ids, "labels": _labels(row)}) for row in rows]
+            (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            arguments = ["build", "index", "--overwrite", "--model", "adapter", "--tokenizer", tokenizer]
+            arguments += ["--dataset", "rows.jsonl", "--precision", dtype, "--projection_dim", "16"]
+            yield lambda: self._seconds(arguments, folder)
+
+    def _seconds(self, arguments: list[str], folder: Path) -> float:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        environment |= {"HF_DATASETS_CACHE": str(folder / "datasets")}
+        done = subprocess.run(
+            [str(self.program), *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        found = _LAST.findall(done.stderr)
+        if done.returncode or not found:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise BergsonError(f"bergson build failed ({done.returncode}): {last}")
+        batches, speed, unit = found[-1]
+        return int(batches) * float(speed) if unit == "s/it" else int(batches) / float(speed)
+
+
+def _labels(row: Encoded) -> list[int]:
+    return [token if learned else -100 for token, learned in zip(row.ids, row.supervised, strict=True)]
