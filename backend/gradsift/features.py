@@ -13,7 +13,7 @@ from torch.linalg import vector_norm
 from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 
-SIMILAR = 0.75  # of a batch's longest row: what a row must have to be padded to it
+PER_BATCH = 100  # tokens that a batch costs beside its own: it reads every weight twice, however few they are
 
 
 class LinearMap(Protocol):
@@ -46,16 +46,22 @@ class Features:
 def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Positions 0..n-1 in batches of rows of similar length whose padded size stays within the budget.
 
-    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own, and one
-    much shorter than the batch's first begins another, since padding costs as much as text.
+    Of all ways to cut the rows, sorted by length, the one with the fewest padded tokens and `PER_BATCH` for each batch.
+    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own.
     """
-    batches: list[list[int]] = []
-    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        longest = lengths[batches[-1][0]] if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= token_budget and lengths[position] >= SIMILAR * longest:
-            batches[-1].append(position)
-        else:
-            batches.append([position])
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    rows = len(order)
+    best = [(0, 0)] * (rows + 1)  # from here on: the least cost, and where the first batch of it ends
+    for start in reversed(range(rows)):
+        longest = lengths[order[start]]
+        last = min(rows, start + max(1, token_budget // max(1, longest)))
+        best[start] = min(
+            (longest * (stop - start) + PER_BATCH + best[stop][0], stop) for stop in range(start + 1, last + 1)
+        )
+    batches, start = [], 0
+    while start < rows:
+        batches.append(order[start : best[start][1]])
+        start = best[start][1]
     return batches
 
 

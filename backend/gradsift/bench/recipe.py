@@ -43,9 +43,8 @@ def project(updates: torch.Tensor, dim: int) -> torch.Tensor:
     """(n, P) -> (n, d) by a dense matrix of ±1/√d that exists block by block."""
     generator = torch.Generator(updates.device)
     out = torch.empty(len(updates), dim, device=updates.device)
+    signs = torch.empty(updates.shape[1], BLOCK, device=updates.device)
     for start in range(0, dim, BLOCK):
-        generator.manual_seed(start)
-        signs = torch.empty(updates.shape[1], min(BLOCK, dim - start), device=updates.device)
-        signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-        out[:, start : start + BLOCK] = updates @ signs
+        signs.bernoulli_(0.5, generator=generator.manual_seed(start)).mul_(2).sub_(1)
+        out[:, start : start + BLOCK] = (updates @ signs)[:, : dim - start]
     return out.div_(dim**0.5)
