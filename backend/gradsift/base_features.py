@@ -22,8 +22,7 @@ from gradsift import atomic
 from gradsift.encode import Encoded, Encoder
 from gradsift.extraction import encode_rows
 from gradsift.features import joined, run_batches
-from gradsift.gradients import _pad as pad
-from gradsift.gradients import _supervised_positions as supervised_positions
+from gradsift.gradients import pad, supervised_positions
 from gradsift.models import Loaded
 from gradsift.progress import Progress
 from gradsift.projection import make_projector

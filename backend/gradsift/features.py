@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
+from torch.linalg import vector_norm
 
 from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 
 Result = TypeVar("Result")
-SIMILAR = 0.75  # of a batch's longest row: what a row must have to be padded to it
+PER_BATCH = 100  # tokens that a batch costs beside its own: it reads every weight twice, however few they are
 
 
 class LinearMap(Protocol):
@@ -46,16 +47,22 @@ class Features:
 def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Positions 0..n-1 in batches of rows of similar length whose padded size stays within the budget.
 
-    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own, and one
-    much shorter than the batch's first begins another, since padding costs as much as text.
+    Of all ways to cut the rows, sorted by length, the one with the fewest padded tokens and `PER_BATCH` for each batch.
+    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own.
     """
-    batches: list[list[int]] = []
-    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        longest = lengths[batches[-1][0]] if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= token_budget and lengths[position] >= SIMILAR * longest:
-            batches[-1].append(position)
-        else:
-            batches.append([position])
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    rows = len(order)
+    best = [(0, 0)] * (rows + 1)  # from here on: the least cost, and where the first batch of it ends
+    for start in reversed(range(rows)):
+        longest = lengths[order[start]]
+        last = min(rows, start + max(1, token_budget // max(1, longest)))
+        best[start] = min(
+            (longest * (stop - start) + PER_BATCH + best[stop][0], stop) for stop in range(start + 1, last + 1)
+        )
+    batches, start = [], 0
+    while start < rows:
+        batches.append(order[start : best[start][1]])
+        start = best[start][1]
     return batches
 
 
@@ -118,29 +125,38 @@ class FeatureExtractor:
 
     def extract(self, rows: Sequence[Encoded], done: Callable[[int], None] = lambda rows: None) -> Features:
         """Features of `rows` in their order. `done(k)` is called after every batch of k rows."""
-        return _in_row_order(*run_batches(rows, self.token_budget, self._batch, done))
+        found = run_batches(rows, self.token_budget, self._batch, done)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # every batch has arrived on the host
+        return _in_row_order(*found)
 
     def _batch(self, rows: Sequence[Encoded]) -> Features:
         size = len(rows)
         projected = {kind: torch.zeros(size, self.projector.dim, device=self.device) for kind in self.updates}
-        squares = {kind: torch.zeros(size, device=self.device) for kind in ("gradient", *self.updates)}
+        main = "adam" if "adam" in self.updates else next(iter(self.updates))
+        grad_norms, update_norms = [], []  # (B,) a parameter
 
         def sink(name: str, g: torch.Tensor) -> None:
-            squares["gradient"] += g.square().sum(1)
+            grad_norms.append(vector_norm(g, dim=1))
             for kind, update in self.updates.items():
                 stepped = update(name, g)
-                squares[kind] += stepped.square().sum(1)
+                if kind == main:
+                    update_norms.append(vector_norm(stepped, dim=1))
                 self.projector.add(name, stepped, projected[kind])
 
         forward = self.gradients.run(rows, sink)
-        main = "adam" if "adam" in self.updates else next(iter(self.updates))
         return Features(
-            projected=projected,
-            grad_norm=squares["gradient"].sqrt(),
-            update_norm=squares[main].sqrt(),
-            loss=forward.losses,
-            representation=forward.representations,
+            projected={kind: _leaving(values) for kind, values in projected.items()},
+            grad_norm=_leaving(vector_norm(torch.stack(grad_norms), dim=0)),
+            update_norm=_leaving(vector_norm(torch.stack(update_norms), dim=0)),
+            loss=_leaving(forward.losses),
+            representation=_leaving(forward.representations),
         )
+
+
+def _leaving(values: torch.Tensor) -> torch.Tensor:
+    """A copy on the host that may still be on its way: off CUDA it goes into pinned memory beside the next batch."""
+    return values.to("cpu", non_blocking=True)
 
 
 def _in_row_order(pieces: list[tuple[list[int], Features]], splits: int) -> Features:

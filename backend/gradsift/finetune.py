@@ -15,7 +15,7 @@ from gradsift import models
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoded
 from gradsift.features import pack
-from gradsift.gradients import token_losses
+from gradsift.gradients import mean_losses, supervised_losses
 from gradsift.heldout import HeldOut
 from gradsift.progress import Progress
 from gradsift.warmup import make_trainer, steps_per_epoch
@@ -90,9 +90,10 @@ def mean_loss(model: Any, rows: Sequence[Encoded], token_budget: int) -> float:
     losses = [0.0] * len(rows)
     for batch in pack([len(row.ids) for row in rows], token_budget):
         some = [rows[position] for position in batch]
-        parts = token_losses(model, some).split([row.n_answer for row in some])
-        for position, part in zip(batch, parts, strict=True):
-            losses[position] = float(part.mean())
+        with torch.no_grad():
+            means = mean_losses(supervised_losses(model, some), some)
+        for position, mean in zip(batch, means.tolist(), strict=True):
+            losses[position] = mean
     return sum(losses) / len(losses)
 
 

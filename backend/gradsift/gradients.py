@@ -51,27 +51,20 @@ class PerExampleGradients:
         """One packed batch: forward, supervised-only loss, backward.
 
         sink(name, gradients) is called once per parameter with (B, size) fp32, in the fixed order of the backward pass.
-        Right padding needs no attention mask in a causal model: no supervised position sees it, no loss comes from it.
 
         Raises:
             torch.OutOfMemoryError: the batch does not fit; the caller splits it.
         """
-        device = next(self.model.parameters()).device
-        ids, lengths = _pad(batch, device)
-        rows, columns, targets = _supervised_positions(batch, device)
         seen: dict[str, torch.Tensor] = {}
-        with self._hooks(sink, lengths, rows, columns, seen), torch.enable_grad():
-            logits = self.model(input_ids=ids, use_cache=False).logits[
-                0
-            ]  # (supervised tokens of the batch, vocabulary)
-            token_losses = cross_entropy(logits.float(), targets, reduction="none")
-            means = torch.stack([part.mean() for part in token_losses.split([encoded.n_answer for encoded in batch])])
-            means.sum().backward()
-        return Forward(means.detach(), seen["representations"])
+        with self._hooks(sink), torch.enable_grad():
+            losses = mean_losses(supervised_losses(self.model, batch, seen), batch)
+            losses.sum().backward()
+        return Forward(losses.detach(), seen["representations"])
 
     def token_losses(self, batch: Sequence[Encoded]) -> torch.Tensor:
         """−log p of every supervised token, row after row in one vector (tokens,) fp32, by a forward pass alone."""
-        return token_losses(self.model, batch)
+        with torch.no_grad():
+            return supervised_losses(self.model, batch)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -79,10 +72,8 @@ class PerExampleGradients:
         return {f"{name}.weight": layer.weight for name, layer in self._layers.items()}
 
     @contextmanager
-    def _hooks(
-        self, sink: Sink, lengths: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, seen: dict
-    ) -> Iterator[None]:
-        """Everything that has to be known of the pass, hung into it and taken out again."""
+    def _hooks(self, sink: Sink) -> Iterator[None]:
+        """What takes the gradients out of the pass, hung into it and taken out again."""
 
         def watch(name: str) -> Callable:
             def forward(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -92,23 +83,13 @@ class PerExampleGradients:
                     per_example = torch.bmm(gradient.transpose(1, 2).float(), entered.float())  # (B, out, in)
                     sink(f"{name}.weight", per_example.flatten(1))
 
+                if not output.requires_grad:  # below the first layer nothing needs a gradient: the graph begins here
+                    output.requires_grad_()
                 output.register_hook(backward)
 
             return forward
 
-        def start_graph(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-            return output.requires_grad_()
-
-        def keep_supervised(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            hidden = inputs[0]  # (B, T, H)
-            seen["representations"] = hidden.detach()[
-                torch.arange(len(hidden), device=hidden.device), lengths - 1
-            ].float()
-            return (hidden[rows, columns].unsqueeze(0),)
-
         handles = [layer.register_forward_hook(watch(name)) for name, layer in self._layers.items()]
-        handles.append(self.model.get_input_embeddings().register_forward_hook(start_graph))
-        handles.append(self.model.get_output_embeddings().register_forward_pre_hook(keep_supervised))
         try:
             yield
         finally:
@@ -116,19 +97,37 @@ class PerExampleGradients:
                 handle.remove()
 
 
-def token_losses(model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
-    """−log p of every supervised token under a causal language model, row after row in one vector (tokens,) fp32."""
+def supervised_losses(
+    model: Any, batch: Sequence[Encoded], seen: dict[str, torch.Tensor] | None = None
+) -> torch.Tensor:
+    """−log p of every supervised token of a packed batch, row after row in one vector (tokens,) fp32.
+
+    Only the positions that predict one go through the head. Right padding needs no attention mask in a causal model: no
+    supervised position sees it, no loss comes from it; without a mask, attention takes its causal fast path.
+    seen: gets `representations`, the (B, H) final hidden states of the rows' last tokens, fp32.
+    """
     device = next(model.parameters()).device
-    ids, _ = _pad(batch, device)
-    rows, columns, targets = _supervised_positions(batch, device)
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][rows, columns].unsqueeze(0),))
+    ids, lengths = pad(batch, device)
+    rows, columns, targets = supervised_positions(batch, device)
+
+    def keep_supervised(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        hidden = inputs[0]  # (B, T, H)
+        if seen is not None:
+            ends = torch.arange(len(hidden), device=hidden.device), lengths - 1
+            seen["representations"] = hidden.detach()[ends].float()
+        return (hidden[rows, columns].unsqueeze(0),)
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(keep_supervised)
     try:
-        with torch.no_grad():
-            logits = model(input_ids=ids, use_cache=False).logits[0]
+        logits = model(input_ids=ids, use_cache=False).logits[0]  # (supervised tokens of the batch, vocabulary)
     finally:
         handle.remove()
     return cross_entropy(logits.float(), targets, reduction="none")
+
+
+def mean_losses(token_losses: torch.Tensor, batch: Sequence[Encoded]) -> torch.Tensor:
+    """Each row's mean (B,) of what `supervised_losses` gave: the method's ℓ."""
+    return torch.stack([part.mean() for part in token_losses.split([encoded.n_answer for encoded in batch])])
 
 
 def make_update(kind: str, form: str, checkpoint: Checkpoint, device: torch.device) -> Update:
@@ -186,15 +185,15 @@ def _lora_layers(model: Any) -> Iterator[tuple[str, torch.nn.Linear]]:
             yield canonical(f"{name}.")[:-1], module
 
 
-def _pad(batch: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(batch: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(encoded.ids) for encoded in batch])
     ids = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
     for row, encoded in enumerate(batch):
         ids[row, : len(encoded.ids)] = torch.tensor(encoded.ids)
-    return ids.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
+    return _sent(ids, device), _sent(lengths, device)
 
 
-def _supervised_positions(batch: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, ...]:
+def supervised_positions(batch: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, ...]:
     """Where logits are needed (row, column: one before each supervised token) and which token is due there."""
     rows, columns, targets = [], [], []
     for row, encoded in enumerate(batch):
@@ -202,4 +201,9 @@ def _supervised_positions(batch: Sequence[Encoded], device: torch.device) -> tup
         rows += [row] * len(at)
         columns += [position - 1 for position in at]
         targets += [encoded.ids[position] for position in at]
-    return tuple(torch.tensor(values, device=device) for values in (rows, columns, targets))
+    return tuple(_sent(torch.tensor(values), device) for values in (rows, columns, targets))
+
+
+def _sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`values` on the device; CUDA gets them from pinned memory, so that nobody waits for the batch before."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

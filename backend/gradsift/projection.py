@@ -73,12 +73,13 @@ class SparseProjector(Projector):
             self._shifts[name] = (self._stream("rotation", name).random_raw(blocks) % np.uint64(dim)).tolist()
 
     def add(self, name: str, gradients: torch.Tensor, out: torch.Tensor) -> None:
-        signed = gradients * self._signs[name]
-        for index, shift in enumerate(self._shifts[name]):
-            block = signed[:, index * self.dim : (index + 1) * self.dim]  # (B, ≤ d)
-            head = min(block.shape[1], self.dim - shift)
-            out[:, shift : shift + head] += block[:, :head]
-            out[:, : block.shape[1] - head] += block[:, head:]
+        signs = self._signs[name]
+        for start, shift in zip(range(0, len(signs), self.dim), self._shifts[name], strict=True):
+            stop = min(start + self.dim, len(signs))
+            turn = min(stop, start + self.dim - shift)  # from here on the rotation begins again at 0
+            # The sign is multiplied in while adding: one pass over the gradients, and no signed copy of them.
+            out[:, shift : shift + turn - start].addcmul_(gradients[:, start:turn], signs[start:turn])
+            out[:, : stop - turn].addcmul_(gradients[:, turn:stop], signs[turn:stop])
 
 
 class RademacherProjector(Projector):

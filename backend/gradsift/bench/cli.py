@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradsift.config import StoreDtype
+from gradsift.config import BuildConfig, ModelDtype, StoreDtype
 
 bench = typer.Typer(
     help="Measure this machine against the budgets and against others, side by side.", no_args_is_help=True
@@ -69,6 +69,31 @@ def bm25(
     with progress.running():
         found = bench_bm25(pool or [], rows, progress)
     typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found["bm25"])))
+
+
+@bench.command(epilog="Example: gradsift bench features pool/*.jsonl --bergson ENV --json")
+def features(
+    pool: Annotated[list[str] | None, typer.Argument(help="as for build [default: the embedded sample]")] = None,
+    model: Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)] = "smollm2",
+    dtype: Annotated[ModelDtype, typer.Option(help=BuildConfig.model_fields["dtype"].description)] = "fp32",
+    rank: Annotated[int, typer.Option(min=1, help="of LoRA")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="of at most 256 tokens; longer ones are left out")] = 64,
+    runs: Annotated[int, typer.Option(min=1, help="paired with the bare pass; slower peers get fewer")] = 9,
+    bergson: Annotated[
+        Path | None, typer.Option(help="folder of a virtual environment with bergson [default: without it]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """The price of gradient features: beside the bare backward pass, the released code's way, and bergson."""
+    from gradsift.bench.features import bench_features
+    from gradsift.progress import Progress
+    from gradsift.workspace import sample_pool
+
+    config = BuildConfig(model=model, dtype=dtype, lora_rank=rank)
+    progress = Progress()
+    with progress.running():
+        found = bench_features(pool or sample_pool(), config, rows, runs, bergson, progress)
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found["features"])))
 
 
 def _lines(found: dict[str, Any], before: str = "") -> list[str]:
