@@ -295,7 +295,6 @@ def check_cluster(engine: Engine) -> None:
 def _connected(engine: Engine, threads: int, progress: Progress) -> Iterator[Any]:
     """Ray, connected to the engine's cluster, or to one on this machine that ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # on the terminal; a dead worker is told of below
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns that it will be so one day
     import ray
 
