@@ -10,11 +10,13 @@ import tempfile
 from pathlib import Path
 
 from gradsift.bench.browser import chromium, server
+from gradsift.evaluate import EvaluationSet, evaluate
+from gradsift.heldout import read_heldout
 from gradsift.paths import data_home
 from gradsift.picks import score
 from gradsift.sessions import Sessions
 from gradsift.store import Store
-from gradsift.targets import read_targets
+from gradsift.targets import read_targets, write_targets
 from gradsift.workspace import SAMPLE_STORE, Workspace, sample_targets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,7 @@ SHOWS = {
     "distributions": ".js-plotly-plot .main-svg",
     "norms": ".js-plotly-plot .main-svg",
     "export": "[data-testid='stCode']",
+    "proof": ".js-plotly-plot .main-svg",
     "sessions": "[data-testid='stMain'] h1",
 }
 DRAWN = """() => !document.querySelector("[data-testid='stSkeleton'], [data-stale='true']")"""
@@ -45,6 +48,7 @@ def pages(row: int) -> dict[str, str]:
         "distributions": f"distributions?{OPEN}",
         "norms": f"norms?{OPEN}",
         "export": f"export?{OPEN}",
+        "proof": f"proof?{OPEN}",
         "sessions": f"sessions?{OPEN}",
     }
 
@@ -57,6 +61,18 @@ def _sessions(workspace: Workspace, store: Store, row: int) -> None:
             view = {"store": SAMPLE_STORE, "targets": "bengali-qa", "budget": "10%", "methods": method}
             begun = sessions.create(name, "compare", view).id
             sessions.decide(begun, store.fingerprint, [row], "accept")
+
+
+def _evaluation(workspace: Workspace, store: Store) -> None:
+    """A small evaluation for the page of proofs: half of a sample set selects, the other half is held out."""
+    name, folder = "multiple-choice", workspace.root / "evaluations" / "multiple-choice-10pct"
+    if (folder / "report.json").is_file():
+        return
+    rows = read_targets(next(path for path in sample_targets() if path.stem == name)).rows
+    folder.mkdir(parents=True, exist_ok=True)
+    write_targets(folder / "held-out.jsonl", rows[1::2])
+    one = EvaluationSet(name, rows[::2], read_heldout(folder / "held-out.jsonl"))
+    evaluate([store.path], [one], folder / "report.json", methods=["less", "bm25"], budget="10%", seeds=2)
 
 
 def main() -> None:
@@ -73,6 +89,7 @@ def main() -> None:
         if path.stem == "bengali-qa":
             best = int(table[(table["method"] == "less") & (table["rank"] == 1)]["row"].iloc[0])
     _sessions(workspace, store, best)
+    _evaluation(workspace, store)
     out = workspace.root / "screenshots" if given.all else ROOT / "assets" / "screenshots"
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
