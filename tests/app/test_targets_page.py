@@ -27,6 +27,19 @@ def test_scores_that_the_command_line_made_lead_to_compare(app, scored):
     assert any(", ".join(method.label for method in METHODS.values()) in caption.value for caption in at.caption)
 
 
+def test_methods_that_are_not_scored_yet_are_offered(app, scored, monkeypatch):
+    started = []
+    monkeypatch.setattr("app.targeting.start", lambda *asked: started.append(asked[-1]))
+    assert not app("targets", store="toy", targets="two").expander
+    (kept,) = (scored.store_path("toy") / "scorings").glob("*/rds+.safetensors")
+    kept.unlink()
+    at = app("targets", store="toy", targets="two")
+    assert at.button(key="score-more").disabled
+    at.pills(key="score_methods").set_value(["rds+"]).run()
+    at.button(key="score-more").click().run()
+    assert started == [[*(name for name in METHODS if name != "rds+"), "rds+"]]
+
+
 def test_a_paste_keeps_the_good_rows_and_names_the_bad_line(app, workspace):
     at = app("targets")
     at.session_state["targets_from"] = "Paste"
