@@ -184,9 +184,8 @@ def tiny_copy(tiny_store: "Store", tmp_path: Path) -> "Store":
     """A copy of `tiny_store`, without what scoring left there, that the test may change."""
     from gradsift.store import Store
 
-    shutil.copytree(
-        tiny_store.path, tmp_path / "copy", ignore=shutil.ignore_patterns("scorings", "base", "bm25.safetensors")
-    )
+    left_out = shutil.ignore_patterns("scorings", "base", "bm25.safetensors", "checked.json")
+    shutil.copytree(tiny_store.path, tmp_path / "copy", ignore=left_out)
     return Store.open(tmp_path / "copy")
 
 
