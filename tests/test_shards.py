@@ -79,6 +79,32 @@ class TestEveryDtype:
         assert [(offset, len(rows)) for offset, rows in pieces] == [(0, 3), (3, 3), (6, 2)]
         assert torch.equal(torch.cat([rows for _, rows in pieces]), unit(*encode(x, dtype)[:2], dtype))
 
+    def test_pieces_are_the_rows_in_order(self, dtype, tmp_path):
+        write_shard(tmp_path / "shard", "params", 0, dtype, vectors(8, 64))
+        shard = read_shard(tmp_path / "shard", "params")
+        for size, counts in ((3, [3, 3, 2]), (8, [8]), (100, [8])):
+            pieces = [(offset, rows.clone()) for offset, rows in shard.pieces(size)]
+            assert [len(rows) for _, rows in pieces] == counts
+            assert [offset for offset, _ in pieces] == list(range(0, 8, size))
+            assert torch.equal(torch.cat([rows for _, rows in pieces]), shard.q)
+
+    def test_pieces_of_a_file_that_has_changed_are_refused(self, dtype, tmp_path):
+        """Replaced by another whole one, or written into, after its hash was checked."""
+        path = tmp_path / "shard"
+        write_shard(path, "params", 0, dtype, vectors(8, 64))
+        shard = read_shard(path, "params")
+        write_shard(path, "params", 0, dtype, vectors(8, 64, seed=1))
+        with pytest.raises(ShardError, match="has changed"):
+            next(shard.pieces(3))
+        shard = read_shard(path, "params")
+        pieces = shard.pieces(3)
+        next(pieces)
+        path.write_bytes(path.read_bytes()[:-65])
+        with pytest.raises(ShardError, match="was cut"):
+            list(pieces)
+        with pytest.raises(ShardError, match="has changed"):
+            next(shard.pieces(3))
+
     def test_equal_rows_are_equal_bytes(self, dtype, tmp_path):
         write_shard(tmp_path / "a", "params", 0, dtype, vectors(3, 64))
         write_shard(tmp_path / "b", "params", 0, dtype, vectors(3, 64))

@@ -28,14 +28,14 @@ class Checked:
     def __contains__(self, path: Path) -> bool:
         """Whether the file was hashed as it is now."""
         with suppress(OSError):
-            return self._known.get(self._name(path)) == _traits(path.stat())
+            return self._known.get(self._name(path)) == traits_of(path.stat())
         return False
 
     def add(self, path: Path, before: os.stat_result) -> None:
         """The file, which was `before` when reading began, has just been hashed and is whole."""
-        traits = _traits(before)
+        traits = traits_of(before)
         settled = time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED
-        if settled and traits == _traits(path.stat()):
+        if settled and traits == traits_of(path.stat()):
             self._known[self._name(path)], self._changed = traits, True
 
     def save(self) -> None:
@@ -51,7 +51,8 @@ class Checked:
         return path.relative_to(self.root).as_posix()
 
 
-def _traits(stat: os.stat_result) -> list[int]:
+def traits_of(stat: os.stat_result) -> list[int]:
+    """What tells a file that was written since from one that was not: size, both times, inode."""
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 

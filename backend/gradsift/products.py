@@ -1,4 +1,4 @@
-"""Inner products of a few vectors with every stored row, streamed through the mapped shards at the speed of the bytes.
+"""Inner products of a few vectors with every stored row, streamed from the shards at the speed of the bytes.
 
 Stored int8 rows are multiplied as they are, by int8 matrix products with exact int32 sums. A vector takes part as two
 int8 numbers for each of its entries, 256 apart, which keep 16 bits: an entry is off by at most 2^-16 of the vector's
@@ -17,7 +17,7 @@ from gradsift.progress import Progress
 from gradsift.shards import Shard
 from gradsift.store import Store
 
-PIECE = 1 << 24  # bytes of int8 rows in one product: enough to share among threads, few enough for a cache
+PIECE = 1 << 22  # bytes of int8 rows in one product: enough to share among threads, few enough for a cache
 _PARTS = {"int8": 2, "bit": 3}
 _LONGEST = 1 << 16  # entries whose int8 products cannot overflow an int32
 _BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, -128], dtype=torch.int8)  # what bit j of a byte is as int8
@@ -74,8 +74,8 @@ class _Integers:
         self.piece = torch.empty(self.size if dtype == "bit" else 0, 8, self.dim // 8, dtype=torch.int8)
 
     def __call__(self, shard: Shard, out: torch.Tensor) -> None:
-        for start in range(0, len(shard.q), self.size):
-            rows = self._expanded(shard.q[start : start + self.size])
+        for start, q in shard.pieces(self.size):
+            rows = self._expanded(q)
             sums = torch._int_mm(rows, self.columns).view(len(rows), -1, self.count)
             found = (sums * self.worth).sum(1) - self.less
             out[start : start + self.size] = found * shard.scale[start : start + self.size, None]

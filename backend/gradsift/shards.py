@@ -7,6 +7,7 @@ scale 0 and norm NaN. The header's single entry is JSON: what made the shard, wh
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from gradsift import atomic
-from gradsift.checked import Checked
+from gradsift.checked import Checked, traits_of
 from gradsift.errors import GradsiftError
 
 HEADER = "gradsift"
@@ -40,6 +41,30 @@ class Shard:
     q: torch.Tensor
     scale: torch.Tensor
     norm: torch.Tensor
+    traits: list[int]  # of the file when it was opened, see checked.py
+
+    def pieces(self, size: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (offset, rows of q) by `size` rows, read into one buffer: it holds the next rows when asked for more.
+
+        Reading costs less than the page faults of a map, a disk reads ahead, and the buffer stays in the cache.
+
+        Raises:
+            ShardError: the file is not the one that was opened any more.
+        """
+        buffer = torch.empty_like(self.q[:size])
+        with open(self.path, "rb", buffering=0) as file:
+            header = int.from_bytes(file.read(8), "little")
+            if traits_of(os.fstat(file.fileno())) != self.traits:
+                raise ShardError(f"{self.path} has changed since it was opened; run the same command again.")
+            file.seek(8 + header + json.loads(file.read(header))["q"]["data_offsets"][0])
+            for offset in range(0, len(self.q), size):
+                rows = buffer[: len(self.q) - offset]
+                left = rows.numpy().data.cast("B")
+                while left and (count := file.readinto(left)):
+                    left = left[count:]
+                if left:
+                    raise ShardError(f"{self.path} was cut while it was read; run the same command again.")
+                yield offset, rows
 
     def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield (offset, unit rows (b, d) fp32) in blocks that fit the cache."""
@@ -95,10 +120,12 @@ def read_shard(path: Path, params: str, checked: Checked | None = None) -> Shard
     Raises:
         ShardError: it is missing, damaged, or made with other parameters.
     """
+    traits = traits_of(path.stat()) if path.is_file() else []
     tensors, about = read_tensors(path, checked)
     if about["params"] != params:
         raise ShardError(f"{path} was made with other parameters than the store's; build with --restart to replace it.")
-    return Shard(path, about["start"], about["stop"], about["dtype"], tensors["q"], tensors["scale"], tensors["norm"])
+    q, scale, norm = (tensors[name] for name in ("q", "scale", "norm"))
+    return Shard(path, about["start"], about["stop"], about["dtype"], q, scale, norm, traits)
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:

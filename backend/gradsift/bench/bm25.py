@@ -15,6 +15,7 @@ import numpy as np
 
 from gradsift.baselines.bm25 import Bm25Index, bm25_index, bm25_scores, distinct_words, tokenize
 from gradsift.baselines.words import read_words, write_words
+from gradsift.bench.pairs import timed
 from gradsift.bench.synthetic import passages, sentences
 from gradsift.errors import UsageError
 from gradsift.pool import read_rows
@@ -44,10 +45,10 @@ def bench_bm25(pool: Sequence[str], rows: int, progress: Progress) -> dict[str, 
         write_words(kept, index, "bench")
         size = kept.stat().st_size
         del index
-        opened = _time(lambda: read_words(kept, "bench"))
+        opened = timed(lambda: read_words(kept, "bench"))()
         mapped = read_words(kept, "bench")
         assert mapped is not None
-        asked = [_time(lambda: bm25_scores(mapped, [query])) for _ in range(RUNS)]
+        asked = [timed(lambda: bm25_scores(mapped, [query]))() for _ in range(RUNS)]
         documents = mapped.documents
     return {
         "bm25": {
@@ -69,8 +70,8 @@ def _beside_rank_bm25(documents: list[str], query: str, progress: Progress) -> d
     ours, theirs = bm25_index(documents), BM25Okapi([tokenize(text) or [""] for text in documents])
     words, ratios = tokenize(query), []
     for _ in range(RUNS):
-        slow = _time(lambda: theirs.get_scores(words))
-        ratios.append(slow / _time(lambda: bm25_scores(ours, [query])))
+        slow = timed(lambda: theirs.get_scores(words))()
+        ratios.append(slow / timed(lambda: bm25_scores(ours, [query]))())
         progress.advance()
     found, expected = bm25_scores(ours, [query])[:, 0], theirs.get_scores(words)
     return {
@@ -103,9 +104,3 @@ def _synthetic(rows: int) -> Iterator[str]:
 
 def _pool(paths: Sequence[str]) -> Iterator[str]:
     return ("\n".join(text for _, text in row.messages) for row in read_rows(list(paths)) if row.messages)
-
-
-def _time(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start

@@ -1,6 +1,6 @@
 """`gradsift bench scoring`: a scoring pass beside one plain pass over the same mapped bytes.
 
-The plain pass opens the same shards and adds their bytes up as 64-bit integers: by numpy, on one thread, and by
+The plain pass maps the same shards and adds their bytes up as 64-bit integers: by numpy, on one thread, and by
 torch, on all threads. Times are taken in turn, plain and scoring, after a warm pass of each, and told as the median
 of the pairwise ratios. The store is random numbers in real shards; no text, no model. Working set: the most resident
 memory seen, sampled every few milliseconds, less the pages of mapped files, which the system takes back when it needs
@@ -9,7 +9,6 @@ them.
 
 import statistics
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import psutil
 import pyarrow as pa
 import torch
 
+from gradsift.bench.pairs import timed
 from gradsift.bench.synthetic import make_manifest
 from gradsift.config import BuildConfig, StoreDtype
 from gradsift.metrics import METRICS, write_metrics
@@ -89,13 +89,13 @@ def _measure(store: Store, progress: Progress) -> dict[str, Any]:
     plain = {"plain": lambda: _add_up(store, _by_numpy), "plain_threaded": lambda: _add_up(store, _by_torch)}
     passes: dict[str, Callable[[], object]] = {**plain, **{f"vectors_{count}": scored[count] for count in VECTORS}}
     with _working_set() as memory:
-        warm = [_time(one) for one in passes.values()]  # the first time every shard is hashed
-    runs = RUNS if max(_time(one) for one in passes.values()) < SLOW else FEWER
+        warm = [timed(one)() for one in passes.values()]  # the first time every shard is hashed
+    runs = RUNS if max(timed(one)() for one in passes.values()) < SLOW else FEWER
     progress.stage(f"measure-{store.manifest.config.store_dtype}", "Measuring", runs, "rounds")
     times: dict[str, list[float]] = {name: [] for name in passes}
     for _ in range(runs):
         for name, one in passes.items():
-            times[name].append(_time(one))
+            times[name].append(timed(one)())
         progress.advance()
     shards = [shard for epoch in range(len(store.epochs)) for shard in store.shards("adam", epoch)]
     size = sum(shard.q.nbytes for shard in shards)
@@ -149,12 +149,6 @@ def _error(store: Store, vectors: torch.Tensor, progress: Progress) -> float:
     exact = decode(shard.q[:_SAMPLE], shard.dtype).double() * shard.scale[:_SAMPLE, None] @ vectors.T.double()
     found = stored_products(store, "adam", 0, vectors, progress)["products"][: len(exact)]
     return float(((found - exact) / vectors.double().norm(dim=1)).abs().max())
-
-
-def _time(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 @contextmanager
