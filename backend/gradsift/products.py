@@ -74,11 +74,11 @@ class _Integers:
         self.piece = torch.empty(self.size if dtype == "bit" else 0, 8, self.dim // 8, dtype=torch.int8)
 
     def __call__(self, shard: Shard, out: torch.Tensor) -> None:
+        sums = torch.empty(len(shard.q), self.columns.shape[1], dtype=torch.int32)
         for start, q in shard.pieces(self.size):
-            rows = self._expanded(q)
-            sums = torch._int_mm(rows, self.columns).view(len(rows), -1, self.count)
-            found = (sums * self.worth).sum(1) - self.less
-            out[start : start + self.size] = found * shard.scale[start : start + self.size, None]
+            torch._int_mm(self._expanded(q), self.columns, out=sums[start : start + len(q)])
+        parts = sums.view(len(sums), -1, self.count)
+        torch.mul((parts * self.worth).sum(1) - self.less, shard.scale[:, None], out=out)
 
     def _expanded(self, q: torch.Tensor) -> torch.Tensor:
         if self.dtype == "int8":
