@@ -14,7 +14,7 @@ from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 
 Result = TypeVar("Result")
-PER_BATCH = 100  # tokens that a batch costs beside its own: it reads every weight twice, however few they are
+PER_BATCH = 100  # tokens that a batch costs beside its own: a fit to times of SmolLM2 in fp32 on two CPU cores
 
 
 class LinearMap(Protocol):
