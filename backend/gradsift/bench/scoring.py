@@ -83,7 +83,8 @@ def _rows(rng: np.random.Generator, count: int, dim: int, dtype: StoreDtype) -> 
 
 
 def _measure(store: Store, progress: Progress) -> dict[str, Any]:
-    vectors = {count: torch.randn(count, store.manifest.config.dim) for count in VECTORS}
+    seeded = torch.Generator().manual_seed(0)
+    vectors = {count: torch.randn(count, store.manifest.config.dim, generator=seeded) for count in VECTORS}
     quiet = Progress(quiet=True)
     scored = {count: _score(store, some, quiet) for count, some in vectors.items()}
     plain = {"plain": lambda: _add_up(store, _by_numpy), "plain_threaded": lambda: _add_up(store, _by_torch)}
