@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -247,26 +248,35 @@ def test_given_up_for_another_append(
 def test_killed_in_mid_append_and_resumed(
     three: Store, files: list[Path], config: BuildConfig, tmp_path: Path, tiny_targets: Path
 ) -> None:
-    """By the command, whose flags are the store's own where they are not given."""
-    unbroken, broken = (Path(shutil.copytree(three.path, tmp_path / name)) for name in ("unbroken", "broken"))
+    """By the command, whose flags are the store's own where they are not given.
+
+    Where the watcher is late and an append ends before its moment comes, the next moments kill another one.
+    """
+    unbroken, stores = Path(shutil.copytree(three.path, tmp_path / "unbroken")), []
     command = ["build", files[3], "--model", config.model, "--append", "--out"]
     assert gradsift(*command, unbroken).code == 0
     moments = [Moment("pool-2.parquet"), Moment(PENDING, 1, 0.005)]
     moments += [Moment(f"features/epoch-{n}/*", 1, 0.01) for n in (1, 2)]
-    chance, killed, whole = random.Random(1), 0, shard_files(broken)
-    for moment in moments:
-        stage = kill_at(moment, start(*command, broken), broken, chance)
-        now = shard_files(broken)
-        assert whole.items() <= now.items()
-        whole, killed = now, killed + (stage is not None)
-        left = Store.open(broken)
+    chance, killed, ended = random.Random(1), 0, True
+    for moment in cycle(moments):
+        if ended:
+            stores.append(Path(shutil.copytree(three.path, tmp_path / f"store-{len(stores)}")))
+            whole = shard_files(stores[-1])
+        ended = kill_at(moment, start(*command, stores[-1]), stores[-1], chance) is None
+        assert whole.items() <= shard_files(stores[-1]).items()
+        whole = shard_files(stores[-1])
+        left = Store.open(stores[-1])
         assert left.complete
-        if stage is not None and left.fingerprint == three.fingerprint:
-            assert verify(broken) == []
-    assert killed >= 2
-    assert gradsift(*command, broken).code == 0
-    assert whole.items() <= shard_files(broken).items()
-    assert_same_files(broken, unbroken)
+        if left.fingerprint == three.fingerprint:
+            assert verify(stores[-1]) == []
+        killed += not ended
+        if killed == 4:
+            break
+    assert gradsift(*command, stores[-1]).code == 0
+    assert whole.items() <= shard_files(stores[-1]).items()
+    for store in stores:
+        assert_same_files(store, unbroken)
+    broken = stores[-1]
     refused = gradsift(*command, broken, "--dim", 64)
     assert (refused.code, "dim 256 there, 64 here" in refused.error) == (1, True)
     wrong = gradsift(*command, broken, "--restart")
