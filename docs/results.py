@@ -44,6 +44,7 @@ CONFIG = BuildConfig(
     lora_rank=16,
     lr=2e-4,
     batch_size=8,
+    dtype="bf16",  # base weights, as on a GPU; LoRA stays in fp32
     seed=SEED,
 )
 RECIPE = Recipe.of(CONFIG, epochs=3)

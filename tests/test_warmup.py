@@ -163,23 +163,39 @@ class TestRun:
         sampler.set_epoch(1)
         assert seen == expected + list(sampler)
 
-    def test_micro_batches_change_memory_not_the_result(self, tiny_model, tmp_path, monkeypatch):
+    def test_pieces_change_memory_not_the_result(self, tiny_model, tmp_path):
         config = config_of(tiny_model, epochs=1, lora_dropout=0.0)
         train(config, tmp_path / "whole")
-        arguments = warmup._arguments
-
-        def one_by_one(*given):
-            made = arguments(*given)
-            assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 4
-            made.per_device_train_batch_size, made.gradient_accumulation_steps = 1, 4
-            return made
-
-        monkeypatch.setattr(warmup, "_arguments", one_by_one)
-        train(config, tmp_path / "parts")
+        train(config.model_copy(update={"token_budget": 30}), tmp_path / "parts")
         whole, parts = (Checkpoint.load(tmp_path / name / "checkpoints" / "epoch-1") for name in ("whole", "parts"))
         for name, (m, v) in whole.moments.items():
             torch.testing.assert_close(parts.moments[name][0], m, rtol=1e-3, atol=1e-6)
             torch.testing.assert_close(parts.moments[name][1], v, rtol=1e-3, atol=1e-8)
+
+    @pytest.mark.parametrize("token_budget", [0, 30])
+    def test_a_step_descends_the_mean_loss_of_all_supervised_tokens(self, tiny_model, tmp_path, token_budget):
+        """Against the model's own loss, one row at a time, and torch's AdamW."""
+        config = config_of(tiny_model, epochs=1, batch_size=10, lora_dropout=0.0, token_budget=token_budget)
+        trained = train(config, tmp_path)
+        model = models.attach_lora(models.load_model(config.model, torch.float32, CPU).model, config).eval()
+        parameters = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
+        total = sum(row.n_answer for row in ROWS)
+        for row in ROWS:
+            ids = torch.tensor([row.ids])
+            labels = ids.masked_fill(~torch.tensor([row.supervised]), -100)
+            (model(input_ids=ids, labels=labels).loss * row.n_answer / total).backward()
+        optimizer = torch.optim.AdamW(parameters.values(), config.lr, weight_decay=0)
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        made = {canonical(name): p for name, p in trained.named_parameters() if p.requires_grad}
+        checkpoint = Checkpoint.load(tmp_path / "checkpoints" / "epoch-1")
+        for name, parameter in parameters.items():
+            torch.testing.assert_close(made[name], parameter, rtol=1e-4, atol=1e-6)
+            m, v = optimizer.state[parameter]["exp_avg"], optimizer.state[parameter]["exp_avg_sq"]
+            torch.testing.assert_close(checkpoint.moments[name][0], m, rtol=1e-3, atol=1e-7)
+            torch.testing.assert_close(checkpoint.moments[name][1], v, rtol=1e-3, atol=1e-10)
+        log = json.loads((tmp_path / "warmup" / "log.json").read_text())
+        assert log[0]["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
 
     def test_seed_changes_weights_and_training(self, tiny_model, tmp_path, unbroken):
         train(config_of(tiny_model, seed=1), tmp_path)

@@ -1,30 +1,30 @@
 """A few real batches of a build, timed: what `plan` estimates from.
 
-The model is loaded, fresh LoRA attached, the warmup's own Trainer takes a few steps, and the features of a few batches
+The model is loaded, fresh LoRA attached and trained on a few of the warmup's batches, and the features of a few batches
 are taken at the checkpoint that this leaves. Nothing is kept.
 """
 
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import TrainerCallback
 
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.device import try_order, turn
+from gradsift.encode import Encoded
 from gradsift.features import FeatureExtractor
-from gradsift.gradients import PerExampleGradients, Update, make_update
+from gradsift.gradients import PerExampleGradients, Update, make_update, supervised_losses
 from gradsift.progress import Progress
 from gradsift.projection import make_projector
 from gradsift.survey import Batch, Survey, padded
-from gradsift.warmup import epoch_order, make_trainer, snapshot
+from gradsift.warmup import make_optimizer, snapshot
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -127,61 +127,55 @@ def _spread(lengths: Sequence[int], batches: Sequence[Batch]) -> list[Batch]:
     return [by_size[-1], *(by_size[at] for at in dict.fromkeys((len(by_size) // 2, *steps)))]
 
 
-class _Clock(TrainerCallback):
-    """Times every step of the Trainer but the first, and stops it before a step that would take too long."""
-
-    def __init__(self, sizes: list[int], progress: Progress) -> None:
-        self.sizes, self.progress, self.timed, self.first = sizes, progress, Timed(), Timed()
-        self.started = 0.0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.started = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+def _timed(
+    found: Survey,
+    batches: Sequence[Batch],
+    seconds: float,
+    run: Callable[[list[Encoded]], None],
+    progress: Progress,
+) -> Timed:
+    """Time `run` on batches, leaving out what would take too long; the first, which a process is slow at, counts if it
+    is alone.
+    """
+    first, timed = Timed(), Timed()
+    for number, batch in enumerate(_spread(found.lengths, batches)):
+        known, tokens = timed if timed.batches else first, padded(found.lengths, batch)
+        if number and timed.seconds + known.seconds_per_token * tokens > seconds:
+            continue
+        rows = found.encode(batch)
+        began = time.perf_counter()
+        run(rows)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        step = state.global_step
-        (self.timed if step > 1 else self.first).add(time.perf_counter() - self.started, self.sizes[step - 1])
-        known = self.timed if self.timed.batches else self.first
-        expected = known.seconds_per_token * self.sizes[min(step, len(self.sizes) - 1)]
-        control.should_training_stop |= self.timed.seconds + expected > WARMUP_SECONDS
-        self.progress.advance()
+        (timed if number else first).add(time.perf_counter() - began, tokens)
+        progress.advance()
+    return timed if timed.batches else first
 
 
 def _train(peft: "PeftModel", found: Survey, batches: Sequence[Batch], progress: Progress) -> tuple[Timed, Checkpoint]:
-    """Steps of the warmup's own Trainer, one a micro-batch, and the checkpoint they end with."""
-    size, config = max(map(len, batches)), found.config
-    chosen = _spread(found.lengths, [batch for batch in batches if len(batch) == size])
-    positions = [position for batch in chosen for position in batch]
-    order = epoch_order(len(positions), config.seed, 0)
-    examples: list[Any] = [None] * len(positions)
-    for place, example in zip(order, found.encode(positions), strict=True):
-        examples[place] = example  # so that the Trainer's shuffling brings them back as they were
-    clock = _Clock([padded(found.lengths, batch) for batch in chosen], progress)
-    short = config.model_copy(update={"batch_size": size, "epochs": 1})
-    trainer = make_trainer(peft, examples, short, [clock])
-    trainer.train()
-    assert trainer.optimizer is not None  # it has taken steps
-    checkpoint = snapshot(peft, trainer.optimizer, config.lr, config.model)
-    return (clock.timed if clock.timed.batches else clock.first), checkpoint
+    """Optimizer steps, one a batch, and the checkpoint they end with."""
+    config = found.config
+    optimizer, _ = make_optimizer(peft, config.lr, _FEW)
+    torch.manual_seed(config.seed)  # dropout
+
+    def step(rows: list[Encoded]) -> None:
+        supervised_losses(peft, rows).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    peft.train()
+    timed = _timed(found, batches, WARMUP_SECONDS, step, progress)
+    return timed, snapshot(peft, optimizer, config.lr, config.model)
 
 
 def _extract(
     extractor: FeatureExtractor, burst: Burst, found: Survey, batches: Sequence[Batch], progress: Progress
 ) -> None:
-    """Time batches until the next would take too long; the first, which a process is slow at, counts if it is alone."""
-    first, timed = Timed(), Timed()
-    for number, batch in enumerate(_spread(found.lengths, batches)):
-        known, tokens = timed if timed.batches else first, padded(found.lengths, batch)
-        if number and timed.seconds + known.seconds_per_token * tokens > FEATURE_SECONDS:
-            continue
-        rows = found.encode(batch)
-        began = time.perf_counter()
-        features = extractor.extract(rows)  # ends on the CPU, so a GPU is waited for
-        (timed if number else first).add(time.perf_counter() - began, tokens)
+    def extract(rows: list[Encoded]) -> None:
+        features = extractor.extract(rows)
         burst.splits, burst.hidden = burst.splits + features.splits, features.representation.shape[1]
-        progress.advance()
-    burst.features = timed if timed.batches else first
+
+    burst.features = _timed(found, batches, FEATURE_SECONDS, extract, progress)
 
 
 def _peak(device: torch.device) -> int:

@@ -117,7 +117,8 @@ def supervised_losses(
             seen["representations"] = hidden.detach()[ends].float()
         return (hidden[rows, columns].unsqueeze(0),)
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep_supervised)
+    inner = getattr(model, "module", model)  # several processes train: DistributedDataParallel wraps it
+    handle = inner.get_output_embeddings().register_forward_pre_hook(keep_supervised)
     try:
         logits = model(input_ids=ids, use_cache=False).logits[0]  # (supervised tokens of the batch, vocabulary)
     finally:

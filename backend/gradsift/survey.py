@@ -18,7 +18,7 @@ from gradsift.features import pack
 from gradsift.ingest import NothingUsableError, reason_kind, write_records
 from gradsift.pool import read_rows, sample_rows
 from gradsift.progress import Progress
-from gradsift.warmup import choose_rows, epoch_order, micro_batch
+from gradsift.warmup import choose_rows, epoch_order
 
 COUNTED = 5000  # rows of a source that are tokenized
 
@@ -78,20 +78,21 @@ class Survey:
             for batch in pack(self.lengths[start : start + size], token_budget)
         ]
 
-    def warmup_batches(self) -> list[Batch]:
-        """The micro-batches of all epochs as the Trainer shuffles them; none where checkpoints are given."""
+    def warmup_batches(self, token_budget: int) -> list[Batch]:
+        """The pieces that the steps of all epochs go through in; none where checkpoints are given."""
         config = self.config
         if config.checkpoints:
             return []
-        chosen, size = (
-            choose_rows(len(self.lengths), config.warmup_fraction, config.seed),
-            micro_batch(config.batch_size),
-        )
-        orders = [epoch_order(len(chosen), config.seed, epoch) for epoch in range(config.epochs)]
+        chosen = choose_rows(len(self.lengths), config.warmup_fraction, config.seed)
+        steps = [
+            [chosen[at] for at in order[start : start + config.batch_size]]
+            for order in (epoch_order(len(chosen), config.seed, epoch) for epoch in range(config.epochs))
+            for start in range(0, len(order), config.batch_size)
+        ]
         return [
-            [chosen[at] for at in order[start : start + size]]
-            for order in orders
-            for start in range(0, len(order), size)
+            [step[at] for at in piece]
+            for step in steps
+            for piece in pack([self.lengths[position] for position in step], token_budget)
         ]
 
     def padded_tokens(self, batches: Sequence[Batch]) -> float:

@@ -6,6 +6,7 @@ transformers' Trainer and PEFT do the training. Order of the data and dropout ar
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
@@ -19,6 +20,8 @@ from gradsift import atomic, team
 from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoded
+from gradsift.features import pack
+from gradsift.gradients import supervised_losses
 from gradsift.progress import Progress
 
 if TYPE_CHECKING:
@@ -45,11 +48,6 @@ def learning_rate(step: int, steps: int) -> float:
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Optimizer steps of one epoch."""
     return -(-rows // batch_size)
-
-
-def micro_batch(batch_size: int) -> int:
-    """Rows in one forward pass of the warmup; an optimizer step adds up several: memory only, not the result."""
-    return next(size for size in (4, 3, 2, 1) if batch_size % size == 0)
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
@@ -134,20 +132,18 @@ def make_trainer(
         train_dataset=_Examples(examples),
         data_collator=_collate,
         callbacks=[_Seeding(config.seed), *callbacks],
-        optimizers=_optimizer(model, config.lr, total),
+        optimizers=make_optimizer(model, config.lr, total),
     )
     trainer.order_seed = config.seed
+    trainer.token_budget = config.resolve_token_budget(next(model.parameters()).device.type)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to results
     return trainer
 
 
 def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -> TrainingArguments:
-    share = config.batch_size // team.size()
-    micro = micro_batch(share)
     arguments = TrainingArguments(
         output_dir=str(folder or tempfile.gettempdir()),  # which the Trainer makes, even to write nothing there
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=share // micro,
+        per_device_train_batch_size=config.batch_size // team.size(),
         num_train_epochs=config.epochs,
         logging_steps=1,
         logging_strategy="steps",
@@ -164,7 +160,8 @@ def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -
     return arguments
 
 
-def _optimizer(model: "PeftModel", lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+def make_optimizer(model: "PeftModel", lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """AdamW over the LoRA parameters, without weight decay, and `learning_rate` as its schedule."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr, weight_decay=0)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
 
@@ -198,9 +195,28 @@ class _EpochOrder(torch.utils.data.Sampler[int]):
 
 class _Trainer(Trainer):
     order_seed = 0
+    token_budget = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
         return _EpochOrder(len(cast(_Examples, self.train_dataset)), self.order_seed)
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """The mean loss of the batch's supervised tokens, and its gradient.
+
+        The rows go through in packed pieces, which changes memory and time, not the result: rows in the order of an
+        epoch have all lengths, so padded to the longest half of what is computed would be padding.
+        """
+        model.train()
+        rows, total = inputs["rows"], torch.zeros((), device=self.args.device)
+        pieces = pack([len(row.ids) for row in rows], self.token_budget)
+        for number, piece in enumerate(pieces, start=1):
+            # Several processes: each has the gradient of its own rows; they are averaged after the last piece.
+            with self.accelerator.no_sync(model) if number < len(pieces) else nullcontext():
+                losses = supervised_losses(model, [rows[position] for position in piece])
+                loss = losses.sum() * team.size() / num_items_in_batch
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
 
 
 class _Seeding(TrainerCallback):
@@ -263,14 +279,7 @@ def _plain(value: Any) -> Any:
     return getattr(value, "value", value) if not isinstance(value, (str, int, float, bool, type(None))) else value
 
 
-def _collate(examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-    longest = max(len(e.ids) for e in examples)
-    ids = torch.zeros(len(examples), longest, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-    for row, example in enumerate(examples):
-        length = len(example.ids)
-        ids[row, :length] = torch.tensor(example.ids)
-        mask[row, :length] = 1
-        learned = torch.tensor(example.supervised)
-        labels[row, :length][learned] = ids[row, :length][learned]
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+def _collate(examples: Sequence[Encoded]) -> dict[str, Any]:
+    """Rows as they are; `shift_labels` is what the Trainer counts the supervised tokens of all processes by."""
+    supervised = torch.cat([torch.tensor(e.ids)[torch.tensor(e.supervised)] for e in examples])
+    return {"rows": list(examples), "labels": supervised, "shift_labels": supervised}
