@@ -40,8 +40,8 @@ def _setting(report: Report) -> str:
         lines.append(f"Pool: {sum(store.sources.values())} usable rows ({pool}); {report.budget} of them picked.")
     lines.append(
         f"Every run: LoRA rank {recipe.lora_rank} on {', '.join(recipe.lora_targets)}, peak rate {recipe.lr:g}, "
-        f"batches of {recipe.batch_size}, {recipe.epochs} epochs, from the base model in {recipe.dtype}; the epoch is chosen on the "
-        "targets."
+        f"batches of {recipe.batch_size}, {recipe.epochs} epochs, from the base model in {recipe.dtype}; the epoch is "
+        "chosen on the targets."
     )
     sets = [f"{_name(key)} {about.targets} targets, {about.heldout} held out" for key, about in report.sets.items()]
     return "## Setting\n\n" + " ".join([*lines, "Sets: " + "; ".join(sets) + "."])
