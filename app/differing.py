@@ -83,10 +83,12 @@ class Difference:
 
 
 def sources_of(now: Session, records: Sequence[SessionRecord]) -> list[Source]:
-    """The sessions that have a comparison, the open one first, then the stores under the open view."""
+    """The sessions that have a comparison, the open one first, then those that are kept, then the stores under the open
+    view.
+    """
     found = [
         Source(SESSION + r.id, r.address["store"], r.address["targets"], r.address, r)
-        for r in sorted(records, key=lambda record: record.id != now.session_id)
+        for r in sorted(records, key=lambda record: (record.id != now.session_id, not record.kept))
         if r.address.get("store") and r.address.get("targets")
     ]
     if now.targets:

@@ -42,7 +42,7 @@ def sources(table: pd.DataFrame) -> Chart:
             y=places, x=part["share"], name=name_of(method), orientation="h", marker_color=color(method),
             text=[f"×{lift:.2g}" if share else "" for lift, share in zip(part["lift"], part["share"], strict=True)]
             if few else None,
-            textposition="outside", textfont={"size": 11, "color": dim()}, cliponaxis=False,
+            textposition="outside", textfont={"size": 11, "color": dim()}, cliponaxis=False, constraintext="none",
             customdata=_marks(shown, method, part["rows"], part["lift"]),
             hovertemplate="%{customdata[2]}: %{x:.1%} of the picks, %{customdata[3]:,} rows, "
             "%{customdata[4]:.2f} times its share of the pool<extra>" + label_of(method) + "</extra>",

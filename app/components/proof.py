@@ -76,8 +76,9 @@ def show(entry: Entry) -> None:
                 charts.draw(proof_charts.against_answers(judged, name, str(about.metric)))
         lines = found[found["target_set"] == name].drop(columns=["target_set", "against_random_sd", "paired"])
         lines["method"] = lines["method"].map(proving.label_of)
+        columns = {key: column for key, column in _TABLE.items() if lines[key].notna().any()}  # one seed has no spread
         tables.show(
-            lines[list(_TABLE)], f"Held-out results on {name} by method", _TABLE, charts.file_stem(f"proof-{name}")
+            lines[list(columns)], f"Held-out results on {name} by method", columns, charts.file_stem(f"proof-{name}")
         )
     with st.container(horizontal=True):
         _take(report, entry)

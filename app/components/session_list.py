@@ -38,7 +38,7 @@ def draw(now: Session, records: list[SessionRecord]) -> None:
 
 def _worth_showing(now: Session, records: list[SessionRecord]) -> list[SessionRecord]:
     """The named and decided ones and the open one, or all: every tab that compares begins one."""
-    kept = [r for r in records if r.name or r.accepted or r.rejected or r.notes or r.id == now.session_id]
+    kept = [r for r in records if r.kept or r.id == now.session_id]
     passing = len(records) - len(kept)
     if not passing or not kept:
         return records

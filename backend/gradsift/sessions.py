@@ -55,6 +55,11 @@ class SessionRecord:
     rejected: int
     notes: int
 
+    @property
+    def kept(self) -> bool:
+        """It has a name, a decision or a note."""
+        return bool(self.name or self.accepted or self.rejected or self.notes)
+
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
