@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from gradsift.errors import StoreError
 
 _TEXT = ("row", "messages", "prefix")
+_AT_ONCE = 64  # row groups that are read together, for no more than their size in memory
 
 
 def pool_file(part: int) -> str:
@@ -62,8 +63,9 @@ def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int, columns: list[st
     """The text of some of a file's rows. rows: ascending; first: number of the file's first row."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     bounds, values = first + np.cumsum(sizes), pa.array(rows)
-    groups = np.unique(np.searchsorted(bounds, rows, side="right"))
-    tables = (file.read_row_group(int(group), columns=columns) for group in groups)
+    groups = np.unique(np.searchsorted(bounds, rows, side="right")).tolist()
+    some = (groups[start : start + _AT_ONCE] for start in range(0, len(groups), _AT_ONCE))
+    tables = (file.read_row_groups(few, columns=columns) for few in some)  # side by side on the cores
     return [table.filter(pc.is_in(table["row"], values)) for table in tables]
 
 
