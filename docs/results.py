@@ -2,7 +2,8 @@
 
 DIR holds pool/, targets/ and eval/ (JSON Lines). FOLDER keeps the prepared files and the store. Runs end one by one in
 docs/results/core.json; the same command goes on with the missing ones, without the store where their picks are kept.
-docs/results.md is written from that report alone, whatever there is of it (python docs/results.py --write).
+The measured part of docs/results.md is written from what docs/results/ holds, whatever there is of it (python
+docs/results.py --write).
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""docs/results.md, written from a report of `gradsift evaluate` alone."""
+"""The measured part of docs/results.md, from a report of `gradsift evaluate` and docs/agreement.py's beside it."""
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from measured import fill, table
 
-from gradsift import atomic
 from gradsift.evaluation import RANDOM, ZERO_SHOT, Report, read_report, summary
 
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
@@ -17,19 +18,23 @@ PAPER = {  # LESS, table 3 (Llama-2-7B, 5 % of 270,679 rows; accuracy, exact mat
     "rds": (45.0, 36.7, 46.8),
     "less": (50.2, 41.5, 56.2),
 }
-HEAD = """# Does it help? Results on real data
-
-Written by `python docs/results.py --data DIR` from `docs/results/core.json`, and from nothing else. The comparison of
-the paper's table 3 in small: SmolLM2-135M on a CPU in place of Llama-2-7B, hundreds of rows in place of hundreds of
-thousands. Lower losses are better. Figures of the paper are marked as the paper's.
-"""
 
 
 def write_page(report: Path, out: Path) -> None:
-    """Write the page of what the report holds so far."""
+    """Put what the report holds so far, and what `agreement.json` beside it does, between the marks of the page."""
     found = read_report(report)
-    parts = [HEAD, _setting(found), _losses(found), _pairs(found), _scores(found), _epochs(found), _law(found)]
-    atomic.write_text(out, "\n".join(part.rstrip() + "\n" for part in [*parts, _shares(found)]))
+    beside = report.with_name("agreement.json")
+    measured = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    parts = [
+        _setting(found),
+        _losses(found),
+        _pairs(found),
+        _scores(found),
+        _epochs(found),
+        _law(found),
+        _shares(found),
+    ]
+    fill(out, "\n\n".join(part.strip() for part in [*parts, *_agreement(measured)] if part))
 
 
 def _setting(report: Report) -> str:
@@ -48,13 +53,13 @@ def _setting(report: Report) -> str:
 
 
 def _losses(report: Report) -> str:
-    table = summary(report)
+    means = summary(report)
     lines = [
-        [f"`{method}`", *(_with_spread(table, name, method, "loss", "{:.3f}") for name in report.sets)]
+        [f"`{method}`", *(_with_spread(means, name, method, "loss", "{:.3f}") for name in report.sets)]
         for method in _methods(report)
     ]
     text = "Mean cross-entropy of held-out answers, nats a token; mean (standard deviation over seeds, where several)."
-    return f"## Held-out loss\n\n{text}\n\n" + _table(["method", *map(_name, report.sets)], lines)
+    return f"## Held-out loss\n\n{text}\n\n" + table(["method", *map(_name, report.sets)], lines)
 
 
 def _pairs(report: Report) -> str:
@@ -70,21 +75,21 @@ def _pairs(report: Report) -> str:
         if row.paired and row.method != ZERO_SHOT
     ]
     text = "Loss less random's loss of the same training seed: below zero is better than chance."
-    return f"## Against random, paired over seeds\n\n{text}\n\n" + _table(
+    return f"## Against random, paired over seeds\n\n{text}\n\n" + table(
         ["set", "method", "difference", "sd", "lower on"], lines
     )
 
 
 def _scores(report: Report) -> str:
-    table, order = summary(report), ("mmlu", "bbh", "tydiqa")
+    means, order = summary(report), ("mmlu", "bbh", "tydiqa")
     lines = []
     for method in _methods(report):
-        own = [_with_spread(table, name, method, "score", "{:.1f}", 100) for name in order]
+        own = [_with_spread(means, name, method, "score", "{:.1f}", 100) for name in order]
         lines.append([f"`{method}`", *own, *(f"{value}" for value in PAPER.get(method, ("", "", "")))])
     metrics = ", ".join(f"{_name(key)} {about.metric}" for key, about in report.sets.items())
     text = f"Answers that the tuned model writes itself, in percent ({metrics}). Beside them the paper's table 3."
     head = ["method", *map(_name, order), *(f"paper's {_name(name)}" for name in order)]
-    return f"## Answers\n\n{text}\n\n" + _table(head, lines)
+    return f"## Answers\n\n{text}\n\n" + table(head, lines)
 
 
 def _epochs(report: Report) -> str:
@@ -95,7 +100,7 @@ def _epochs(report: Report) -> str:
         for losses in [run.loss_by_epoch]
     ]
     head = ["set", "method", "seed", "held-out loss by epoch"]
-    return "## Loss by epoch (the paper's figure 5)\n\n" + _table(head, lines)
+    return "## Loss by epoch (the paper's figure 5)\n\n" + table(head, lines)
 
 
 def _law(report: Report) -> str:
@@ -107,7 +112,7 @@ def _law(report: Report) -> str:
         for source, row in zip(frame.index, frame.to_numpy(), strict=True)
     ]
     text = "Correlation of log gradient norm with log answer length over the pool, by source and checkpoint."
-    return f"## The law of figure 3\n\n{text}\n\n" + _table(["source", *frame.columns], lines)
+    return f"## The law of figure 3\n\n{text}\n\n" + table(["source", *frame.columns], lines)
 
 
 def _shares(report: Report) -> str:
@@ -124,15 +129,15 @@ def _shares(report: Report) -> str:
         "mostly FLAN v2 for MMLU, Dolly for TyDiQA, CoT for BBH."
     )
     head = ["set", "method", *sources, "answer tokens"]
-    return f"## What was picked (the paper's figure 10 and table 12)\n\n{text}\n\n" + _table(head, lines)
+    return f"## What was picked (the paper's figure 10 and table 12)\n\n{text}\n\n" + table(head, lines)
 
 
 def _methods(report: Report) -> list[str]:
     return list(dict.fromkeys(run.method for run in report.runs))
 
 
-def _with_spread(table: pd.DataFrame, name: str, method: str, what: str, form: str, times: float = 1) -> str:
-    found = table[(table["target_set"] == name) & (table["method"] == method)]
+def _with_spread(means: pd.DataFrame, name: str, method: str, what: str, form: str, times: float = 1) -> str:
+    found = means[(means["target_set"] == name) & (means["method"] == method)]
     if found.empty or found[what].isna().all():
         return ""
     value, spread = found[what].iloc[0] * times, found[f"{what}_sd"].iloc[0] * times
@@ -143,6 +148,37 @@ def _name(key: str) -> str:
     return NAMES.get(key, key)
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    marks = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *lines))
+def _agreement(measured: dict[str, Any]) -> list[str]:
+    if not measured:
+        return []
+    shared = [
+        [
+            _name(one["targets"]),
+            f"`{one['method']}`",
+            f"{one['shared']:.2f}",
+            f"{one['chance']:.2f}",
+            f"{one['spearman']:.2f}",
+        ]
+        for one in measured["overlap"]
+    ]
+    identity = [
+        [
+            _name(one["targets"]),
+            one["direction"],
+            f"{one['hold']} of {one['rows']} ({one['tokens']} tokens)",
+            ", ".join(f"{off:.3f}" for off in one["worst_of_bound"].values()),
+            f"{one['pearson']:.2f}",
+            f"{one['spearman']:.2f}",
+        ]
+        for one in measured["tokens"]
+    ]
+    sample = measured["tokens"][0]["sample"]
+    return [
+        f"## Who picks what LESS picks\n\nOf the best {measured['top']}; chance: what a random draw shares; Spearman's "
+        "correlation of the ranks over all rows.\n\n"
+        + table(["set", "method", "shared", "chance", "Spearman"], shared),
+        "## Influence by token\n\nLESS's best rows of each set. The mean over an answer's tokens against the backward "
+        "pass's inner product: the farthest of all rows, as a part of the bound (1e-3 ‖u‖‖g‖), by checkpoint. Then the "
+        f"plain gradient's cosines against LESS's scores over {sample} rows, for the subtask of the best row.\n\n"
+        + table(["set", "direction", "identity holds", "worst, of the bound", "Pearson", "Spearman"], identity),
+    ]

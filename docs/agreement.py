@@ -1,0 +1,101 @@
+"""How far other scores agree with LESS on a store: python docs/agreement.py STORE TARGETS... [--top 10%]
+
+Writes docs/results/agreement.json, which docs/results.md has a section of:
+
+* for each file of targets and each of the draft, RDS+ and BM25: the share of LESS's picks that the method picks, too,
+  what a random draw would share, and Spearman's correlation of the two ranks over all scored rows;
+* the token-level influence of LESS's best rows: how far the sum over an answer's tokens lies from the backward pass's
+  inner product, as a part of the bound, at every checkpoint; and how the plain gradient's cosines correlate with LESS's
+  scores over a sample of rows.
+
+Missing scores are computed first, and kept in the store.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from gradsift import atomic
+from gradsift.influence import influence, score_targets
+from gradsift.picks import score
+from gradsift.progress import Progress
+from gradsift.selection import Budget
+from gradsift.store import Store
+from gradsift.targets import require_targets
+from gradsift.tokens import DirectionKind, TokenExplainer
+
+OUT = Path(__file__).resolve().parent / "results" / "agreement.json"
+METHODS = ("draft", "rds+", "bm25")
+EXPLAINED, SAMPLE = 5, 100  # LESS's best rows, token by token; rows that the two scores are correlated over
+
+
+def overlap(store: Store, path: Path, top: str, progress: Progress) -> list[dict[str, Any]]:
+    """What each method shares with LESS's picks for one file of targets."""
+    table = score(store, require_targets(path), ["less", *METHODS], progress=progress)
+    ranks = table.pivot(index="row", columns="method", values="rank")
+    k = Budget.parse(top).rows(len(ranks))
+    best = {name: set(ranks.index[ranks[name] <= k]) for name in ranks}
+    return [
+        {
+            "targets": path.stem,
+            "method": name,
+            "picks": k,
+            "shared": len(best["less"] & best[name]) / k,
+            "chance": k / len(ranks),
+            "spearman": float(ranks["less"].corr(ranks[name])),
+        }
+        for name in METHODS
+    ]
+
+
+def tokens(store: Store, path: Path, progress: Progress) -> list[dict[str, Any]]:
+    """The identity on LESS's best rows, and the plain gradient beside LESS, by direction."""
+    scoring = score_targets(store, require_targets(path), ["less"], progress=progress)
+    scores = influence(scoring.evidence("less", "adam"), scoring.subtask_of, len(scoring.subtask_names))
+    best = np.argsort(-scores.max(1), kind="stable")[:EXPLAINED]
+    subtasks = scores[best].argmax(1)
+    explainer, found = TokenExplainer(store), []
+    for direction in get_args(DirectionKind):
+        rows = [
+            explainer.explain(scoring, int(scoring.rows[at]), int(subtask), direction, progress)
+            for at, subtask in zip(best, subtasks, strict=True)
+        ]
+        off = np.array([np.abs(row.mean - row.inner) / row.bound for row in rows])  # (rows, checkpoints)
+        agreement = explainer.correlate(scoring, int(subtasks[0]), direction, sample=SAMPLE, progress=progress)
+        found.append(
+            {
+                "targets": path.stem,
+                "direction": direction,
+                "tokens": int(sum(row.n_tokens.sum() for row in rows)),
+                "worst_of_bound": dict(zip(scoring.epochs, off.max(0).tolist(), strict=True)),
+                "hold": sum(row.holds for row in rows),
+                "rows": len(rows),
+                "subtask": scoring.subtask_names[int(subtasks[0])],
+                "sample": len(agreement.rows),
+                "pearson": agreement.pearson,
+                "spearman": agreement.spearman,
+            }
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("targets", type=Path, nargs="+")
+    parser.add_argument("--top", default="10%", help="a share or a number of rows")
+    asked = parser.parse_args()
+    store, progress = Store.open(asked.store), Progress()
+    made: dict[str, Any] = {"top": asked.top, "overlap": [], "tokens": []}
+    with progress.running():
+        for path in asked.targets:
+            made["overlap"] += overlap(store, path, asked.top, progress)
+            made["tokens"] += tokens(store, path, progress)
+    OUT.parent.mkdir(exist_ok=True)
+    atomic.write_json(OUT, made)
+
+
+if __name__ == "__main__":
+    main()
