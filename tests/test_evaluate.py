@@ -17,8 +17,8 @@ from gradsift import models
 from gradsift.encode import Encoder
 from gradsift.errors import GradsiftError
 from gradsift.evaluate import EvaluationSet, MethodSpec, evaluate, store_rows
-from gradsift.evaluation import Recipe, Report, read_report, run_key, runs_table, summary
-from gradsift.finetune import mean_loss
+from gradsift.evaluation import EvaluationError, Recipe, Report, read_report, run_key, runs_table, summary
+from gradsift.finetune import Measured, mean_loss
 from gradsift.heldout import read_heldout
 from gradsift.picks import score
 from gradsift.store import Store
@@ -91,6 +91,17 @@ class TestRuns:
             assert run.score == run.score_by_epoch[epoch]
             assert len(run.loss_by_epoch) == (1 if run.method == "zero-shot" else 2)
             assert sum(run.sources.values()) == run.rows == {"zero-shot": 0, "validation": 3}.get(run.method, 4)
+
+    def test_targets_alone_are_trained_on_whole(self, store, boxes, tmp_path, monkeypatch):
+        """As they are scored by, whatever the recipe's length; picks that it leaves nothing of are told."""
+        seen = []
+        monkeypatch.setattr(module, "finetune", lambda base, rows, *given: seen.append(rows) or [Measured(1, 1, None)])
+        monkeypatch.setattr(module, "ALWAYS", ("validation", "random"))
+        recipe = Recipe.of(store.manifest.config, max_length=8)
+        with pytest.raises(EvaluationError, match=r"None of the 4 rows that random picked .* 8 tokens"):
+            evaluate([store.path], [boxes], tmp_path / "r.json", methods=[], budget="4", seeds=1, recipe=recipe)
+        assert [len(rows) for rows in seen] == [len(boxes.targets)]
+        assert all(row.n_answer and len(row.ids) > 8 for row in seen[0])
 
     def test_rows_of_a_store_come_with_their_text(self, store):
         pool = store.pool()

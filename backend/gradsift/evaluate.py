@@ -263,9 +263,17 @@ class _Evaluation:
 
     def _train(self, planned: _Planned, measure: Measure, number: int) -> Run:
         picks = self.report.picks.get(planned.key, Picks(store="", ids=[]))
-        rows = planned.set.targets if planned.spec.name == VALIDATION else self._texts(planned, picks.ids)
-        encoded = [self.encoder.encode(row.messages, row.prefix, self._max_length) for row in rows]
-        usable = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.n_answer]
+        if planned.spec.name == VALIDATION:  # whole, as they were when the picks were scored by them
+            usable = list(zip(planned.set.targets, measure.targets, strict=True))
+        else:
+            rows = self._texts(planned, picks.ids)
+            encoded = [self.encoder.encode(row.messages, row.prefix, self._max_length) for row in rows]
+            usable = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.n_answer]
+            if rows and not usable:
+                raise EvaluationError(
+                    f"None of the {len(rows)} rows that {planned.spec.text} picked for {planned.set.name} has an "
+                    f"answer within {self._max_length} tokens, the recipe's max_length: choose a longer one."
+                )
         what = f"{planned.spec.text} for {planned.set.name}, seed {planned.seed}"
         label = f"Run {number} of {self.report.planned}: {what}"
         start = time.monotonic()
