@@ -21,6 +21,7 @@ from gradsift.progress import Progress
 from gradsift.warmup import make_trainer, steps_per_epoch
 
 ROOM = 8  # tokens an answer may be longer than the longest gold
+WRITING = 4096  # padded tokens a batch may have at least: a step reads the whole model, however many rows it writes on
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def write_answers(model: Any, tokenizer: Any, rows: Sequence[Encoded], token_bud
     )
     device = next(model.parameters()).device
     answers = [""] * len(rows)
-    for batch in pack([len(prompt) for prompt in prompts], token_budget):
+    for batch in pack([len(prompt) for prompt in prompts], max(token_budget, WRITING)):
         width = max(len(prompts[position]) for position in batch)
         ids = torch.full((len(batch), width), min(ends), dtype=torch.long)
         mask = torch.zeros_like(ids)
