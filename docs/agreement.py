@@ -13,7 +13,7 @@ Missing scores are computed first, and kept in the store.
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from gradsift.progress import Progress
 from gradsift.selection import Budget
 from gradsift.store import Store
 from gradsift.targets import require_targets
-from gradsift.tokens import DirectionKind, TokenExplainer
+from gradsift.tokens import TokenExplainer
 
 OUT = Path(__file__).resolve().parent / "results" / "agreement.json"
 METHODS = ("draft", "rds+", "bm25")
-EXPLAINED, SAMPLE = 5, 100  # LESS's best rows, token by token; rows that the two scores are correlated over
+EXPLAINED, SAMPLE = 5, 40  # LESS's best rows, token by token; rows that the two scores are correlated over
 
 
 def overlap(store: Store, path: Path, top: str, progress: Progress) -> list[dict[str, Any]]:
@@ -50,35 +50,30 @@ def overlap(store: Store, path: Path, top: str, progress: Progress) -> list[dict
     ]
 
 
-def tokens(store: Store, path: Path, progress: Progress) -> list[dict[str, Any]]:
-    """The identity on LESS's best rows, and the plain gradient beside LESS, by direction."""
+def tokens(store: Store, path: Path, progress: Progress) -> dict[str, Any]:
+    """The identity on LESS's best rows, and the plain gradient beside LESS."""
     scoring = score_targets(store, require_targets(path), ["less"], progress=progress)
     scores = influence(scoring.evidence("less", "adam"), scoring.subtask_of, len(scoring.subtask_names))
     best = np.argsort(-scores.max(1), kind="stable")[:EXPLAINED]
-    subtasks = scores[best].argmax(1)
-    explainer, found = TokenExplainer(store), []
-    for direction in get_args(DirectionKind):
-        rows = [
-            explainer.explain(scoring, int(scoring.rows[at]), int(subtask), direction, progress)
-            for at, subtask in zip(best, subtasks, strict=True)
-        ]
-        off = np.array([np.abs(row.mean - row.inner) / row.bound for row in rows])  # (rows, checkpoints)
-        agreement = explainer.correlate(scoring, int(subtasks[0]), direction, sample=SAMPLE, progress=progress)
-        found.append(
-            {
-                "targets": path.stem,
-                "direction": direction,
-                "tokens": int(sum(row.n_tokens.sum() for row in rows)),
-                "worst_of_bound": dict(zip(scoring.epochs, off.max(0).tolist(), strict=True)),
-                "hold": sum(row.holds for row in rows),
-                "rows": len(rows),
-                "subtask": scoring.subtask_names[int(subtasks[0])],
-                "sample": len(agreement.rows),
-                "pearson": agreement.pearson,
-                "spearman": agreement.spearman,
-            }
-        )
-    return found
+    subtasks = scores[best].argmax(1).tolist()
+    explainer = TokenExplainer(store)
+    rows = [
+        explainer.explain(scoring, row, subtask, progress=progress)
+        for row, subtask in zip(scoring.rows[best].tolist(), subtasks, strict=True)
+    ]
+    off = np.array([np.abs(row.mean - row.inner) / row.bound for row in rows])  # (rows, checkpoints)
+    agreement = explainer.correlate(scoring, subtasks[0], sample=SAMPLE, progress=progress)
+    return {
+        "targets": path.stem,
+        "tokens": int(sum(row.n_tokens.sum() for row in rows)),
+        "worst_of_bound": dict(zip(scoring.epochs, off.max(0).tolist(), strict=True)),
+        "hold": sum(row.holds for row in rows),
+        "rows": len(rows),
+        "subtask": scoring.subtask_names[subtasks[0]],
+        "sample": len(agreement.rows),
+        "pearson": agreement.pearson,
+        "spearman": agreement.spearman,
+    }
 
 
 def main() -> None:
@@ -88,13 +83,13 @@ def main() -> None:
     parser.add_argument("--top", default="10%", help="a share or a number of rows")
     asked = parser.parse_args()
     store, progress = Store.open(asked.store), Progress()
+    OUT.parent.mkdir(exist_ok=True)
     made: dict[str, Any] = {"top": asked.top, "overlap": [], "tokens": []}
     with progress.running():
         for path in asked.targets:
             made["overlap"] += overlap(store, path, asked.top, progress)
-            made["tokens"] += tokens(store, path, progress)
-    OUT.parent.mkdir(exist_ok=True)
-    atomic.write_json(OUT, made)
+            made["tokens"].append(tokens(store, path, progress))
+            atomic.write_json(OUT, made)
 
 
 if __name__ == "__main__":

@@ -164,7 +164,6 @@ def _agreement(measured: dict[str, Any]) -> list[str]:
     identity = [
         [
             _name(one["targets"]),
-            one["direction"],
             f"{one['hold']} of {one['rows']} ({one['tokens']} tokens)",
             ", ".join(f"{off:.3f}" for off in one["worst_of_bound"].values()),
             f"{one['pearson']:.2f}",
@@ -180,5 +179,5 @@ def _agreement(measured: dict[str, Any]) -> list[str]:
         "## Influence by token\n\nLESS's best rows of each set. The mean over an answer's tokens against the backward "
         "pass's inner product: the farthest of all rows, as a part of the bound (1e-3 ‖u‖‖g‖), by checkpoint. Then the "
         f"plain gradient's cosines against LESS's scores over {sample} rows, for the subtask of the best row.\n\n"
-        + table(["set", "direction", "identity holds", "worst, of the bound", "Pearson", "Spearman"], identity),
+        + table(["set", "identity holds", "worst, of the bound", "Pearson", "Spearman"], identity),
     ]
