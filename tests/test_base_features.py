@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import gradsift
 from reference import cosine, loss_of_one, random_rows
 from stores import assert_same_files, flip, shard_files
 
@@ -16,6 +17,7 @@ from gradsift.evidence import by_target
 from gradsift.extraction import encode_rows
 from gradsift.influence import score_targets, target_encoder
 from gradsift.inspection import inspect
+from gradsift.methods import METHODS
 from gradsift.progress import Progress
 from gradsift.selection import rank
 from gradsift.store import Store, StoreError
@@ -124,6 +126,32 @@ class TestDraft:
         score(store, targets[:1], ["draft"])
         assert made.items() <= shard_files(store.path).items()
         assert_same_files(store.path, tiny_store.path)
+
+
+    def test_another_build_of_the_same_rows_keeps_the_pass(self, tiny_pool, tiny_config, tiny_targets, tmp_path):
+        targets = read_targets(tiny_targets).rows
+        begun = begin([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+        score(begun, targets, ["draft"])
+        (begun.path / "representations" / "base" / ".tmp-of-another-process").touch()
+        made = shard_files(begun.path)
+        other = tiny_config.model_copy(update={"lora_rank": 2, "epochs": 1})
+        store = build([tiny_pool], begun.path, other, progress=Progress(quiet=True))
+        assert made.items() <= shard_files(store.path).items()
+        assert (store.path / "representations" / "base" / ".tmp-of-another-process").exists()
+        begin([tiny_pool], begun.path, other, progress=Progress(quiet=True))
+        assert made.items() <= shard_files(store.path).items()
+        shutil.rmtree(begun.path / "checkpoints")
+        begin([tiny_pool / "facts.jsonl"], begun.path, other, progress=Progress(quiet=True))
+        assert not (begun.path / "representations" / "base").exists()
+
+    def test_a_draft_alone_has_no_evidence_of_checkpoints(self, tiny_pool, tiny_config, tiny_targets, tmp_path):
+        begun = begin([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+        scoring = score_targets(begun, read_targets(tiny_targets).rows, ["draft", "bm25"])
+        assert [name for name in METHODS if scoring.has(name)] == ["bm25", "draft", "random"]
+        given = ["--targets", str(tiny_targets), "--method", "draft", "--top", "4", "--report"]
+        done = gradsift("select", begun.path, *given, "--out", tmp_path / "picks")
+        assert done.code == 0, done.err
+        assert "<h2>" in (tmp_path / "picks" / "report.html").read_text()
 
 
 class TestScoring:

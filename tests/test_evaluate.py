@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from gradsift import evaluate as module
 from gradsift import models
 from gradsift.encode import Encoder
 from gradsift.errors import GradsiftError
-from gradsift.evaluate import EvaluationSet, MethodSpec, evaluate, store_rows
+from gradsift.evaluate import EvaluationSet, MethodSpec, evaluate, store_recipe, store_rows
 from gradsift.evaluation import EvaluationError, Recipe, Report, read_report, run_key, runs_table, summary
 from gradsift.finetune import Measured, mean_loss
 from gradsift.heldout import read_heldout
@@ -102,6 +103,38 @@ class TestRuns:
             evaluate([store.path], [boxes], tmp_path / "r.json", methods=[], budget="4", seeds=1, recipe=recipe)
         assert [len(rows) for rows in seen] == [len(boxes.targets)]
         assert all(row.n_answer and len(row.ids) > 8 for row in seen[0])
+
+    def test_picks_are_made_before_the_device_is_taken(self, store, boxes, tmp_path, monkeypatch):
+        """Scoring takes its own turn on a GPU, which a run that holds one would wait for without end."""
+        inside = []
+
+        @contextmanager
+        def turn(device, progress):
+            inside.append(device)
+            yield
+            inside.pop()
+
+        real = module.score_targets
+        monkeypatch.setattr(module, "turn", turn)
+        monkeypatch.setattr(module, "score_targets", lambda *given: inside == [] and real(*given))
+        monkeypatch.setattr(module, "finetune", lambda *given: inside and [Measured(1, 1, None)])
+        report = evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)
+        assert [run.method for run in report.runs] == ["zero-shot", "random", "validation", "less"]
+
+    def test_a_run_that_diverges_is_said_and_not_kept(self, store, boxes, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "finetune", lambda *given: [Measured(1, float("nan"), None)])
+        with pytest.raises(EvaluationError, match=r"random for boxes, seed 0 went astray.*lower --lr"):
+            evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)
+        assert [run.method for run in read_report(tmp_path / "r.json").runs] == ["zero-shot"]
+
+    def test_a_store_of_given_checkpoints_has_their_lora_and_no_recipe(self, store):
+        config = store.manifest.config.model_copy(update={"checkpoints": ("elsewhere",), "lora_rank": 128})
+        given = Store(store.path, store.manifest.model_copy(update={"config": config}))
+        with pytest.raises(GradsiftError, match=r"give --epochs, --lr\."):
+            store_recipe(given, batch_size=4)
+        own = store_recipe(store, batch_size=4)
+        own = own.model_copy(update={"lora_targets": tuple(sorted(own.lora_targets))})
+        assert store_recipe(given, batch_size=4, epochs=2, lr=2e-3) == own
 
     def test_rows_of_a_store_come_with_their_text(self, store):
         pool = store.pool()

@@ -7,10 +7,11 @@ import torch
 from reference import gradient_of_one, loss_of_one, random_rows, relative_error, representation_of_one, with_lora
 from transformers import AutoModelForCausalLM
 
-from gradsift.checkpoints import Checkpoint
+from gradsift.checkpoints import Checkpoint, canonical
+from gradsift.config import BuildConfig
 from gradsift.encode import Encoder
 from gradsift.gradients import PerExampleGradients, make_update
-from gradsift.models import ModelError, load_tokenizer
+from gradsift.models import ModelError, attach_lora, load_tokenizer
 
 LENGTHS = [3, 40, 17, 17, 64, 2, 33]
 
@@ -82,6 +83,23 @@ class TestBatch:
             ("2+2", "4"),
         ]
         assert_equal_to_one_by_one(model, [encoder.encode([("user", q), ("assistant", a)]) for q, a in talk])
+
+    def test_lora_is_attached_where_text_passes_alone(self):
+        """A composite model's vision tower has layers of the same names, which no text ever reaches."""
+        from transformers import AutoConfig
+
+        text = {**SHAPE, "head_dim": 8, "sliding_window": 64}
+        vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        vision |= {"image_size": 28, "patch_size": 14}
+        config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=1)
+        torch.manual_seed(0)
+        base = AutoModelForCausalLM.from_config(config).eval()
+        assert any("vision" in name and name.endswith("q_proj") for name, _ in base.named_modules())
+        model = attach_lora(base, BuildConfig(model="gemma", lora_rank=2))
+        rows = random_rows(90, [12, 20])
+        _, found = collect(model, rows)
+        assert found.keys() == {canonical(name) for name, _ in model.named_parameters() if "lora_" in name}
+        assert not any("vision" in name for name in found)
 
     def test_each_row_is_independent_of_its_neighbors(self, tiny_model):
         model = with_lora(AutoModelForCausalLM.from_pretrained(tiny_model))

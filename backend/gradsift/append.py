@@ -7,6 +7,7 @@ Until then the store on disk is the old one, whole and in use; the same command 
 """
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def settle(store: Store) -> Store:
         return store
     os.replace(store.path / PENDING, store.path / MANIFEST)
     atomic.sync_folder(store.path)
-    atomic.remove(store.path / "scorings")  # of the rows before
+    shutil.rmtree(store.path / "scorings", ignore_errors=True)  # of the rows before; one may just be in the making
     ours = set(store.shard_paths())
     for path in (path for folder in {path.parent for path in ours} for path in folder.iterdir()):
         if path not in ours:  # an append of more rows that was given up

@@ -24,11 +24,12 @@ from gradsift.pool import input_hashes
 from gradsift.progress import FOLDER_VARIABLE, Progress
 from gradsift.projection import projector_id
 from gradsift.ray_engine import check_cluster, extract_on_ray
-from gradsift.store import MANIFEST, Store, StoreError, hash_file, locked
+from gradsift.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
 MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings", "index")
-KEPT = ("scorings", "index")  # of them those that have locks of their own
+BASE = "representations/base"  # what depends on no checkpoint
+KEPT = ("scorings", "index", BASE)  # of them those that have locks of their own
 
 
 def build(
@@ -95,7 +96,9 @@ def begin(
     with locked(out):
         progress = progress or Progress(out)
         with progress.running():
-            return _Build(list(pool), out, config, progress).begin()
+            run = _Build(list(pool), out, config, progress)
+            with turn(run.device, progress):
+                return run.begin()
 
 
 class _Build:
@@ -113,7 +116,7 @@ class _Build:
 
     def begin(self, restart: bool = False) -> Store:
         """The store with its pool, as it is there or read anew."""
-        return (None if restart else self._resumed()) or self._read_pool()
+        return (None if restart else self._resumed()) or self._read_pool(restart)
 
     def prepare(self, restart: bool, append: bool) -> Store:
         """The store with its pool and its checkpoints."""
@@ -174,7 +177,7 @@ class _Build:
         here = {"threads": str(torch.get_num_threads()), "device": self.device.type, **library_versions()}
         note_differences(manifest, here, "this run", self.progress)
 
-    def _read_pool(self) -> Store:
+    def _read_pool(self, restart: bool) -> Store:
         """Begin a store; what an earlier one left goes only once the new pool and the model have been read."""
         for given in self.config.checkpoints:
             check_folder(Path(given), moments="adam" in self.config.gradients)
@@ -190,10 +193,6 @@ class _Build:
             self.progress,
         )
         base = self._load_base()
-        appended = [path.name for path in self.out.glob("pool-*.parquet")]
-        for name in (*MADE, *appended, PENDING, MANIFEST):  # the manifest last: without it the rest would be nobody's
-            atomic.remove(self.out / name)
-        os.replace(fresh, self.out / "pool.parquet")
         part = Part(
             inputs=inputs,
             limit_per_source=self.config.limit_per_source,
@@ -216,15 +215,27 @@ class _Build:
             sources=intake.sources(),
             notes=self._notes(intake.rows, intake.usable, intake.truncated),
             versions=library_versions(),
-            files={"pool.parquet": hash_file(self.out / "pool.parquet")},
+            files={"pool.parquet": hash_file(fresh)},
         )
         for line in intake.report():
             self.progress.say(line)
         for note in manifest.notes:
             self.progress.note(note)
         store = Store(self.out, manifest)
+        self._clear(store, restart)
+        os.replace(fresh, self.out / "pool.parquet")
         store.save_manifest()
         return store
+
+    def _clear(self, store: Store, restart: bool) -> None:
+        """Remove what an earlier store left, but for the base model's vectors where `store` would have the same."""
+        kept = (
+            {"representations"} if not restart and _same_base(store) else set()
+        )  # before a warmup there are no others
+        appended = [path.name for path in self.out.glob("pool-*.parquet")]
+        for name in (*MADE, *appended, PENDING, MANIFEST):  # the manifest last: without it the rest would be nobody's
+            if name not in kept:
+                atomic.remove(self.out / name)
 
     def _notes(self, rows: int, usable: int, truncated: int) -> tuple[str, ...]:
         notes: list[str | None] = []
@@ -349,6 +360,15 @@ class _Build:
         base = self._load_base()
         check_model(store, base.fingerprint)
         return base.model
+
+
+def _same_base(store: Store) -> bool:
+    """Whether what lies at the place of `store`, which is not begun yet, has its vectors of the base model."""
+    try:
+        there = Store.open(store.path)
+    except StoreError:
+        return False
+    return (store.path / BASE).is_dir() and all(there.params(k, 0, 0) == store.params(k, 0, 0) for k in BASE_KINDS)
 
 
 def _assist(out: Path) -> Store:

@@ -30,9 +30,9 @@ def evaluate(
     """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
     from gradsift import atomic
     from gradsift.errors import UsageError
-    from gradsift.evaluate import EvaluationSet
+    from gradsift.evaluate import EvaluationSet, store_recipe
     from gradsift.evaluate import evaluate as run
-    from gradsift.evaluation import Recipe, summary
+    from gradsift.evaluation import summary
     from gradsift.heldout import read_heldout
     from gradsift.progress import Progress
     from gradsift.store import Store
@@ -48,7 +48,7 @@ def evaluate(
             for one, other in zip(targets, test, strict=True)
         ]
         changed = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
-        recipe = Recipe.of(Store.open(store[0]).manifest.config, **{k: v for k, v in changed.items() if v is not None})
+        recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changed.items() if v is not None})
         if script is not None:
             atomic.write_text(script, training_script(recipe))
         report = run(store, sets, out, methods=method, budget=budget, seeds=seeds, recipe=recipe, progress=progress)

@@ -79,6 +79,10 @@ class BuildConfig(BaseModel):
         """Padded tokens a batch may have on a kind of device (`cpu`, `cuda`)."""
         return self.token_budget or {"cpu": 1024}.get(device, 16384)
 
+    def resolve_training_budget(self, device: str) -> int:
+        """Padded tokens that a training step takes at once: it cannot halve what does not fit, as the features can."""
+        return min(self.resolve_token_budget(device), 4096)
+
     def resolve_shard_rows(self, rows: int) -> int:
         """Rows per shard for a pool of `rows` usable rows."""
         return self.shard_rows or min(4096, max(8, -(-rows // 16)))

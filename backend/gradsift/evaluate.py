@@ -7,6 +7,7 @@ store any more.
 
 import hashlib
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from gradsift import models
+from gradsift.checkpoints import Checkpoint
 from gradsift.choices import Choices, make_choices
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder
@@ -159,7 +162,7 @@ class _Evaluation:
         self.paths, self.sets, self.out, self.specs = paths, sets, out, specs
         self.budget, self.pool, self.progress = budget, pool, progress
         before = read_report(out) if out.exists() else None
-        self.recipe = recipe or (before.recipe if before else Recipe.of(self._store(0).manifest.config))
+        self.recipe = recipe or (before.recipe if before else store_recipe(self._store(0)))
         self.device = models.default_device()
         self.encoder = Encoder(models.load_tokenizer(self.recipe.model), self.recipe.template)
         self.window = models.model_window(self.recipe.model)
@@ -167,22 +170,26 @@ class _Evaluation:
 
     def run(self) -> Report:
         measured = {one.name: self._encoded(one) for one in self.sets}
+        plan = self._plan()
+        self.report = self._begin(self._load(torch.device("cpu")).fingerprint, plan)
+        done = {run.key for run in self.report.runs}
+        todo = [planned for planned in plan if planned.key not in done]
+        # Scoring waits for its own turn on the device, and loads the store's model there.
+        self._pick([planned for planned in todo if planned.key not in self.report.picks])
+        if not todo:
+            return self.report
         with turn(self.device, self.progress):
-            dtype = models.resolve_dtype(self.recipe.dtype, self.device)
             self.progress.say(f"Loading {self.recipe.model} on {self.device}")
-            loaded = models.load_model(self.recipe.model, dtype, self.device)
-            try_order(loaded.model, self.progress)
-            self.base = loaded.model
-            plan = self._plan()
-            self.report = self._begin(loaded.fingerprint, plan)
-            done = {run.key for run in self.report.runs}
-            todo = [planned for planned in plan if planned.key not in done]
-            self._pick([planned for planned in todo if planned.key not in self.report.picks])
+            self.base = self._load(self.device).model
+            try_order(self.base, self.progress)
             for planned in todo:
                 number = len(self.report.runs) + 1
                 found = self._train(planned, measured[planned.set.name], number)
                 self._keep(runs=[*self.report.runs, found])
         return self.report
+
+    def _load(self, device: torch.device) -> models.Loaded:
+        return models.load_model(self.recipe.model, models.resolve_dtype(self.recipe.dtype, self.device), device)
 
     def _plan(self) -> list[_Planned]:
         return [
@@ -284,6 +291,11 @@ class _Evaluation:
         else:
             config = self.recipe.config(planned.seed)
             found = finetune(self.base, [one for _, one in usable], config, measure, self.progress, label)
+        if not all(math.isfinite(loss) for one in found for loss in (one.target_loss, one.loss)):
+            raise EvaluationError(
+                f"Training on {what} went astray: its loss is no number any more. Choose a lower --lr (it is "
+                f"{self.recipe.lr:g}) and another --out."
+            )
         return _run(planned, found, usable, picks.store, time.monotonic() - start)
 
     @property
@@ -314,7 +326,7 @@ class _Evaluation:
             heldout=one.heldout,
             encoded=self._all_encoded([h.row for h in one.heldout], f"Held-out row of {one.name}"),
             tokenizer=self.encoder.tokenizer,
-            token_budget={"cpu": 1024}.get(self.device.type, 16384),
+            token_budget=self.recipe.config(0).resolve_token_budget(self.device.type),
         )
 
     def _all_encoded(self, rows: Iterable[Row], what: str) -> list[Encoded]:
@@ -325,6 +337,24 @@ class _Evaluation:
                 raise TargetError(f"{what}, number {number} ({row.id}): {reason}; mend or remove it and run again.")
             found.append(encoded)
         return found
+
+
+def store_recipe(store: Store, **changed: Any) -> Recipe:
+    """The recipe of the store's own warmup, but for what is `changed`; with checkpoints of one's own, their LoRA.
+
+    Raises:
+        UsageError: a value is out of range, or the store had no warmup and epochs, batch_size or lr is not given.
+    """
+    config = store.manifest.config
+    if not config.checkpoints:
+        return Recipe.of(config, **changed)
+    if missing := [name for name in ("epochs", "batch_size", "lr") if name not in changed]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise UsageError(f"{store.path} was built from checkpoints, whose training is not known here: give {flags}.")
+    given = Checkpoint.load(store.path / "checkpoints" / store.epochs[0])
+    layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in given.adapter}
+    lora = {name: given.adapter_config[name] for name in ("lora_alpha", "lora_dropout")}
+    return Recipe.of(config, lora_rank=given.adapter_config["r"], lora_targets=tuple(sorted(layers)), **lora, **changed)
 
 
 def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:

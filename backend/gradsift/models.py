@@ -1,6 +1,7 @@
 """Base models: which device and dtype, loading, LoRA, and the fingerprint that tells one model from another."""
 
 import hashlib
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -112,6 +113,7 @@ def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=list(config.lora_targets),
+        exclude_modules=_beside_text(base),
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(config.seed)
@@ -198,6 +200,17 @@ def _wrap(base: Any, config: Any) -> "PeftModel":
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # between peft and transformers
         return get_peft_model(base, config)
+
+
+def _beside_text(base: Any) -> str | None:
+    """Matches the layers of a composite model's other towers (vision, audio), which no text reaches; None without."""
+    from transformers import PreTrainedModel
+
+    known = {base.config.model_type, base.config.get_text_config().model_type}
+    parts = (name for name, part in base.named_modules() if isinstance(part, PreTrainedModel) and name
+             and part.config.model_type not in known)  # fmt: skip
+    towers = "|".join(map(re.escape, parts))
+    return rf"(?:{towers})\..*" if towers else None
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

@@ -6,6 +6,7 @@ Row numbers go on from file to file, and every row group holds consecutive rows.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class PoolFiles:
         if not len(wanted):
             return pd.DataFrame(columns=columns)
         for path in self.paths:
-            with _reading(path), pq.ParquetFile(path) as file:
+            with _reading(path), pq.ParquetFile(path, metadata=_footer(path, *_version(path))) as file:
                 stop = first + file.metadata.num_rows
                 here = np.unique(wanted[(wanted >= first) & (wanted < stop)])
                 pieces += _groups(file, here, first, columns)
@@ -67,6 +68,17 @@ def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int, columns: list[st
     some = (groups[start : start + _AT_ONCE] for start in range(0, len(groups), _AT_ONCE))
     tables = (file.read_row_groups(few, columns=columns) for few in some)  # side by side on the cores
     return [table.filter(pc.is_in(table["row"], values)) for table in tables]
+
+
+def _version(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_ino
+
+
+@lru_cache(maxsize=8)
+def _footer(path: Path, changed: int, inode: int) -> pq.FileMetaData:
+    """Where the row groups of a file lie, kept between reads: of 270,000 rows it takes 10 ms to read."""
+    return pq.read_metadata(path)
 
 
 @contextmanager

@@ -116,7 +116,9 @@ def overlap(selection: Selection) -> str:
 
 
 def norms(selection: Selection) -> str:
-    """Gradient norm against answer length at the last checkpoint, and the correlation at each."""
+    """Gradient norm against answer length at the last checkpoint, and the correlation at each; none in a draft."""
+    if not selection.store.epochs:
+        return ""
     frames = norm_table(selection.store)
     epoch, frame = list(frames.items())[-1]
     x_all, y_all = frame["length"].to_numpy(), frame["grad_norm"].to_numpy()

@@ -101,7 +101,8 @@ class Scoring:
 
     def has(self, method: str, gradient: GradientKind = "adam") -> bool:
         """Whether a method's evidence is kept here."""
-        return all(path.is_file() for path in self._files(method, gradient))
+        files = self._files(method, gradient)  # none at all where a method by checkpoints meets a store without one
+        return get_method(method).evidence == "none" or (bool(files) and all(path.is_file() for path in files))
 
     def evidence(
         self,

@@ -6,8 +6,9 @@ from gradsift.evaluation import Recipe
 
 _SCRIPT = '''"""Fine-tune the way `gradsift evaluate` did: python train.py PICKS OUT [SEED]
 
-PICKS is what `gradsift select` wrote (train.jsonl), or any file of the pool's schemas. OUT gets the LoRA adapter in
-PEFT's own format.
+PICKS is what `gradsift select` wrote (train.jsonl), or any file of the pool's schemas. Where rows have a given
+beginning (`prefix`), select with `--format less`: the other formats join it to the answer, which is then learned whole.
+OUT gets the LoRA adapter in PEFT's own format.
 """
 
 import json
@@ -27,7 +28,8 @@ def main(picks: str, out: str, seed: int = 0) -> None:
     base = models.load_model(config.model, models.resolve_dtype(config.dtype, device), device).model
     encoder = Encoder(models.load_tokenizer(config.model), config.template)
     good = [row for row in read_rows([picks]) if not row.reason]
-    rows = [encoder.encode(row.messages, row.prefix, config.max_length) for row in good]
+    longest = min(config.max_length, models.model_window(config.model))
+    rows = [encoder.encode(row.messages, row.prefix, longest) for row in good]
     peft = models.attach_lora(base, config)
     make_trainer(peft, [row for row in rows if row.n_answer], config, []).train()
     peft.save_pretrained(out)

@@ -135,7 +135,8 @@ def make_trainer(
         optimizers=make_optimizer(model, config.lr, total),
     )
     trainer.order_seed = config.seed
-    trainer.token_budget = config.resolve_token_budget(next(model.parameters()).device.type)
+    trainer.token_budget = config.resolve_training_budget(next(model.parameters()).device.type)
+    trainer.model_accepts_loss_kwargs = True  # the Trainer then counts supervised tokens, whatever the model's own loss
     trainer.remove_callback(PrinterCallback)  # standard output belongs to results
     return trainer
 
