@@ -16,7 +16,7 @@ from stores import assert_same_files, contents
 from gradsift.config import BuildConfig
 from gradsift.store import Store
 
-COMMANDS = ("plan", "build", "score", "select", "explain", "inspect", "verify", "demo", "app")
+COMMANDS = ("plan", "build", "score", "select", "explain", "inspect", "verify", "doctor", "demo", "app")
 
 
 @pytest.fixture
@@ -135,6 +135,26 @@ def test_verify_says_whole_or_names_the_file(tiny_copy: Store) -> None:
     assert as_json.code == 1
     assert json.loads(as_json.out)["whole"] is False
     assert len(json.loads(as_json.out)["problems"]) == 1
+
+
+def test_doctor_says_what_is_here_and_what_is_wrong(tiny_copy: Store, tmp_path: Path) -> None:
+    home = {"XDG_DATA_HOME": str(tmp_path / "data")}
+    well = gradsift("doctor", tiny_copy.path, "--json", **home)
+    assert well.code == 0, well.err
+    found = {entry["name"]: entry["found"] for entry in json.loads(well.out)}
+    assert found["torch"] == torch.__version__
+    assert found["workspace"].startswith(str(tmp_path / "data" / "gradsift"))
+    assert found["store"] == "40 usable rows, 2 checkpoints"
+    path = tiny_copy.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    versions = {**tiny_copy.manifest.versions, "torch": "1.0"}
+    Store(tiny_copy.path, tiny_copy.manifest.model_copy(update={"versions": versions})).save_manifest()
+    assert json.loads(path.read_text()) != manifest
+    tiny_copy.shard_path("adam", 1, 3).unlink()
+    ill = gradsift("doctor", tiny_copy.path, **home)
+    assert ill.code == 1
+    assert "torch 1.0 there" in ill.out
+    assert "1 file is missing" in ill.out
 
 
 def test_score_writes_the_table(tiny_copy: Store, tiny_targets: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: score, select, explain, inspect, verify, demo, app; the other commands have modules of their own.
+"""The command line: score, select, explain, inspect, verify, doctor, demo, app; others have modules of their own.
 
 Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
@@ -250,6 +250,25 @@ def verify(store: Annotated[Path, typer.Argument(help="a store")], as_json: Json
         manifest = Store.open(store).manifest
         typer.echo(f"{store} is whole: {manifest.usable:,} rows at {len(manifest.checkpoints)} checkpoints.")
     if problems:
+        raise typer.Exit(1)
+
+
+@cli.command(epilog="Example: gradsift doctor store")
+def doctor(
+    store: Annotated[Path | None, typer.Argument(help="also compare this machine with its own")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show devices, libraries and folders as gradsift finds them; exits with 1 where something is wrong."""
+    from dataclasses import asdict
+
+    from gradsift.doctor import describe, diagnose
+
+    findings = diagnose(store)
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        typer.echo(describe(findings))
+    if any(finding.problem for finding in findings):
         raise typer.Exit(1)
 
 
