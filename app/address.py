@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import streamlit as st
 
 Value = str | list[str]
+_DRAWN = "address_drawn"  # the names that this run's page has in the address, there or left out as a default
 
 
 @contextmanager
@@ -22,16 +23,17 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
 
     options: what the widget can take; None where it takes any text.
     """
+    own(key)
     state = st.session_state
     there = st.query_params.get(key, "")
-    if there and there != state.get(f"written_{key}"):
+    if given(key):
         state[key] = _read(there, options, default)
     elif key not in state:
         kept = state.get(f"held_{key}", default)
         state[key] = _read(kept, options, default) if isinstance(kept, str) else _allowed(kept, options, default)
     yield
     value = state.get(key)
-    state[f"held_{key}"] = value
+    state[f"held_{key}"] = None if value == default else value  # no choice: the default may be another one next time
     text = "" if value == default or not value else written(value)
     state[f"written_{key}"] = text
     if text:
@@ -42,30 +44,55 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
 
 
 def turn_to(page: str) -> None:
-    """Call at the beginning of a run: on another page than before, `held` puts every value in place anew.
+    """Call at the beginning of a run: nothing is drawn yet; on another page, `held` puts every value in place anew.
 
     Two pages may have a widget of the same key. Streamlit still knows the first page's value by that key while the
     second page is drawn, but gives the second widget its default.
     """
     state = st.session_state
+    state[_DRAWN] = set()
     if state.get("address_of") != page:
         for name in [str(name) for name in state if str(name).startswith("held_")]:
             state.pop(name.removeprefix("held_"), None)
         state["address_of"] = page
 
 
+def own(*names: str) -> None:
+    """Say that this run's page writes these names into the address, by other means than `held`."""
+    st.session_state.setdefault(_DRAWN, set()).update(names)
+
+
+def drawn() -> frozenset[str]:
+    """The names that this run's page has written, or left out of the address as a default, so far."""
+    return frozenset(st.session_state.get(_DRAWN, ()))
+
+
+def given(key: str) -> bool:
+    """Whether the address says something of `key` that this tab has not written there."""
+    there = st.query_params.get(key, "")
+    return bool(there) and there != st.session_state.get(f"written_{key}")
+
+
+def forget(key: str) -> None:
+    """Set `key` back to its default: in the address, in this tab's memory and in its widget."""
+    own(key)
+    for name in (key, f"held_{key}", f"written_{key}"):
+        st.session_state.pop(name, None)
+    if key in st.query_params:
+        del st.query_params[key]
+
+
 def recall(address: Mapping[str, str]) -> None:
-    """Put a whole address into this tab's memory, for pages that are not on the screen yet."""
+    """Put a whole address, which is about to be written, into this tab's memory: other pages show parts of it."""
     for key, text in address.items():
-        st.session_state[f"held_{key}"] = text
+        st.session_state[f"held_{key}"] = st.session_state[f"written_{key}"] = text
 
 
 def changed(key: str, default: Value) -> bool:
     """Whether the widget `key`, which is drawn later in this run, has another value than its default."""
-    state = st.session_state
-    there = st.query_params.get(key, "")
-    if there and there != state.get(f"written_{key}"):
+    if given(key):
         return True
+    state = st.session_state
     value = state.get(key, state.get(f"held_{key}"))
     return bool(value) and value != default
 

@@ -62,6 +62,12 @@ class View:
         return _row_columns(str(self.scoring.path), self.store.fingerprint, self.store, self.scoring)
 
     @property
+    def left(self) -> Scoring:
+        """The scoring without what the choices leave out."""
+        chosen = self.chosen
+        return self.scoring.without(chosen.without_targets, chosen.without_subtasks, chosen.without_checkpoints)
+
+    @property
     def targeted(self) -> list[str]:
         """The methods shown that look at the targets."""
         return [name for name in self.picks if METHODS[name].sees_targets]
@@ -94,9 +100,8 @@ def target_curves(view: View, method: str) -> pd.DataFrame:
     `target` is the index among all kept targets, so that numbers stay when others are left out.
     """
     chosen = view.chosen
-    part = view.scoring.without(chosen.without_targets, chosen.without_subtasks, chosen.without_checkpoints)
     parts = f"{chosen.without_targets} {chosen.without_subtasks} {chosen.without_checkpoints} {chosen.gradient}"
-    return _target_curves(f"{view.scoring.path} {parts}", method, chosen.gradient, part)
+    return _target_curves(f"{view.scoring.path} {parts}", method, chosen.gradient, view.left)
 
 
 def resampled(view: View, method: str) -> tuple[SplitHalf, pd.DataFrame]:

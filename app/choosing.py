@@ -12,6 +12,7 @@ from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
+from gradsift.store import Store
 
 UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
 
@@ -19,6 +20,12 @@ UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
 def ways(indexed: bool) -> tuple[str, ...]:
     """What can be asked beside; near-duplicates by their words only where they are `indexed`."""
     return (UNIQUE, DIVERSE, MATCHED) if indexed else (DIVERSE, MATCHED)
+
+
+def gradients(store: Store, scoring: Scoring) -> tuple[GradientKind, ...]:
+    """The kinds of gradient to choose among: the store's first, by which the app scores, and others that are scored."""
+    first, *others = store.manifest.config.gradients
+    return (first, *(kind for kind in others if scoring.has("less", kind)))
 
 
 def parts(scoring: Scoring) -> dict[str, str]:
@@ -55,7 +62,7 @@ def restored(
 ) -> Choices:
     """The choices that a saved address and a session's decisions make, as its pages made them.
 
-    What the address says and the scoring does not have is left at its default. gradients: that the store holds.
+    What the address says and the scoring does not have is left at its default. gradients: of `gradients`.
     indexed: whether its near-duplicates are known.
     """
 

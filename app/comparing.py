@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import targeting
 from app.session import Session
+from gradsift import jobs
 from gradsift.choices import Choices
 from gradsift.config import GradientKind
 from gradsift.errors import UsageError
@@ -37,6 +38,11 @@ class Column:
     picks: np.ndarray
     picked: np.ndarray
     tokens: int
+
+    @property
+    def last(self) -> int:
+        """The rank of the last pick: beyond the number of picks where a choice passes rows over; 0 without picks."""
+        return int(self.ranking.rank[self.picks].max(initial=0))
 
     def serves(self, at: int | np.ndarray | slice = slice(None)) -> np.ndarray:
         """Index into `ranking.subtasks` of the subtask that the positions `at` serve best; -1 where they serve none.
@@ -80,13 +86,25 @@ class Comparison:
 
 
 def scoring_of(session: Session, store: Store) -> Scoring | None:
-    """The kept scoring of the open target set on the open store, or None where there is none yet."""
+    """The kept scoring of the open target set on the open store, or None where there is none yet.
+
+    A run's folder is there before its first scores: as long as only methods that need none are in it, such as random,
+    there is no scoring, unless these are all that a finished run or the command line was asked for.
+    """
     entry = session.workspace.target_set(session.targets) if session.targets else None
     if entry is None or not store.complete:
         return None
     rows = targeting.scored_rows(session.workspace, store, entry)
     path = scoring_path(store, rows)
-    return open_scoring(store, path) if (path / "targets.jsonl").is_file() else None
+    if not (path / "targets.jsonl").is_file():
+        return None
+    scoring = open_scoring(store, path)
+    known = methods_of(scoring, store.manifest.config.gradients[0])
+    if all(METHODS[name].evidence == "none" for name in known):
+        status = jobs.status(targeting.run_folder(session.workspace, store, entry))
+        if status is not None and status.state != "finished":
+            return None
+    return scoring
 
 
 def methods_of(scoring: Scoring, gradient: GradientKind) -> list[str]:
@@ -111,7 +129,7 @@ def ranking_of(store: Store, scoring: Scoring, method: str, choices: Choices) ->
 
 def traits_of(store: Store, scoring: Scoring) -> Traits:
     """Tokens, source and near-duplicates of every scored row, kept between runs."""
-    return _traits(store.fingerprint, has_index(store), store, scoring)
+    return _traits(str(store.path), store.fingerprint, has_index(store), store, scoring)
 
 
 def budget_problem(text: str) -> str:
@@ -152,5 +170,5 @@ def _ranking(path: str, method: str, choices: Choices, _scoring: Scoring, _about
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _traits(fingerprint: str, indexed: bool, _store: Store, _scoring: Scoring) -> Traits:
+def _traits(path: str, fingerprint: str, indexed: bool, _store: Store, _scoring: Scoring) -> Traits:
     return traits(_store, _scoring)

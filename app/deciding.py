@@ -17,12 +17,13 @@ from gradsift.errors import GradsiftError, UsageError
 from gradsift.sessions import Decisions, Sessions
 from gradsift.store import Store
 
+WITHOUT_PICKS = ("datastore", "targets", "proof", "sessions")  # pages that show no comparison
 NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
 
 
 def keep(now: Session, page: str) -> Session:
     """Begin a session where the page `page` is about to show a comparison and none is open; returns what is open."""
-    if now.session_id or page in session.WITHOUT_PICKS or st.session_state.get("session_problem"):
+    if now.session_id or page in WITHOUT_PICKS or st.session_state.get("session_problem"):
         return now
     with suppress(GradsiftError, OSError):  # the page itself says what is wrong with the store or the scores
         store = data.store_of(now)

@@ -112,7 +112,7 @@ def opened(now: Session, source: Source) -> Opened:
         raise UsageError(
             f"The target set {source.targets} is not scored on {there.store_title}: open both, score it under Targets."
         )
-    gradients = store.manifest.config.gradients
+    gradients = choosing.gradients(store, scoring)
     decided = deciding.decisions_of(now.sessions, source.record.id, store) if source.record else deciding.NOTHING
     choices = choosing.restored(scoring, gradients, has_index(store), source.address, decided)
     methods = tuple(comparing.methods_of(scoring, choices.gradient))

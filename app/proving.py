@@ -14,6 +14,7 @@ import streamlit as st
 from app import targeting
 from app.session import Session
 from gradsift import jobs
+from gradsift.choices import Choices
 from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.methods import METHODS
 from gradsift.store import Store
@@ -67,7 +68,7 @@ def start(
     arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(heldout), "--budget", now.budget]
     arguments += ["--seeds", str(seeds), "--epochs", str(epochs), "--out", str(made.report)]
     for method in methods:
-        arguments += ["--method", method]
+        arguments += ["--method", _spec(method, store)]
     jobs.start(made.folder, arguments)
     return made
 
@@ -114,6 +115,13 @@ def verdict(report: Report) -> list[str]:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _report(path: str, changed: int) -> Report:
     return read_report(Path(path))
+
+
+def _spec(method: str, store: Store) -> str:
+    """The method as the command takes it: by the store's own gradient where that is not the default one."""
+    gradient = store.manifest.config.gradients[0]
+    by_gradient = METHODS[method].evidence == "features" and gradient != Choices().gradient
+    return f"{method}:gradient={gradient}" if by_gradient else method
 
 
 def _hash(path: Path) -> str:

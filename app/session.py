@@ -26,7 +26,6 @@ from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 WORKSPACE_VARIABLE = "GRADSIFT_WORKSPACE"
 DEFAULT_BUDGET = "5%"
 GONE = "That session is gone, perhaps deleted in another tab. What you decide now goes into a new one."
-WITHOUT_PICKS = ("datastore", "targets", "sessions")  # pages that show no comparison
 _NAMES = ("store", "targets", "budget", "session")
 
 
@@ -77,6 +76,11 @@ def begin(page: str) -> Session:
         st.session_state[f"open_{name}"] = value
         if value and st.query_params.get(name) != value:
             st.query_params[name] = value
+    opened = (st.session_state.open_store, st.session_state.open_targets)
+    # what is left out is named by number, which means other examples in another set; a link brings its own numbers
+    if st.session_state.get("left_out_of", opened) != opened and not bar.given("without"):
+        bar.forget("without")
+    st.session_state.left_out_of = opened
     return current()
 
 
@@ -120,14 +124,14 @@ def leave() -> None:
 def save_view(page: str) -> None:
     """Keep the page and the address in the open saved session, so that it opens where it was left.
 
-    A page without picks does not have the comparison's methods and what-ifs in its address: they stay as they were.
+    A page has only its own names in its address: what others have, such as the comparison's filters, stays as it was.
     """
     saved = current().saved
     if saved is None or page == "sessions":  # the list of sessions is no view of one
         return
-    view = view_of(st.query_params.to_dict())
-    if page in WITHOUT_PICKS:
-        view = {**saved.address, **view}
+    drawn = bar.drawn()  # what is at its default is drawn, and yet not in the address
+    others = {name: value for name, value in saved.address.items() if name not in drawn}
+    view = {**others, **view_of(st.query_params.to_dict())}
     # A session that went meanwhile is said by the next run; a disk that is full is said by the next decision.
     with suppress(GradsiftError):
         current().sessions.save_view(saved.id, page, view)

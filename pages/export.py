@@ -35,6 +35,7 @@ if not len(column.picks):
 left, right = st.columns([2, 3], gap="large")
 with left:
     figures = st.container()
+    address.own("format")
     format = st.radio(
         "Format", FORMATS, key="format", bind="query-params", captions=[exporting.ABOUT[f] for f in FORMATS]
     )
@@ -71,6 +72,6 @@ with right:
             type="primary",
             key="write",
             icon=":material/description:",
-            on_click=exporting.start,
-            args=(request,),
+            on_click=running.attempt,
+            args=(exporting.start, request),
         )

@@ -127,7 +127,6 @@ class TestDraft:
         assert made.items() <= shard_files(store.path).items()
         assert_same_files(store.path, tiny_store.path)
 
-
     def test_another_build_of_the_same_rows_keeps_the_pass(self, tiny_pool, tiny_config, tiny_targets, tmp_path):
         targets = read_targets(tiny_targets).rows
         begun = begin([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))

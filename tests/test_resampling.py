@@ -217,6 +217,9 @@ class TestNotOffered:
             ("random", Choices(), "Random does not look at the targets"),
             ("less", Choices(aggregate="round-robin"), "not offered for round-robin"),
             ("less", Choices(length_matched=True), "length-matched"),
+            ("less", Choices(cap="30%"), "pass rows over"),
+            ("less", Choices(drop_duplicates=True), "pass rows over"),
+            ("less", Choices(diverse=True), "pass rows over"),
         ],
     )
     def test_methods_and_choices(self, scoring: Scoring, method: str, choices: Choices, match: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import data, filters, marking
+from app import address, data, filters, marking
 from app.comparing import Column, Comparison
 from app.components import cards, review, tables
 from app.components.text import plural
@@ -87,6 +87,7 @@ def draw(now: Session, view: View) -> None:
 
 def _begin_again(view: View) -> None:
     """Go back to the first page when something else is asked for, unless the address has just been opened so."""
+    address.own("page")
     sizes = tuple((column.method, len(column.picks)) for column in view.comparison.columns)
     asked = (view.wanted, view.choices, sizes)
     if st.session_state.setdefault("board_of", asked) != asked:

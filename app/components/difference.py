@@ -99,10 +99,7 @@ def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
 def _reset(name: str) -> None:
     """Another source on a side brings its own method and budget."""
     for key in (f"{name}-method", f"{name}-budget"):
-        for kept in (key, f"held_{key}", f"written_{key}"):
-            st.session_state.pop(kept, None)
-        if key in st.query_params:
-            del st.query_params[key]
+        address.forget(key)
 
 
 def _titles(now: Session, sources: list[Source]) -> dict[str, str]:

@@ -196,7 +196,7 @@ def overlap_at_k(table: pd.DataFrame, reference: str, cuts: dict[str, int], n: i
     shared = ", ".join(f"{label_of(m)} {s:.0%}" for m, s in zip(other[here.index], here["share"], strict=True))
     alt = f"Share of the best k rows that other methods have in common with {label_of(reference)}."
     if shared:
-        alt += f" At its own {plural(cut, 'pick')}: {shared}; by chance {cut / n:.0%}."
+        alt += f" Of the best {cut:,}, as many as it picks: {shared}; by chance {cut / n:.0%}."
     columns: tables.Columns = {
         "method": _METHOD, "other": "And", "k": NUMBER("k", format="localized"),
         "rows": NUMBER("Rows in both", format="localized"), "share": NUMBER("Share of k", format="percent"),
@@ -205,7 +205,10 @@ def overlap_at_k(table: pd.DataFrame, reference: str, cuts: dict[str, int], n: i
 
 
 def scores(table: pd.DataFrame, cuts: dict[str, int]) -> Chart:
-    """Score against rank, a panel for each method since their scores have different units, with the cut (figure 9)."""
+    """Score against rank (figure 9), a panel for each method since their scores have different units.
+
+    cuts: the rank of each method's last pick.
+    """
     from plotly.subplots import make_subplots
 
     methods = _methods(table)
@@ -237,7 +240,8 @@ def scores(table: pd.DataFrame, cuts: dict[str, int]) -> Chart:
 def _fall(part: pd.DataFrame, method: str, cut: int) -> str:
     at = part.loc[(part["rank"] - max(cut, 1)).abs().idxmin(), "score"]
     first, last = part["score"].iloc[0], part["score"].iloc[-1]
-    return f"{label_of(method)}: {first:.3g} at the top, {at:.3g} at pick {cut:,}, {last:.3g} at the end."
+    said = f", {at:.3g} at its last pick, rank {cut:,}" if cut else ""
+    return f"{label_of(method)}: {first:.3g} at the top{said}, {last:.3g} at the end."
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def overlap(view: View) -> None:
 
 def scores(view: View) -> None:
     """How scores fall with rank."""
-    cuts = {column.method: len(column.picks) for column in view.comparison.columns}
+    cuts = {column.method: column.last for column in view.comparison.columns}
     parts = [
         distributions.score_by_rank(column.ranking, cuts[column.method], _POINTS) for column in view.comparison.columns
     ]
@@ -130,7 +130,7 @@ def single_targets(view: View) -> None:
         )
     highlighted = {names[key]: _targets_of(view, key, left) for key in chosen}
     column = next(column for column in view.comparison.columns if column.method == method)
-    charts.draw(target_charts.curves(table, method, highlighted, len(column.picks)))
+    charts.draw(target_charts.curves(table, method, highlighted, column.last))
 
 
 def enough(view: View) -> None:
@@ -138,8 +138,9 @@ def enough(view: View) -> None:
     method = _targeted(view)
     if method is None:
         return
+    targets = view.left.targets
     st.caption(
-        f"Draws your {plural(len(view.scoring.targets), 'target example')} again and again: 20 times in two halves, 50 "
+        f"Draws your {plural(len(targets), 'target example')} again and again: 20 times in two halves, 50 "
         "times with replacement, and ranks the whole pool each time, from the kept scores."
     )
     asked = f"{view.key} {method}"
@@ -157,7 +158,7 @@ def enough(view: View) -> None:
     except UsageError as error:
         st.info(label(error))
         return
-    title, text = verdict(half, table, [target.subtask for target in view.scoring.targets])
+    title, text = verdict(half, table, [target.subtask for target in targets])
     st.html(f'<div class="gs-verdict"><h3>{title}</h3><p>{text}</p></div>')
     left, right = st.columns([2, 3], gap="large")
     with left:
@@ -220,7 +221,7 @@ def _targeted(view: View) -> str | None:
     if not view.targeted:
         empty.say("Nothing here looks at the targets", "Choose another method above.")
         return None
-    return _one("method", view.targeted, "Method")
+    return _one("of_method", view.targeted, "Method")  # `method` is what Export and Norms show
 
 
 def _one(key: str, methods: list[str], name: str) -> str:

@@ -176,10 +176,21 @@ def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
         if len(options) > FEW:
             # a multiselect shows its labels as they are
             plain = _plain(numbers)
+            _send_anew(key, [plain(value) for value in options])
             found = st.multiselect(_NAMES[key], options, key=key, format_func=plain, placeholder="all")
         else:
             found = st.pills(_NAMES[key], options, selection_mode="multi", key=key, format_func=said)
     return tuple(found or ())
+
+
+def _send_anew(key: str, labels: list[str]) -> None:
+    """Where a multiselect's labels changed, send the browser what is chosen by the new ones.
+
+    It sends a choice back by the label that it was last sent, and one that no option has by then is dropped.
+    """
+    state = st.session_state
+    if state.get(f"labels_{key}") != labels:
+        state[key], state[f"labels_{key}"] = list(state[key]), labels
 
 
 def _plain(numbers: dict[str, str]) -> Callable[[str], str]:

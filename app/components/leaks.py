@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app import deciding, exporting
+from app.components import running
 from app.components.tables import position
 from app.components.text import clip, escape, label, plural
 from app.exporting import Request
@@ -96,4 +97,4 @@ def _quoted(quote: Mapping[str, str]) -> str:
 
 def _drop(request: Request) -> None:
     st.session_state.drop_leaks = True
-    exporting.start(replace(request, drop_leaks=True))
+    running.attempt(exporting.start, replace(request, drop_leaks=True))

@@ -66,7 +66,7 @@ def draw(view: View, method: str, epoch: str, kind: str, chosen: list[str]) -> N
             charts.draw(chart, on_area=partial(_mark, epoch, kind), note=_note(table, frame, kind, shown))
     with place:
         inside = shown & area.inside(frame["length"].to_numpy(), frame[kind].to_numpy()) if area else None
-        _offer(area, inside, next(iter(sets.values())), method, chosen)
+        _offer(area, inside, view.picks[method], method, chosen)
     tables.twin(
         norm_charts.cells_table(cells),
         "The shades as a table",
@@ -112,6 +112,7 @@ def _note(table: pd.DataFrame, frame: pd.DataFrame, kind: str, shown: np.ndarray
 
 def _marked(epoch: str, kind: str) -> Area | None:
     """What is marked on this chart: from the address, else from this tab's memory; another chart's area is dropped."""
+    address.own("area")
     area = filters.area_of(st.query_params.get("area", "") or st.session_state.get(_AREA, ""))
     if area is not None and (area.epoch, area.kind) != (epoch, kind):
         area = None

@@ -38,8 +38,8 @@ _DEFAULTS: dict[str, str | list[str]] = {
 
 def draw(store: Store, scoring: Scoring) -> Choices:
     """Draw the controls in a popover and return the choices they make."""
-    gradients = store.manifest.config.gradients
-    defaults = {**_DEFAULTS, "gradient": gradients[0]}
+    gradients = choosing.gradients(store, scoring)
+    defaults = {**_DEFAULTS, "gradient": gradients[0]} if len(gradients) > 1 else _DEFAULTS
     changed = sum(address.changed(key, default) for key, default in defaults.items())
     with st.popover(f"What if ({changed})" if changed else "What if", icon=":material/tune:", key="what-if"):
         left, right = st.columns(2, gap="medium")
@@ -105,7 +105,4 @@ def _cap() -> str:
 
 def _reset() -> None:
     for key in (*_DEFAULTS, "gradient"):
-        for name in (key, f"held_{key}"):
-            st.session_state.pop(name, None)
-        if key in st.query_params:
-            del st.query_params[key]
+        address.forget(key)

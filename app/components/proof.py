@@ -90,7 +90,8 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
         st.caption(
             f"Fine-tunes the base model on the {label(now.budget)} that each method picks for {label(entry.name)}, "
             "with one recipe, and measures held-out rows after every epoch. Zero-shot, random and training on the "
-            "targets alone are always beside them. It takes time: a small fine-tuning for every method and seed."
+            "targets alone are always beside them. The paper's choices are evaluated, whatever What if says. It takes "
+            "time: a small fine-tuning for every method and seed."
         )
         st.file_uploader("Held-out rows of the same skill", type=FORMATS, key="proof_upload", help=_HELP)
         st.text_input(

@@ -11,6 +11,7 @@ import streamlit as st
 
 from app.components.text import clip, duration, escape, label, plural
 from gradsift import jobs
+from gradsift.errors import GradsiftError, explain
 from gradsift.progress import Status
 
 LINES = 40  # of the log that are shown
@@ -36,9 +37,17 @@ def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "
     else:
         st.warning(label(f"{text}. What was finished is kept, and it goes on from there."))
     action = f"Try the {what} again" if status.state == "failed" else f"Resume the {what}"
-    st.button(action, type="primary", on_click=again, key=f"again-{folder.name}")
+    st.button(action, type="primary", on_click=attempt, args=(again,), key=f"again-{folder.name}")
     notes(status)
     log(folder)
+
+
+def attempt(action: Callable[..., object], *args: object) -> None:
+    """Do what a button asks for. What goes wrong, such as a second start, is said: raised it would replace the page."""
+    try:
+        action(*args)
+    except (GradsiftError, OSError) as error:
+        st.toast(label(explain(error)), icon=":material/error:")
 
 
 def notes(status: Status) -> None:

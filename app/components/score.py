@@ -10,13 +10,15 @@ from app.components.sources import SETS, Chosen
 from app.components.text import label, plural
 from app.rooms import room
 from gradsift import jobs
-from gradsift.errors import GradsiftError
+from gradsift.errors import GradsiftError, UsageError
 from gradsift.methods import DEFAULT_METHODS, METHODS
 from gradsift.pool import Row
 from gradsift.store import Store
 from gradsift.workspace import TargetEntry, Workspace
 
 _PROBLEM = "score_problem"
+_STEM = "my-targets"
+_PROPOSED = "targets_proposed"  # the name that the field began with
 
 
 def draw(now: session.Session, store: Store | None, chosen: Chosen) -> None:
@@ -47,7 +49,8 @@ def method_label(name: str) -> str:
 
 
 def _save(now: session.Session, store: Store | None, chosen: Chosen, rows: list[Row], ready: bool) -> None:
-    st.session_state.setdefault("targets_name", now.workspace.free_target_name("my-targets"))
+    if "targets_name" not in st.session_state:
+        st.session_state.targets_name = st.session_state[_PROPOSED] = now.workspace.free_target_name(_STEM)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input("Name of the set", key="targets_name", max_chars=64, width=260, persist_state="session")
         st.button("Save", key="save-targets", on_click=_keep, args=(now, chosen, None, []))
@@ -62,17 +65,22 @@ def _save(now: session.Session, store: Store | None, chosen: Chosen, rows: list[
 
 
 def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[Row]) -> None:
-    name = (st.session_state.targets_name or "").strip()
+    """Save the set under the name in the field, never over another one: that may be somebody else's."""
+    workspace, name = now.workspace, (st.session_state.targets_name or "").strip()
+    if name == st.session_state.get(_PROPOSED):  # nobody's choice, and perhaps taken since it was proposed
+        name = workspace.free_target_name(_STEM)
     try:
-        entry = now.workspace.save_targets(name, chosen.rows)
-        if store is not None:
-            targeting.start(now.workspace, store, entry, rows, DEFAULT_METHODS)
+        if workspace.target_set(name) is not None:
+            raise UsageError(f"A target set named {name} exists already: choose another name.")
+        entry = workspace.save_targets(name, chosen.rows)
     except (GradsiftError, OSError) as error:
         st.session_state[_PROBLEM] = str(error)
         return
     session.remember(targets=entry.name)
     st.session_state.targets_from = SETS
     st.session_state.pop("targets_name", None)
+    if store is not None:
+        running.attempt(targeting.start, workspace, store, entry, rows, DEFAULT_METHODS)
 
 
 def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Row], ready: bool) -> None:
@@ -105,7 +113,11 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
         running.ended(folder, status, lambda: targeting.start(*again), "scoring")
     else:
         st.button(
-            f"Score {plural(len(rows), 'example')}", key="score", type="primary", on_click=targeting.start, args=again
+            f"Score {plural(len(rows), 'example')}",
+            key="score",
+            type="primary",
+            on_click=running.attempt,
+            args=(targeting.start, *again),
         )
 
 
@@ -120,8 +132,8 @@ def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row
             "Score by these, too",
             key="score-more",
             disabled=not chosen,
-            on_click=targeting.start,
-            args=(*asked, [*known, *chosen]),
+            on_click=running.attempt,
+            args=(targeting.start, *asked, [*known, *chosen]),
         )
 
 

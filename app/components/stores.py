@@ -67,7 +67,7 @@ def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
     else:
         st.warning("The build of this datastore is not finished.")
         if again is not None:
-            st.button("Resume the build", type="primary", on_click=again, key="resume-build")
+            st.button("Resume the build", type="primary", on_click=running.attempt, args=(again,), key="resume-build")
         else:
             st.caption("It was begun on the command line: run the same `gradsift build` again, and it goes on.")
     if store is not None:
@@ -90,8 +90,8 @@ def _again(now: session.Session, path: Path) -> Callable[[], None] | None:
 
 def _line(entry: StoreEntry, opened: bool) -> None:
     where = f"<div class='gs-small gs-dim'>{escape(entry.path)}</div>" if entry.elsewhere else ""
-    with _row(f"store-{_safe(entry.name)}", f"<b>{escape(entry.path.name)}</b>", _state(entry), where):
-        key = f"open-{_safe(entry.name)}"
+    with _row(f"store-{entry.name}", f"<b>{escape(entry.path.name)}</b>", _state(entry), where):
+        key = f"open-{entry.name}"
         if opened:
             st.button("Open now", disabled=True, key=key)
         else:
@@ -130,8 +130,14 @@ def _exists(entry: StoreEntry) -> bool:
 
 def _sample(workspace: Workspace) -> None:
     about = "about 150 short examples from four sources, a real small model; a few minutes on two cores"
-    with _row("store-sample", "<b>Sample</b>", about):
-        st.button("Build the sample", type="primary", on_click=build_sample, args=(workspace,), key="build-sample")
+    with _row("sample-offer", "<b>Sample</b>", about):
+        st.button(
+            "Build the sample",
+            type="primary",
+            on_click=running.attempt,
+            args=(build_sample, workspace),
+            key="build-sample",
+        )
 
 
 def build_sample(workspace: Workspace) -> None:
@@ -165,7 +171,3 @@ def _by_path(workspace: Workspace) -> None:
             return
         _open(entry.name)
         st.rerun()
-
-
-def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)

@@ -64,9 +64,11 @@ def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
 def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]], cut: int) -> Chart:
     """Similarity of all rows to each single target example in descending order (figure 9).
 
-    table: target, subtask, rank, similarity. highlighted: name -> targets of a color of their own.
+    table: target, subtask, rank, similarity. highlighted: name -> targets of a color of their own. cut: the rank of the
+    method's last pick.
     """
-    figure = blank("Similarity to each target example", f"{label_of(method)}, all rows in order; dashed: the cut", 440)
+    said = f"{label_of(method)}, all rows in order; dashed: rank of the last pick"
+    figure = blank("Similarity to each target example", said, 440)
     bright = {target for targets in highlighted.values() for target in targets}
     rest = [target for target in table["target"].unique() if target not in bright]
     groups = {f"{len(rest):,} other{'s' if bright else ' targets'}" if rest else "": rest, **highlighted}

@@ -79,7 +79,7 @@ def rank_intervals(
 ) -> pd.DataFrame:
     """Where each pick ranks among all rows when every subtask's targets are drawn again with replacement (bootstrap).
 
-    picks: (k,) positions. Ranks are by score alone: caps, duplicates and decisions play no part.
+    picks: (k,) positions. Ranks are by score alone: decisions play no part.
 
     Returns one line per pick, in the order given: position, row, low, median, high (5th, 50th and 95th percentile of
     its rank over the resamples, from 1) and stays (share of the resamples in which its rank is at most k).
@@ -185,6 +185,11 @@ def _offered(scoring: "Scoring", method: str, choices: "Choices") -> "Scoring":
         )
     if choices.length_matched:
         raise UsageError("Resampling is not offered for a length-matched ranking: switch the matching off.")
+    if choices.cap or choices.drop_duplicates or choices.diverse:
+        raise UsageError(
+            "Resampling is not offered for picks under a cap, without near-duplicates or with copies that count less: "
+            "they pass rows over, which the ranks alone do not show; switch these off."
+        )
     return scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
 
 

@@ -40,3 +40,27 @@ def test_what_is_open_survives_a_change_of_page(app, scored):
     at.query_params.clear()
     at.switch_page("../pages/export.py").run()
     assert (at.query_params["store"], at.query_params["targets"], at.query_params["budget"]) == ("toy", "two", "10")
+
+
+def test_a_default_that_was_in_force_is_no_choice(app, scored):
+    (kept,) = (scored.store_path("toy") / "scorings").glob("*/rds+.safetensors")
+    hidden = kept.rename(kept.with_suffix(".hidden"))
+    at = app("compare", store="toy", targets="two", budget="10")
+    assert [column["key"] for column in board(at)] == [name for name in METHODS if name != "rds+"]
+    hidden.rename(kept)  # scored by it meanwhile
+    for page in ("targets", "compare"):
+        at.query_params.clear()
+        at.switch_page(f"../pages/{page}.py").run()
+    assert [column["key"] for column in board(at)] == list(METHODS)
+    assert "methods" not in at.query_params
+
+
+def test_a_choice_that_was_made_is_one_though_others_come_to_it(app, scored):
+    (kept,) = (scored.store_path("toy") / "scorings").glob("*/rds+.safetensors")
+    hidden = kept.rename(kept.with_suffix(".hidden"))
+    at = app("compare", store="toy", targets="two", budget="10", methods="less,rds")
+    hidden.rename(kept)
+    for page in ("targets", "compare"):
+        at.query_params.clear()
+        at.switch_page(f"../pages/{page}.py").run()
+    assert [column["key"] for column in board(at)] == ["less", "rds"]

@@ -13,7 +13,7 @@ from app import comparing
 from gradsift.choices import Choices
 from gradsift.methods import METHODS
 from gradsift.store import Store
-from gradsift.targets import read_targets
+from gradsift.targets import parse_targets, read_targets
 
 
 def sizes(at) -> list[int]:
@@ -348,3 +348,23 @@ def test_subtasks_whose_names_begin_alike_are_told_apart_among_the_what_ifs(app,
     assert len(shown) == len(set(shown)) >= 8
     at.multiselect(key="without").set_value(["s1"]).run()
     assert at.query_params["without"] == "s1"
+
+
+def test_only_gradients_that_less_is_scored_by_can_be_chosen(app, tiny_copy, workspace):
+    from gradsift.influence import score_targets
+
+    tiny_copy.path.rename(workspace.store_path("two-kinds"))
+    store = Store.open(workspace.store_path("two-kinds"))
+    workspace.save_targets("boxes", parse_targets("Q: where is the cat?\nA: in box 3").rows)
+    rows = read_targets(workspace.target_set("boxes").path).rows
+    score_targets(store, rows, ["less", "random"])
+    view = {"store": "two-kinds", "targets": "boxes", "budget": "5"}
+    at = app("compare", **view, gradient="sgd")
+    assert not [radio for radio in at.radio if radio.key == "gradient"]
+    assert [column["key"] for column in board(at)] == ["less", "random"]
+    assert "What if" in {popover.proto.popover.label for popover in at.get("popover")}  # and not "What if (1)"
+    score_targets(store, rows, ["less"], "sgd")
+    at.run()
+    at.radio(key="gradient").set_value("sgd").run()
+    assert [column["key"] for column in board(at)] == ["less", "random"]
+    assert at.query_params["gradient"] == "sgd"

@@ -294,3 +294,58 @@ def test_ticks_of_logarithmic_axes_are_round_and_few(low, high):
     assert all(low <= place <= high for place in at)
     for place, name in zip(at, text, strict=True):
         assert float(name.replace(",", "")) == pytest.approx(10**place)
+
+
+def cut_at(figure) -> list[float]:
+    """Where the dashed lines stand, panel by panel."""
+    return [shape["x0"] for shape in figure["layout"]["shapes"]]
+
+
+@pytest.mark.parametrize("choice", [{"cap": "2"}, {"also": "unique"}, {"also": "diverse"}, {}])
+def test_the_last_pick_is_marked_at_its_rank(app, view, choice):
+    fields = {"cap": choice.get("cap", ""), "drop_duplicates": "unique" in choice.values()}
+    choices = Choices(**fields, diverse="diverse" in choice.values())
+    comparison = comparing.compare(view.store, view.scoring, list(METHODS), "10", choices)
+    last = {column.method: max(column.ranking.rank[column.picks].tolist()) for column in comparison.columns}
+    assert "cap" not in choice or max(last.values()) > 10
+    at = opened(app, "scores", **choice)
+    assert cut_at(figures(at)[0]) == pytest.approx([np.log10(rank) for rank in last.values()])
+    alt = at.get("plotly_chart")[0].proto.alt
+    assert all(f"at its last pick, rank {rank}, " in alt for rank in last.values())
+    assert cut_at(figures(opened(app, "targets", **choice))[0]) == [last["less"]]
+    overlaps = opened(app, "overlap", **choice).get("plotly_chart")[1].proto.alt
+    assert f"Of the best {len(comparison.columns[0].picks)}, as many as it picks: " in overlaps
+
+
+@pytest.mark.parametrize("choice", [{"cap": "2"}, {"also": "unique"}, {"also": "diverse"}])
+def test_targets_are_not_blamed_for_rows_that_a_choice_passes_over(app, scored, choice):
+    at = opened(app, "enough", **choice)
+    at.button(key="resample").click().run()
+    assert not at.exception
+    assert "pass rows over" in at.info[0].value
+    assert not at.get("plotly_chart")
+
+
+def test_only_targets_that_are_left_count_among_those_that_are_drawn_again(app, workspace):
+    blocks = (("a", 1), ("a", 2), ("b", 3), ("c", 4))
+    text = "\n\n".join(f"Subtask: {name}\nQ: How much is {n} and one?\nA: {n + 1}." for name, n in blocks)
+    workspace.save_targets("four", parse_targets(text).rows)
+    rows = read_targets(workspace.target_set("four").path).rows
+    score_targets(Store.open(workspace.store_path("toy")), rows, ["less"])
+    for without, examples, single in (("", 4, "2 subtasks have"), ("s1", 3, "1 subtask has"), ("t2,t3", 2, "")):
+        at = app("distributions", store="toy", targets="four", budget="10", chart="enough", without=without)
+        assert any(f"Draws your {examples} target examples again" in caption.value for caption in at.caption)
+        at.button(key="resample").click().run()
+        said = next(html.value for html in at.html if "gs-verdict" in html.value)
+        assert (f"{single} one example only" in said) if single else ("one example only" not in said)
+
+
+def test_looking_at_a_chart_of_a_method_changes_no_export(app, scored):
+    at = opened(app, "targets")
+    at.session_state["of_method"] = "bm25"
+    at.run()
+    assert "BM25" in figures(at)[0]["layout"]["title"]["subtitle"]["text"]
+    assert "method" not in at.query_params
+    at.query_params.clear()
+    at.switch_page("../pages/export.py").run()
+    assert at.session_state["method"] == "less"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from app import address, comparing, filters, marking
+from app.components import facets
 from app.filters import Filter
 from gradsift.choices import Choices
 from gradsift.index import ensure_index
@@ -269,3 +270,27 @@ def test_a_comparison_is_made_once_and_another_budget_is_another_one(opened):
     for budget, choices in (("50%", Choices()), ("25%", accepted)):
         other = comparing.compare(*opened, ["less", "random"], budget, choices)
         assert other.columns[0].picks.tolist() != first.columns[0].picks.tolist()
+
+
+def as_browser(at, key: str, chosen: list[str]) -> list[str]:
+    """Run the page while a browser holds these labels as a multiselect's values; returns what it holds then."""
+    states, id = at._tree.get_widget_states(), at.multiselect(key=key).proto.id
+    next(state for state in states.widgets if state.id == id).string_array_value.data[:] = chosen
+    at._run(states)
+    assert not at.exception, at.exception
+    sent = at.multiselect(key=key).proto
+    return list(sent.raw_values) if sent.set_value else chosen
+
+
+def test_a_value_chosen_among_many_stays_while_the_counts_in_the_labels_change(app, scored, monkeypatch):
+    monkeypatch.setattr(facets, "FEW", 1)
+    at = app("compare", store="toy", targets="two", budget="5")
+    first = next(shown for shown in at.multiselect(key="source").proto.options if shown.startswith("open "))
+    held = as_browser(at, "source", [first])
+    assert at.query_params["source"] == "open"
+    for budget in ("20", "30"):
+        at.query_params["budget"] = budget
+        for _ in range(2):
+            held = as_browser(at, "source", held)
+            assert at.query_params["source"] == "open"
+    assert held != [first]

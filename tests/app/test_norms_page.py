@@ -150,3 +150,20 @@ def test_points_stay_few_and_thinning_is_said():
 def test_thinned_keeps_the_first_and_the_last():
     assert charting.thinned(np.arange(5), 10).tolist() == [0, 1, 2, 3, 4]
     assert charting.thinned(np.arange(100), 4).tolist() == [0, 33, 66, 99]
+
+
+def test_the_picks_inside_an_area_are_those_of_the_similarity_that_is_chosen(app, known):
+    store, _, pool = known
+    only = [row for row in picks(known, "dot") if row not in picks(known, "cosine")]
+    assert only
+    last = pool.loc[only[0]]
+    length, norm = math.log10(last["n_answer_tokens"]), math.log10(last["grad_norm"])
+    area = Area.of_box(store.epochs[-1], "grad_norm", length - 0.01, length + 0.01, norm - 0.01, norm + 0.01)
+    lengths, norms_of = np.log10(pool["n_answer_tokens"]), np.log10(pool["grad_norm"])
+    inside = area.inside(lengths.to_numpy(), norms_of.to_numpy())
+    counts = {}
+    for similarity in ("cosine", "dot"):
+        counts[similarity] = int(inside[pool.index.isin(picks(known, similarity))].sum())
+        at = opened(app, similarity=similarity, area=str(area))
+        assert f"{counts[similarity]} of them picked by LESS" in [caption.value for caption in at.caption]
+    assert counts["cosine"] < counts["dot"]

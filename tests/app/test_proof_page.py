@@ -1,14 +1,18 @@
 """Proof: an evaluation is started from the page as a real run, and what its report says stands there."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from figures import figures, title, values
 
 from app import proving
+from app.session import Session
 from gradsift import jobs
+from gradsift.evaluate import MethodSpec
 from gradsift.evaluation import read_report, summary
+from gradsift.store import Store
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}
 
@@ -30,6 +34,7 @@ def evaluated(app, scored, heldout):
     """The page after an evaluation of one seed and one epoch was started from it and has ended."""
     at = app("proof", **ASK)
     assert "Nothing is proven yet" in said(at)
+    assert "The paper's choices are evaluated, whatever What if says" in said(at)
     at.text_input(key="proof_path").set_value(str(heldout))
     at.number_input(key="proof_seeds").set_value(1)
     at.number_input(key="proof_epochs").set_value(1)
@@ -80,3 +85,17 @@ def test_a_damaged_report_is_said(app, scored):
     at = app("proof", **ASK)
     assert "cannot be read" in said(at)
     assert not at.exception
+
+
+@pytest.mark.parametrize(("gradients", "spec"), [(("adam", "sgd"), "less"), (("sgd", "adam"), "less:gradient=sgd")])
+def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, monkeypatch, gradients, spec):
+    asked: list[str] = []
+    monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.extend(arguments))
+    store = Store.open(scored.store_path("toy"))
+    config = store.manifest.config.model_copy(update={"gradients": gradients})
+    store.manifest = store.manifest.model_copy(update={"config": config})
+    now = Session(scored, "toy", "two", "4")
+    proving.start(now, store, scored.target_set("two"), heldout, ["less", "rds", "bm25", "draft"], 1, 1)
+    specs = [value for flag, value in pairwise(asked) if flag == "--method"]
+    assert specs == [spec, "rds", "bm25", "draft"]
+    assert [MethodSpec.parse(text).text for text in specs] == specs

@@ -5,8 +5,12 @@ import time
 from dataclasses import asdict
 
 import psutil
+import pytest
+from boards import board
 
+from app import targeting
 from gradsift.progress import Status
+from gradsift.store import Store
 
 
 def write_status(folder, **fields) -> None:
@@ -67,3 +71,42 @@ def test_a_complete_store_stays_open_whatever_its_last_job_said(app, workspace):
 def test_a_name_taken_by_a_failed_start_is_free_again(workspace):
     write_status(workspace.store_path("typo"), state="failed", message="no such model")
     assert workspace.new_store_path("typo") == workspace.store_path("typo")
+
+
+@pytest.fixture
+def beginning(scored):
+    """The run that scores `two`, and what a scoring has before its first scores: its targets."""
+    entry, store = scored.target_set("two"), Store.open(scored.store_path("toy"))
+    for path in next((store.path / "scorings").iterdir()).glob("*.safetensors"):
+        path.unlink()
+    return targeting.run_folder(scored, store, entry)
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted", "running"])
+def test_a_scoring_without_a_score_yet_is_none(app, scored, beginning, state):
+    if state == "running":
+        running(beginning)
+    else:
+        write_status(beginning, state=state, message="no luck")
+    for page in ("compare", "export"):
+        at = app(page, store="toy", targets="two", budget="5")
+        assert any("not scored on this datastore yet" in html.value for html in at.html)
+    assert not scored.sessions_path.exists()
+    at = app("targets", store="toy", targets="two")
+    keys = {button.key for button in at.button}
+    assert f"{'cancel' if state == 'running' else 'again'}-{beginning.name}" in keys
+    assert "to-compare" not in keys
+
+
+@pytest.mark.parametrize("state", ["finished", None])
+def test_scores_by_random_alone_are_shown_where_no_more_was_asked_for(app, scored, beginning, state):
+    if state:
+        write_status(beginning, state=state)
+    assert [column["key"] for column in board(app("compare", store="toy", targets="two"))] == ["random"]
+    assert app("targets", store="toy", targets="two").button(key="to-compare")
+
+
+def test_scores_that_were_there_stay_though_a_later_run_failed(app, scored):
+    folder = targeting.run_folder(scored, Store.open(scored.store_path("toy")), scored.target_set("two"))
+    write_status(folder, state="failed", message="no luck")
+    assert "less" in [column["key"] for column in board(app("compare", store="toy", targets="two"))]

@@ -183,7 +183,8 @@ def test_a_tab_keeps_methods_and_what_ifs_from_page_to_page(app, scored):
 )
 def test_address_nonsense(app, scored, value):
     keys = (
-        *("methods", "method", "by", "row", "view", "against", "chart", "highlight", "epoch", "norm", "of", "take"),
+        *("methods", "method", "of_method", "beside", "evaluation"),
+        *("by", "row", "view", "against", "chart", "highlight", "epoch", "norm", "of", "take"),
         *("compress", "format", "aggregate", "similarity", "pooling", "gradient", "without", "also", "cap", "session"),
         *("source", "task", "script", "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page"),
         *("a", "b", "a-method", "b-method", "a-budget", "b-budget"),

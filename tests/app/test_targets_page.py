@@ -3,7 +3,7 @@
 import json
 
 from gradsift.methods import METHODS
-from gradsift.targets import read_targets
+from gradsift.targets import parse_targets, read_targets
 from gradsift.workspace import sample_targets
 
 PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris"}
@@ -94,3 +94,36 @@ def test_hostile_text_is_shown_as_text(app, workspace):
     at.text_area(key="targets_text").set_value(json.dumps({"prompt": hostile, "completion": "ok"})).run()
     assert not any("<img" in html.value for html in at.html)
     assert not any("example.com" in markdown.value for markdown in at.markdown)
+
+
+def pasted(app):
+    """The page with a good example pasted, which is not saved yet."""
+    at = app("targets")
+    at.session_state["targets_from"] = "Paste"
+    at.run()
+    at.text_area(key="targets_text").set_value(PASTED.splitlines()[2]).run()
+    return at
+
+
+def test_a_set_is_never_saved_over_another_one(app, workspace):
+    workspace.save_targets("mine", parse_targets("Q: theirs?\nA: yes").rows)
+    at = pasted(app)
+    for name in ("mine", " mine ", sample_targets()[0].stem):
+        at.text_input(key="targets_name").set_value(name)
+        at.button(key="save-targets").click().run()
+        assert "exists already: choose another name" in at.error[0].value.replace("\\", "")
+        assert at.text_input(key="targets_name").value == name
+    assert [row.messages[0][1] for row in read_targets(workspace.target_set("mine").path).rows] == ["theirs?"]
+    at.text_input(key="targets_name").set_value("mine-too")
+    at.button(key="save-targets").click().run()
+    assert at.query_params["targets"] == "mine-too"
+
+
+def test_a_proposed_name_that_somebody_took_meanwhile_is_proposed_anew(app, workspace):
+    at = pasted(app)
+    assert at.text_input(key="targets_name").value == "my-targets"
+    workspace.save_targets("my-targets", parse_targets("Q: theirs?\nA: yes").rows)
+    at.button(key="save-targets").click().run()
+    assert not at.error
+    assert at.query_params["targets"] == "my-targets-2"
+    assert [row.messages[0][1] for row in read_targets(workspace.target_set("my-targets").path).rows] == ["theirs?"]
