@@ -8,13 +8,10 @@ if str(ROOT) not in sys.path:  # Streamlit puts app/ there, not its parent
     sys.path.insert(0, str(ROOT))
 
 import streamlit as st  # noqa: E402
-from streamlit.runtime.scriptrunner import StopException  # noqa: E402
 
-from app import deciding, memory, session, theme  # noqa: E402
+from app import deciding, guarding, memory, session, theme  # noqa: E402
 from app.components import header  # noqa: E402
-from app.components.text import label  # noqa: E402
 from app.rooms import ROOMS  # noqa: E402
-from gradsift import errors  # noqa: E402
 
 st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg", layout="wide")
 st.logo(ROOT / "assets" / "wordmark.svg", size="medium")
@@ -39,16 +36,7 @@ if page == named:
 stem = page.url_path or ROOMS[0].stem
 header.draw(deciding.keep(session.begin(stem), stem))
 try:
-    page.run()
-except StopException:  # a page that ends early is a view like any other; one that broke or begins anew is none
-    session.save_view(stem)
-    raise
-except Exception as error:  # what a page cannot do without is damaged or gone
-    sentence = errors.explain(error)
-    if sentence is None:
-        raise
-    st.error(label(sentence))
-else:
-    session.save_view(stem)
+    with guarding.guarded(stem):
+        page.run()
 finally:
     memory.settle()

@@ -20,7 +20,7 @@ from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 
-PAGE = 20  # cards of a column on one page
+PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search
 WIDE = 280  # pixels; left to itself the pagination hides pages that would fit
 
 

@@ -17,7 +17,7 @@ from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
 from gradsift.store import Store
 
-_PAUSE = "50ms"  # without a key, after which is searched: less than people have between two keys
+_PAUSE = "20ms"  # without a key, after which is searched: less than people have between two keys
 FEW = 24  # values that are laid out to click; of more, one is found by typing
 _NAMES = {
     "source": "Source",

@@ -10,6 +10,7 @@ import streamlit as st
 from boards import board, card, press
 
 from app import comparing
+from app.components.board import PAGE
 from gradsift.choices import Choices
 from gradsift.methods import METHODS
 from gradsift.store import Store
@@ -30,11 +31,12 @@ def test_every_method_has_a_column_with_the_same_budget(app, scored):
 
 def test_long_lists_are_paged_and_the_position_is_said(app, scored):
     at = app("compare", store="toy", targets="two", budget="45")
-    assert all("1–20 of 45 picks" in column["foot"] for column in board(at))
-    at.query_params["page"] = "3"
+    assert all(f"1–{PAGE} of 45 picks" in column["foot"] for column in board(at))
+    first = (45 - 1) // PAGE * PAGE + 1  # of the last page
+    at.query_params["page"] = str(1 + first // PAGE)
     at.run()
-    assert all("41–45 of 45 picks" in column["foot"] for column in board(at))
-    assert sizes(at) == [5] * len(METHODS)
+    assert all(f"{first}–45 of 45 picks" in column["foot"] for column in board(at))
+    assert sizes(at) == [45 - first + 1] * len(METHODS)
 
 
 def test_the_filter_for_one_method_leaves_rows_no_other_picks(app, scored):
@@ -56,11 +58,11 @@ def test_what_only_the_others_pick_stands_by_this_methods_rank(app, scored):
 
 def test_the_whole_pool_is_listed_in_each_methods_order(app, scored):
     usable = Store.open(scored.store_path("toy")).manifest.usable
-    at = app("compare", store="toy", targets="two", budget="10", scope="pool")
+    at = app("compare", store="toy", targets="two", budget="5", scope="pool")
     for column in board(at):
-        assert f"1–20 of {usable} rows" in column["foot"]
-        assert [card["name"].split()[-1] for card in column["cards"]] == [str(n) for n in range(1, 21)]
-        assert sum("gs-out" in card["html"] for card in column["cards"]) == 10
+        assert f"1–{PAGE} of {usable} rows" in column["foot"]
+        assert [card["name"].split()[-1] for card in column["cards"]] == [str(n) for n in range(1, PAGE + 1)]
+        assert sum("gs-out" in card["html"] for card in column["cards"]) == PAGE - 5
 
 
 def test_filters_come_from_the_address_and_are_counted_in_words(app, scored):
@@ -106,10 +108,10 @@ def test_a_chip_takes_one_value_off(app, scored):
 
 
 def test_a_subtask_in_the_address_leaves_what_serves_it_and_its_chip_takes_it_off(app, scored):
-    every = board(app("compare", store="toy", targets="two", budget="20"))[0]["cards"]
+    every = board(app("compare", store="toy", targets="two", budget=str(PAGE)))[0]["cards"]
     served = {name: sum(f"for {name}" in card["html"] for card in every) for name in ("capitals", "sums")}
     name = min(served, key=served.get)
-    at = app("compare", store="toy", targets="two", budget="20", subtask=f"{name},nothing")
+    at = app("compare", store="toy", targets="two", budget=str(PAGE), subtask=f"{name},nothing")
     assert at.query_params["subtask"] == name
     column = board(at)[0]
     assert all(f"for {name}" in card["html"] for card in column["cards"])
@@ -143,7 +145,7 @@ def test_hits_are_marked_and_another_filter_starts_at_the_first_page(app, scored
     at = app("compare", store="toy", targets="two", budget="60%")
     at.query_params["page"] = "2"
     at.run()
-    assert all("21–" in column["foot"] for column in board(at))
+    assert all(f"{PAGE + 1}–" in column["foot"] for column in board(at))
     at.text_input(key="q").set_value("the").run()
     assert "page" not in at.query_params
     assert at.query_params["q"] == "the"

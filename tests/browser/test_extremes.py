@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from extremes import NAME, TEXTS, hostile_store, hostile_workspace  # noqa: F401  fixture
+from extremes import LONG, NAME, TEXTS, hostile_store, hostile_workspace  # noqa: F401  fixture
 
+from app.components.board import PAGE
 from app.components.text import visible
 from gradsift.sessions import Sessions
 from gradsift.store import Store
@@ -70,6 +71,19 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
+def all_cards(visit, address: str) -> str:
+    """What Compare says on all its pages."""
+    said, pages = "", -(-(len(TEXTS) + len(LONG)) // PAGE)
+    for number in range(1, pages + 1):
+        visit.go(f"{address}&page={number}")
+        visit.page.locator(".gs-card").first.wait_for()
+        # cards off the screen are not laid out, so that they have no inner text
+        visit.page.add_style_tag(content=".gs-card { content-visibility: visible !important }")
+        harmless(visit)
+        said += squeezed(visit.page.locator("[data-testid='stMain']").inner_text())
+    return said
+
+
 def test_every_page_wide_and_narrow_light_and_dark(watched):
     page = watched.page
     for address, landmark in PAGES.items():
@@ -79,9 +93,7 @@ def test_every_page_wide_and_narrow_light_and_dark(watched):
         page.locator(landmark).first.wait_for()
         harmless(watched)
         if address.startswith("compare") and "q=" not in address:
-            # cards off the screen are not laid out, so that they have no inner text
-            page.add_style_tag(content=".gs-card { content-visibility: visible !important }")
-            said = squeezed(page.locator("[data-testid='stMain']").inner_text())
+            said = all_cards(watched, address)
             assert [name for name, text in TEXTS.items() if squeezed(visible(text)) not in said] == []
         elif address.startswith("distributions"):
             ticks = page.locator(".ytick text").all_text_contents()

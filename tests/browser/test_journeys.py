@@ -39,15 +39,15 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     visit.click("button", "Compare the picks")
     visit.page.get_by_role("spinbutton", name="Budget").fill("60")
     visit.page.get_by_role("spinbutton", name="Budget").press("Enter")
-    visit.sees(re.compile("1–20 of .* picks"))
+    visit.sees(re.compile("1–12 of .* picks"))
     visit.page.locator(".gs-card").first.wait_for()
     heads = visit.page.locator(".gs-head h3")
     assert [head.split()[-1] for head in heads.all_inner_texts()] == ["LESS", "BM25", "RDS", "Random"]
     first = visit.page.locator(".gs-card .gs-rank").first
     assert first.inner_text() == "1"
     visit.page.get_by_role("button", name="Next page").first.click()
-    visit.sees(re.compile("21–"))
-    visit.page.wait_for_function("document.querySelector('.gs-card .gs-rank').innerText === '21'")
+    visit.sees(re.compile("13–"))
+    visit.page.wait_for_function("document.querySelector('.gs-card .gs-rank').innerText === '13'")
     assert "page=2" in visit.page.url
     visit.check()
 
