@@ -52,9 +52,13 @@ def test_two_browsers_have_sessions_of_their_own_and_a_link_opens_one_in_the_oth
     visit.sees("2 accepted")
     visit.page.get_by_role("button", name=re.compile("^Session Mine")).wait_for()
 
+    visit.page.locator(".st-key-q input").fill("the")  # draws the board anew and nothing above it
+    visit.page.wait_for_url("**q=the**")
+    visit.settle()
     other.go(f"?session={mine}")
     other.page.wait_for_url(re.compile(r"/compare\?"))
     other.sees("2 accepted")
+    assert "q=the" in other.page.url
     assert "budget=10" in other.page.url
     other.click("link", "Sessions")
     other.sees("open in this tab")
