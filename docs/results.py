@@ -36,6 +36,7 @@ PER_SOURCE, LONGEST, HELD_OUT, LONGEST_HELD_OUT, BUDGET, SEED = 150, 384, 40, 64
 LONGEST_TARGET = 1024  # of MMLU's and BBH's; a target is read once an epoch and run, and some are very long
 THREE = ("zero-shot", "random", "less")  # in three training seeds; the others in one
 ONE = ("bm25", "dsir", "rds", "rds+", "validation", "less:aggregate=round-robin", "less:diverse=true")
+ONE += ("less:similarity=dot", "less:without_checkpoints=epoch-2")  # the paper's tables 12 and 6
 CONFIG = BuildConfig(
     model="smollm2",
     template=models.demo_template().read_text(encoding="utf-8"),

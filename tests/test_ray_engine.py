@@ -1,6 +1,7 @@
 """A store made by Ray's workers is the store that one process makes, also where workers and machines are lost."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -9,17 +10,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+import torch
 from commands import gradsift, start
 from stores import assert_same_files, flip, shard_files
 
-from gradsift import builder
+from gradsift import builder, score
 from gradsift.config import BuildConfig, Engine
 from gradsift.engine import EngineError
 from gradsift.errors import UsageError
 from gradsift.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
+from gradsift.targets import read_targets
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'gradsift[ray]'")
 
@@ -165,6 +169,25 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(
     assert gradsift("build", tiny_pool, *flags).code == 0
     assert whole.items() <= shard_files(out).items()
     assert_same_files(out, unbroken.path)
+
+
+def test_features_by_other_threads_give_nearly_the_same_scores(
+    unbroken: Store, tiny_pool: Path, tiny_targets: Path, slow_config: BuildConfig, tmp_path: Path
+) -> None:
+    """Workers make the bytes of `unbroken`, as the tests above show; here more threads make its like."""
+    gone = shutil.ignore_patterns("features", "representations", "metrics", "scorings", "index", "checked.json")
+    shutil.copytree(unbroken.path, tmp_path / "store", ignore=gone)
+    before = torch.get_num_threads()
+    assert unbroken.manifest.threads == before
+    torch.set_num_threads(before + 2)
+    try:
+        store = builder.build([tiny_pool], tmp_path / "store", slow_config, progress=Progress(quiet=True))
+    finally:
+        torch.set_num_threads(before)
+    targets, methods = read_targets(tiny_targets).rows, ["less", "rds"]
+    mine, theirs = score(store, targets, methods), score(unbroken, targets, methods)
+    assert mine[["row", "method"]].equals(theirs[["row", "method"]])
+    np.testing.assert_allclose(mine["score"], theirs["score"], rtol=0, atol=1e-4)
 
 
 @needs_ray
