@@ -1,9 +1,10 @@
 """Does LESS help here? The paper's comparison in small: python docs/results.py --data DIR [--work FOLDER] [--minutes M]
 
-DIR holds pool/, targets/ and eval/ (JSON Lines). FOLDER keeps the prepared files and the store. Runs end one by one in
+DIR holds pool/, targets/ and eval/ (JSON Lines). FOLDER keeps the prepared files and the stores. Runs end one by one in
 docs/results/core.json; the same command goes on with the missing ones, without the store where their picks are kept.
-The measured part of docs/results.md is written from what docs/results/ holds, whatever there is of it (python
-docs/results.py --write).
+What other builds would have picked (no warmup, another d, ...) is compared likewise, a store and a report each;
+--only NAME makes one report alone. The measured part of docs/results.md is written from what docs/results/ holds,
+whatever there is of it (python docs/results.py --write).
 """
 
 import argparse
@@ -15,19 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_page import write_page
+import torch
+from results_page import CORE, OTHER_STORES, REPORTS, write_page
 
 from gradsift import atomic, models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoder
 from gradsift.evaluate import EvaluationSet, evaluate
-from gradsift.evaluation import VALIDATION, ZERO_SHOT, Recipe, read_report, run_key
+from gradsift.evaluation import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
 from gradsift.heldout import read_heldout
 from gradsift.paths import cache_home
 from gradsift.pool import read_rows
 from gradsift.progress import Cancelled, Progress
 from gradsift.targets import require_targets
+from gradsift.warmup import snapshot
 
 HERE = Path(__file__).resolve().parent
 SETS = ("mmlu", "bbh", "tydiqa")
@@ -36,7 +39,7 @@ PER_SOURCE, LONGEST, HELD_OUT, LONGEST_HELD_OUT, BUDGET, SEED = 150, 384, 40, 64
 LONGEST_TARGET = 1024  # of MMLU's and BBH's; a target is read once an epoch and run, and some are very long
 THREE = ("zero-shot", "random", "less")  # in three training seeds; the others in one
 ONE = ("bm25", "dsir", "rds", "rds+", "validation", "less:aggregate=round-robin", "less:diverse=true")
-ONE += ("less:similarity=dot", "less:without_checkpoints=epoch-2")  # the paper's tables 12 and 6
+ONE += ("less:similarity=dot", "less:without_checkpoints=epoch-2", "full")  # the paper's tables 12, 6 and 2
 CONFIG = BuildConfig(
     model="smollm2",
     template=models.demo_template().read_text(encoding="utf-8"),
@@ -83,7 +86,7 @@ def prepare(data: Path, work: Path) -> None:
 
 def _fitting(path: Path, encoder: Encoder, longest: int) -> Iterator[dict[str, Any]]:
     """The records of a file that have something to learn within `longest` tokens; BBH's held-out ones zero-shot."""
-    for row in read_rows([path]):
+    for row in (row for row in read_rows([path]) if not row.reason):
         record = json.loads(row.raw)
         if "messages_zeroshot" in record:
             record["messages"] = record.pop("messages_zeroshot")
@@ -116,8 +119,8 @@ def _write(path: Path, records: list[dict[str, Any]]) -> None:
         atomic.write_text(path, text)
 
 
-def run(data: Path, work: Path, report: Path, minutes: float) -> None:
-    """Everything that is missing in the report, as far as the minutes go."""
+def run(data: Path, work: Path, only: str | None, minutes: float) -> None:
+    """Everything that is missing in the reports (or in the one named), as far as the minutes go."""
     prepare(data, work)
     progress = Stopwatch(minutes)
     sets = [
@@ -126,19 +129,61 @@ def run(data: Path, work: Path, report: Path, minutes: float) -> None:
         )
         for name in SETS
     ]
-    methods = {**dict.fromkeys(THREE, 3), **dict.fromkeys(ONE, 1)}
-    pool = sorted((work / "pool").glob("*.jsonl"))
-    kept = read_report(report).picks if report.exists() else {}
     with progress.running():
-        if any(key not in kept for key in _picking(methods)):
-            build(pool, work / "store", CONFIG, progress=progress)
-        given = {"budget": BUDGET, "recipe": RECIPE, "pool": pool, "progress": progress}
-        evaluate([work / "store"], sets, report, methods=methods, **given)
+        if only in (None, CORE.stem):
+            _run(CORE, {**dict.fromkeys(THREE, 3), **dict.fromkeys(ONE, 1)}, sets, CONFIG, work / "store", progress)
+        for other in OTHER_STORES:
+            if only in (None, other.name):
+                report = REPORTS / f"{other.name}.json"
+                if not report.exists():
+                    _storeless(read_report(CORE)).save(report)
+                changes = dict(other.changes)
+                if other.untrained:
+                    changes["checkpoints"] = (str(_untrained(work / "untrained")),)
+                config, methods = CONFIG.model_copy(update=changes), dict.fromkeys(other.methods, 1)
+                _run(report, methods, sets, config, work / f"store-{other.name}", progress)
+
+
+def _run(
+    report: Path,
+    methods: dict[str, int],
+    sets: list[EvaluationSet],
+    config: BuildConfig,
+    store: Path,
+    progress: Progress,
+) -> None:
+    pool = sorted((store.parent / "pool").glob("*.jsonl"))
+    kept = read_report(report).picks if report.exists() else {}
+    if any(key not in kept for key in _picking(methods)):
+        build(pool, store, config, progress=progress)
+    given = {"budget": BUDGET, "recipe": RECIPE, "pool": pool, "progress": progress}
+    evaluate([store], sets, report, methods=methods, seeds=1, **given)
+
+
+def _storeless(core: Report) -> Report:
+    """The core's runs that any store would make alike: what stands beside the others in every report."""
+    runs = [run for run in core.runs if run.method in ALWAYS and run.seed == 0]
+    picks = {run.key: core.picks[run.key] for run in runs if run.store}
+    return core.model_copy(update={"runs": runs, "picks": picks, "planned": len(runs)})
+
+
+def _untrained(folder: Path) -> Path:
+    """A checkpoint as LoRA begins, B all zeros, for the gradients of a model that was not warmed up."""
+    if not folder.is_dir():
+        dtype = models.resolve_dtype(CONFIG.dtype, torch.device("cpu"))
+        model = models.attach_lora(models.load_model(CONFIG.model, dtype, torch.device("cpu")).model, CONFIG)
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=0.0)
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        optimizer.step()  # moves nothing, and makes the moments that a checkpoint has
+        snapshot(model, optimizer, CONFIG.lr, CONFIG.model).save(folder)
+    return folder
 
 
 def _picking(methods: dict[str, int]) -> Iterator[str]:
     """The runs whose rows a store picks."""
-    for method, seeds in {"random": 3, **methods}.items():
+    for method, seeds in {"random": 1, **methods}.items():
         if method not in (ZERO_SHOT, VALIDATION):
             yield from (run_key(name, method, seed) for name in SETS for seed in range(seeds))
 
@@ -146,21 +191,22 @@ def _picking(methods: dict[str, int]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="pool/, targets/ and eval/")
-    parser.add_argument("--work", type=Path, default=cache_home() / "results", help="prepared files and the store")
+    parser.add_argument("--work", type=Path, default=cache_home() / "results", help="prepared files and the stores")
+    names = (CORE.stem, *(other.name for other in OTHER_STORES))
+    parser.add_argument("--only", choices=names, help="make this report alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after about so long")
     parser.add_argument("--write", action="store_true", help="only write the page from the report")
     asked = parser.parse_args()
-    report = HERE / "results" / "core.json"
     try:
         if not asked.write:
             if asked.data is None:
                 parser.error("--data DIR is needed to run anything")
-            run(asked.data, asked.work, report, asked.minutes)
+            run(asked.data, asked.work, asked.only, asked.minutes)
     except Cancelled as stop:
         print(stop)
     finally:
-        if report.exists():
-            write_page(report, HERE / "results.md")
+        if CORE.exists():
+            write_page(HERE / "results.md")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The measured part of docs/results.md, from a report of `gradsift evaluate` and docs/agreement.py's beside it."""
+"""The measured part of docs/results.md, from the reports of `gradsift evaluate` and docs/agreement.py's beside them."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +9,73 @@ import numpy as np
 import pandas as pd
 from measured import fill, table
 
-from gradsift.evaluation import RANDOM, ZERO_SHOT, Report, read_report, summary
+from gradsift.evaluation import RANDOM, ZERO_SHOT, Report, Run, read_report, summary
 
+ORDER = ("mmlu", "bbh", "tydiqa")
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
-PAPER = {  # LESS, table 3 (Llama-2-7B, 5 % of 270,679 rows; accuracy, exact match, F1)
-    "random": (46.5, 38.9, 52.7),
+REPORTS = Path(__file__).resolve().parent / "results"
+CORE = REPORTS / "core.json"
+Scores = tuple[float | str, float | str, float | str]  # MMLU, BBH, TyDiQA
+PAPER: dict[str, Scores] = {  # Llama-2-7B, 5 % of 270,679 rows; accuracy, exact match, F1
+    "zero-shot": (45.6, 38.3, 46.4),  # table 10
+    "full": (51.6, 43.2, 54.0),  # table 2
+    "random": (46.5, 38.9, 52.7),  # table 3, as the next four
     "bm25": (47.6, 39.8, 52.7),
     "dsir": (46.1, 36.8, 44.5),
     "rds": (45.0, 36.7, 46.8),
     "less": (50.2, 41.5, 56.2),
+    "validation": (47.3, 36.5, 52.8),  # table 10
+    "less:similarity=dot": (47.3, 37.4, 52.3),  # table 12
+    "less:without_checkpoints=epoch-2": (48.2, 40.2, 54.9),  # table 6, N = 1
 }
 
 
-def write_page(report: Path, out: Path) -> None:
-    """Put what the report holds so far, and what `agreement.json` beside it does, between the marks of the page."""
-    found = read_report(report)
-    beside = report.with_name("agreement.json")
+@dataclass(frozen=True)
+class OtherStore:
+    """A store that differs from the core's, and the methods that pick from it, one training seed each.
+
+    changes: of the build's parameters. untrained: its only checkpoint is LoRA as it begins. paper: the paper's figures
+    for each method, where it has them.
+    """
+
+    name: str
+    what: str
+    changes: dict[str, Any]
+    methods: tuple[str, ...]
+    paper: tuple[Scores, ...]
+    untrained: bool = False
+
+
+SGD, SIGN = "less:gradient=sgd", "less:gradient=sign"
+OTHER_STORES = (
+    OtherStore(
+        "gradients",
+        "plain gradients, or Adam's signs (table 9)",
+        {"gradients": ("sgd", "sign")},
+        (SGD, SIGN),
+        ((50.9, 40.0, 58.1), (49.7, 39.0, 54.8)),
+    ),
+    OtherStore("dim-1024", "d = 1,024 (table 11)", {"dim": 1024}, ("less",), ((50.7, 39.3, 55.3),)),
+    OtherStore(
+        "no-warmup", "no warmup (table 5)", {"gradients": ("sgd",)}, (SGD,), ((46.7, 39.8, 52.1),), untrained=True
+    ),
+    OtherStore(
+        "whole-warmup", "warmup on the whole pool (table 5)", {"warmup_fraction": 1.0}, ("less",), ((51.6, 41.9, 57.9),)
+    ),
+    OtherStore("warmup-seed", "another seed of the warmup", {"seed": 1}, ("less",), (("", "", ""),)),
+)
+
+
+def write_page(out: Path) -> None:
+    """Put what the reports hold so far, and what `agreement.json` beside them does, between the marks of the page."""
+    found = read_report(CORE)
+    beside = REPORTS / "agreement.json"
     measured = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     parts = [
         _setting(found),
         _losses(found),
         _pairs(found),
+        _others(found),
         _scores(found),
         _epochs(found),
         _law(found),
@@ -80,15 +127,43 @@ def _pairs(report: Report) -> str:
     )
 
 
+def _others(core: Report) -> str:
+    """What LESS finds from other stores, beside the core's."""
+    lines = [_store_line("the core's", "less", core.runs, PAPER["less"])]
+    for other in OTHER_STORES:
+        path = REPORTS / f"{other.name}.json"
+        runs = read_report(path).runs if path.is_file() else []
+        for method, paper in zip(other.methods, other.paper, strict=True):
+            if any(run.method == method for run in runs):
+                lines.append(_store_line(other.what, method, runs, paper))
+    if len(lines) == 1:
+        return ""
+    text = (
+        "Held-out loss of training seed 0 when a store that differs in one thing picks the rows, and in brackets the "
+        "mean answer length of its picks in tokens. Then the paper's scores for the same change, in percent (its "
+        "tables 9 and 11 warm up on the whole pool)."
+    )
+    head = ["store", "method", *map(_name, ORDER), *(f"paper's {_name(name)}" for name in ORDER)]
+    return f"## Other stores (the paper's tables 5, 9 and 11)\n\n{text}\n\n" + table(head, lines)
+
+
+def _store_line(what: str, method: str, runs: list[Run], paper: Scores) -> list[str]:
+    cells = []
+    for name in ORDER:
+        run = next((r for r in runs if (r.target_set, r.method, r.seed) == (name, method, 0)), None)
+        cells.append(f"{run.best_loss:.3f} ({run.answer_tokens:.0f})" if run else "")
+    return [what, f"`{method}`", *cells, *map(str, paper)]
+
+
 def _scores(report: Report) -> str:
-    means, order = summary(report), ("mmlu", "bbh", "tydiqa")
+    means = summary(report)
     lines = []
     for method in _methods(report):
-        own = [_with_spread(means, name, method, "score", "{:.1f}", 100) for name in order]
+        own = [_with_spread(means, name, method, "score", "{:.1f}", 100) for name in ORDER]
         lines.append([f"`{method}`", *own, *(f"{value}" for value in PAPER.get(method, ("", "", "")))])
     metrics = ", ".join(f"{_name(key)} {about.metric}" for key, about in report.sets.items())
-    text = f"Answers that the tuned model writes itself, in percent ({metrics}). Beside them the paper's table 3."
-    head = ["method", *map(_name, order), *(f"paper's {_name(name)}" for name in order)]
+    text = f"Answers that the tuned model writes itself, in percent ({metrics}). Beside them the paper's."
+    head = ["method", *map(_name, ORDER), *(f"paper's {_name(name)}" for name in ORDER)]
     return f"## Answers\n\n{text}\n\n" + table(head, lines)
 
 
