@@ -136,7 +136,7 @@ def run(data: Path, work: Path, only: str | None, minutes: float) -> None:
             if only in (None, other.name):
                 report = REPORTS / f"{other.name}.json"
                 if not report.exists():
-                    _storeless(read_report(CORE)).save(report)
+                    _same_for_any_store(read_report(CORE)).save(report)
                 changes = dict(other.changes)
                 if other.untrained:
                     changes["checkpoints"] = (str(_untrained(work / "untrained")),)
@@ -160,7 +160,7 @@ def _run(
     evaluate([store], sets, report, methods=methods, seeds=1, **given)
 
 
-def _storeless(core: Report) -> Report:
+def _same_for_any_store(core: Report) -> Report:
     """The core's runs that any store would make alike: what stands beside the others in every report."""
     runs = [run for run in core.runs if run.method in ALWAYS and run.seed == 0]
     picks = {run.key: core.picks[run.key] for run in runs if run.store}

@@ -18,7 +18,7 @@ KINDS = ("gradients", "no-warmup")
 
 @pytest.fixture(scope="module")
 def toy(tiny_pool, tiny_config, tmp_path_factory):
-    """Data of two-layer size, and the script's constants set to it; everything but the last report is made."""
+    """Data of two-layer size, and the script's constants set to it: the core and two other stores, made."""
     data, work, reports = (tmp_path_factory.mktemp(name) for name in ("data", "work", "reports"))
     write_data(data, tiny_pool)
     with pytest.MonkeyPatch.context() as patch:
