@@ -84,6 +84,28 @@ class TestRuns:
         random = [report.picks[run_key("boxes", "random", seed)].ids for seed in (0, 1)]
         assert random[0] != random[1]
 
+    def test_sets_with_the_same_picks_share_a_training(self, made, store, boxes, tmp_path, monkeypatch):
+        """Random's rows and the whole pool are the same for every set; what is measured is what each alone finds."""
+        real, trained = module.finetune, []
+        monkeypatch.setattr(module, "finetune", lambda *given: trained.append(given[-1]) or real(*given))
+        more = EvaluationSet("more", boxes.targets[:2], boxes.heldout[:2])
+        methods = {"random": 2, "validation": 1, "full": 1}
+        found = evaluate([store.path], [boxes, more], tmp_path / "r.json", methods=methods, budget="4")
+        assert [label.split(": ")[1] for label in trained] == [
+            "random for boxes, random for more, seed 0",
+            "validation for boxes, seed 0",
+            "full for boxes, full for more, seed 0",
+            "validation for more, seed 0",
+            "random for boxes, random for more, seed 1",
+        ]
+        assert len(found.runs) == found.planned == 10
+        alone = evaluate([store.path], [more], tmp_path / "alone.json", methods=methods, budget="4")
+        by_key = {run.key: run for run in found.runs}
+        compared = [run for run in (*made[1].runs, *alone.runs) if run.key in by_key]
+        assert len(compared) == 4 + 5
+        for run in compared:
+            assert by_key[run.key].model_copy(update={"seconds": run.seconds}) == run
+
     def test_best_epoch_is_chosen_on_the_targets(self, made):
         for run in made[1].runs:
             epoch = int(np.argmin(run.target_loss_by_epoch))
@@ -96,7 +118,7 @@ class TestRuns:
     def test_targets_alone_are_trained_on_whole(self, store, boxes, tmp_path, monkeypatch):
         """As they are scored by, whatever the recipe's length; picks that it leaves nothing of are told."""
         seen = []
-        monkeypatch.setattr(module, "finetune", lambda base, rows, *given: seen.append(rows) or [Measured(1, 1, None)])
+        monkeypatch.setattr(module, "finetune", lambda base, rows, *given: seen.append(rows) or [[Measured(1, 1, None)]])
         monkeypatch.setattr(module, "ALWAYS", ("validation", "random"))
         recipe = Recipe.of(store.manifest.config, max_length=8)
         with pytest.raises(EvaluationError, match=r"None of the 4 rows that random picked .* 8 tokens"):
@@ -117,12 +139,12 @@ class TestRuns:
         real = module.score_targets
         monkeypatch.setattr(module, "turn", turn)
         monkeypatch.setattr(module, "score_targets", lambda *given: inside == [] and real(*given))
-        monkeypatch.setattr(module, "finetune", lambda *given: inside and [Measured(1, 1, None)])
+        monkeypatch.setattr(module, "finetune", lambda *given: inside and [[Measured(1, 1, None)]])
         report = evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)
         assert [run.method for run in report.runs] == ["zero-shot", "random", "validation", "less"]
 
     def test_a_run_that_diverges_is_said_and_not_kept(self, store, boxes, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "finetune", lambda *given: [Measured(1, float("nan"), None)])
+        monkeypatch.setattr(module, "finetune", lambda *given: [[Measured(1, float("nan"), None)]])
         with pytest.raises(EvaluationError, match=r"random for boxes, seed 0 went astray.*lower --lr"):
             evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)
         assert [run.method for run in read_report(tmp_path / "r.json").runs] == ["zero-shot"]

@@ -42,6 +42,7 @@ class TestJudge:
             ("B", "B", 1), ("B", "(B) because", 1), ("B", " b.", 1), ("B", "A", 0), ("B", "Better", 0), ("B", "", 0),
             ("(B)", "So the answer is (B).", 1), ("A", "The cat", 0), ("False", "false, since", 1), ("No", "yes", 0),
             ("-9", "-9", 1), ("-9", "9", 0), ("1,200", "the answer is: 1200", 1), ("7", "7.0", 1), ("7", "none", 0),
+            ("9,476,211", "9476211", 1), ("9,476,211", "9476212", 0), ("0", "-0.0", 1), ("0.1", "0.10", 1),
         ],
     )  # fmt: skip
     def test_closed_answers_are_right_or_wrong(self, tmp_path, gold, answer, right):
@@ -49,6 +50,26 @@ class TestJudge:
         assert row.closed
         assert metric([row]) == "accuracy"
         assert row.judge(answer) == right
+
+    @pytest.mark.parametrize(
+        ("gold", "answer", "right"),
+        [
+            ("ant bee cat", "ant bee cat", 1), ("ant bee cat", "So the answer is Ant bee cat.", 1),
+            ("ant bee cat", "bee ant cat", 0), ("ant bee cat", "ant bee", 0), ("ant bee cat", "ant bee cat\nQ: more", 1),
+            ("] )", "])", 1), ("] )", " ] )\n", 1), ("] )", "((((", 0), ("] )", "", 0), ("] )", "words", 0),
+        ],
+    )  # fmt: skip
+    def test_the_one_right_answer_is_exact(self, tmp_path, gold, answer, right):
+        """As BBH's sorted words and brackets: in their order, and a sign counts where there are no words."""
+        row = heldout(tmp_path, answer=gold)
+        assert metric([row]) == "accuracy"
+        assert row.judge(answer) == right
+
+    def test_numbers_among_spans_are_spans(self, tmp_path):
+        row = heldout(tmp_path, answers=["1939"])
+        assert metric([row]) == "f1"
+        assert row.judge("26 July 1939") == pytest.approx(0.5)
+        assert row.judge("1939") == 1
 
     def test_spans_take_the_best_gold(self, tmp_path):
         row = heldout(tmp_path, answers=["the Eiffel Tower", "Tour Eiffel"])
@@ -67,6 +88,10 @@ class TestF1:
 
     def test_scripts_without_spaces_are_compared_by_character(self):
         assert f1("東京都", "東京") == pytest.approx(0.8)
+
+    def test_a_gold_without_words_is_right_or_wrong(self):
+        assert f1("[ ]", "[]") == 1
+        assert f1("(((", "[]") == f1("", "[]") == f1("words", "[]") == 0
 
     def test_nothing_said(self):
         assert f1("", "paris") == 0

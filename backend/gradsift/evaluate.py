@@ -182,10 +182,9 @@ class _Evaluation:
             self.progress.say(f"Loading {self.recipe.model} on {self.device}")
             self.base = self._load(self.device).model
             try_order(self.base, self.progress)
-            for planned in todo:
-                number = len(self.report.runs) + 1
-                found = self._train(planned, measured[planned.set.name], number)
-                self._keep(runs=[*self.report.runs, found])
+            for alike in self._alike(todo):
+                found = self._train(alike, [measured[planned.set.name] for planned in alike])
+                self._keep(runs=[*self.report.runs, *found])
         return self.report
 
     def _load(self, device: torch.device) -> models.Loaded:
@@ -268,35 +267,61 @@ class _Evaluation:
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
-    def _train(self, planned: _Planned, measure: Measure, number: int) -> Run:
-        picks = self.report.picks.get(planned.key, Picks(store="", ids=[]))
-        if planned.spec.name == VALIDATION:  # whole, as they were when the picks were scored by them
-            usable = list(zip(planned.set.targets, measure.targets, strict=True))
-        else:
-            rows = self._texts(planned, picks.ids)
-            encoded = [self.encoder.encode(row.messages, row.prefix, self._max_length) for row in rows]
-            usable = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.n_answer]
-            if rows and not usable:
-                raise EvaluationError(
-                    f"None of the {len(rows)} rows that {planned.spec.text} picked for {planned.set.name} has an "
-                    f"answer within {self._max_length} tokens, the recipe's max_length: choose a longer one."
-                )
-        what = f"{planned.spec.text} for {planned.set.name}, seed {planned.seed}"
-        label = f"Run {number} of {self.report.planned}: {what}"
-        start = time.monotonic()
-        if planned.spec.name == ZERO_SHOT:
+    def _alike(self, todo: list[_Planned]) -> list[list[_Planned]]:
+        """Runs that train on the same rows in the same way, and only differ in what is measured: random's and the whole
+        pool's of every set, and those of methods that picked alike.
+        """
+        found: dict[Any, list[_Planned]] = {}
+        for planned in todo:
+            picks = self.report.picks.get(planned.key)
+            found.setdefault((planned.seed, *picks.ids) if picks else planned.key, []).append(planned)
+        return list(found.values())
+
+    def _train(self, alike: list[_Planned], measures: list[Measure]) -> list[Run]:
+        """Train once, and measure on the set of each."""
+        first, start = alike[0], time.monotonic()
+        usable = self._rows(first, measures[0])
+        what = ", ".join(f"{planned.spec.text} for {planned.set.name}" for planned in alike) + f", seed {first.seed}"
+        number = len(self.report.runs) + 1
+        numbers = f"Run {number}" if len(alike) == 1 else f"Runs {number} to {number + len(alike) - 1}"
+        label = f"{numbers} of {self.report.planned}: {what}"
+        if first.spec.name == ZERO_SHOT:
             self.progress.stage("train", label, 1, "measurement")
-            found = [measure(self.base)]
+            by_epoch = [[measures[0](self.base)]]
             self.progress.advance()
         else:
-            config = self.recipe.config(planned.seed)
-            found = finetune(self.base, [one for _, one in usable], config, measure, self.progress, label)
-        if not all(math.isfinite(loss) for one in found for loss in (one.target_loss, one.loss)):
+            config = self.recipe.config(first.seed)
+            measure = lambda model: [one(model) for one in measures]  # noqa: E731
+            by_epoch = finetune(self.base, [one for _, one in usable], config, measure, self.progress, label)
+        if not all(math.isfinite(loss) for epoch in by_epoch for one in epoch for loss in (one.target_loss, one.loss)):
             raise EvaluationError(
                 f"Training on {what} went astray: its loss is no number any more. Choose a lower --lr (it is "
                 f"{self.recipe.lr:g}) and another --out."
             )
-        return _run(planned, found, usable, picks.store, time.monotonic() - start)
+        seconds = (time.monotonic() - start) / len(alike)
+        return [
+            _run(planned, list(found), usable, self._picks(planned).store, seconds)
+            for planned, found in zip(alike, zip(*by_epoch, strict=True), strict=True)
+        ]
+
+    def _rows(self, planned: _Planned, measure: Measure) -> list[tuple[Row, Encoded]]:
+        """What a run trains on: rows with an answer within the recipe's length."""
+        if planned.spec.name == ZERO_SHOT:
+            return []
+        if planned.spec.name == VALIDATION:  # whole, as they were when the picks were scored by them
+            return list(zip(planned.set.targets, measure.targets, strict=True))
+        rows = self._texts(planned, self._picks(planned).ids)
+        encoded = [self.encoder.encode(row.messages, row.prefix, self._max_length) for row in rows]
+        usable = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.n_answer]
+        if not usable:
+            raise EvaluationError(
+                f"None of the {len(rows)} rows that {planned.spec.text} picked for {planned.set.name} has an "
+                f"answer within {self._max_length} tokens, the recipe's max_length: choose a longer one."
+            )
+        return usable
+
+    def _picks(self, planned: _Planned) -> Picks:
+        return self.report.picks.get(planned.key, Picks(store="", ids=[]))
 
     @property
     def _max_length(self) -> int:

@@ -6,7 +6,7 @@ and how good the answers are that the model writes by itself (greedy).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from transformers import GenerationConfig, TrainerCallback
@@ -20,6 +20,7 @@ from gradsift.heldout import HeldOut
 from gradsift.progress import Progress
 from gradsift.warmup import make_trainer, steps_per_epoch
 
+T = TypeVar("T")
 ROOM = 8  # tokens an answer may be longer than the longest gold
 WRITING = 4096  # padded tokens a batch may have at least: a step reads the whole model, however many rows it writes on
 
@@ -67,16 +68,16 @@ def finetune(
     base: torch.nn.Module,
     rows: Sequence[Encoded],
     config: BuildConfig,
-    measure: Callable[[Any], Measured],
+    measure: Callable[[Any], T],
     progress: Progress,
     label: str,
-) -> list[Measured]:
+) -> list[T]:
     """Train fresh LoRA layers on `rows` and measure after every epoch; `base` comes back as it was.
 
-    config: its epochs, rate, batch size, LoRA and seed count. Returns one `Measured` per epoch.
+    config: its epochs, rate, batch size, LoRA and seed count. Returns what `measure` found, one per epoch.
     """
     peft = models.attach_lora(base, config)
-    found: list[Measured] = []
+    found: list[T] = []
     progress.stage("train", label, steps_per_epoch(len(rows), config.batch_size) * config.epochs, "steps")
     try:
         make_trainer(peft, rows, config, [_Measuring(measure, found, progress)]).train()
@@ -136,8 +137,8 @@ def _last_answer(row: Encoded) -> tuple[int, int]:
     return start, stop
 
 
-class _Measuring(TrainerCallback):
-    def __init__(self, measure: Callable[[Any], Measured], found: list[Measured], progress: Progress) -> None:
+class _Measuring(TrainerCallback, Generic[T]):
+    def __init__(self, measure: Callable[[Any], T], found: list[T], progress: Progress) -> None:
         self.measure, self.found, self.progress = measure, found, progress
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,7 +1,8 @@
 """Held-out examples that a fine-tuned model is measured on: their gold answers, and how an answer is judged.
 
-Closed answers (a letter, yes or no, a number) count as right or wrong; spans count by the overlap of their words (F1,
-the best over the golds), as in SQuAD. Long free answers are not judged: only their loss is.
+Closed answers (a letter, yes or no, a number) and what stands in `answer`, the one right answer, count as right or wrong
+(MMLU, BBH); what stands in `answers` are spans, numbers among them, and count by the overlap of their words (F1, the best
+over the golds), as in SQuAD and TyDiQA; so does a last turn in words. Long free answers are not judged: only their loss is.
 """
 
 import json
@@ -9,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from gradsift.baselines.bm25 import tokenize
@@ -25,18 +27,27 @@ _LEAD_IN = re.compile(r"^.*\banswer is:?", re.IGNORECASE | re.DOTALL)  # "So the
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One held-out example. golds: the accepted answers, empty where the answer is too long to be judged."""
+    """One held-out example. golds: the accepted answers, empty where the answer is too long to be judged. field: of the
+    row, in which they stand: `answers`, `answer`, or "" for the last turn.
+    """
 
     row: Row
     golds: tuple[str, ...]
+    field: str = ""
 
     @property
     def closed(self) -> bool:
-        """Whether its answer is a letter, yes or no, or a number: right or wrong."""
-        return bool(self.golds) and all(_closed(gold) for gold in self.golds)
+        """Whether its answer is a letter, yes or no, or a number that is no span: sought in what is written."""
+        numbers = self.field != "answers"
+        return bool(self.golds) and all(_closed(gold, numbers) for gold in self.golds)
+
+    @property
+    def metric(self) -> str:
+        """`accuracy` where it is right or wrong, else `f1`."""
+        return "accuracy" if self.closed or self.field == "answer" else "f1"
 
     def judge(self, answer: str) -> float:
-        """How good a generated answer is, 0 to 1: exact for closed answers, else the best F1 over the golds.
+        """How good a generated answer is, 0 to 1: right or wrong, else the best F1 over the golds.
 
         Raises:
             ValueError: it has no gold to be judged by.
@@ -45,6 +56,8 @@ class HeldOut:
             raise ValueError(f"{self.row.id} has no short gold answer")
         if self.closed:
             return float(any(_answered(answer, gold) == _closed(gold) for gold in self.golds))
+        if self.metric == "accuracy":
+            return float(any(_exact(answer, gold) for gold in self.golds))
         return max(f1(answer, gold) for gold in self.golds)
 
 
@@ -54,45 +67,62 @@ def read_heldout(path: str | Path) -> list[HeldOut]:
     Raises:
         TargetError: a row cannot be used, named by line. PoolError: the file cannot be read.
     """
-    return [HeldOut(row, _golds(row)) for row in require_targets(path)]
+    return [HeldOut(row, *_golds(row)) for row in require_targets(path)]
 
 
 def metric(examples: Sequence[HeldOut]) -> str | None:
     """What `judge` gives over these: `accuracy`, `f1`, or both in one mean; None where nothing can be judged."""
-    kinds = {"accuracy" if example.closed else "f1" for example in examples if example.golds}
+    kinds = {example.metric for example in examples if example.golds}
     return "+".join(sorted(kinds)) or None
 
 
 def f1(answer: str, gold: str) -> float:
-    """Harmonic mean of precision and recall of words, articles aside (SQuAD; scripts without spaces by character)."""
-    said, due = _words(answer), _words(gold)
+    """Harmonic mean of precision and recall of words, articles aside (SQuAD; scripts without spaces by character); a
+    gold without words, such as brackets, is right or wrong.
+    """
+    if not tokenize(gold):
+        return float(_exact(answer, gold))
+    said, due = Counter(_words(answer)), Counter(_words(gold))
     common = sum((said & due).values())
     return 2 * common / (said.total() + due.total()) if common else float(not said and not due)
 
 
-def _words(text: str) -> Counter[str]:
-    return Counter(word for word in tokenize(text) if word not in _ARTICLES)
+def _exact(answer: str, gold: str) -> bool:
+    """Whether the first line, after any "the answer is", has the gold's words in its order; or signs, where it has no
+    words.
+    """
+    said = _LEAD_IN.sub("", answer).strip().partition("\n")[0]
+    if tokenize(gold):
+        return _words(said) == _words(gold)
+    return "".join(said.split()) == "".join(gold.split())
 
 
-def _golds(row: Row) -> tuple[str, ...]:
+def _words(text: str) -> list[str]:
+    return [word for word in tokenize(text) if word not in _ARTICLES]
+
+
+def _golds(row: Row) -> tuple[tuple[str, ...], str]:
+    """The golds, and the field that they stand in."""
     try:
         record = json.loads(row.raw)
     except ValueError:
         record = {}
-    given = record.get("answers", record.get("answer")) if isinstance(record, dict) else None
-    texts = given if isinstance(given, list) else [given]
-    golds = tuple(text for text in texts if isinstance(text, str) and text.strip())
-    golds = golds or (row.messages[-1][1],)
-    return golds if all(len(tokenize(gold)) <= LONGEST_SPAN for gold in golds) else ()
+    golds, field = (row.messages[-1][1],), ""
+    for name in ("answer", "answers") if isinstance(record, dict) else ():
+        given = record.get(name)
+        texts = tuple(text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str))
+        if kept := tuple(text for text in texts if text.strip()):
+            golds, field = kept, name
+    return (golds if all(len(tokenize(gold)) <= LONGEST_SPAN for gold in golds) else ()), field
 
 
-def _closed(gold: str) -> str:
-    """The gold as it is compared, where it is a closed answer; else ""."""
+def _closed(gold: str, numbers: bool = True) -> str:
+    """The gold as it is compared, where it is a closed answer; else "". numbers: whether they are."""
     text = gold.strip().rstrip(".")
     if letter := _LETTER.fullmatch(text):
         return letter[1].upper()
     if _NUMBER.fullmatch(text):
-        return _plain_number(text)
+        return _plain_number(text) if numbers else ""
     return text.lower() if text.lower() in _CLOSED_WORDS else ""
 
 
@@ -110,4 +140,4 @@ def _answered(answer: str, gold: str) -> str:
 
 
 def _plain_number(text: str) -> str:
-    return f"{float(text.replace(',', '').replace('−', '-')):g}"
+    return str(Decimal(text.replace(",", "").replace("−", "-")).normalize() + 0)  # + 0: minus zero is zero
