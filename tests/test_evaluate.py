@@ -118,7 +118,8 @@ class TestRuns:
     def test_targets_alone_are_trained_on_whole(self, store, boxes, tmp_path, monkeypatch):
         """As they are scored by, whatever the recipe's length; picks that it leaves nothing of are told."""
         seen = []
-        monkeypatch.setattr(module, "finetune", lambda base, rows, *given: seen.append(rows) or [[Measured(1, 1, None)]])
+        found = [[Measured(1, 1, None)]]
+        monkeypatch.setattr(module, "finetune", lambda base, rows, *given: seen.append(rows) or found)
         monkeypatch.setattr(module, "ALWAYS", ("validation", "random"))
         recipe = Recipe.of(store.manifest.config, max_length=8)
         with pytest.raises(EvaluationError, match=r"None of the 4 rows that random picked .* 8 tokens"):

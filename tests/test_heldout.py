@@ -55,7 +55,8 @@ class TestJudge:
         ("gold", "answer", "right"),
         [
             ("ant bee cat", "ant bee cat", 1), ("ant bee cat", "So the answer is Ant bee cat.", 1),
-            ("ant bee cat", "bee ant cat", 0), ("ant bee cat", "ant bee", 0), ("ant bee cat", "ant bee cat\nQ: more", 1),
+            ("ant bee cat", "bee ant cat", 0), ("ant bee cat", "ant bee", 0),
+            ("ant bee cat", "ant bee cat\nQ: more", 1),
             ("] )", "])", 1), ("] )", " ] )\n", 1), ("] )", "((((", 0), ("] )", "", 0), ("] )", "words", 0),
         ],
     )  # fmt: skip

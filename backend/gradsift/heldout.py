@@ -1,8 +1,9 @@
 """Held-out examples that a fine-tuned model is measured on: their gold answers, and how an answer is judged.
 
-Closed answers (a letter, yes or no, a number) and what stands in `answer`, the one right answer, count as right or wrong
-(MMLU, BBH); what stands in `answers` are spans, numbers among them, and count by the overlap of their words (F1, the best
-over the golds), as in SQuAD and TyDiQA; so does a last turn in words. Long free answers are not judged: only their loss is.
+Closed answers (a letter, yes or no, a number) and what stands in `answer`, the one right answer, count as right or
+wrong (MMLU, BBH). What stands in `answers` are spans, numbers among them, which count by the overlap of their words (F1,
+the best over the golds), as in SQuAD and TyDiQA; so does a last turn in words. Long free answers are not judged: only
+their loss is.
 """
 
 import json
