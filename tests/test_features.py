@@ -112,7 +112,7 @@ class TestExtract:
         extractor(model, checkpoint).extract(ROWS, counts.append)
         assert sum(counts) == len(ROWS)
 
-    def test_a_batch_that_does_not_fit_is_halved(self, model, checkpoint, monkeypatch):
+    def test_a_batch_that_does_not_fit_halves_the_budget_from_there_on(self, model, checkpoint, monkeypatch):
         expected = extractor(model, checkpoint, budget=10_000).extract(ALIKE)
         run = PerExampleGradients.run
 
@@ -123,10 +123,13 @@ class TestExtract:
 
         monkeypatch.setattr(PerExampleGradients, "run", small)
         counts = []
-        found = extractor(model, checkpoint, budget=10_000).extract(ALIKE, counts.append)
-        assert found.splits == 3  # 9 -> 4 + 5 -> 2 + 2 + 2 + 3
+        halved = extractor(model, checkpoint, budget=10_000)
+        found = halved.extract(ALIKE, counts.append)
+        assert found.splits == 2  # 9 -> 4 + 4 + 1 -> 2 + 2 + 2 + 2 + 1
         assert sum(counts) == len(ALIKE)
+        assert max(counts) == 2
         assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
+        assert halved.extract(ALIKE).splits == 0  # the next shard begins with what fitted
 
     def test_one_row_that_does_not_fit_is_an_error(self, model, checkpoint, monkeypatch):
         def full(self, batch, sink):
@@ -149,7 +152,7 @@ class TestExtract:
 
         monkeypatch.setattr(halved.projector, "add", small)
         found = halved.extract(ALIKE)
-        assert found.splits == 3
+        assert found.splits == 2
         assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
         assert relative_error(found.grad_norm, expected.grad_norm) < 1e-5
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

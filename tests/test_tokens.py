@@ -325,6 +325,26 @@ class TestTheModelIsLeftAlone:
         assert all(torch.equal(w, checkpoint.adapter[name]) for name, w in gradients.weights.items())
         np.testing.assert_array_equal(explainer.explain(scoring, 0, 0).values, before.values)
 
+    def test_targets_that_do_not_fit_together_are_taken_in_parts(self, store, scoring, monkeypatch):
+        """Memory runs out half way back: what such a batch had found by then counts once."""
+        explainer, quiet = TokenExplainer(store), Progress(quiet=True)
+        with explainer._model.session(quiet):
+            gradients, _ = explainer._model.at("epoch-1")
+            whole = explainer._mean_gradient(gradients, scoring.targets, quiet)
+            run = PerExampleGradients.run
+
+            def tight(self, batch, sink):
+                found = run(self, batch, sink)
+                if len(batch) > 1:
+                    raise torch.OutOfMemoryError("full")
+                return found
+
+            monkeypatch.setattr(PerExampleGradients, "run", tight)
+            parts = explainer._mean_gradient(gradients, scoring.targets, quiet)
+        assert len(scoring.targets) > 1
+        for name, g in whole.items():
+            torch.testing.assert_close(parts[name], g, rtol=1e-4, atol=1e-5)
+
     def test_two_at_once_get_their_own_answers(self, scoring, explainer):
         asked = [(0, 0), (1, 1), (6, 0), (3, 1)]
         alone = [explainer.explain(scoring, *question).values for question in asked]

@@ -78,7 +78,7 @@ class BaseExtractor:
         self, rows: Sequence[Encoded], done: Callable[[int], None] = lambda rows: None
     ) -> dict[str, torch.Tensor]:
         """Kind -> (rows, width) fp32 on the CPU, in the order of `rows`. `done(k)` is called after every k rows."""
-        pieces, _ = run_batches(rows, self.token_budget, self._batch, done)
+        pieces, _, self.token_budget = run_batches(rows, self.token_budget, self._batch, done)
         batches = [batch for batch, _ in pieces]
         return {kind: joined(batches, [found[kind] for _, found in pieces]) for kind in self.kinds}
 

@@ -33,7 +33,7 @@ class Features:
 
     projected: kind -> (n, d) fp32, Π of the update. grad_norm, update_norm: (n,) fp32, ‖g‖ and ‖Γ‖ before projection,
     Γ being Adam's update where it is among the kinds. loss: (n,) mean cross-entropy. representation: (n, H) fp32.
-    splits: batches that had to be halved because memory ran out.
+    splits: how often memory ran out and smaller batches were made.
     """
 
     projected: dict[str, torch.Tensor]
@@ -71,31 +71,36 @@ def run_batches(
     token_budget: int,
     run: Callable[[Sequence[Encoded]], Result],
     done: Callable[[int], None] = lambda rows: None,
-) -> tuple[list[tuple[list[int], Result]], int]:
-    """`run` on packed batches of `rows`; returns (positions, result) of each, and how many were halved for memory.
+) -> tuple[list[tuple[list[int], Result]], int, int]:
+    """`run` on packed batches of `rows`; returns (positions, result) of each, how often memory ran out, and the token
+    budget that was left.
 
+    Where a batch does not fit, half of what it had is the budget from there on: what is as large would not fit either.
     `done(k)` is called after every batch of k rows.
     """
     pieces: list[tuple[list[int], Result]] = []
     splits = 0
-    queue = pack([len(row.ids) for row in rows], token_budget)
+    lengths = [len(row.ids) for row in rows]
+    queue = pack(lengths, token_budget)
     while queue:
         batch = queue.pop(0)
         result = _attempt(run, [rows[position] for position in batch])
         if result is None:
             torch.cuda.empty_cache()
             splits += 1
-            queue[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            token_budget = len(batch) * max(lengths[position] for position in batch) // 2
+            left = [position for some in (batch, *queue) for position in some]
+            queue = [[left[at] for at in some] for some in pack([lengths[position] for position in left], token_budget)]
             continue
-        pieces.append((batch, result))
+        pieces.append((batch, result[0]))
         done(len(batch))
-    return pieces, splits
+    return pieces, splits, token_budget
 
 
-def _attempt(run: Callable[[Sequence[Encoded]], Result], rows: Sequence[Encoded]) -> Result | None:
+def _attempt(run: Callable[[Sequence[Encoded]], Result], rows: Sequence[Encoded]) -> tuple[Result] | None:
     """The result of a batch; None where it does not fit: the error, and the tensors it held, are gone by then."""
     try:
-        return run(rows)
+        return (run(rows),)
     except torch.OutOfMemoryError:
         if len(rows) == 1:
             raise
@@ -114,7 +119,8 @@ class FeatureExtractor:
     """Extracts features at one checkpoint.
 
     gradients: the hooked model, holding the checkpoint's weights. projector: of the checkpoint. updates: kind ->
-    function (name, g) -> what is projected under that kind.
+    function (name, g) -> what is projected under that kind. token_budget: padded tokens of a batch; less, once it was
+    too much for the memory.
     """
 
     def __init__(
@@ -125,10 +131,10 @@ class FeatureExtractor:
 
     def extract(self, rows: Sequence[Encoded], done: Callable[[int], None] = lambda rows: None) -> Features:
         """Features of `rows` in their order. `done(k)` is called after every batch of k rows."""
-        found = run_batches(rows, self.token_budget, self._batch, done)
+        pieces, splits, self.token_budget = run_batches(rows, self.token_budget, self._batch, done)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # every batch has arrived on the host
-        return _in_row_order(*found)
+        return _in_row_order(pieces, splits)
 
     def _batch(self, rows: Sequence[Encoded]) -> Features:
         size = len(rows)

@@ -206,5 +206,5 @@ def supervised_positions(batch: Sequence[Encoded], device: torch.device) -> tupl
 
 
 def _sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`values` on the device; CUDA gets them from pinned memory, so that nobody waits for the batch before."""
+    """`values` on the device; CUDA gets them from pinned memory, so that this copy waits for nothing."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

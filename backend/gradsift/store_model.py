@@ -47,9 +47,9 @@ class StoreModel:
             StoreError: the base model here is another one than the store's. ModelError: it cannot be loaded.
         """
         with self._lock, turn(self.device, progress):
-            base = self._load(progress).to(self.device)
+            base = self._load(progress)
             try:
-                try_order(base, progress)
+                try_order(base.to(self.device), progress)
                 yield
             finally:
                 if self.device.type != "cpu":

@@ -21,7 +21,7 @@ from gradsift.checkpoints import Checkpoint
 from gradsift.config import GradientKind
 from gradsift.encode import Encoded, Piece
 from gradsift.errors import UsageError
-from gradsift.features import FeatureExtractor, pack
+from gradsift.features import FeatureExtractor, run_batches
 from gradsift.gradients import PerExampleGradients, adam_scale
 from gradsift.influence import TargetError, encode_target, influence, score_targets, target_encoder
 from gradsift.pool import Row
@@ -259,12 +259,13 @@ class TokenExplainer:
             rows.append(encoded)
         total: Vector = {}
 
-        def add(name: str, g: torch.Tensor) -> None:
-            total[name] = total[name] + g.sum(0) if name in total else g.sum(0)
+        def add(batch: Sequence[Encoded]) -> None:
+            sums: Vector = {}  # of this batch alone: one that does not fit, and comes again in parts, has added nothing
+            gradients.run(batch, lambda name, g: sums.update({name: g.sum(0)}))
+            for name, g in sums.items():
+                total[name] = total[name].add_(g) if name in total else g
 
-        for batch in pack([len(row.ids) for row in rows], self._model.token_budget):
-            gradients.run([rows[position] for position in batch], add)
-            progress.advance(len(batch))
+        run_batches(rows, self._model.token_budget, add, progress.advance)
         if not all(g.isfinite().all() for g in total.values()):
             raise TargetError(f"The targets of {targets[0].subtask} have a gradient that is not finite; remove them.")
         return {name: g / len(rows) for name, g in total.items()}

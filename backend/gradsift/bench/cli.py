@@ -75,6 +75,7 @@ def bm25(
 def features(
     pool: Annotated[list[str] | None, typer.Argument(help="as for build [default: the embedded sample]")] = None,
     model: Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)] = "smollm2",
+    template: Annotated[str, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file")] = "chat",
     dtype: Annotated[ModelDtype, typer.Option(help=BuildConfig.model_fields["dtype"].description)] = "fp32",
     rank: Annotated[int, typer.Option(min=1, help="of LoRA")] = 16,
     rows: Annotated[int, typer.Option(min=1, help="of at most 256 tokens; longer ones are left out")] = 64,
@@ -86,10 +87,11 @@ def features(
 ) -> None:
     """The price of gradient features: beside the bare backward pass, the released code's way, and bergson."""
     from gradsift.bench.features import bench_features
+    from gradsift.encode import read_template
     from gradsift.progress import Progress
     from gradsift.workspace import sample_pool
 
-    config = BuildConfig(model=model, dtype=dtype, lora_rank=rank)
+    config = BuildConfig(model=model, template=read_template(template), dtype=dtype, lora_rank=rank)
     progress = Progress()
     with progress.running():
         found = bench_features(pool or sample_pool(), config, rows, runs, bergson, progress)
