@@ -15,9 +15,9 @@ from gradsift.config import BuildConfig
 from gradsift.diversity import DIM, diverse_order, load_updates
 from gradsift.errors import UsageError
 from gradsift.influence import score_targets
-from gradsift.picks import picked, ranked, traits
+from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.progress import Progress
-from gradsift.selection import Budget
+from gradsift.selection import Budget, Ranking
 from gradsift.targets import read_targets
 
 
@@ -100,11 +100,30 @@ class TestPicks:
         about = traits(tiny_store, scoring)
         choices = make_choices(diverse=True)
         ranking = ranked(scoring, "less", choices, about)
-        head = ranking.order[:24]
-        chosen = by_loop(ranking.score[head], load_updates(tiny_store, head))[:6]
+        chosen = by_loop(ranking.score[ranking.order], load_updates(tiny_store, ranking.order))[:6]
         found = picked(ranking, Budget.parse("6"), choices, about)
-        assert found.tolist() == sorted(head[chosen].tolist(), key=lambda at: ranking.rank[at])
+        assert found.tolist() == sorted(ranking.order[chosen].tolist(), key=lambda at: ranking.rank[at])
         assert found.tolist() != picked(ranking, Budget.parse("6"), make_choices(), about).tolist()
+
+    @pytest.mark.parametrize("budget", ["10", "50tokens"])
+    @pytest.mark.parametrize("cap", ["", "60%"])
+    def test_copies_that_fill_the_head_are_no_reason_to_take_them(self, budget, cap):
+        """The best 60 of 200 rows are copies of one, six times the budget: the next rows unlike it come before them."""
+        n = 200
+        score = np.linspace(1, 0.2, n).astype(np.float32)
+        updates = torch.eye(n)[[0] * 60 + list(range(60, n))]
+        rows, tokens = np.arange(n), np.full(n, 5)
+        ranking = Ranking("less", rows, score, rows + 1, np.zeros(n, dtype=int), rows)
+        about = Traits(rows, tokens, tokens, rows % 2, None, lambda positions, kind: updates[positions])
+        choices = make_choices(diverse=True, **({"cap": cap} if cap else {}))
+        found = picked(ranking, Budget.parse(budget), choices, about).tolist()
+        if not cap:
+            chosen = by_loop(score, updates)[:10]
+            assert found == sorted(chosen) == [0, *range(60, 69)]
+        else:  # six of a source at most
+            assert found[0] == 0
+            assert all(row >= 60 for row in found[1:])
+            assert len(found) == 10
 
     def test_with_decisions_caps_and_tokens(self, tiny_store, scoring):
         about = traits(tiny_store, scoring)

@@ -20,8 +20,8 @@ from gradsift.config import GradientKind
 from gradsift.projection import make_projector
 from gradsift.store import Store
 
-HEAD = 4  # times the budget: the best rows among which is chosen
-MOST = 1 << 16  # of them: 270 MB of sketches
+HEAD = 4  # times the budget: the best rows among which is chosen at first
+MOST = 1 << 16  # of them, however many copies they hold: 270 MB of sketches
 DIM = 1024
 _BLOCK = 256  # rows whose gains are brought up to date at once
 
@@ -57,7 +57,7 @@ def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enou
     score: (k,); where some are below zero, all are lifted by the lowest. updates: (k, D) of length one. taken: how many
     of the first are chosen already. enough: after so many the rest follows in the order given.
     """
-    score = score.astype(np.float64) - min(0.0, float(score.min(initial=0.0)))
+    score = _lifted(score)
     left = np.ones(len(score), dtype=bool)
     left[:taken] = False
     order = list(range(taken))
@@ -79,6 +79,19 @@ def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enou
             seen[block] = len(order)
             gain[block] = score[block] * (1 - nearest[block] ** 2)
     return np.concatenate([np.array(order, dtype=np.int64), np.flatnonzero(left)])
+
+
+def last_gain(score: np.ndarray, updates: torch.Tensor, chosen: np.ndarray) -> float:
+    """What the last of `chosen` brought, rows having been chosen in this order as by `diverse_order`; 0 for none."""
+    if not len(chosen):
+        return 0.0
+    cosines = updates[chosen[:-1]] @ updates[chosen[-1]]
+    nearest = float(cosines.clamp(0, 1).max()) if len(cosines) else 0.0
+    return float(_lifted(score)[chosen[-1]]) * (1 - nearest**2)
+
+
+def _lifted(score: np.ndarray) -> np.ndarray:
+    return score.astype(np.float64) - min(0.0, float(score.min(initial=0.0)))
 
 
 def _next_block(gain: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, float, int]:

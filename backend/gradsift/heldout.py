@@ -1,9 +1,9 @@
 """Held-out examples that a fine-tuned model is measured on: their gold answers, and how an answer is judged.
 
-Closed answers (a letter, yes or no, a number) and what stands in `answer`, the one right answer, count as right or
-wrong (MMLU, BBH). What stands in `answers` are spans, numbers among them, which count by the overlap of their words (F1,
-the best over the golds), as in SQuAD and TyDiQA; so does a last turn in words. Long free answers are not judged: only
-their loss is.
+Closed answers (a letter, yes or no, a number) count as right or wrong, sought in what was written. So does what stands
+in `answer`, the one right answer, which must be all that was written (BBH's sorted words and brackets). Other spans, as
+in `answers`, count by the overlap of their words (F1, the best over the golds), as in SQuAD. Long free answers are not
+judged: only their loss is.
 """
 
 import json
@@ -28,24 +28,23 @@ _LEAD_IN = re.compile(r"^.*\banswer is:?", re.IGNORECASE | re.DOTALL)  # "So the
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One held-out example. golds: the accepted answers, empty where the answer is too long to be judged. field: of the
-    row, in which they stand: `answers`, `answer`, or "" for the last turn.
+    """One held-out example. golds: the accepted answers, empty where the answer is too long to be judged. exact: whether
+    they stand in `answer`.
     """
 
     row: Row
     golds: tuple[str, ...]
-    field: str = ""
+    exact: bool = False
 
     @property
     def closed(self) -> bool:
-        """Whether its answer is a letter, yes or no, or a number that is no span: sought in what is written."""
-        numbers = self.field != "answers"
-        return bool(self.golds) and all(_closed(gold, numbers) for gold in self.golds)
+        """Whether its answer is a letter, yes or no, or a number."""
+        return bool(self.golds) and all(_closed(gold) for gold in self.golds)
 
     @property
     def metric(self) -> str:
         """`accuracy` where it is right or wrong, else `f1`."""
-        return "accuracy" if self.closed or self.field == "answer" else "f1"
+        return "accuracy" if self.closed or self.exact else "f1"
 
     def judge(self, answer: str) -> float:
         """How good a generated answer is, 0 to 1: right or wrong, else the best F1 over the golds.
@@ -57,7 +56,7 @@ class HeldOut:
             raise ValueError(f"{self.row.id} has no short gold answer")
         if self.closed:
             return float(any(_answered(answer, gold) == _closed(gold) for gold in self.golds))
-        if self.metric == "accuracy":
+        if self.exact:
             return float(any(_exact(answer, gold) for gold in self.golds))
         return max(f1(answer, gold) for gold in self.golds)
 
@@ -102,28 +101,27 @@ def _words(text: str) -> list[str]:
     return [word for word in tokenize(text) if word not in _ARTICLES]
 
 
-def _golds(row: Row) -> tuple[tuple[str, ...], str]:
-    """The golds, and the field that they stand in."""
+def _golds(row: Row) -> tuple[tuple[str, ...], bool]:
+    """The golds, and whether they are of the field `answer`."""
     try:
         record = json.loads(row.raw)
     except ValueError:
         record = {}
-    golds, field = (row.messages[-1][1],), ""
-    for name in ("answer", "answers") if isinstance(record, dict) else ():
-        given = record.get(name)
-        texts = tuple(text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str))
-        if kept := tuple(text for text in texts if text.strip()):
-            golds, field = kept, name
-    return (golds if all(len(tokenize(gold)) <= LONGEST_SPAN for gold in golds) else ()), field
+    given = record.get("answers", record.get("answer")) if isinstance(record, dict) else None
+    texts = given if isinstance(given, list) else [given]
+    found = tuple(text for text in texts if isinstance(text, str) and text.strip())
+    golds = found or (row.messages[-1][1],)
+    exact = bool(found) and "answers" not in record
+    return (golds if all(len(tokenize(gold)) <= LONGEST_SPAN for gold in golds) else ()), exact
 
 
-def _closed(gold: str, numbers: bool = True) -> str:
-    """The gold as it is compared, where it is a closed answer; else "". numbers: whether they are."""
+def _closed(gold: str) -> str:
+    """The gold as it is compared, where it is a closed answer; else ""."""
     text = gold.strip().rstrip(".")
     if letter := _LETTER.fullmatch(text):
         return letter[1].upper()
     if _NUMBER.fullmatch(text):
-        return _plain_number(text) if numbers else ""
+        return _plain_number(text)
     return text.lower() if text.lower() in _CLOSED_WORDS else ""
 
 

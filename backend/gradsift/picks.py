@@ -17,7 +17,7 @@ import pandas as pd
 from gradsift import atomic
 from gradsift.choices import Choices, make_choices
 from gradsift.config import GradientKind
-from gradsift.diversity import HEAD, MOST, diverse_order, load_updates
+from gradsift.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
 from gradsift.errors import UsageError
 from gradsift.export import check_compression, export_picks
 from gradsift.formats import Pick, check_format
@@ -106,11 +106,10 @@ def picked(ranking: Ranking, budget: Budget, choices: Choices, about: Traits) ->
         order = np.concatenate([order[accepted[order]], order[~accepted[order]]])
     if choices.drop_duplicates:
         order = order[_first_of_each(order, about) | accepted[order]]
+    within = partial(_within, ranking, budget, choices, about, accepted)
     if choices.diverse:
-        order = _spread(ranking, order, budget, choices, about, int(accepted[order].sum()))
-    if choices.cap:
-        order = order[_within_cap(ranking, order, budget, choices.cap, about) | accepted[order]]
-    picks = budget.take(ranking, about.n_tokens, order, int(accepted[order].sum()))
+        order = _spread(ranking, order, budget, choices, about, int(accepted[order].sum()), within)
+    picks = within(order)
     if choices.accepted:
         picks = np.union1d(picks, np.flatnonzero(accepted))
     return picks[np.argsort(ranking.rank[picks], kind="stable")] if choices.accepted or choices.diverse else picks
@@ -125,23 +124,46 @@ def _first_of_each(order: np.ndarray, about: Traits) -> np.ndarray:
     return first
 
 
-def _spread(
-    ranking: Ranking, order: np.ndarray, budget: Budget, choices: Choices, about: Traits, taken: int
+def _within(
+    ranking: Ranking, budget: Budget, choices: Choices, about: Traits, accepted: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
-    """`order` with its head, of some times the budget, as `diversity.diverse_order` has it; the first stay taken."""
+    """The best of `order` that cap and budget let through."""
+    if choices.cap:
+        order = order[_within_cap(ranking, order, budget, choices.cap, about) | accepted[order]]
+    return budget.take(ranking, about.n_tokens, order, int(accepted[order].sum()))
+
+
+def _spread(
+    ranking: Ranking,
+    order: np.ndarray,
+    budget: Budget,
+    choices: Choices,
+    about: Traits,
+    taken: int,
+    within: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """`order` with its head as `diversity.diverse_order` has it; the first stay taken.
+
+    The head is some times what `within` picks, and more as long as a row below it may gain more than the last pick.
+    """
     if about.updates is None or choices.aggregate == "round-robin" or choices.length_matched:
         raise UsageError(
             "Diverse picks weigh a row's score against the rows chosen before, which neither round-robin nor a "
             "length-matched ranking goes by: choose max or mean over subtasks and switch the matching off."
         )
-    if budget.unit == "tokens":
-        size = int(np.searchsorted(np.cumsum(about.n_tokens[order]), HEAD * budget.amount)) + 1
-    else:
-        size = HEAD * budget.rows(len(ranking.rows))
-    head = order[: min(max(size, taken), MOST)]
     enough = None if choices.cap or budget.unit == "tokens" else max(taken, budget.rows(len(ranking.rows)))
-    chosen = diverse_order(ranking.score[head], about.updates(head, choices.gradient), min(taken, len(head)), enough)
-    return np.concatenate([head[chosen], order[len(head) :]])
+    size = max(HEAD * len(within(order)), taken)
+    while True:
+        head = order[: min(size, MOST)]
+        updates = about.updates(head, choices.gradient)
+        chosen = diverse_order(ranking.score[head], updates, min(taken, len(head)), enough)
+        spread = np.concatenate([head[chosen], order[len(head) :]])
+        if len(head) == min(len(order), MOST):
+            return spread
+        used = int(np.flatnonzero(np.isin(spread, within(spread))).max(initial=-1)) + 1
+        if used <= len(head) and last_gain(ranking.score[head], updates, chosen[:used]) >= ranking.score[order[size]]:
+            return spread
+        size *= 2
 
 
 def _within_cap(ranking: Ranking, order: np.ndarray, budget: Budget, cap: str, about: Traits) -> np.ndarray:
