@@ -1,6 +1,6 @@
 """Evaluations of the workspace: where they lie, the command that makes one, and what a report says. No drawing here.
 
-An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the held-out file it was given, and its job.
+An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the targets, the held-out file, and its job.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import streamlit as st
 
 from app import targeting
 from app.session import Session
-from gradsift import jobs
+from gradsift import atomic, jobs
 from gradsift.choices import Choices
 from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.methods import METHODS
@@ -64,8 +64,12 @@ def start(
     made = Entry(made.name, made.folder / made.name)
     made.folder.mkdir(parents=True, exist_ok=True)
     kept = made.folder / f"{entry.name}.jsonl"  # the set is named by this file
-    kept.write_bytes(targets.read_bytes())
-    arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(heldout), "--budget", now.budget]
+    test = made.folder / "held-out" / f"rows{''.join(heldout.suffixes[-2:])}"
+    test.parent.mkdir(exist_ok=True)
+    for file, path in ((targets, kept), (heldout, test)):  # resuming finds them, whatever becomes of the originals
+        if not path.is_file():  # the folder is named by their hashes: it is this one
+            atomic.write_bytes(path, file.read_bytes())
+    arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(test), "--budget", now.budget]
     arguments += ["--seeds", str(seeds), "--epochs", str(epochs), "--out", str(made.report)]
     for method in methods:
         arguments += ["--method", _spec(method, store)]

@@ -46,7 +46,7 @@ def show(entry: Entry) -> None:
     """The state of an evaluation and everything its report says."""
     status = jobs.status(entry.folder)
     if status is not None and status.state == "running":
-        running.watch(entry.folder, f"Evaluating {entry.name}")
+        running.watch(entry.folder, f"Evaluating {entry.name}", entry.report)
     elif status is not None and status.state != "finished":
         running.ended(entry.folder, status, lambda: proving.again(entry), "evaluation")
     try:

@@ -1,7 +1,8 @@
 """A long run on the page: where it is, how fast, how long still, what it said, and a way to stop it.
 
 The run is a process of its own and its state lies on disk, so a reload, a second tab or a restarted app shows the same.
-While it runs, a fragment asks the disk every second; when it ends, the whole page is drawn anew.
+While it runs, a fragment asks the disk every second; when it ends, or what it writes changes, the whole page is drawn
+anew.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,12 @@ LINES = 40  # of the log that are shown
 INTERVAL = 1.0  # seconds between two looks at the disk
 
 
-def watch(folder: Path, title: str) -> None:
-    """Draw the run in `folder` and keep it current until it ends, then draw the page again."""
-    st.fragment(run_every=INTERVAL)(_follow)(folder, title)
+def watch(folder: Path, title: str, result: Path | None = None) -> None:
+    """Draw the run in `folder` and keep it current until it ends, then draw the page again.
+
+    result: a file that the run writes again and again, and that the page shows: drawn again whenever it has changed.
+    """
+    st.fragment(run_every=INTERVAL)(_follow)(folder, title, result, _written(result))
 
 
 def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "run") -> None:
@@ -76,9 +80,9 @@ def line(status: Status) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _follow(folder: Path, title: str) -> None:
+def _follow(folder: Path, title: str, result: Path | None, drawn: int) -> None:
     status = jobs.status(folder)
-    if status is None or status.state != "running":
+    if status is None or status.state != "running" or _written(result) != drawn:
         st.rerun()
     with st.container(border=True, key=f"run-{folder.name}"):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
@@ -93,6 +97,11 @@ def _follow(folder: Path, title: str) -> None:
         st.progress(share, text=label(line(status) or "Loading libraries and the model"))
         notes(status)
         log(folder)
+
+
+def _written(result: Path | None) -> int:
+    """When the file was written last, in nanoseconds; 0 before it is there."""
+    return result.stat().st_mtime_ns if result is not None and result.is_file() else 0
 
 
 def _stages(status: Status) -> None:

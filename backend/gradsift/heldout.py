@@ -28,8 +28,8 @@ _LEAD_IN = re.compile(r"^.*\banswer is:?", re.IGNORECASE | re.DOTALL)  # "So the
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One held-out example. golds: the accepted answers, empty where the answer is too long to be judged. exact: whether
-    they stand in `answer`.
+    """One held-out example. golds: the accepted answers, empty where the answer is too long to be judged. exact: they
+    stand in `answer`.
     """
 
     row: Row

@@ -68,6 +68,20 @@ def test_an_evaluation_from_the_page(app, scored, heldout):
     assert "4 of 4 runs have ended" in said(at)
 
 
+def test_it_is_resumed_without_the_file_that_was_named(app, scored, heldout):
+    _, entry = evaluated(app, scored, heldout)
+    before = read_report(entry.report)
+    heldout.unlink()
+    before.model_copy(update={"runs": before.runs[:2]}).save(entry.report)
+    proving.again(entry)
+    for child in list(jobs._children.values()):
+        child.wait()
+    again = read_report(entry.report)
+    assert [run.model_copy(update={"seconds": 0}) for run in again.runs] == [
+        run.model_copy(update={"seconds": 0}) for run in before.runs
+    ]
+
+
 def test_what_is_missing_is_said(app, scored):
     at = app("proof", **ASK)
     at.button(key="proof-start").click().run()
