@@ -12,9 +12,11 @@ import pytest
 import torch
 from commands import gradsift
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from gradsift import evaluate as module
 from gradsift import models
+from gradsift.builder import build
 from gradsift.encode import Encoder
 from gradsift.errors import GradsiftError
 from gradsift.evaluate import EvaluationSet, MethodSpec, evaluate, store_recipe, store_rows
@@ -105,6 +107,18 @@ class TestRuns:
         assert len(compared) == 4 + 5
         for run in compared:
             assert by_key[run.key].model_copy(update={"seconds": run.seconds}) == run
+
+    def test_several_stores_take_turns_over_the_seeds(self, store, boxes, tiny_pool, tiny_config, tmp_path):
+        second = build([tiny_pool], tmp_path / "second", tiny_config.model_copy(update={"seed": 1}))
+        given = {"methods": ["less"], "budget": "4", "seeds": 3}
+        found = evaluate([store.path, second.path], [boxes], tmp_path / "r.json", **given)
+        assert [about.fingerprint for about in found.stores] == [store.fingerprint, second.fingerprint]
+        for seed, own in enumerate((store, second, store)):
+            picks = found.picks[run_key("boxes", "less", seed)]
+            assert picks.store == own.fingerprint
+            assert picks.ids == score(own, boxes.targets, ["less"]).nsmallest(4, "rank")["id"].tolist()
+        with pytest.raises(EvaluationError, match="another store picked for boxes/random/1"):
+            evaluate([store.path], [boxes], tmp_path / "r.json", **given)
 
     def test_best_epoch_is_chosen_on_the_targets(self, made):
         for run in made[1].runs:
@@ -264,6 +278,35 @@ def test_command_line(store, tiny_targets, boxes, tmp_path):
     report = json.loads(done.out)
     assert {run["method"] for run in report["runs"]} == {"zero-shot", "random", "validation", "less"}
     assert {"target_set", "method", "seed", "rows", "loss_by_epoch", "best_loss", "score"} <= set(report["runs"][0])
+
+
+@pytest.mark.slow
+def test_another_training_model_has_its_own_template_and_layers(
+    store, tiny_model, tiny_targets, boxes, tmp_path_factory, tmp_path
+):
+    other = tmp_path_factory.mktemp("other") / "neox"
+    tokenizer = models.load_tokenizer(str(tiny_model))
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model("gpt_neox", vocab_size=len(tokenizer), max_position_embeddings=512, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    test = tmp_path / "test.jsonl"
+    test.write_bytes(b"\n".join(h.row.raw for h in boxes.heldout) + b"\n")
+    given = ["evaluate", store.path, "--targets", tiny_targets, "--test", test, "--out", tmp_path / "report.json"]
+    given += ["--budget", "3", "--seeds", "1", "--epochs", "1", "--train-model", other]
+    done = gradsift(*given)
+    assert done.code == 1
+    assert "query_key_value" in done.err
+    assert "--lora-targets" in done.err
+    given[given.index(tmp_path / "report.json")] = tmp_path / "own.json"
+    own = ["--template", "tulu", "--lora-targets", "query_key_value", "--script", tmp_path / "train.py"]
+    done = gradsift(*given, *own)
+    assert done.code == 0, done.err
+    report = read_report(tmp_path / "own.json")
+    assert (report.recipe.model, report.recipe.lora_targets) == (str(other), ("query_key_value",))
+    assert report.recipe.template == "tulu"
+    assert len(report.runs) == report.planned == 4
+    assert (tmp_path / "train.py").read_text() == training_script(report.recipe)
 
 
 @pytest.mark.slow

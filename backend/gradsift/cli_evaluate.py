@@ -21,6 +21,12 @@ def evaluate(
     train_model: Annotated[
         str | None, typer.Option(help="train this model on the picks [default: the one that selected]")
     ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="of the trained model: chat, tulu or a Jinja file [default: the store's]")
+    ] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(help="layers of the trained model that get LoRA [default: the store's]")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="of every run [default: the store's warmup's]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="likewise")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate, likewise")] = None,
@@ -29,6 +35,7 @@ def evaluate(
 ) -> None:
     """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
     from gradsift import atomic
+    from gradsift.encode import read_template
     from gradsift.errors import UsageError
     from gradsift.evaluate import EvaluationSet, store_recipe
     from gradsift.evaluate import evaluate as run
@@ -48,6 +55,8 @@ def evaluate(
             for one, other in zip(targets, test, strict=True)
         ]
         changed = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+        changed["template"] = read_template(template) if template else None
+        changed["lora_targets"] = tuple(lora_targets.replace(",", " ").split()) if lora_targets else None
         recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changed.items() if v is not None})
         if script is not None:
             atomic.write_text(script, training_script(recipe))

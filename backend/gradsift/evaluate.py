@@ -45,6 +45,7 @@ from gradsift.heldout import HeldOut, metric
 from gradsift.influence import encode_target, score_targets
 from gradsift.methods import get_method
 from gradsift.norms import correlations, norm_table
+from gradsift.paths import cache_home
 from gradsift.picks import picked, ranked, traits
 from gradsift.pool import Row, read_rows
 from gradsift.progress import Progress
@@ -122,8 +123,8 @@ def evaluate(
     files to read texts from by id; a store is then opened only where picks are missing.
 
     Raises:
-        EvaluationError: `out` is the report of another evaluation. TargetError: a row cannot be used. StoreError,
-        UsageError, ModelError: see there.
+        EvaluationError: `out` is the report of another evaluation, or holds another store's picks. TargetError: a row
+        cannot be used. StoreError, UsageError, ModelError: see there.
     """
     Budget.parse(budget)
     given = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, seeds)
@@ -132,8 +133,11 @@ def evaluate(
     progress = progress or Progress(quiet=True)
     if len({one.name for one in sets}) < len(sets):
         raise UsageError("Two target sets have one name: rename a file.")
-    run = _Evaluation([Path(path) for path in stores], sets, Path(out), specs, budget, recipe, pool, progress)
-    return run.run()
+    out, locks = Path(out).resolve(), cache_home() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with open(locks / f"report-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}.lock", "a") as lock:
+        progress.take(lock, f"Waiting for {out}: another evaluation is writing it")
+        return _Evaluation([Path(path) for path in stores], sets, out, specs, budget, recipe, pool, progress).run()
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,13 @@ class _Evaluation:
             raise EvaluationError(
                 f"{self.out} is the report of another evaluation ({', '.join(differing)} differ): choose another --out."
             )
+        for planned in plan if not self.pool else ():  # where its files are given, picks may be taken over
+            picks = before.picks.get(planned.key)
+            if picks and picks.store != self._store(planned.seed).fingerprint:
+                raise EvaluationError(
+                    f"{self.out} holds what another store picked for {planned.key} (the pool has grown, or the stores "
+                    "are others or in another order): choose another --out."
+                )
         keys = {run.key for run in before.runs} | {planned.key for planned in plan}
         return before.model_copy(update={"sets": {**before.sets, **sets}, "planned": len(keys)})
 
@@ -379,7 +390,8 @@ def store_recipe(store: Store, **changed: Any) -> Recipe:
     given = Checkpoint.load(store.path / "checkpoints" / store.epochs[0])
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in given.adapter}
     lora = {name: given.adapter_config[name] for name in ("lora_alpha", "lora_dropout")}
-    return Recipe.of(config, lora_rank=given.adapter_config["r"], lora_targets=tuple(sorted(layers)), **lora, **changed)
+    own = {"lora_rank": given.adapter_config["r"], "lora_targets": tuple(sorted(layers)), **lora}
+    return Recipe.of(config, **{**own, **changed})
 
 
 def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
