@@ -172,6 +172,34 @@ class TestRun:
             torch.testing.assert_close(parts.moments[name][0], m, rtol=1e-3, atol=1e-6)
             torch.testing.assert_close(parts.moments[name][1], v, rtol=1e-3, atol=1e-8)
 
+    def test_a_piece_that_does_not_fit_begins_the_step_again(self, tiny_model, tmp_path, monkeypatch):
+        """Memory runs out at a step's second piece: what the first one added is not added twice."""
+        config = config_of(tiny_model, epochs=1, batch_size=10, lora_dropout=0.0, token_budget=60)
+        train(config, tmp_path / "whole")
+        real, sizes = warmup.supervised_losses, []
+
+        def tight(model, piece):
+            sizes.append(len(piece))
+            if len(sizes) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(model, piece)
+
+        monkeypatch.setattr(warmup, "supervised_losses", tight)
+        train(config, tmp_path / "parts")
+        assert sizes == [2, 2, 1, 1, 1, 1, 1, 1, 2, 2]  # 60 tokens, then 30
+        whole, parts = (Checkpoint.load(tmp_path / name / "checkpoints" / "epoch-1") for name in ("whole", "parts"))
+        for name, (m, v) in whole.moments.items():
+            torch.testing.assert_close(parts.moments[name][0], m, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(parts.moments[name][1], v, rtol=1e-3, atol=1e-8)
+
+    def test_rows_that_do_not_fit_alone_are_an_error(self, tiny_model, tmp_path, monkeypatch):
+        def full(model, piece):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(warmup, "supervised_losses", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            train(config_of(tiny_model, epochs=1), tmp_path)
+
     @pytest.mark.parametrize("token_budget", [0, 30])
     def test_a_step_descends_the_mean_loss_of_all_supervised_tokens(self, tiny_model, tmp_path, token_budget):
         """Against the model's own loss, one row at a time, and torch's AdamW."""

@@ -80,7 +80,7 @@ class BuildConfig(BaseModel):
         return self.token_budget or {"cpu": 1024}.get(device, 16384)
 
     def resolve_training_budget(self, device: str) -> int:
-        """Padded tokens that a training step takes at once: it cannot halve what does not fit, as the features can."""
+        """Padded tokens that a training step takes at once: one that does not fit begins again from its first piece."""
         return min(self.resolve_token_budget(device), 4096)
 
     def resolve_shard_rows(self, rows: int) -> int:

@@ -205,16 +205,31 @@ class _Trainer(Trainer):
         """The mean loss of the batch's supervised tokens, and its gradient.
 
         The rows go through in packed pieces, which changes memory and time, not the result: rows in the order of an
-        epoch have all lengths, so padded to the longest half of what is computed would be padding.
+        epoch have all lengths, so padded to the longest half of what is computed would be padding. Where a piece does
+        not fit, the step begins again with pieces of half the size, and so do all that follow.
         """
         model.train()
-        rows, total = inputs["rows"], torch.zeros((), device=self.args.device)
-        pieces = pack([len(row.ids) for row in rows], self.token_budget)
+        rows = inputs["rows"]
+        while True:
+            pieces = pack([len(row.ids) for row in rows], self.token_budget)
+            try:
+                return self._descend(
+                    model, [[rows[position] for position in piece] for piece in pieces], num_items_in_batch
+                )
+            except torch.OutOfMemoryError:
+                if team.size() > 1 or len(pieces) == len(rows):  # the others would wait for a piece that never comes
+                    raise
+            model.zero_grad()  # of the pieces before; the error, and the tensors it held, are gone by now
+            torch.cuda.empty_cache()
+            self.token_budget = max(len(piece) * max(len(rows[at].ids) for at in piece) for piece in pieces) // 2
+
+    def _descend(self, model: torch.nn.Module, pieces: list[list[Encoded]], tokens: Any) -> torch.Tensor:
+        """Add up the gradients of a step; returns its loss. tokens: the supervised ones of all processes."""
+        total = torch.zeros((), device=self.args.device)
         for number, piece in enumerate(pieces, start=1):
             # Several processes: each has the gradient of its own rows; they are averaged after the last piece.
             with self.accelerator.no_sync(model) if number < len(pieces) else nullcontext():
-                losses = supervised_losses(model, [rows[position] for position in piece])
-                loss = losses.sum() * team.size() / num_items_in_batch
+                loss = supervised_losses(model, piece).sum() * team.size() / tokens
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
