@@ -186,7 +186,7 @@ class TestRun:
 
         monkeypatch.setattr(warmup, "supervised_losses", tight)
         train(config, tmp_path / "parts")
-        assert sizes == [2, 2, 1, 1, 1, 1, 1, 1, 2, 2]  # 60 tokens, then 30
+        assert sizes == [2, 2, 1, 1, 1, 1, 1, 2, 3]  # 60 tokens, then 30
         whole, parts = (Checkpoint.load(tmp_path / name / "checkpoints" / "epoch-1") for name in ("whole", "parts"))
         for name, (m, v) in whole.moments.items():
             torch.testing.assert_close(parts.moments[name][0], m, rtol=1e-3, atol=1e-6)
