@@ -25,7 +25,7 @@ from gradsift.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
 from gradsift.targets import read_targets
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'gradsift[ray]'")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install ray")
 
 
 MARK = "GRADSIFT_RAY_TEST"  # in the environment of what these tests start, and so of what Ray starts for them

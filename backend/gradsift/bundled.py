@@ -91,7 +91,7 @@ def _gguf_file() -> Path:
         )
     if find_spec("gguf") is None:
         raise BundledModelError(
-            "The bundled model cannot be read without the package gguf: run `pip install 'gradsift[demo]'`."
+            "The bundled model cannot be read without the package gguf: run `pip install gguf`."
         )
     return path
 

@@ -115,4 +115,4 @@ class Engine:
         if self.ray_address not in (None, "auto") and not re.fullmatch(r"[^/]+:\d+", self.ray_address or ""):
             raise UsageError(f"--ray-address {self.ray_address}: give HOST:PORT of the cluster's head, or auto.")
         if self.name == "ray" and find_spec("ray") is None:
-            raise UsageError("--engine ray needs Ray, which is not installed here: pip install 'gradsift[ray]'.")
+            raise UsageError("--engine ray needs Ray, which is not installed here: pip install ray.")

@@ -38,7 +38,7 @@ def diagnose(store: str | Path | None = None) -> list[Finding]:
         _device(device),
         Finding("base weights", f"{models.resolve_dtype('auto', device)} unless --dtype says otherwise"),
         Finding("app", *_app()),
-        Finding("--engine ray", "installed" if find_spec("ray") else "not installed: pip install 'gradsift[ray]'"),
+        Finding("--engine ray", "installed" if find_spec("ray") else "not installed: pip install ray"),
         _bundled(),
         _folder("workspace", data_home()),
         _folder("cache", cache_home()),
