@@ -65,7 +65,7 @@ OTHER_STORES = (
 
 def write_page(out: Path) -> None:
     """Put what the reports hold so far, and what `agreement.json` beside them does, between the marks of the page."""
-    found = read_report(CORE)
+    found = _in_order(read_report(CORE))
     beside = REPORTS / "agreement.json"
     measured = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     parts = [
@@ -79,6 +79,14 @@ def write_page(out: Path) -> None:
         _shares(found),
     ]
     fill(out, "\n\n".join(part.strip() for part in [*parts, *_agreement(measured)] if part))
+
+
+def _in_order(report: Report) -> Report:
+    """Sets as the paper names them, then methods, then seeds, in whatever order the runs ended."""
+    place, methods = {name: at for at, name in enumerate(ORDER)}, _methods(report)
+    sets = sorted(report.sets, key=lambda name: place.get(name, len(place)))
+    runs = sorted(report.runs, key=lambda run: (sets.index(run.target_set), methods.index(run.method), run.seed))
+    return report.model_copy(update={"sets": {name: report.sets[name] for name in sets}, "runs": runs})
 
 
 def _setting(report: Report) -> str:
