@@ -1,4 +1,6 @@
-"""The warmup under `accelerate launch`: two processes on the CPU train what one does, and one of them builds."""
+"""The warmup in several processes, as `accelerate launch` starts them on GPUs: two on the CPU train what one does, and
+one of them builds.
+"""
 
 import json
 import os
@@ -16,8 +18,19 @@ from gradsift.progress import Progress
 from gradsift.store import Store
 from gradsift.verify import verify
 
-LAUNCH = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-LAUNCH += ["--mixed_precision", "bf16", "--dynamo_backend", "no", "--main_process_port", "0"]
+LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # on a CPU accelerate's starts only one
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from gradsift import cli, warmup
+make = warmup.make_trainer
+def noted(*given):
+    trainer = make(*given)
+    Path(__file__).with_name("rank-" + os.environ["RANK"]).write_text(str(trainer.accelerator.num_processes))
+    return trainer
+warmup.make_trainer = noted
+sys.exit(cli.main())
+"""
 
 
 @pytest.mark.slow
@@ -29,14 +42,16 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
     config = tiny_config.model_copy(update={"warmup_fraction": 0.5, "lora_dropout": 0.0, "gradients": ("adam",)})
     flags = ["--model", config.model, "--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4]
     flags += ["--lr", 2e-3, "--lora-rank", 4, "--lora-dropout", 0, "--dim", 256]
-    command = [*LAUNCH, "-m", "gradsift", "build", tiny_pool, *flags, "--out", tmp_path / "two"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [*LAUNCH, tmp_path / "program.py", "build", tiny_pool, *flags, "--out", tmp_path / "two"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "bf16"}
     done = subprocess.run(
         [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str((tmp_path / "two").resolve())]
     assert done.stderr.count("Warmup (10 steps)") == 1
+    assert [(tmp_path / f"rank-{rank}").read_text() for rank in range(2)] == ["2", "2"]
     one = builder.build([tiny_pool], tmp_path / "one", config, progress=Progress(quiet=True))
     two = Store.open(tmp_path / "two")
     assert verify(two.path) == []

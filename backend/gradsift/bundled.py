@@ -90,9 +90,7 @@ def _gguf_file() -> Path:
             "or name another model (a hub id or a folder)."
         )
     if find_spec("gguf") is None:
-        raise BundledModelError(
-            "The bundled model cannot be read without the package gguf: run `pip install gguf`."
-        )
+        raise BundledModelError("The bundled model cannot be read without the package gguf: run `pip install gguf`.")
     return path
 
 

@@ -1,7 +1,7 @@
 """`gradsift evaluate`: train on each method's picks and compare what held-out rows say."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,7 +54,7 @@ def evaluate(
             EvaluationSet(one.stem, require_targets(one), read_heldout(other))
             for one, other in zip(targets, test, strict=True)
         ]
-        changed = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+        changed: dict[str, Any] = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
         changed["template"] = read_template(template) if template else None
         changed["lora_targets"] = tuple(lora_targets.replace(",", " ").split()) if lora_targets else None
         recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changed.items() if v is not None})

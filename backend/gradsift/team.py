@@ -37,8 +37,6 @@ def gather() -> None:
     if size() > 1:
         from accelerate import PartialState
 
-        # The launcher's mixed precision would put LoRA's products under bf16 autocast: the warmup's are fp32.
-        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
         PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))  # reading a pool may take hours
 
 

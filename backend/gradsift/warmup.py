@@ -157,6 +157,7 @@ def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
     )
+    arguments.mixed_precision = "no"  # a launcher's bf16 would put LoRA's products under autocast: they are fp32
     arguments._n_gpu = min(arguments.n_gpu, 1)  # more would silently multiply the batch size
     return arguments
 
