@@ -23,8 +23,9 @@ from gradsift import atomic, models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoder
-from gradsift.evaluate import EvaluationSet, evaluate
+from gradsift.evaluate import evaluate
 from gradsift.evaluation import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
+from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
 from gradsift.paths import cache_home
 from gradsift.pool import read_rows

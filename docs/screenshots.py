@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from gradsift.bench.browser import chromium, server
-from gradsift.evaluate import EvaluationSet, evaluate
+from gradsift.evaluate import evaluate
+from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
 from gradsift.paths import data_home
 from gradsift.picks import score

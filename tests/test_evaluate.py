@@ -19,8 +19,9 @@ from gradsift import models
 from gradsift.builder import build
 from gradsift.encode import Encoder
 from gradsift.errors import GradsiftError
-from gradsift.evaluate import EvaluationSet, MethodSpec, evaluate, store_recipe, store_rows
+from gradsift.evaluate import evaluate, store_recipe, store_rows
 from gradsift.evaluation import EvaluationError, Recipe, Report, read_report, run_key, runs_table, summary
+from gradsift.evaluation_plan import EvaluationSet, MethodSpec
 from gradsift.finetune import Measured, mean_loss
 from gradsift.heldout import read_heldout
 from gradsift.picks import score

@@ -37,9 +37,10 @@ def evaluate(
     from gradsift import atomic
     from gradsift.encode import read_template
     from gradsift.errors import UsageError
-    from gradsift.evaluate import EvaluationSet, store_recipe
     from gradsift.evaluate import evaluate as run
+    from gradsift.evaluate import store_recipe
     from gradsift.evaluation import summary
+    from gradsift.evaluation_plan import EvaluationSet
     from gradsift.heldout import read_heldout
     from gradsift.progress import Progress
     from gradsift.store import Store

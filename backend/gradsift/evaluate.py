@@ -6,12 +6,10 @@ store any more.
 """
 
 import hashlib
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import torch
 
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
-from gradsift.choices import Choices, make_choices
+from gradsift.choices import make_choices
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder
 from gradsift.errors import UsageError
@@ -35,15 +33,12 @@ from gradsift.evaluation import (
     Recipe,
     Report,
     Run,
-    SetAbout,
     StoreAbout,
     read_report,
-    run_key,
 )
+from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned
 from gradsift.finetune import Measure, Measured, finetune
-from gradsift.heldout import HeldOut, metric
 from gradsift.influence import encode_target, score_targets
-from gradsift.methods import get_method
 from gradsift.norms import correlations, norm_table
 from gradsift.paths import cache_home
 from gradsift.picks import picked, ranked, traits
@@ -52,55 +47,6 @@ from gradsift.progress import Progress
 from gradsift.selection import Budget
 from gradsift.store import Store
 from gradsift.targets import TargetError
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """Target examples that select, and held-out rows of the same skill that judge."""
-
-    name: str
-    targets: list[Row]
-    heldout: list[HeldOut]
-
-    @property
-    def about(self) -> SetAbout:
-        """For the report."""
-        targets = [(row.subtask, row.prefix, row.messages) for row in self.targets]
-        heldout = [(h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
-        content = hashlib.sha256(json.dumps([targets, heldout]).encode()).hexdigest()[:16]
-        return SetAbout(
-            targets=len(self.targets), heldout=len(self.heldout), metric=metric(self.heldout), content=content
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class MethodSpec:
-    """A method with choices: `less`, or `less:aggregate=round-robin`, `less:gradient=sgd`, several joined by colons."""
-
-    text: str
-    name: str
-    choices: dict[str, Any]
-
-    @classmethod
-    def parse(cls, text: str) -> "MethodSpec":
-        """Read one.
-
-        Raises:
-            UsageError: there is no such method or choice.
-        """
-        name, *fields = text.split(":")
-        choices = {}
-        for field in fields:
-            key, equals, value = field.partition("=")
-            if not equals:
-                raise UsageError(f"{text!r}: say METHOD:CHOICE=VALUE, for instance less:aggregate=round-robin.")
-            known = Choices.model_fields.get(key)
-            several = known is not None and isinstance(known.default, tuple)
-            choices[key] = tuple(value.split("+")) if several else value
-        if name not in (ZERO_SHOT, VALIDATION, FULL):
-            get_method(name)
-        make_choices(**choices)
-        return cls(text, name, choices)
 
 
 def evaluate(
@@ -138,17 +84,6 @@ def evaluate(
     with open(locks / f"report-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}.lock", "a") as lock:
         progress.take(lock, f"Waiting for {out}: another evaluation is writing it")
         return _Evaluation([Path(path) for path in stores], sets, out, specs, budget, recipe, pool, progress).run()
-
-
-@dataclass(frozen=True)
-class _Planned:
-    set: EvaluationSet
-    spec: MethodSpec
-    seed: int
-
-    @property
-    def key(self) -> str:
-        return run_key(self.set.name, self.spec.text, self.seed)
 
 
 class _Evaluation:
@@ -194,16 +129,16 @@ class _Evaluation:
     def _load(self, device: torch.device) -> models.Loaded:
         return models.load_model(self.recipe.model, models.resolve_dtype(self.recipe.dtype, self.device), device)
 
-    def _plan(self) -> list[_Planned]:
+    def _plan(self) -> list[Planned]:
         return [
-            _Planned(one, spec, seed)
+            Planned(one, spec, seed)
             for seed in range(max(self.specs.values()))
             for one in self.sets
             for spec, seeds in self.specs.items()
             if seed < seeds
         ]
 
-    def _begin(self, model_fingerprint: str, plan: list[_Planned]) -> Report:
+    def _begin(self, model_fingerprint: str, plan: list[Planned]) -> Report:
         """The report at `out` if it is this evaluation's, or a new one."""
         sets = {one.name: one.about for one in self.sets}
         fresh = Report(
@@ -241,7 +176,7 @@ class _Evaluation:
 
     # -- picks --------------------------------------------------------------------------------------------------------
 
-    def _pick(self, todo: list[_Planned]) -> None:
+    def _pick(self, todo: list[Planned]) -> None:
         """Score and select for the runs whose picks are not kept yet."""
         for planned in todo:
             if planned.spec.name in (ZERO_SHOT, VALIDATION):
@@ -253,7 +188,7 @@ class _Evaluation:
                 stores = [*stores, _about(store)]
             self._keep(picks={**self.report.picks, planned.key: picks}, stores=stores)
 
-    def _select(self, store: Store, planned: _Planned) -> list[str]:
+    def _select(self, store: Store, planned: Planned) -> list[str]:
         pool = store.pool()
         if planned.spec.name == FULL:
             return pool.loc[store.scored_rows, "id"].tolist()
@@ -278,17 +213,17 @@ class _Evaluation:
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
-    def _alike(self, todo: list[_Planned]) -> list[list[_Planned]]:
+    def _alike(self, todo: list[Planned]) -> list[list[Planned]]:
         """Runs that train on the same rows in the same way, and only differ in what is measured: random's and the whole
         pool's of every set, and those of methods that picked alike.
         """
-        found: dict[Any, list[_Planned]] = {}
+        found: dict[Any, list[Planned]] = {}
         for planned in todo:
             picks = self.report.picks.get(planned.key)
             found.setdefault((planned.seed, *picks.ids) if picks else planned.key, []).append(planned)
         return list(found.values())
 
-    def _train(self, alike: list[_Planned], measures: list[Measure]) -> list[Run]:
+    def _train(self, alike: list[Planned], measures: list[Measure]) -> list[Run]:
         """Train once, and measure on the set of each."""
         first, start = alike[0], time.monotonic()
         usable = self._rows(first, measures[0])
@@ -315,7 +250,7 @@ class _Evaluation:
             for planned, found in zip(alike, zip(*by_epoch, strict=True), strict=True)
         ]
 
-    def _rows(self, planned: _Planned, measure: Measure) -> list[tuple[Row, Encoded]]:
+    def _rows(self, planned: Planned, measure: Measure) -> list[tuple[Row, Encoded]]:
         """What a run trains on: rows with an answer within the recipe's length."""
         if planned.spec.name == ZERO_SHOT:
             return []
@@ -331,14 +266,14 @@ class _Evaluation:
             )
         return usable
 
-    def _picks(self, planned: _Planned) -> Picks:
+    def _picks(self, planned: Planned) -> Picks:
         return self.report.picks.get(planned.key, Picks(store="", ids=[]))
 
     @property
     def _max_length(self) -> int:
         return min(self.recipe.max_length, self.window)
 
-    def _texts(self, planned: _Planned, ids: list[str]) -> list[Row]:
+    def _texts(self, planned: Planned, ids: list[str]) -> list[Row]:
         if self.pool:
             missing = [name for name in ids if name not in self._pool_rows]
             if missing:
@@ -409,7 +344,7 @@ def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _run(planned: _Planned, found: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:
+def _run(planned: Planned, found: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:
     best = min(range(len(found)), key=lambda epoch: found[epoch].target_loss)
     answers = [encoded.n_answer for _, encoded in rows]
     return Run(

@@ -10,8 +10,8 @@ from figures import figures, title, values
 from app import proving
 from app.session import Session
 from gradsift import jobs
-from gradsift.evaluate import MethodSpec
 from gradsift.evaluation import read_report, summary
+from gradsift.evaluation_plan import MethodSpec
 from gradsift.store import Store
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}
