@@ -139,6 +139,12 @@ class TestPicks:
         few = picked(ranking, Budget.parse("100tokens"), make_choices(diverse=True), about)
         assert 0 < about.n_tokens[few].sum() <= 100
 
+    @pytest.mark.timeout(60)
+    def test_a_cap_that_lets_nothing_through_picks_nothing(self, tiny_store, scoring):
+        about, choices = traits(tiny_store, scoring), make_choices(diverse=True, cap="1%")
+        ranking = ranked(scoring, "less", choices, about)
+        assert picked(ranking, Budget.parse("100tokens"), choices, about).tolist() == []
+
     def test_a_ranking_that_is_not_by_score_is_refused(self, tiny_store, scoring):
         about = traits(tiny_store, scoring)
         for fields in ({"aggregate": "round-robin"}, {"length_matched": True}):

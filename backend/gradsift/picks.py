@@ -152,7 +152,7 @@ def _spread(
             "length-matched ranking goes by: choose max or mean over subtasks and switch the matching off."
         )
     enough = None if choices.cap or budget.unit == "tokens" else max(taken, budget.rows(len(ranking.rows)))
-    size = max(HEAD * len(within(order)), taken)
+    size = max(HEAD * len(within(order)), taken, 1)  # 1: a cap may let nothing through
     while True:
         head = order[: min(size, MOST)]
         updates = about.updates(head, choices.gradient)
