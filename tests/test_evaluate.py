@@ -17,11 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gradsift import evaluate as module
 from gradsift import models
 from gradsift.builder import build
+from gradsift.choices import make_choices
 from gradsift.encode import Encoder
 from gradsift.errors import GradsiftError
-from gradsift.evaluate import evaluate, store_recipe, store_rows
+from gradsift.evaluate import evaluate, store_rows
 from gradsift.evaluation import EvaluationError, Recipe, Report, read_report, run_key, runs_table, summary
-from gradsift.evaluation_plan import EvaluationSet, MethodSpec
+from gradsift.evaluation_plan import EvaluationSet, MethodSpec, store_recipe
 from gradsift.finetune import Measured, mean_loss
 from gradsift.heldout import read_heldout
 from gradsift.picks import score
@@ -58,6 +59,9 @@ class TestSpec:
         spec = MethodSpec.parse("less:gradient=sgd:without_checkpoints=epoch-1+epoch-2")
         assert spec.name == "less"
         assert spec.choices == {"gradient": "sgd", "without_checkpoints": ("epoch-1", "epoch-2")}
+
+    def test_targets_are_left_out_by_number(self):
+        assert make_choices(**MethodSpec.parse("less:without_targets=10+2").choices).without_targets == (2, 10)
 
     @pytest.mark.parametrize("text", ["lesss", "less:round-robin", "less:aggregate=most", "less:nothing=1"])
     def test_what_is_none_is_refused(self, text):
@@ -222,6 +226,28 @@ class TestReport:
         recipe = report.recipe.model_copy(update={"lr": 1.0})
         with pytest.raises(GradsiftError, match="recipe"):
             evaluate([store.path], [boxes], out, methods=["less"], budget="4", seeds=2, recipe=recipe)
+
+    def test_another_text_under_a_picked_id_is_refused(self, made, store, boxes, tiny_pool, tmp_path):
+        """An id may be a line's number: one line more above, and it names the row before."""
+        _, report = made
+        report.model_copy(update={"runs": report.runs[:1]}).save(tmp_path / "part.json")
+        files = sorted(tiny_pool.glob("*")) if tiny_pool.is_dir() else [tiny_pool]
+        for file in files:
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            (tmp_path / file.name).write_text("".join([lines[-1], *lines[:-1]]), encoding="utf-8")
+        pool = [tmp_path / file.name for file in files]
+        with pytest.raises(EvaluationError, match=r"other text than when boxes/.* was picked"):
+            evaluate([store.path], [boxes], tmp_path / "part.json", methods=SPECS, budget="4", seeds=2, pool=pool)
+
+    def test_the_number_type_is_settled_once(self, made, store, boxes, tmp_path):
+        """What `auto` means on another device must not change a report that goes on there."""
+        _, report = made
+        assert store.manifest.config.dtype == "auto"
+        assert report.recipe.dtype == "fp32"
+        half, auto = store_recipe(store, epochs=1, dtype="bf16"), store_recipe(store, epochs=1)
+        given = {"methods": ["random"], "budget": "4", "seeds": 1}
+        begun = evaluate([store.path], [boxes], tmp_path / "gpu.json", recipe=half, **given)
+        assert evaluate([store.path], [boxes], tmp_path / "gpu.json", recipe=auto, **given) == begun
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", "\x00"])
     def test_what_is_no_report_is_refused(self, tmp_path, text):

@@ -1,12 +1,16 @@
 """One fine-tuning run: losses against the library's own, answers against generation row by row."""
 
+import shutil
+
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from gradsift import models
 from gradsift.encode import Encoder
-from gradsift.finetune import Measure, Measured, finetune, mean_loss, write_answers
+from gradsift.finetune import Measure, Measured, _ends, _last_answer, finetune, mean_loss, trainable, write_answers
 from gradsift.heldout import HeldOut, read_heldout
+from gradsift.pool import Row
 from gradsift.progress import Progress
 
 TEXTS = [
@@ -54,6 +58,67 @@ def test_answers_do_not_depend_on_the_batch_and_follow_the_last_prompt(base, row
         if said[-1] == encoder.tokenizer.eos_token_id:
             break
     assert together[2] == encoder.tokenizer.decode(said, skip_special_tokens=True)
+
+
+def test_what_does_not_fit_is_measured_in_smaller_batches(base, rows, encoder):
+    loss, answers = mean_loss(base, rows, 512), write_answers(base, encoder.tokenizer, rows, 512)
+
+    def full(module, args, given):
+        if given["input_ids"].shape[0] > 1:
+            raise torch.OutOfMemoryError("full")
+
+    base.register_forward_pre_hook(full, with_kwargs=True)
+    with pytest.raises(torch.OutOfMemoryError):
+        base(input_ids=torch.zeros(2, 1, dtype=torch.long))
+    assert mean_loss(base, rows, 512) == pytest.approx(loss, rel=1e-6)
+    assert write_answers(base, encoder.tokenizer, rows, 512) == answers
+
+
+def test_greedy_is_greedy_whatever_the_model_prefers(base, rows, encoder, tiny_model, tmp_path):
+    chatty = tmp_path / "chatty"
+    shutil.copytree(tiny_model, chatty)
+    GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1, eos_token_id=2).save_pretrained(chatty)
+    other = models.load_model(str(chatty), torch.float32, torch.device("cpu")).model
+    assert write_answers(other, encoder.tokenizer, rows, 512) == write_answers(base, encoder.tokenizer, rows, 512)
+
+
+def test_answers_end_within_the_models_window(base, rows, encoder):
+    width, _ = _last_answer(rows[2])
+    whole = write_answers(base, encoder.tokenizer, rows[2:], 512)[0]
+    base.config.max_position_embeddings = width + 1
+    cut = write_answers(base, encoder.tokenizer, rows[2:], 512)[0]
+    assert whole.startswith(cut)
+    assert len(encoder.tokenizer(cut).input_ids) <= 1 < len(encoder.tokenizer(whole).input_ids)
+
+
+class TestEnds:
+    def test_the_token_that_every_turn_ends_with(self, encoder, rows):
+        assert _ends(encoder.tokenizer, [7, 7]) == sorted({7, encoder.tokenizer.eos_token_id})
+
+    def test_an_answers_own_last_token_ends_nothing(self, tiny_model):
+        """A template that marks no end: what golds end with must not tell the model where to stop."""
+        tokenizer = models.load_tokenizer(str(tiny_model))
+        bare = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+        rows = [Encoder(tokenizer, bare).encode([("user", "where?"), ("assistant", said)]) for said in ("the mat", "B")]
+        last = [row.ids[_last_answer(row)[1] - 1] for row in rows]
+        assert last[0] != last[1]
+        assert _ends(tokenizer, last) == [tokenizer.eos_token_id]
+
+
+def test_rows_that_the_template_refuses_or_that_are_too_long_are_not_trainable(tiny_model):
+    strict = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+    strict += "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    turns = [("user", "one"), ("assistant", "two")]
+    lines = [turns, [("system", "be brief"), *turns], [("user", "word " * 90), ("assistant", "two")]]
+    rows = [
+        Row(
+            file="p", line=n, raw=b"", source="s", id=str(n), task="", subtask="", messages=tuple(said), prefix="",
+            schema="messages", reason="",
+        )
+        for n, said in enumerate(lines)
+    ]  # fmt: skip
+    found = trainable(Encoder(models.load_tokenizer(str(tiny_model)), strict), rows, 60)
+    assert [row.id for row, _ in found] == ["0"]
 
 
 class TestFinetune:

@@ -21,6 +21,23 @@ class TestGolds:
         assert heldout(tmp_path, answer="False").golds == ("False",)
         assert heldout(tmp_path).golds == ("Paris",)
 
+    def test_the_last_answer_counts_though_a_turn_follows_it(self, tmp_path):
+        turns = [("user", "capital?"), ("assistant", "Paris"), ("user", "thanks!")]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        assert heldout(tmp_path, messages=messages).golds == ("Paris",)
+
+    def test_an_empty_answers_leaves_the_answer(self, tmp_path):
+        """As in a table with both columns."""
+        for empty in (None, [], "", [None]):
+            row = heldout(tmp_path, answers=empty, answer="ant bee", said="word " * 31)
+            assert (row.golds, row.metric) == (("ant bee",), "accuracy")
+
+    def test_numbers_and_booleans_count_as_written(self, tmp_path):
+        assert heldout(tmp_path, answer=18).golds == ("18",)
+        assert heldout(tmp_path, answer=0).judge("0") == 1
+        assert heldout(tmp_path, answer=False).judge("false") == 1
+        assert heldout(tmp_path, answers=[1939, "in 1939"]).golds == ("1939", "in 1939")
+
     def test_a_long_free_answer_has_none_and_is_not_judged(self, tmp_path):
         row = heldout(tmp_path, said="word " * 31)
         assert row.golds == ()

@@ -12,7 +12,7 @@ from app.components.text import escape, label, plural
 from gradsift import jobs
 from gradsift.errors import GradsiftError
 from gradsift.store import Store
-from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace, sample_pool
+from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
 OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page
 
@@ -141,13 +141,10 @@ def _sample(workspace: Workspace) -> None:
 
 
 def build_sample(workspace: Workspace) -> None:
-    """Start the sample's build into this workspace and open it."""
-    from gradsift.demo import demo_config
-    from gradsift.models import demo_template
+    """Start the sample's build in this workspace, or go on with it, and open it."""
+    from gradsift.demo import demo_command
 
-    path = workspace.store_path(SAMPLE_STORE)
-    values = {**demo_config().model_dump(), "template": demo_template()}
-    jobs.start(path, building.argv([sample_pool()[0].parent], values, path))
+    jobs.start(workspace.store_path(SAMPLE_STORE), demo_command(workspace.root))
     _open(SAMPLE_STORE)
 
 

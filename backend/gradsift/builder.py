@@ -152,8 +152,8 @@ class _Build:
             return None  # nothing was computed yet that would be lost
         if differences:
             raise StoreError(
-                f"{self.out} holds a store built with {'; '.join(differences)}: choose another --out, "
-                "or throw it away with --restart."
+                f"{self.out} holds a store built with {'; '.join(differences)}: choose another folder, "
+                "or throw it away (gradsift build --restart)."
             )
         store.check_pool()
         self._continue(manifest)

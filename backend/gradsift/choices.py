@@ -13,9 +13,10 @@ from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.errors import UsageError
 
 _CAP = re.compile(r"\d{1,3}(\.\d{1,6})?%|\d{1,15}")
-Numbers = Annotated[
-    tuple[Annotated[int, Field(strict=True)], ...], AfterValidator(lambda numbers: tuple(sorted(set(numbers))))
+_Number = Annotated[  # as a command line has it, a number is text
+    int, Field(strict=True), BeforeValidator(lambda n: int(n) if isinstance(n, str) and n.isdecimal() else n)
 ]
+Numbers = Annotated[tuple[_Number, ...], AfterValidator(lambda numbers: tuple(sorted(set(numbers))))]
 
 
 def _cap(text: str) -> str:

@@ -273,11 +273,14 @@ def doctor(
 
 
 @cli.command(epilog="Example: gradsift demo")
-def demo(no_app: Annotated[bool, typer.Option("--no-app", help="only build; print the store's path")] = False) -> None:
+def demo(
+    workspace: Annotated[Path | None, typer.Argument(help="folder of stores, as of the app [default: yours]")] = None,
+    no_app: Annotated[bool, typer.Option("--no-app", help="only build; print the store's path")] = False,
+) -> None:
     """Build the embedded sample's datastore with the bundled small model, and open the app on it."""
     from gradsift.demo import demo as run
 
-    typer.echo(run(with_app=not no_app))
+    typer.echo(run(workspace, with_app=not no_app))
 
 
 @cli.command(epilog="Example: gradsift app ~/selection --port 8600")

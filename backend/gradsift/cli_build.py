@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from gradsift.config import AdamForm, BuildConfig, Engine, EngineName, ModelDtype, ProjectionKind, StoreDtype
+from gradsift.config import (
+    AdamForm,
+    BuildConfig,
+    Engine,
+    EngineName,
+    ModelDtype,
+    ProjectionKind,
+    StoreDtype,
+    make_config,
+)
 from gradsift.errors import UsageError
 
 PoolArgument = Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")]
@@ -84,17 +93,6 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _config(values: dict[str, Any]) -> BuildConfig:
-    from pydantic import ValidationError
-
-    try:
-        return BuildConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
-        raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
-
-
 def _parameters(store: Path) -> dict[str, Any]:
     """The store's own, which flags that are not given leave as they are; a limit per source is for the new rows."""
     from gradsift.store import Store
@@ -111,7 +109,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Tell what a build with these flags would meet and cost, before it is run: rows, tokens, time, memory, disk."""
-    config = _config(given)
+    config = make_config(**given)
     from gradsift.plan import describe, record
     from gradsift.plan import plan as run
     from gradsift.progress import Progress
@@ -141,7 +139,7 @@ def build(
     """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
     if append and restart:
         raise UsageError("--append keeps what --restart throws away: give one of them.")
-    config = _config({**(_parameters(out) if append else {}), **given})
+    config = make_config(**{**(_parameters(out) if append else {}), **given})
     place = Engine(engine, workers, ray_address)
     from gradsift import team
     from gradsift.builder import build as run  # takes seconds: wrong flags are told before

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gradsift.config import BuildConfig
+from gradsift.config import BuildConfig, make_config
 
 _FIELDS = BuildConfig.model_fields
 
@@ -32,7 +32,7 @@ def draft(
     from gradsift.progress import Progress
     from gradsift.targets import require_targets
 
-    config = BuildConfig(
+    config = make_config(
         model=model, template=read_template(template), limit_per_source=limit_per_source, max_length=max_length
     )
     rows = require_targets(targets)

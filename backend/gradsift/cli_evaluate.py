@@ -38,9 +38,8 @@ def evaluate(
     from gradsift.encode import read_template
     from gradsift.errors import UsageError
     from gradsift.evaluate import evaluate as run
-    from gradsift.evaluate import store_recipe
     from gradsift.evaluation import summary
-    from gradsift.evaluation_plan import EvaluationSet
+    from gradsift.evaluation_plan import EvaluationSet, store_recipe
     from gradsift.heldout import read_heldout
     from gradsift.progress import Progress
     from gradsift.store import Store
@@ -59,9 +58,9 @@ def evaluate(
         changed["template"] = read_template(template) if template else None
         changed["lora_targets"] = tuple(lora_targets.replace(",", " ").split()) if lora_targets else None
         recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changed.items() if v is not None})
-        if script is not None:
-            atomic.write_text(script, training_script(recipe))
         report = run(store, sets, out, methods=method, budget=budget, seeds=seeds, recipe=recipe, progress=progress)
+    if script is not None:
+        atomic.write_text(script, training_script(report.recipe))
     if as_json:
         typer.echo(report.model_dump_json(indent=1))
     else:

@@ -6,9 +6,9 @@ The same object is the Python API's argument, the command line's flags, the app'
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gradsift.errors import UsageError
 
@@ -90,6 +90,20 @@ class BuildConfig(BaseModel):
     def row_bytes(self, dtype: StoreDtype) -> int:
         """Bytes of one row's features of one kind at one checkpoint, headers aside: the numbers, a scale and a norm."""
         return {"int8": self.dim, "fp16": 2 * self.dim, "bit": self.dim // 8}[dtype] + 8
+
+
+def make_config(**values: Any) -> BuildConfig:
+    """`BuildConfig` from a command's flags.
+
+    Raises:
+        UsageError: a value is out of range, named by its flag.
+    """
+    try:
+        return BuildConfig(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
+        raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gradsift.encode import read_template
 from gradsift.errors import GradsiftError
 from gradsift.models import BUNDLED, demo_template
 from gradsift.paths import data_home, studio
+from gradsift.workspace import SAMPLE_STORE, Workspace
 
 # Streamlit reads .streamlit/config.toml only from the working directory, so what matters is passed by hand.
 SETTINGS = studio() / ".streamlit" / "config.toml"
@@ -42,20 +43,26 @@ def demo_config() -> BuildConfig:
     )
 
 
-def demo(with_app: bool = True) -> Path:
-    """Open the app at once, build the sample's store in the default workspace, and return the store's absolute path.
+def demo_command(workspace: Path) -> list[str]:
+    """Arguments of `gradsift` that build the demo's store in a workspace, or go on with it."""
+    return ["demo", str(workspace.absolute()), "--no-app"]
+
+
+def demo(workspace: Path | None = None, with_app: bool = True) -> Path:
+    """Open the app at once, build the sample's store in its workspace, and return the store's absolute path.
 
     With the app, returns when the app is closed; a build that was cancelled in the page can be resumed there.
     """
-    out = data_home() / "stores" / "demo"
+    found = Workspace(workspace)
+    out = found.store_path(SAMPLE_STORE)
     if not with_app:
-        _build(out)
+        _build(found)
         return out.resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command, environment = _streamlit(data_home(), port=0, address="localhost")
+    command, environment = _streamlit(found.root, port=0, address="localhost")
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        _build_or_say(out)
+        _build_or_say(found)
         print("The app stays open until you press Ctrl-C.", file=sys.stderr, flush=True)
         server.wait()
     except KeyboardInterrupt:
@@ -78,17 +85,18 @@ def serve(workspace: Path | None, port: int, address: str) -> NoReturn:
     os.execve(command[0], command, environment)
 
 
-def _build(out: Path) -> None:
+def _build(workspace: Workspace) -> None:
     ensure_smollm2(lambda text: print(text, file=sys.stderr, flush=True))
+    out = workspace.store_path(SAMPLE_STORE)
     (out / "job").mkdir(parents=True, exist_ok=True)
-    atomic.write_json(out / "job" / "command.json", ["demo", "--no-app"])  # what the page runs to resume it
+    atomic.write_json(out / "job" / "command.json", demo_command(workspace.root))  # as the page begins it
     build([studio() / "assets" / "sample" / "pool"], out, demo_config())
 
 
-def _build_or_say(out: Path) -> None:
+def _build_or_say(workspace: Workspace) -> None:
     """Build; what goes wrong is said and left for the page to resume, since the app is open already."""
     try:
-        _build(out)
+        _build(workspace)
     except GradsiftError as error:
         print(f"gradsift: {error}", file=sys.stderr, flush=True)
 

@@ -6,6 +6,7 @@ store any more.
 """
 
 import hashlib
+import json
 import math
 import time
 from collections import Counter
@@ -18,7 +19,6 @@ import pandas as pd
 import torch
 
 from gradsift import models
-from gradsift.checkpoints import Checkpoint
 from gradsift.choices import make_choices
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder
@@ -36,8 +36,8 @@ from gradsift.evaluation import (
     StoreAbout,
     read_report,
 )
-from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned
-from gradsift.finetune import Measure, Measured, finetune
+from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned, store_recipe
+from gradsift.finetune import Measure, Measured, finetune, trainable
 from gradsift.influence import encode_target, score_targets
 from gradsift.norms import correlations, norm_table
 from gradsift.paths import cache_home
@@ -101,11 +101,18 @@ class _Evaluation:
         self.paths, self.sets, self.out, self.specs = paths, sets, out, specs
         self.budget, self.pool, self.progress = budget, pool, progress
         before = read_report(out) if out.exists() else None
-        self.recipe = recipe or (before.recipe if before else store_recipe(self._store(0)))
         self.device = models.default_device()
+        self.recipe = self._settled(recipe or (before.recipe if before else store_recipe(self._store(0))), before)
         self.encoder = Encoder(models.load_tokenizer(self.recipe.model), self.recipe.template)
         self.window = models.model_window(self.recipe.model)
         self.before = before
+
+    def _settled(self, recipe: Recipe, before: Report | None) -> Recipe:
+        """With `auto` made the number type that it means here; a report that goes on elsewhere keeps its own."""
+        if recipe.dtype != "auto":
+            return recipe
+        meant = "bf16" if models.resolve_dtype("auto", self.device) == torch.bfloat16 else "fp32"
+        return recipe.model_copy(update={"dtype": before.recipe.dtype if before else meant})
 
     def run(self) -> Report:
         measured = {one.name: self._encoded(one) for one in self.sets}
@@ -182,7 +189,8 @@ class _Evaluation:
             if planned.spec.name in (ZERO_SHOT, VALIDATION):
                 continue
             store = self._store(planned.seed)
-            picks = Picks(store=store.fingerprint, ids=self._select(store, planned))
+            ids = self._select(store, planned)
+            picks = Picks(store=store.fingerprint, ids=ids, content=_content(store_rows(store, ids)))
             stores = self.report.stores
             if store.fingerprint not in [about.fingerprint for about in stores]:
                 stores = [*stores, _about(store)]
@@ -256,14 +264,18 @@ class _Evaluation:
             return []
         if planned.spec.name == VALIDATION:  # whole, as they were when the picks were scored by them
             return list(zip(planned.set.targets, measure.targets, strict=True))
-        rows = self._texts(planned, self._picks(planned).ids)
-        encoded = [self.encoder.encode(row.messages, row.prefix, self._max_length) for row in rows]
-        usable = [(row, one) for row, one in zip(rows, encoded, strict=True) if one.n_answer]
+        rows = self._texts(planned, self._picks(planned))
+        usable = trainable(self.encoder, rows, self._max_length)
+        what = f"{len(rows)} rows that {planned.spec.text} picked for {planned.set.name}"
+        if not rows:
+            raise EvaluationError(f"{planned.spec.text} picked no row for {planned.set.name}: allow more.")
         if not usable:
             raise EvaluationError(
-                f"None of the {len(rows)} rows that {planned.spec.text} picked for {planned.set.name} has an "
-                f"answer within {self._max_length} tokens, the recipe's max_length: choose a longer one."
+                f"None of the {what} can be trained on: the template of {self.recipe.model} refuses them, or no answer "
+                f"begins within {self._max_length} tokens."
             )
+        if len(usable) < len(rows):
+            self.progress.note(f"{len(rows) - len(usable)} of the {what} cannot be trained on, and are left out.")
         return usable
 
     def _picks(self, planned: Planned) -> Picks:
@@ -273,13 +285,19 @@ class _Evaluation:
     def _max_length(self) -> int:
         return min(self.recipe.max_length, self.window)
 
-    def _texts(self, planned: Planned, ids: list[str]) -> list[Row]:
-        if self.pool:
-            missing = [name for name in ids if name not in self._pool_rows]
-            if missing:
-                raise EvaluationError(f"The pool given has no row {missing[0]!r}, which was picked: give the store's.")
-            return [self._pool_rows[name] for name in ids]
-        return store_rows(self._store(planned.seed), ids)
+    def _texts(self, planned: Planned, picks: Picks) -> list[Row]:
+        if not self.pool:
+            return store_rows(self._store(planned.seed), picks.ids)
+        missing = [name for name in picks.ids if name not in self._pool_rows]
+        if missing:
+            raise EvaluationError(f"The pool given has no row {missing[0]!r}, which was picked: give the store's.")
+        rows = [self._pool_rows[name] for name in picks.ids]
+        if picks.content not in ("", _content(rows)):
+            raise EvaluationError(
+                f"The pool given has other text than when {planned.key} was picked (a row's id may be its line): give "
+                "the store's pool as it was, or choose another --out."
+            )
+        return rows
 
     @cached_property
     def _pool_rows(self) -> dict[str, Row]:
@@ -310,25 +328,6 @@ class _Evaluation:
         return found
 
 
-def store_recipe(store: Store, **changed: Any) -> Recipe:
-    """The recipe of the store's own warmup, but for what is `changed`; with checkpoints of one's own, their LoRA.
-
-    Raises:
-        UsageError: a value is out of range, or the store had no warmup and epochs, batch_size or lr is not given.
-    """
-    config = store.manifest.config
-    if not config.checkpoints:
-        return Recipe.of(config, **changed)
-    if missing := [name for name in ("epochs", "batch_size", "lr") if name not in changed]:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
-        raise UsageError(f"{store.path} was built from checkpoints, whose training is not known here: give {flags}.")
-    given = Checkpoint.load(store.path / "checkpoints" / store.epochs[0])
-    layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in given.adapter}
-    lora = {name: given.adapter_config[name] for name in ("lora_alpha", "lora_dropout")}
-    own = {"lora_rank": given.adapter_config["r"], "lora_targets": tuple(sorted(layers)), **lora}
-    return Recipe.of(config, **{**own, **changed})
-
-
 def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
     """Rows of a store's pool by id, with their text, in the order asked."""
     pool = store.pool()
@@ -342,6 +341,11 @@ def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
         )
         for about, text in zip(known.itertuples(index=False), texts.itertuples(index=False), strict=True)
     ]  # fmt: skip
+
+
+def _content(rows: Sequence[Row]) -> str:
+    texts = json.dumps([(row.prefix, row.messages) for row in rows])
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def _run(planned: Planned, found: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:

@@ -39,7 +39,7 @@ class Recipe(_Record):
     lr: float = Field(gt=0)
     lora_rank: int = Field(ge=1)
     lora_alpha: int = Field(ge=1)
-    lora_targets: tuple[str, ...]
+    lora_targets: tuple[str, ...] = Field(min_length=1)
     lora_dropout: float = Field(ge=0, lt=1)
     dtype: str
 
@@ -83,10 +83,14 @@ class StoreAbout(_Record):
 
 
 class Picks(_Record):
-    """What one run trains on: pool ids, best first, and the fingerprint of the store that they were picked from."""
+    """What one run trains on: pool ids, best first, and the fingerprint of the store that they were picked from.
+
+    content: hash of the rows' text, by which another pool's rows of these ids are told; empty in older reports.
+    """
 
     store: str
     ids: list[str]
+    content: str = ""
 
 
 class Run(_Record):

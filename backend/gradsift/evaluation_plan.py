@@ -1,16 +1,20 @@
-"""What an evaluation compares: target sets with their held-out rows, methods with their choices, and runs of both."""
+"""What an evaluation compares: target sets with their held-out rows, methods with their choices, runs of both, and the
+one recipe that all of them train by.
+"""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from gradsift.checkpoints import Checkpoint
 from gradsift.choices import Choices, make_choices
 from gradsift.errors import UsageError
-from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, SetAbout, run_key
+from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.heldout import HeldOut, metric
 from gradsift.methods import get_method
 from gradsift.pool import Row
+from gradsift.store import Store
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,22 @@ class Planned:
     @property
     def key(self) -> str:
         return run_key(self.set.name, self.spec.text, self.seed)
+
+
+def store_recipe(store: Store, **changed: Any) -> Recipe:
+    """The recipe of the store's own warmup, but for what is `changed`; with checkpoints of one's own, their LoRA.
+
+    Raises:
+        UsageError: a value is out of range, or the store had no warmup and epochs, batch_size or lr is not given.
+    """
+    config = store.manifest.config
+    if not config.checkpoints:
+        return Recipe.of(config, **changed)
+    if missing := [name for name in ("epochs", "batch_size", "lr") if name not in changed]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise UsageError(f"{store.path} was built from checkpoints, whose training is not known here: give {flags}.")
+    given = Checkpoint.load(store.path / "checkpoints" / store.epochs[0])
+    layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in given.adapter}
+    lora = {name: given.adapter_config[name] for name in ("lora_alpha", "lora_dropout")}
+    own = {"lora_rank": given.adapter_config["r"], "lora_targets": tuple(sorted(layers)), **lora}
+    return Recipe.of(config, **{**own, **changed})

@@ -5,7 +5,7 @@ The same pass serves pool rows (Adam's update, or others) and target rows (the p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.linalg import vector_norm
@@ -13,7 +13,7 @@ from torch.linalg import vector_norm
 from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 
-Result = TypeVar("Result")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 PER_BATCH = 100  # tokens that a batch costs beside its own: a fit to times of SmolLM2 in fp32 on two CPU cores
 
 
@@ -67,10 +67,11 @@ def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
 
 
 def run_batches(
-    rows: Sequence[Encoded],
+    rows: Sequence[Item],
     token_budget: int,
-    run: Callable[[Sequence[Encoded]], Result],
+    run: Callable[[Sequence[Item]], Result],
     done: Callable[[int], None] = lambda rows: None,
+    length: Callable[[Any], int] = lambda row: len(row.ids),
 ) -> tuple[list[tuple[list[int], Result]], int, int]:
     """`run` on packed batches of `rows`; returns (positions, result) of each, how often memory ran out, and the token
     budget that was left.
@@ -80,7 +81,7 @@ def run_batches(
     """
     pieces: list[tuple[list[int], Result]] = []
     splits = 0
-    lengths = [len(row.ids) for row in rows]
+    lengths = [length(row) for row in rows]
     queue = pack(lengths, token_budget)
     while queue:
         batch = queue.pop(0)
@@ -97,7 +98,7 @@ def run_batches(
     return pieces, splits, token_budget
 
 
-def _attempt(run: Callable[[Sequence[Encoded]], Result], rows: Sequence[Encoded]) -> tuple[Result] | None:
+def _attempt(run: Callable[[Sequence[Item]], Result], rows: Sequence[Item]) -> tuple[Result] | None:
     """The result of a batch; None where it does not fit: the error, and the tensors it held, are gone by then."""
     try:
         return (run(rows),)

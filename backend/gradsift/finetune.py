@@ -4,8 +4,10 @@ The recipe is the warmup's (`warmup.make_trainer`). What is measured is the mean
 and how good the answers are that the model writes by itself (greedy).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,15 +15,17 @@ from transformers import GenerationConfig, TrainerCallback
 
 from gradsift import models
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded
-from gradsift.features import pack
+from gradsift.encode import Encoded, Encoder, RenderError
+from gradsift.features import run_batches
 from gradsift.gradients import mean_losses, supervised_losses
 from gradsift.heldout import HeldOut
+from gradsift.pool import Row
 from gradsift.progress import Progress
 from gradsift.warmup import make_trainer, steps_per_epoch
 
 T = TypeVar("T")
 ROOM = 8  # tokens an answer may be longer than the longest gold
+PAD = 0  # any token: it is masked
 WRITING = 4096  # padded tokens a batch may have at least: a step reads the whole model, however many rows it writes on
 
 
@@ -39,7 +43,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a model is measured on. heldout, encoded: (M,) the held-out rows and their tokens, aligned."""
+    """What a model is measured on. heldout, encoded: (M,) the held-out rows and their tokens, aligned. token_budget:
+    padded tokens of a batch, at first: where one does not fit, it is halved.
+    """
 
     targets: Sequence[Encoded]
     heldout: Sequence[HeldOut]
@@ -87,16 +93,31 @@ def finetune(
     return found
 
 
+def trainable(encoder: Encoder, rows: Iterable[Row], max_length: int) -> list[tuple[Row, Encoded]]:
+    """The rows that this model can be trained on, with their tokens: its template takes them, and something to learn is
+    left within `max_length` tokens.
+    """
+    found = []
+    for row in rows:
+        try:
+            encoded = encoder.encode(row.messages, row.prefix, max_length)
+        except RenderError:  # the model that selected may have a template that is less strict
+            continue
+        if encoded.n_answer:
+            found.append((row, encoded))
+    return found
+
+
 def mean_loss(model: Any, rows: Sequence[Encoded], token_budget: int) -> float:
     """Mean over rows of the mean cross-entropy of their supervised tokens, in nats."""
-    losses = [0.0] * len(rows)
-    for batch in pack([len(row.ids) for row in rows], token_budget):
-        some = [rows[position] for position in batch]
+
+    def losses(some: Sequence[Encoded]) -> list[float]:
         with torch.no_grad():
-            means = mean_losses(supervised_losses(model, some), some)
-        for position, mean in zip(batch, means.tolist(), strict=True):
-            losses[position] = mean
-    return sum(losses) / len(losses)
+            return mean_losses(supervised_losses(model, some), some).tolist()
+
+    pieces, _, _ = run_batches(rows, token_budget, losses)
+    by_row = {position: loss for batch, found in pieces for position, loss in zip(batch, found, strict=True)}
+    return sum(by_row[position] for position in range(len(rows))) / len(rows)
 
 
 def write_answers(model: Any, tokenizer: Any, rows: Sequence[Encoded], token_budget: int) -> list[str]:
@@ -104,28 +125,36 @@ def write_answers(model: Any, tokenizer: Any, rows: Sequence[Encoded], token_bud
     the longest of those answers.
     """
     spans = [_last_answer(row) for row in rows]
-    ends = {row.ids[stop - 1] for row, (_, stop) in zip(rows, spans, strict=True)}  # the token that ends a turn
-    prompts = [row.ids[:start] for row, (start, _) in zip(rows, spans, strict=True)]
+    ends = _ends(tokenizer, [row.ids[stop - 1] for row, (_, stop) in zip(rows, spans, strict=True)])
     longest = max(stop - start for start, stop in spans) + ROOM
+    write = partial(_written, model, ends=ends, longest=longest)
+    prompts = [row.ids[:start] for row, (start, _) in zip(rows, spans, strict=True)]
+    pieces, _, _ = run_batches(prompts, max(token_budget, WRITING), write, length=len)
+    answers = {position: ids for batch, found in pieces for position, ids in zip(batch, found, strict=True)}
+    return [tokenizer.decode(answers[position], skip_special_tokens=True) for position in range(len(rows))]
+
+
+def _ends(tokenizer: Any, last: Sequence[int]) -> list[int]:
+    """The tokens that end an answer. last: of every gold answer; a template that marks no end leaves an answer's own
+    there, which differ.
+    """
+    shared = set(last) if len(set(last)) == 1 else set()
+    return sorted(shared | {tokenizer.eos_token_id} - {None})
+
+
+def _written(model: Any, prompts: Sequence[list[int]], ends: list[int], longest: int) -> list[list[int]]:
+    """What the model writes after each prompt, without the token that ends it."""
+    width = max(map(len, prompts))
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or width + longest
     settings = GenerationConfig(
-        max_new_tokens=longest, do_sample=False, eos_token_id=sorted(ends), pad_token_id=min(ends)
+        max_new_tokens=min(longest, window - width), do_sample=False, eos_token_id=ends or None, pad_token_id=PAD
     )
+    ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     device = next(model.parameters()).device
-    answers = [""] * len(rows)
-    for batch in pack([len(prompt) for prompt in prompts], max(token_budget, WRITING)):
-        width = max(len(prompts[position]) for position in batch)
-        ids = torch.full((len(batch), width), min(ends), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for line, position in enumerate(batch):
-            ids[line, width - len(prompts[position]) :] = torch.tensor(prompts[position])
-            mask[line, width - len(prompts[position]) :] = 1
-        with torch.no_grad():
-            written = model.generate(
-                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
-            )
-        for line, position in enumerate(batch):
-            answers[position] = tokenizer.decode(written[line, width:].tolist(), skip_special_tokens=True)
-    return answers
+    with torch.no_grad():
+        found = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings)
+    return [list(takewhile(lambda token: token not in ends, line[width:].tolist())) for line in found]
 
 
 def _last_answer(row: Encoded) -> tuple[int, int]:

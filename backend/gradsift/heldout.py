@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from gradsift.baselines.bm25 import tokenize
 from gradsift.pool import Row
@@ -107,12 +108,16 @@ def _golds(row: Row) -> tuple[tuple[str, ...], bool]:
         record = json.loads(row.raw)
     except ValueError:
         record = {}
-    given = record.get("answers", record.get("answer")) if isinstance(record, dict) else None
+    several, one = (_texts(record.get(name)) if isinstance(record, dict) else () for name in ("answers", "answer"))
+    said = next(content for role, content in reversed(row.messages) if role == "assistant")
+    golds = several or one or (said,)
+    return (golds if all(len(tokenize(gold)) <= LONGEST_SPAN for gold in golds) else ()), bool(one and not several)
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    """A gold or several as text; numbers and booleans count as they are written."""
     texts = given if isinstance(given, list) else [given]
-    found = tuple(text for text in texts if isinstance(text, str) and text.strip())
-    golds = found or (row.messages[-1][1],)
-    exact = bool(found) and "answers" not in record
-    return (golds if all(len(tokenize(gold)) <= LONGEST_SPAN for gold in golds) else ()), exact
+    return tuple(str(text) for text in texts if isinstance(text, str | int | float) and str(text).strip())
 
 
 def _closed(gold: str) -> str:

@@ -90,12 +90,13 @@ def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Loaded:
     Raises:
         ModelError: nothing by that name can be loaded, or it is no causal language model.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the build reports its own progress
     base = _load(AutoModelForCausalLM, model, dtype=dtype)
     fingerprint = _fingerprint(base)
+    base.generation_config = GenerationConfig()  # greedy is greedy: without the penalties that its chat may prefer
     base = base.to(device).eval().requires_grad_(False)
     return Loaded(base, fingerprint, model_window(model))
 

@@ -17,6 +17,7 @@ import sys
 from gradsift import models
 from gradsift.encode import Encoder
 from gradsift.evaluation import Recipe
+from gradsift.finetune import trainable
 from gradsift.pool import read_rows
 from gradsift.warmup import make_trainer
 
@@ -29,9 +30,9 @@ def main(picks: str, out: str, seed: int = 0) -> None:
     encoder = Encoder(models.load_tokenizer(config.model), config.template)
     good = [row for row in read_rows([picks]) if not row.reason]
     longest = min(config.max_length, models.model_window(config.model))
-    rows = [encoder.encode(row.messages, row.prefix, longest) for row in good]
+    rows = [encoded for _, encoded in trainable(encoder, good, longest)]
     peft = models.attach_lora(base, config)
-    make_trainer(peft, [row for row in rows if row.n_answer], config, []).train()
+    make_trainer(peft, rows, config, []).train()
     peft.save_pretrained(out)
 
 

@@ -1,11 +1,17 @@
 """The list of stores: whatever they are called, and what two copies of one store do not share."""
 
+import json
 import shutil
+from dataclasses import asdict
 
 from app import comparing
 from app.components.stores import ALL
+from gradsift import jobs
+from gradsift.demo import demo_command
+from gradsift.progress import Status
 from gradsift.scoring import open_scoring
 from gradsift.store import Store
+from gradsift.workspace import SAMPLE_STORE
 
 
 def test_stores_of_any_names_stand_in_one_list(app, workspace):
@@ -20,6 +26,24 @@ def test_stores_of_any_names_stand_in_one_list(app, workspace):
     assert at.button(key="build-sample")
     at.button(key="open-pool-v1").click().run()
     assert at.query_params["store"] == "pool-v1"
+
+
+def test_the_sample_is_built_by_the_demos_own_command(app, workspace, monkeypatch):
+    """So that `make demo` and the page go on with what the other began."""
+    started = []
+    monkeypatch.setattr(jobs, "start", lambda folder, argv: started.append((folder, argv)))
+    at = app(store="toy")
+    at.session_state["datastore_room"] = ALL
+    at.run().button(key="build-sample").click().run()
+    path = workspace.store_path(SAMPLE_STORE)
+    assert started == [(path, demo_command(workspace.root))]
+    (path / "job").mkdir(parents=True)
+    cancelled = Status(state="cancelled", message="Stopped as asked.")
+    (path / "job" / "status.json").write_text(json.dumps(asdict(cancelled)))
+    (path / "job" / "command.json").write_text(json.dumps(demo_command(workspace.root)))
+    at = app(store=SAMPLE_STORE)
+    at.button(key=f"again-{SAMPLE_STORE}").click().run()
+    assert started[1] == started[0]
 
 
 def test_a_copy_of_a_store_reads_its_own_files(scored):

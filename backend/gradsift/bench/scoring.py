@@ -21,7 +21,7 @@ import torch
 
 from gradsift.bench.pairs import timed
 from gradsift.bench.synthetic import make_manifest
-from gradsift.config import BuildConfig, StoreDtype
+from gradsift.config import StoreDtype, make_config
 from gradsift.metrics import METRICS, write_metrics
 from gradsift.products import int8_pays, stored_products
 from gradsift.progress import Progress
@@ -53,7 +53,7 @@ def make_store(
     """A store of random features without text; one that is there and finished is taken as it is."""
     if (path / "manifest.json").is_file():
         return Store.open(path)
-    config = BuildConfig(model="synthetic", dim=dim, store_dtype=dtype)
+    config = make_config(model="synthetic", dim=dim, store_dtype=dtype)
     store = Store(path, make_manifest(rows, {"synthetic": rows}, config, checkpoints, {}))
     shards = [(epoch, index) for epoch in range(checkpoints) for index in range(len(store.shard_ranges))]
     progress.stage(f"synthetic-{dtype}", f"Writing a synthetic {dtype} store", len(shards), "shards")
