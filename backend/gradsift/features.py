@@ -13,7 +13,8 @@ from torch.linalg import vector_norm
 from gradsift.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 PER_BATCH = 100  # tokens that a batch costs beside its own: a fit to times of SmolLM2 in fp32 on two CPU cores
 
 
@@ -77,7 +78,7 @@ def run_batches(
     budget that was left.
 
     Where a batch does not fit, half of what it had is the budget from there on: what is as large would not fit either.
-    `done(k)` is called after every batch of k rows.
+    `done(k)` is called after every batch of k rows. length: tokens of a row.
     """
     pieces: list[tuple[list[int], Result]] = []
     splits = 0
