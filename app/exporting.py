@@ -117,15 +117,21 @@ def size_of(store: Store, scoring: Scoring, column: Column, format: str) -> int:
     return _size(str(scoring.path), column.picks.tobytes(), format, store, scoring, column)
 
 
-def evaluation_files(session: Session, typed: str, uploads: Sequence[Any]) -> tuple[list[Path], list[str]]:
-    """The files to compare with, uploaded ones kept in the workspace; and the typed paths where nothing lies."""
-    paths = [Path(os.path.expanduser(line.strip())) for line in typed.splitlines() if line.strip()]
-    missing = [str(path) for path in paths if not os.path.exists(path)]  # of any text, other than Path.exists
+def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
+    """Uploaded files kept in the workspace, each once however often it comes."""
+    paths: list[Path] = []
     for upload in uploads:
         content = upload.getvalue()
         folder = f"evaluation-{hashlib.sha256(content).hexdigest()[:12]}"
         kept = session.workspace.root / "uploads" / folder / Path(upload.name).name
         paths += [kept] if kept.is_file() else session.workspace.keep_uploads(folder, [(upload.name, content)])
+    return paths
+
+
+def evaluation_files(typed: str) -> tuple[list[Path], list[str]]:
+    """The files named, one a line, that are there; and the paths where nothing lies."""
+    paths = [Path(os.path.expanduser(line.strip())) for line in typed.splitlines() if line.strip()]
+    missing = [str(path) for path in paths if not os.path.exists(path)]  # of any text, other than Path.exists
     return [path for path in paths if os.path.exists(path)], missing
 
 

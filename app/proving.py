@@ -5,7 +5,7 @@ An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the ta
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,16 +49,24 @@ def entries(workspace: Workspace) -> list[Entry]:
 
 
 def start(
-    now: Session, store: Store, entry: TargetEntry, heldout: Path, methods: Sequence[str], seeds: int, epochs: int
+    now: Session,
+    store: Store,
+    entry: TargetEntry,
+    heldout: Path,
+    methods: Sequence[str],
+    seeds: int,
+    recipe: Mapping[str, float],
 ) -> Entry:
     """Run `gradsift evaluate` as a process of its own; the same question again goes on where it stopped.
+
+    recipe: what the store's own does not say, or is to be otherwise: epochs, batch_size, lr.
 
     Raises:
         JobError: it is running already.
     """
     targets = targeting.run_folder(now.workspace, store, entry) / "targets.jsonl"
     targets = targets if targets.is_file() else entry.path
-    asked = [store.fingerprint, _hash(targets), _hash(heldout), now.budget, seeds, epochs]
+    asked = [store.fingerprint, _hash(targets), _hash(heldout), now.budget, seeds, *sorted(recipe.items())]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
     made = Entry(f"{entry.name}-{now.budget.replace('%', 'pct')}-{key}", now.workspace.root / "evaluations")
     made = Entry(made.name, made.folder / made.name)
@@ -70,7 +78,9 @@ def start(
         if not path.is_file():  # the folder is named by their hashes: it is this one
             atomic.write_bytes(path, file.read_bytes())
     arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(test), "--budget", now.budget]
-    arguments += ["--seeds", str(seeds), "--epochs", str(epochs), "--out", str(made.report)]
+    arguments += ["--seeds", str(seeds), "--out", str(made.report)]
+    for name, value in recipe.items():
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
     for method in methods:
         arguments += ["--method", _spec(method, store)]
     jobs.start(made.folder, arguments)

@@ -29,7 +29,11 @@ except GradsiftError as error:
     st.error(label(error))
     st.stop()
 if not len(column.picks):
-    empty.say("Nothing is accepted yet", "Accept rows on Compare, or take the picks.", "compare", "Review the picks")
+    if take == exporting.ACCEPTED and not len(decided.accepted):
+        said = "Accept rows on Compare, or take the picks."
+        empty.say("Nothing is accepted yet", said, "compare", "Review the picks")
+    else:
+        empty.say("Nothing is picked", "These choices leave no row: allow more in What if.")
     st.stop()
 
 left, right = st.columns([2, 3], gap="large")

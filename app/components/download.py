@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import address, data, exporting
 from app.comparing import Column
-from app.components import leaks, tables
+from app.components import leaks, tables, uploads
 from app.components.text import clip, escape, label, plural, size
 from app.exporting import Request
 from app.session import Session
@@ -26,7 +26,6 @@ MIMES = {
 LONGEST = 700  # characters of one previewed line
 DROP = "Rows that share text with the targets or an evaluation go, and the next ones take their places."
 REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
-FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]  # of an evaluation
 
 
 def take(decided: Decisions) -> str:
@@ -87,17 +86,15 @@ def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
             f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with what you name here: a "
             "row is flagged where 13 words in a row, a whole turn or a whole short question are the same."
         )
-        uploads = st.file_uploader(
-            "Upload files", type=FORMATS, accept_multiple_files=True, key="evaluation_files", max_upload_size=200
-        )
+        uploads.into("evaluation_paths", now, "Upload files", several=True)
         typed = st.text_area(
-            "Or files on this machine, one a line",
+            "Compared with, one file a line",
             key="evaluation_paths",
             height=68,
             persist_state="session",
             placeholder="/data/gsm8k/test.jsonl",
         )
-        files, missing = exporting.evaluation_files(now, typed or "", uploads or [])
+        files, missing = exporting.evaluation_files(typed or "")
         for path in missing:
             st.error(label(f"There is no file {path}: check the path."))
     if files:

@@ -29,10 +29,17 @@ def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[Counted] |
 
 
 def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable: bool) -> list[Row]:
-    """The examples with their subtask and tokens; returns them with the subtasks as edited."""
+    """The examples with their subtask and tokens; returns them with the subtasks as edited.
+
+    Streamlit forgets an edit when the page changes: the names are kept beside the widget, and a widget that is new
+    begins with them.
+    """
+    state, begun, kept = st.session_state, f"{key}-begun", f"{key}-subtasks"
+    if key not in state:
+        state[begun] = state.get(kept, [row.subtask for row in rows])
     frame = pd.DataFrame(
         {
-            "subtask": [row.subtask for row in rows],
+            "subtask": state[begun],
             "asked": [clip(_said(row, "user"), 240) for row in rows],
             "answered": [clip(_said(row, "assistant"), 160) for row in rows],
             "prompt": [c.n_prompt for c in counts] if counts else [None] * len(rows),
@@ -59,6 +66,7 @@ def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable:
         return rows
     edited = st.data_editor(frame, disabled=["asked", "answered", "prompt", "answer"], **shared)
     names = [str(name or "").strip() or row.subtask for name, row in zip(edited["subtask"], rows, strict=True)]
+    state[kept] = names
     return [replace(row, subtask=name) for row, name in zip(rows, names, strict=True)]
 
 

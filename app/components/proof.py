@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import address, exporting, proving
-from app.components import charts, empty, proof_charts, running, tables
+from app.components import charts, empty, proof_charts, running, tables, uploads
 from app.components.score import method_label
 from app.components.text import label, plural
 from app.proving import Entry
@@ -16,7 +16,6 @@ from gradsift.store import Store
 from gradsift.training_script import training_script
 from gradsift.workspace import TargetEntry
 
-FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
 _NUMBER = st.column_config.NumberColumn
 _TABLE: tables.Columns = {
     "method": st.column_config.TextColumn("Method", width="medium"), "seeds": _NUMBER("Seeds"),
@@ -93,9 +92,9 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
             "targets alone are always beside them. The paper's choices are evaluated, whatever What if says. It takes "
             "time: a small fine-tuning for every method and seed."
         )
-        st.file_uploader("Held-out rows of the same skill", type=FORMATS, key="proof_upload", help=_HELP)
+        uploads.into("proof_path", now, "Held-out rows of the same skill", several=False, help=_HELP)
         st.text_input(
-            "or their file on this machine",
+            "Their file on this machine",
             key="proof_path",
             placeholder="/data/tydiqa-test.jsonl",
             persist_state="session",
@@ -113,6 +112,19 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             st.number_input("Seeds", 1, 20, 3, key="proof_seeds", width=140, persist_state="session")
             st.number_input("Epochs", 1, 20, 3, key="proof_epochs", width=140, persist_state="session")
+            if _untold(store):
+                st.number_input("Batch size", 1, None, 128, key="proof_batch_size", width=140, persist_state="session")
+                st.number_input(
+                    "Peak rate",
+                    1e-9,
+                    1.0,
+                    2e-5,
+                    format="%.2e",
+                    key="proof_lr",
+                    width=140,
+                    persist_state="session",
+                    help="The store was built from checkpoints, whose training is not known here.",
+                )
             st.button(
                 "Evaluate",
                 type="primary",
@@ -125,13 +137,17 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
             st.error(label(problem))
 
 
+def _untold(store: Store) -> tuple[str, ...]:
+    """What of the recipe the store does not tell: it was built from checkpoints that were trained elsewhere."""
+    return ("batch_size", "lr") if store.manifest.config.checkpoints else ()
+
+
 _HELP = "Rows like the targets, that no selection sees. `answer` or `answers` are judged where they are short."
 
 
 def _start(now: Session, store: Store, entry: TargetEntry) -> None:
     state = st.session_state
-    upload = [state.proof_upload] if state.get("proof_upload") else []
-    files, missing = exporting.evaluation_files(now, state.get("proof_path") or "", upload)
+    files, missing = exporting.evaluation_files(state.get("proof_path") or "")
     if missing or not files:
         state.proof_problem = (
             f"Nothing lies at {missing[0]}."
@@ -140,8 +156,9 @@ def _start(now: Session, store: Store, entry: TargetEntry) -> None:
         )
         return
     try:
-        asked = (state.get("proof_methods") or ["less"], int(state.proof_seeds), int(state.proof_epochs))
-        state.proof_next = proving.start(now, store, entry, files[-1], *asked).name
+        recipe = {name: state[f"proof_{name}"] for name in ("epochs", *_untold(store))}
+        methods, seeds = state.get("proof_methods") or ["less"], state.proof_seeds
+        state.proof_next = proving.start(now, store, entry, files[-1], methods, seeds, recipe).name
     except (GradsiftError, OSError) as error:
         state.proof_problem = str(error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from app import session, targeting
-from app.components import examples
+from app.components import examples, uploads
 from app.components.text import clip, label
 from app.targeting import Counted
 from gradsift.errors import GradsiftError
@@ -18,7 +18,6 @@ from gradsift.targets import TargetSet, parse_targets, read_targets
 from gradsift.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"
-FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
 FEW = 12  # sets that are offered side by side; more become a list
 _EXAMPLE = """Subtask: geography
 Q: Which river flows through Cairo?
@@ -69,8 +68,9 @@ def show(chosen: Chosen, store: Store | None) -> None:
             except (GradsiftError, OSError) as error:
                 problem = str(error)
     with slot:
-        st.markdown(f"**{label(examples.summary(chosen.rows, chosen.bad, chosen.counts))}**")
+        line = st.empty()  # of what the table says, edits and all
         chosen.rows = examples.table(chosen.rows, chosen.counts, f"examples-{chosen.key}", chosen.entry is None)
+        line.markdown(f"**{label(examples.summary(chosen.rows, chosen.bad, chosen.counts))}**")
         examples.reader(chosen.rows, chosen.key)
     if chosen.counts:
         examples.refused(chosen.rows, chosen.counts)
@@ -125,7 +125,7 @@ def _paste(now: session.Session) -> Chosen | None:
 
 
 def _upload(now: session.Session) -> Chosen | None:
-    file = st.file_uploader("A file of examples", type=FORMATS, key="targets_file", max_upload_size=50)
+    file = st.file_uploader("A file of examples", type=uploads.FORMATS, key="targets_file", max_upload_size=50)
     if file is None:
         return None
     data = file.getvalue()

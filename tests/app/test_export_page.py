@@ -166,13 +166,34 @@ def test_uploaded_evaluation_files_are_kept_and_found(scored):
             return b'{"a": "b"}\n'
 
     session = type("S", (), {"workspace": scored})
-    (path,), missing = exporting.evaluation_files(session, "", [Upload()])
+    (path,) = exporting.keep(session, [Upload()])
     assert path.read_bytes() == Upload().getvalue()
     assert path.is_relative_to(scored.root / "uploads")
-    assert exporting.evaluation_files(session, str(path), [Upload()])[0] == [path, path]
-    assert not missing
+    assert exporting.keep(session, [Upload(), Upload()]) == [path, path]
+    assert exporting.evaluation_files(f"\n {path} \n") == ([path], [])
     nothing = ["~no-such-person/x", "a" * 300, "a\0b"]
-    assert exporting.evaluation_files(session, "\n".join(nothing), []) == ([], nothing)
+    assert exporting.evaluation_files("\n".join(nothing)) == ([], nothing)
+
+
+def test_uploads_join_the_files_that_are_named_and_stay_when_the_page_changes(app, scored):
+    at = app("export", **ASK)
+    for name in ("one.jsonl", "two.jsonl", "one.jsonl"):
+        rows = json.dumps({"prompt": name, "completion": "b"}) + "\n"
+        at.get("file_uploader")[0].set_value([(name, rows.encode(), "text/plain")]).run()
+        assert not at.exception, at.exception
+    named = at.text_area(key="evaluation_paths").value.splitlines()
+    assert [Path(path).name for path in named] == ["two.jsonl", "one.jsonl"]
+    at.switch_page("../pages/compare.py").run()
+    at.switch_page("../pages/export.py").run()
+    assert at.text_area(key="evaluation_paths").value.splitlines() == named
+    assert "Compared with two.jsonl, one.jsonl too." in texts(at)
+
+
+def test_choices_that_leave_no_row_are_not_taken_for_decisions(app, scored):
+    at = app("export", **{**ASK, "budget": "300tokens"}, cap="1%")
+    assert "These choices leave no row" in texts(at)
+    at = app("export", **ASK, take="accepted")
+    assert "Nothing is accepted yet" in texts(at)
 
 
 @pytest.mark.parametrize("format", ["messages", "less"])

@@ -8,10 +8,11 @@ import pytest
 from figures import figures, title, values
 
 from app import proving
+from app.components import proof
 from app.session import Session
 from gradsift import jobs
 from gradsift.evaluation import read_report, summary
-from gradsift.evaluation_plan import MethodSpec
+from gradsift.evaluation_plan import MethodSpec, store_recipe
 from gradsift.store import Store
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}
@@ -101,6 +102,39 @@ def test_a_damaged_report_is_said(app, scored):
     assert not at.exception
 
 
+def test_a_store_of_given_checkpoints_asks_for_the_recipe_it_does_not_know(app, scored, heldout, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.append(arguments))
+    store = Store.open(scored.store_path("toy"))
+    assert proof._untold(store) == ()
+    config = store.manifest.config.model_copy(update={"checkpoints": ("elsewhere",)})
+    given = Store(store.path, store.manifest.model_copy(update={"config": config}))
+    untold = proof._untold(given)
+    monkeypatch.setattr(proof, "_untold", lambda store: untold)  # the page's own store has scores to show
+    at = app("proof", **ASK)
+    at.text_input(key="proof_path").set_value(str(heldout))
+    at.number_input(key="proof_batch_size").set_value(16)
+    at.number_input(key="proof_lr").set_value(3e-4)
+    at.button(key="proof-start").click().run()
+    assert not at.exception, at.exception
+    flags = dict(pairwise(asked[0]))
+    assert (flags["--epochs"], flags["--batch-size"], float(flags["--lr"])) == ("3", "16", 3e-4)
+    assert store_recipe(given, epochs=3, batch_size=16, lr=3e-4).batch_size == 16
+
+
+def test_an_upload_stays_when_the_page_changes(app, scored, heldout):
+    at = app("proof", **ASK)
+    at.get("file_uploader")[0].set_value(("../rows.jsonl", heldout.read_bytes(), "text/plain")).run()
+    assert not at.exception, at.exception
+    path = Path(at.text_input(key="proof_path").value)
+    assert path.read_bytes() == heldout.read_bytes()
+    assert path.is_relative_to(scored.root / "uploads")
+    assert not at.get("file_uploader")[0].value
+    at.switch_page("../pages/compare.py").run()
+    at.switch_page("../pages/proof.py").run()
+    assert at.text_input(key="proof_path").value == str(path)
+
+
 @pytest.mark.parametrize(("gradients", "spec"), [(("adam", "sgd"), "less"), (("sgd", "adam"), "less:gradient=sgd")])
 def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, monkeypatch, gradients, spec):
     asked: list[str] = []
@@ -109,7 +143,7 @@ def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, m
     config = store.manifest.config.model_copy(update={"gradients": gradients})
     store.manifest = store.manifest.model_copy(update={"config": config})
     now = Session(scored, "toy", "two", "4")
-    proving.start(now, store, scored.target_set("two"), heldout, ["less", "rds", "bm25", "draft"], 1, 1)
+    proving.start(now, store, scored.target_set("two"), heldout, ["less", "rds", "bm25", "draft"], 1, {"epochs": 1})
     specs = [value for flag, value in pairwise(asked) if flag == "--method"]
     assert specs == [spec, "rds", "bm25", "draft"]
     assert [MethodSpec.parse(text).text for text in specs] == specs

@@ -99,6 +99,29 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     visit.check()
 
 
+def test_an_edited_subtask_stays_when_the_page_changes(visit, workspace):
+    visit.go("targets?store=toy")
+    visit.click("radio", "Paste")
+    visit.page.get_by_role("textbox", name=re.compile("^Examples")).fill(PASTED)
+    visit.click("button", "Read the examples")
+    visit.sees("2 examples in 1 subtask")
+    for height, said in ((52, "2 examples in 2 subtasks"), (87, "2 examples in 1 subtask")):  # one row, then the other
+        grid = visit.page.get_by_test_id("stDataFrame").first
+        grid.locator(".dvn-scroller").dblclick(position={"x": 60, "y": height})
+        visit.page.locator("#portal textarea, #portal input").first.fill("capitals")
+        visit.page.keyboard.press("Enter")
+        visit.sees(said)
+        visit.click("link", "Datastore")
+        visit.sees("Coverage")
+        visit.click("link", "Targets")
+        visit.sees(said)
+    visit.click("button", "Save and score 2 examples")
+    visit.sees("Compare the picks", timeout=120_000)
+    (saved,) = [entry for entry in workspace.target_sets() if not entry.shipped and entry.name == "my-targets"]
+    assert [row.subtask for row in read_targets(saved.path).rows] == ["capitals", "capitals"]
+    visit.check()
+
+
 def test_a_what_if_ranks_anew_and_stands_in_the_address(visit, scored):
     store = Store.open(scored.store_path("toy"))
     rows = read_targets(scored.target_set("two").path).rows

@@ -1,0 +1,35 @@
+"""Files from the browser for a field of paths: kept in the workspace, and named in the field, which lasts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from app import exporting
+from app.components import running
+from app.session import Session
+
+FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
+
+
+def into(field: str, now: Session, said: str, several: bool, help: str | None = None) -> None:
+    """An upload whose files' paths come into the text widget `field`, one a line; without `several` in place of what
+    stood there.
+
+    Streamlit forgets an upload when the page changes. A field keeps its text, shows what counts, and lets it go.
+    """
+    turn = st.session_state.setdefault(f"{field}_uploads", 0)  # another number is an empty uploader again
+    key = f"{field}-upload-{turn}"
+    st.file_uploader(
+        said, type=FORMATS, accept_multiple_files=several, key=key, max_upload_size=200, help=help,
+        on_change=running.attempt, args=(_take, field, now, key, several),
+    )  # fmt: skip
+
+
+def _take(field: str, now: Session, key: str, several: bool) -> None:
+    state = st.session_state
+    given: Sequence[Any] = state[key] if several else [state[key]]
+    paths = [str(path) for path in exporting.keep(now, [upload for upload in given if upload is not None])]
+    before = (state.get(field) or "").splitlines() if several else []
+    state[field] = "\n".join([line for line in before if line.strip() and line not in paths] + paths)
+    state[f"{field}_uploads"] += 1
