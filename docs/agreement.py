@@ -1,6 +1,6 @@
-"""How far other scores agree with LESS on a store: python docs/agreement.py STORE TARGETS... [--top 10%]
+"""How far other scores agree with LESS on a store: python docs/agreement.py STORE TARGETS... [--top 10%] [--out FILE]
 
-Writes docs/results/agreement.json, which docs/results.md has a section of:
+Prints JSON, or writes FILE; docs/results.md has a section of docs/results/agreement.json:
 
 * for each file of targets and each of the draft, RDS+ and BM25: the share of LESS's picks that the method picks, too,
   what a random draw would share, and Spearman's correlation of the two ranks over all scored rows;
@@ -12,6 +12,7 @@ Missing scores are computed first, and kept in the store.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from gradsift.store import Store
 from gradsift.targets import require_targets
 from gradsift.tokens import TokenExplainer
 
-OUT = Path(__file__).resolve().parent / "results" / "agreement.json"
 METHODS = ("draft", "rds+", "bm25")
 EXPLAINED, SAMPLE = 5, 40  # LESS's best rows, token by token; rows that the two scores are correlated over
 
@@ -81,15 +81,18 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("targets", type=Path, nargs="+")
     parser.add_argument("--top", default="10%", help="a share or a number of rows")
+    parser.add_argument("--out", type=Path, help="write this file, after each of the targets")
     asked = parser.parse_args()
     store, progress = Store.open(asked.store), Progress()
-    OUT.parent.mkdir(exist_ok=True)
     made: dict[str, Any] = {"top": asked.top, "overlap": [], "tokens": []}
     with progress.running():
         for path in asked.targets:
             made["overlap"] += overlap(store, path, asked.top, progress)
             made["tokens"].append(tokens(store, path, progress))
-            atomic.write_json(OUT, made)
+            if asked.out is not None:
+                atomic.write_json(asked.out, made)
+    if asked.out is None:
+        print(json.dumps(made, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Does LESS help here? The paper's comparison in small: python docs/results.py --data DIR [--work FOLDER] [--minutes M]
 
-DIR holds pool/, targets/ and eval/ (JSON Lines). FOLDER keeps the prepared files and the stores. Runs end one by one in
-docs/results/core.json; the same command goes on with the missing ones, without the store where their picks are kept.
+DIR holds pool/*.jsonl, and mmlu.jsonl, bbh.jsonl, tydiqa.jsonl in each of targets/ and eval/: records with `messages`,
+and with `subtask` except the pool's; those of eval/ are judged by `answer` or `answers`, and asked `messages_zeroshot` if
+they have it. The reports in docs/results/ are of one DIR: remove them for another. FOLDER keeps the prepared files and
+the stores. Runs end one by one in docs/results/core.json; the same command goes on with the missing ones, without the
+store where their picks are kept.
 What other builds would have picked (no warmup, another d, ...) is compared likewise, a store and a report each;
 --only NAME makes one report alone. The measured part of docs/results.md is written from what docs/results/ holds,
 whatever there is of it (python docs/results.py --write).
@@ -23,6 +26,7 @@ from gradsift import atomic, models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoder
+from gradsift.errors import GradsiftError
 from gradsift.evaluate import evaluate
 from gradsift.evaluation import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
 from gradsift.evaluation_plan import EvaluationSet
@@ -205,6 +209,8 @@ def main() -> None:
             run(asked.data, asked.work, asked.only, asked.minutes)
     except Cancelled as stop:
         print(stop)
+    except GradsiftError as error:
+        parser.exit(1, f"{error}\n")
     finally:
         if CORE.exists():
             write_page(HERE / "results.md")

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from measured import fill, table
 
 from gradsift import atomic
@@ -36,7 +35,6 @@ HOUR = 3600.0
 PEAK, MEMORY = 312e12, 2.0e12  # an A100 80 GB by its data sheet: bf16 FLOP/s, bytes/s
 UTILIZATIONS = (0.3, 0.4)  # of PEAK, assumed: never measured here
 PASSES = 20  # over an example's fp32 gradient: written once, squared, Γ made, squared, signed and added
-SMOLLM2 = 134.5e6  # parameters of the bundled model
 PAPER = {"warmup": 6.0, "features": 48.0}  # hours on one A100 80 GB (Table 4)
 
 
@@ -127,7 +125,6 @@ def house(store: Store, data: Path) -> dict[str, Any]:
         near = _measure(lambda: near_duplicates(texts, scratch), len(texts))
         near |= {"bytes": 2 * BANDS * BAND * 4, "disk": scratch.tell() / len(texts)}  # twice while they are joined
     return {
-        "products": {"flops": _matmul(), "threads": torch.get_num_threads()},
         "pool frame": _measure(store.pool, store.manifest.rows),
         "scored mask": _measure(lambda: Store(store.path, store.manifest).scored, store.manifest.usable),
         "metrics frame": _measure(store.metrics, store.manifest.usable),
@@ -150,16 +147,6 @@ def _measure(make: Callable[[], Any], rows: int) -> dict[str, float]:
         parts = [made] if isinstance(made, np.ndarray) else vars(made).values()
         size = sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
     return {"rows": rows, "seconds": seconds / rows, "bytes": size / rows}
-
-
-def _matmul(size: int = 2048, times: int = 6) -> float:
-    """FLOP/s of plain fp32 matrix products on this machine, the best of some."""
-    a, best = torch.rand(size, size), float("inf")
-    for _ in range(times):
-        started = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
@@ -205,23 +192,11 @@ def _hours_table(cost: Cost) -> str:
 
 
 def _measured_tables(found: dict[str, Any]) -> str:
-    parts = [_check(found)]
+    parts = []
     for name in BENCHES:
         lines = [[key, value] for key, value in flatten(found.get(name, {}))]
         parts.append(table([f"`gradsift bench {name}`", ""], lines or [["not measured yet", ""]]))
     return "\n\n".join(parts)
-
-
-def _check(found: dict[str, Any]) -> str:
-    """What the model's 4 P says of the one machine that was measured."""
-    rate, peak = found.get("features", {}).get("tokens_per_s"), found.get("house", {}).get("products", {}).get("flops")
-    if not isinstance(rate, int | float) or not peak:
-        return "The model's own check, tokens/s x 4 P beside the machine's matrix products, is not measured yet."
-    reached = rate * 4 * SMOLLM2
-    return (
-        f"The model's own check: {rate:,.0f} tokens/s of SmolLM2 x 4 P are {reached / 1e9:,.0f} GFLOP/s, "
-        f"{reached / peak:.0%} of the {peak / 1e9:,.0f} GFLOP/s that plain fp32 matrix products reach on that machine."
-    )
 
 
 def flatten(value: Any, before: str = "") -> list[tuple[str, str]]:

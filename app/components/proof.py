@@ -142,7 +142,9 @@ def _untold(store: Store) -> tuple[str, ...]:
     return ("batch_size", "lr") if store.manifest.config.checkpoints else ()
 
 
-_HELP = "Rows like the targets, that no selection sees. `answer` or `answers` are judged where they are short."
+_HELP = (
+    "Rows like the targets, that no selection sees. `answers`, `answer` or else the last turn are judged where short."
+)
 
 
 def _start(now: Session, store: Store, entry: TargetEntry) -> None:

@@ -11,7 +11,10 @@ def evaluate(
         list[Path], typer.Argument(help="finished stores; seed k uses the k-th, then from the first again")
     ],
     targets: Annotated[list[Path], typer.Option(help="target examples; repeat for several sets, named by their files")],
-    test: Annotated[list[Path], typer.Option(help="held-out rows of the set before; `answer` or `answers` are judged")],
+    test: Annotated[
+        list[Path],
+        typer.Option(help="held-out rows of the set before; `answers`, `answer` or a short last turn are judged"),
+    ],
     out: Annotated[Path, typer.Option(help="the report, a JSON file; the same command goes on where it stopped")],
     method: Annotated[
         list[str], typer.Option(help="less, bm25, ..., full, or with choices, as less:aggregate=round-robin; repeat")

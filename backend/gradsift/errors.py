@@ -35,5 +35,5 @@ def explain(error: BaseException) -> str | None:
     if any(sign in text for sign in _FULL_SIGNS):
         return f"The disk is full: {_FULL}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return "Memory ran out: use a smaller --max-length or --dtype bf16, or free the device."
+        return "Memory ran out: use a smaller --max-length or --dtype bf16 for the build, or free the device."
     return None

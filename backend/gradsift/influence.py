@@ -129,8 +129,9 @@ def score_targets(
     if "less" in methods and gradient not in store.manifest.config.gradients:
         kept = ", ".join(store.manifest.config.gradients)
         raise StoreError(
-            f"{store.path} holds {kept} gradients, not {gradient}: score with --gradient "
-            f"{store.manifest.config.gradients[0]}, or build a store with --gradient {gradient}."
+            f"{store.path} holds {kept} gradients, not {gradient}: choose one "
+            "that it holds (--gradient, or --method less:gradient=... of evaluate), or build a store with --gradient "
+            f"{gradient}."
         )
     scoring = Scoring.at(scoring_path(store, targets), store, targets)
     if not len(scoring.rows):
