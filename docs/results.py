@@ -1,10 +1,10 @@
 """Does LESS help here? The paper's comparison in small: python docs/results.py --data DIR [--work FOLDER] [--minutes M]
 
 DIR holds pool/*.jsonl, and mmlu.jsonl, bbh.jsonl, tydiqa.jsonl in each of targets/ and eval/: records with `messages`,
-and with `subtask` except the pool's; those of eval/ are judged by `answer` or `answers`, and asked `messages_zeroshot` if
-they have it. The reports in docs/results/ are of one DIR: remove them for another. FOLDER keeps the prepared files and
-the stores. Runs end one by one in docs/results/core.json; the same command goes on with the missing ones, without the
-store where their picks are kept.
+and with `subtask` except the pool's; those of eval/ are judged by `answer` or `answers`, and asked `messages_zeroshot`
+if they have it. The reports in docs/results/ are of one DIR: remove them for another. FOLDER keeps the prepared files
+and the stores. Runs end one by one in docs/results/core.json; the same command goes on with the missing ones, without
+the store where their picks are kept.
 What other builds would have picked (no warmup, another d, ...) is compared likewise, a store and a report each;
 --only NAME makes one report alone. The measured part of docs/results.md is written from what docs/results/ holds,
 whatever there is of it (python docs/results.py --write).
