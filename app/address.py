@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from urllib.parse import unquote
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 Value = str | list[str]
 _DRAWN = "address_drawn"  # the names that this run's page has in the address, there or left out as a default
@@ -28,6 +29,8 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
     there = st.query_params.get(key, "")
     if given(key):
         state[key] = _read(there, options, default)
+    elif not there and _went_back():
+        state[key] = default
     elif key not in state:
         kept = state.get(f"held_{key}", default)
         state[key] = _read(kept, options, default) if isinstance(kept, str) else _allowed(kept, options, default)
@@ -71,6 +74,12 @@ def given(key: str) -> bool:
     """Whether the address says something of `key` that this tab has not written there."""
     there = st.query_params.get(key, "")
     return bool(there) and there != st.session_state.get(f"written_{key}")
+
+
+def _went_back() -> bool:
+    """Whether the browser's Back or Forward asked for this run: then what the address leaves out is the default."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
 
 
 def forget(key: str) -> None:

@@ -86,7 +86,7 @@ def picked_by(view: View, method: str) -> pd.DataFrame:
     """
     column = next(column for column in view.comparison.columns if column.method == method)
     names = np.array(column.ranking.subtasks, dtype=object)
-    best = column.serves(column.picks)
+    best = column.ranking.serves(column.picks)
     won = names[best[best >= 0]]
     pairs = pd.DataFrame({"subtask": won, "source": view.columns.source[column.picks[best >= 0]]})
     table = pairs.value_counts(sort=False).rename("rows").reset_index()

@@ -44,17 +44,6 @@ class Column:
         """The rank of the last pick: beyond the number of picks where a choice passes rows over; 0 without picks."""
         return int(self.ranking.rank[self.picks].max(initial=0))
 
-    def serves(self, at: int | np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Index into `ranking.subtasks` of the subtask that the positions `at` serve best; -1 where they serve none.
-
-        A method that never looks at the targets has no such subtask, nor has a score of zero, such as BM25's of a row
-        that shares no word.
-        """
-        best = self.ranking.best_subtask[at]
-        if not METHODS[self.method].sees_targets:
-            return np.full_like(best, -1)
-        return np.where(self.ranking.score[at] == 0, -1, best)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:

@@ -186,5 +186,6 @@ def _agreement(fingerprint: str, path: str, choices: Choices, subtask: int, _sub
 
 
 def link(now: Session, row: int) -> dict[str, Any]:
-    """The address of a row's page, whole, so that it also opens in a tab of its own."""
-    return {"store": now.store, "targets": now.targets, "budget": now.budget, "row": str(row), "view": "row"}
+    """The address of a row's page, whole, so that it also opens in a tab of its own: session, methods, what-ifs."""
+    opened = {"store": now.store, "targets": now.targets, "budget": now.budget}
+    return {**st.query_params.to_dict(), **opened, "row": str(row), "view": "row"}

@@ -75,6 +75,18 @@ class Request:
         stem = f"{self.entry.name}-{self.method}-{self.budget.replace('%', 'pct')}-{self.format}"
         return self.session.workspace.export_folder(f"{stem}-{key}")
 
+    def differs_by_decisions(self, other: "Request") -> bool:
+        """Whether the other asks for the same but for what is accepted and rejected."""
+        mine, theirs = (
+            (
+                *(one.store.fingerprint, one.entry.name, one.method, one.budget, one.format, one.compress),
+                *(one.evaluation, one.drop_leaks, one.report),
+                one.choices.model_copy(update={"accepted": (), "rejected": (), "only_accepted": False}),
+            )
+            for one in (self, other)
+        )
+        return self.choices != other.choices and mine == theirs
+
     def arguments(self, out: Path) -> list[str]:
         """The command line that writes it, `gradsift` aside; the choices lie in the job's own folder."""
         taken = targeting.run_folder(self.session.workspace, self.store, self.entry) / "targets.jsonl"

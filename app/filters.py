@@ -95,7 +95,7 @@ def subtasks_of(comparison: Comparison) -> dict[str, tuple[int, int]]:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     counts = np.zeros((2, len(names)), dtype=np.int64)
     for column in comparison.columns:
-        best = column.serves()
+        best = column.ranking.serves()
         picks, rows = column.picked & (best >= 0), best >= 0
         for earlier, picked in seen:
             picks &= ~(picked & (earlier == best))
@@ -147,7 +147,7 @@ def listed(
     positions = positions[found[positions]]
     if wanted.subtask:
         chosen = [at for at, name in enumerate(column.ranking.subtasks) if name in wanted.subtask]
-        positions = positions[np.isin(column.serves(positions), chosen)]
+        positions = positions[np.isin(column.ranking.serves(positions), chosen)]
     keys = _sort_keys(store, scoring, column, wanted.sort)
     return positions if keys is None else positions[np.argsort(keys[positions], kind="stable")]
 

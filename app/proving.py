@@ -32,6 +32,12 @@ class Entry:
     folder: Path
 
     @property
+    def store(self) -> Path | None:
+        """The store that picks, as far as the run's command tells."""
+        command = jobs.command(self.folder)
+        return Path(command[1]) if len(command) > 1 else None
+
+    @property
     def report(self) -> Path:
         """Its report, which appears with the first picks."""
         return self.folder / REPORT

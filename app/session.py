@@ -19,7 +19,8 @@ import streamlit as st
 
 from app import address as bar
 from app.rooms import ROOMS, room
-from gradsift.errors import GradsiftError
+from gradsift.errors import GradsiftError, UsageError
+from gradsift.selection import Budget
 from gradsift.sessions import Sessions, SessionView
 from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
@@ -71,16 +72,18 @@ def begin(page: str) -> Session:
     _settle_saved(Sessions(workspace.sessions_path), page)
     if not (st.query_params.get("store") or st.session_state.get("open_store")):
         st.session_state.open_store = _first(workspace.stores())
-    for name in _NAMES:
-        value = st.query_params.get(name) or st.session_state.get(f"open_{name}", "")
+    opened = {name: st.query_params.get(name) or st.session_state.get(f"open_{name}", "") for name in _NAMES}
+    opened["budget"] = _readable(opened["budget"])
+    for name, value in opened.items():
         st.session_state[f"open_{name}"] = value
-        if value and st.query_params.get(name) != value:
-            st.query_params[name] = value
-    opened = (st.session_state.open_store, st.session_state.open_targets)
+    missing = {name: value for name, value in opened.items() if value and st.query_params.get(name) != value}
+    if missing:  # at once: each change of the address is a step of the browser's Back
+        st.query_params.update(missing)
+    pair = (opened["store"], opened["targets"])
     # what is left out is named by number, which means other examples in another set; a link brings its own numbers
-    if st.session_state.get("left_out_of", opened) != opened and not bar.given("without"):
+    if st.session_state.get("left_out_of", pair) != pair and not bar.given("without"):
         bar.forget("without")
-    st.session_state.left_out_of = opened
+    st.session_state.left_out_of = pair
     return current()
 
 
@@ -148,6 +151,14 @@ def reopen(view: SessionView) -> NoReturn:
 def view_of(address: Mapping[str, str]) -> dict[str, str]:
     """The part of an address that is a view: all but the session's own id."""
     return {name: value for name, value in address.items() if name != "session"}
+
+
+def _readable(budget: str) -> str:
+    """A budget as the fields write it; the default for what is none, so that no page takes it for something else."""
+    try:
+        return str(Budget.parse(budget)) if budget else ""
+    except UsageError:
+        return DEFAULT_BUDGET
 
 
 def _settle_saved(sessions: Sessions, page: str) -> None:

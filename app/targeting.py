@@ -40,7 +40,7 @@ def count(store: Store, rows: Sequence[Row]) -> list[Counted]:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(repr((row.messages, row.prefix)).encode("utf-8", "surrogatepass"))
-    return _count(store.manifest.encoder_fingerprint, digest.hexdigest(), store, rows)
+    return _count(_model(store), digest.hexdigest(), store, rows)
 
 
 def accepted(rows: Sequence[Row], counts: Sequence[Counted]) -> list[Row]:
@@ -73,16 +73,21 @@ def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence
     jobs.start(folder, [*arguments, "--out", str(folder / "scores.parquet")])
 
 
+def _model(store: Store) -> str:
+    """What decides a count: models of one tokenizer may have other windows."""
+    return f"{store.manifest.encoder_fingerprint} {store.manifest.config.model}"
+
+
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _encoder(fingerprint: str, _store: Store) -> "tuple[Encoder, int]":
+def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
     from gradsift.influence import target_encoder
 
     return target_encoder(_store)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _count(fingerprint: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[Counted]:
-    encoder, window = _encoder(fingerprint, _store)
+def _count(model: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[Counted]:
+    encoder, window = _encoder(model, _store)
     return [_one(encoder, window, row) for row in _rows]
 
 

@@ -39,10 +39,8 @@ if not len(column.picks):
 left, right = st.columns([2, 3], gap="large")
 with left:
     figures = st.container()
-    address.own("format")
-    format = st.radio(
-        "Format", FORMATS, key="format", bind="query-params", captions=[exporting.ABOUT[f] for f in FORMATS]
-    )
+    with address.held("format", list(FORMATS), default=FORMATS[0]):
+        format = st.radio("Format", FORMATS, key="format", captions=[exporting.ABOUT[f] for f in FORMATS])
     compress = "none"
     if format != "parquet":
         with address.held("compress", list(COMPRESSIONS), default="none"):
@@ -64,18 +62,18 @@ with right:
     out = request.out
     status = jobs.status(out)
     manifest = exporting.written(out)
+    rejecting = take == exporting.DECIDED
     if status is not None and status.state == "running":
         running.watch(out, "Writing the files")
     elif manifest is not None:
-        download.draw(request, manifest, rejecting=take == exporting.DECIDED)
+        st.session_state.exported = request
+        download.draw(request, out, manifest, rejecting)
     elif status is not None and status.state != "finished":
         running.ended(out, status, lambda: exporting.start(request), "export")
     else:
-        st.button(
-            "Write the files",
-            type="primary",
-            key="write",
-            icon=":material/description:",
-            on_click=running.attempt,
-            args=(exporting.start, request),
-        )
+        # no callback: pressed right after an edit it would get the request as it was before it
+        if st.button("Write the files", type="primary", key="write", icon=":material/description:"):
+            running.attempt(exporting.start, request)
+            if jobs.status(out) != status:
+                st.rerun()
+        download.before(request, rejecting)

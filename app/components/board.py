@@ -194,7 +194,7 @@ def _words(view: View, column: Column, at: int, turns: list[tuple[str, str]]) ->
 
 def _subtask(column: Column, at: int) -> str:
     """The subtask that the row serves best, where there is more than one and it serves any."""
-    best, names = int(column.serves(at)), column.ranking.subtasks
+    best, names = int(column.ranking.serves(at)), column.ranking.subtasks
     return names[best] if best >= 0 and len(names) > 1 else ""
 
 

@@ -1,25 +1,18 @@
 """The budget that every method shares: a share of the usable rows, a number of rows, or a number of tokens."""
 
-import re
-
 import streamlit as st
 
 from app import session
+from gradsift.selection import Budget
 
 UNITS = {"percent": "% of the pool", "rows": "rows", "tokens": "tokens"}
 _FIRST = {"percent": 5.0, "rows": 50.0, "tokens": 10_000.0}
 
 
 def parts(text: str) -> tuple[str, float]:
-    """Unit and value of a budget as text: `5%`, `200`, `50000tokens`; what cannot be read is the default."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*(%|tokens?)?\s*", text)
-    if match is None:
-        return "percent", _FIRST["percent"]
-    try:
-        value = float(match[1])
-    except ValueError:
-        return "percent", _FIRST["percent"]
-    return {"%": "percent", None: "rows"}.get(match[2], "tokens"), value
+    """Unit and value of a budget as text: `5%`, `200`, `50000tokens`."""
+    budget = Budget.parse(text)
+    return {"%": "percent"}.get(budget.unit, budget.unit), budget.amount
 
 
 def written(unit: str, value: float) -> str:
@@ -34,7 +27,7 @@ def draw(now: session.Session) -> str:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
         st.number_input(
             "Budget",
-            min_value=0.1 if unit == "percent" else 1.0,
+            min_value=min(0.1, value) if unit == "percent" else 1.0,
             max_value=100.0 if unit == "percent" else None,
             step={"percent": 1.0, "rows": 10.0, "tokens": 1000.0}[unit],
             format="%g" if unit == "percent" else "%.0f",

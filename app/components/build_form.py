@@ -187,7 +187,7 @@ def _start(origin: str, uploads: list[Any]) -> None:
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return
-    session.remember(store=name)
+    session.remember(store=out.name)
     st.session_state.datastore_next = stores.OPEN
     st.rerun()
 

@@ -102,7 +102,8 @@ def subtasks(view: View) -> None:
     if clicked:
         source, _, subtask, *_ = clicked
         several = table["subtask"].nunique() > 1  # of one alone, Compare has no filter
-        of_source = {} if source == target_charts.OTHER else {"source": [source]}
+        folded = target_charts.folded(table, in_pool, subtask)
+        of_source = {"source": folded if source == target_charts.OTHER else [source]}
         filters.open_compare(**of_source, **({"subtask": [subtask]} if several else {}))
 
 

@@ -102,9 +102,22 @@ def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def draw(request: Request, manifest: dict[str, Any], rejecting: bool) -> None:
-    """A finished export. rejecting: what is rejected in the session concerns it."""
-    out, about = request.out, manifest["data"]
+def before(request: Request, rejecting: bool) -> None:
+    """The export shown last, where only decisions have changed since: the other leaks can be rejected, too."""
+    earlier = st.session_state.get("exported")
+    if earlier is None or not request.differs_by_decisions(earlier):
+        return
+    manifest = exporting.written(earlier.out)
+    if manifest is not None:
+        st.caption("You have decided since the files below were written: write them again.")
+        draw(request, earlier.out, manifest, rejecting)
+
+
+def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool) -> None:
+    """A finished export in `out`. request: what is asked for now. rejecting: what is rejected in the session concerns
+    it.
+    """
+    about = manifest["data"]
     with st.container(border=True, key="export-done"):
         st.markdown(f"**Ready: {plural(about['rows'], 'row')}, {size(about['bytes'])}**")
         _buttons(out, out / about["file"])
@@ -112,7 +125,7 @@ def draw(request: Request, manifest: dict[str, Any], rejecting: bool) -> None:
             f'<p class="gs-small gs-dim" style="margin:0;overflow-wrap:anywhere">sha256 of {escape(about["file"])}: '
             f"<code>{escape(about['sha256'])}</code></p>"
         )
-        leaks.draw(request, manifest, rejecting)
+        leaks.draw(request, out, manifest, rejecting)
         files = exporting.files_of(out)
         frame = pd.DataFrame({"file": [f.name for f in files], "size": [size(f.stat().st_size) for f in files]})
         with st.expander(f"All {len(files)} files, and where they lie"):

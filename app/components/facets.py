@@ -146,7 +146,7 @@ def _facets(
     store: Store, scoring: Scoring, comparison: Comparison, decided: Decisions, facets: dict[str, Facet]
 ) -> tuple[dict[str, tuple[str, ...]], str, tuple[str, ...]]:
     """The filters' popover; returns the chosen values by facet, the length, the verdicts."""
-    active = sum(bool(st.session_state.get(key)) for key in (*filters.FACETS, "length", "verdict"))
+    active = sum(address.changed(key, []) for key in (*filters.FACETS, "length", "verdict"))
     name = f"Filters ({active})" if active else "Filters"
     with st.popover(name, icon=":material/filter_alt:", key="filters"), st.container(width=520):
         st.caption("Behind each value: rows among the picks / rows of the pool.")

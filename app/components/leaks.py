@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -17,8 +18,10 @@ PAGE = 5  # leaks on one page
 _KINDS = {"equal": "a whole text", "contained": "a whole question", "run": "a run"}
 
 
-def draw(request: Request, manifest: Mapping[str, Any], rejecting: bool) -> None:
-    """What the check of a finished export found. rejecting: each leak has a button that rejects its row."""
+def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bool) -> None:
+    """What the check of the finished export in `out` found. request: what is asked for now. rejecting: each leak has a
+    button that rejects its row.
+    """
     told = manifest.get("leakage")
     if not told:
         return
@@ -38,7 +41,7 @@ def draw(request: Request, manifest: Mapping[str, Any], rejecting: bool) -> None
             on_click=_drop,
             args=(request,),
         )
-    found = exporting.leaks_of(request.out)
+    found = exporting.leaks_of(out)
     if found:
         title = f"Rows dropped for it ({len(found):,})" if not flagged else f"Rows that leak ({len(found):,})"
         with st.expander(title, expanded=flagged > 0):

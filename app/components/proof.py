@@ -33,11 +33,18 @@ def choose(now: Session) -> Entry | None:
     found = proving.entries(now.workspace)
     if not found:
         return None
-    names = [entry.name for entry in found]
+    found.sort(key=lambda entry: entry.store != now.store_path)  # the open store's first
+    names = {entry.name: f"{entry.name} · {entry.store.name}" if entry.store else entry.name for entry in found}
     if (fresh := st.session_state.pop("proof_next", "")) in names:
         st.query_params["evaluation"] = fresh
-    with address.held("evaluation", names, default=names[0]):
-        chosen = st.selectbox("Evaluation", names, key="evaluation", width=420)
+    with address.held("evaluation", list(names), default=found[0].name):
+        chosen = st.selectbox(
+            "Evaluation",
+            list(names),
+            key="evaluation",
+            width=420,
+            format_func=lambda name: names.get(name, name),
+        )
     return next((entry for entry in found if entry.name == chosen), found[0])
 
 
@@ -150,6 +157,9 @@ _HELP = (
 def _start(now: Session, store: Store, entry: TargetEntry) -> None:
     state = st.session_state
     files, missing = exporting.evaluation_files(state.get("proof_path") or "")
+    if not state.proof_methods:
+        state.proof_problem = "Choose at least one method."
+        return
     if missing or not files:
         state.proof_problem = (
             f"Nothing lies at {missing[0]}."
@@ -159,8 +169,8 @@ def _start(now: Session, store: Store, entry: TargetEntry) -> None:
         return
     try:
         recipe = {name: state[f"proof_{name}"] for name in ("epochs", *_untold(store))}
-        methods, seeds = state.get("proof_methods") or ["less"], state.proof_seeds
-        state.proof_next = proving.start(now, store, entry, files[-1], methods, seeds, recipe).name
+        started = proving.start(now, store, entry, files[-1], state.proof_methods, state.proof_seeds, recipe)
+        state.proof_next = started.name
     except (GradsiftError, OSError) as error:
         state.proof_problem = str(error)
 

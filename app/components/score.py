@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import comparing, session, targeting, theme
 from app.components import running
-from app.components.sources import SETS, Chosen
+from app.components.sources import SAVED, Chosen
 from app.components.text import label, plural
 from app.rooms import room
 from gradsift import jobs
@@ -53,15 +53,11 @@ def _save(now: session.Session, store: Store | None, chosen: Chosen, rows: list[
         st.session_state.targets_name = st.session_state[_PROPOSED] = now.workspace.free_target_name(_STEM)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input("Name of the set", key="targets_name", max_chars=64, width=260, persist_state="session")
-        st.button("Save", key="save-targets", on_click=_keep, args=(now, chosen, None, []))
-        if ready:
-            st.button(
-                f"Save and score {plural(len(rows), 'example')}",
-                key="save-and-score",
-                type="primary",
-                on_click=_keep,
-                args=(now, chosen, store, rows),
-            )
+        # no callbacks: pressed right after an edit they would get the examples as they were before it
+        if st.button("Save", key="save-targets"):
+            _keep(now, chosen, None, [])
+        if ready and st.button(f"Save and score {plural(len(rows), 'example')}", key="save-and-score", type="primary"):
+            _keep(now, chosen, store, rows)
 
 
 def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[Row]) -> None:
@@ -77,10 +73,10 @@ def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[
         st.session_state[_PROBLEM] = str(error)
         return
     session.remember(targets=entry.name)
-    st.session_state.targets_from = SETS
-    st.session_state.pop("targets_name", None)
+    st.session_state[SAVED] = True
     if store is not None:
         running.attempt(targeting.start, workspace, store, entry, rows, DEFAULT_METHODS)
+    st.rerun()
 
 
 def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Row], ready: bool) -> None:
@@ -107,8 +103,11 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
         return
     if not ready:
         return
-    methods = _methods("Methods", list(METHODS), DEFAULT_METHODS)
-    again = (now.workspace, store, entry, rows, methods or DEFAULT_METHODS)
+    methods = _methods("Methods", list(METHODS), DEFAULT_METHODS, "score_methods")
+    if not methods:
+        st.caption("Choose at least one method.")
+        return
+    again = (now.workspace, store, entry, rows, methods)
     if status is not None and status.state != "finished":
         running.ended(folder, status, lambda: targeting.start(*again), "scoring")
     else:
@@ -127,7 +126,7 @@ def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row
     if not ready or not others:
         return
     with st.expander("Score by more methods", key="more-methods"):
-        chosen = _methods("Not scored yet", others, ())
+        chosen = _methods("Not scored yet", others, (), "more_methods")
         st.button(
             "Score by these, too",
             key="score-more",
@@ -137,7 +136,7 @@ def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row
         )
 
 
-def _methods(name: str, options: list[str], default: Sequence[str]) -> list[str]:
+def _methods(name: str, options: list[str], default: Sequence[str], key: str) -> list[str]:
     """Pills to choose methods by, with what each of those that are not the default costs or means below."""
     chosen = st.pills(
         name,
@@ -145,7 +144,7 @@ def _methods(name: str, options: list[str], default: Sequence[str]) -> list[str]
         selection_mode="multi",
         default=default,
         format_func=method_label,
-        key="score_methods",
+        key=key,
         persist_state="session",
     )
     for method in (METHODS[option] for option in options if option not in DEFAULT_METHODS):

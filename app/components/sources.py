@@ -18,7 +18,9 @@ from gradsift.targets import TargetSet, parse_targets, read_targets
 from gradsift.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"
+SAVED = "targets_saved"  # in the session, for one run: a set was saved, and is what the page shows next
 FEW = 12  # sets that are offered side by side; more become a list
+_UPLOADED = "targets_uploaded"  # in the session: name and bytes
 _EXAMPLE = """Subtask: geography
 Q: Which river flows through Cairo?
 A: The Nile.
@@ -40,6 +42,9 @@ class Chosen:
 
 def choose(now: session.Session) -> Chosen | None:
     """Let the person say where the examples come from; None while there are none."""
+    if st.session_state.pop(SAVED, False):
+        st.session_state.targets_from = SETS
+        st.session_state.pop("targets_name", None)
     if "targets_from" not in st.session_state and not now.targets:
         st.session_state.targets_from = SETS
     origin = st.segmented_control(
@@ -125,18 +130,28 @@ def _paste(now: session.Session) -> Chosen | None:
 
 
 def _upload(now: session.Session) -> Chosen | None:
-    file = st.file_uploader("A file of examples", type=uploads.FORMATS, key="targets_file", max_upload_size=50)
-    if file is None:
+    file = st.file_uploader(
+        "A file of examples", type=uploads.FORMATS, key="targets_file", max_upload_size=50, on_change=_take
+    )
+    name, data = st.session_state.get(_UPLOADED, ("", b""))
+    if not name:
         return None
-    data = file.getvalue()
-    if file.name.lower().endswith(".txt"):
+    if file is None:  # Streamlit forgets an upload when the page changes
+        st.caption(label(f"From {clip(name, 80)}"))
+    if name.lower().endswith(".txt"):
         return _parsed(data.decode("utf-8", "replace"), "upload")
+    digest = hashlib.sha256(data).hexdigest()
     try:
-        found = _read_upload(hashlib.sha256(data).hexdigest(), Path(file.name).name, data)
+        found = _read_upload(digest, name, data)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return None
-    return Chosen(f"upload-{file.file_id[:8]}", list(found.rows), list(found.bad))
+    return Chosen(f"upload-{digest[:8]}", list(found.rows), list(found.bad))
+
+
+def _take() -> None:
+    file = st.session_state.targets_file
+    st.session_state[_UPLOADED] = (Path(file.name).name, file.getvalue()) if file is not None else ("", b"")
 
 
 def _parsed(text: str, kind: str) -> Chosen | None:

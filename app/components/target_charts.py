@@ -19,12 +19,22 @@ MOST_INTERVALS = 40  # picks whose rank intervals are drawn; the table has all
 _ROWS = NUMBER("Rows", format="localized")
 
 
+def folded(table: pd.DataFrame, in_pool: pd.Series, subtask: str) -> list[str]:
+    """The sources that `OTHER` stands for in a subtask's line of `subtasks`."""
+    own = table[(table["subtask"] == subtask) & (table["rows"] > 0)]
+    return [name for name in own["source"] if name not in _columns(in_pool)]
+
+
+def _columns(in_pool: pd.Series) -> list[str]:
+    return [str(name) for name in in_pool.nlargest(MOST_COLUMNS).index if name]
+
+
 def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
     """Rows that each subtask picked from each source, the busiest first; those that picked nothing are in the table.
 
     table: subtask, source, rows (`charting.picked_by`). in_pool: rows of the pool by source.
     """
-    kept = [name for name in in_pool.nlargest(MOST_COLUMNS).index if name]
+    kept = _columns(in_pool)
     short = table.assign(source=table["source"].where(table["source"].isin(kept), OTHER))
     square = short.pivot_table(index="subtask", columns="source", values="rows", aggfunc="sum", fill_value=0)
     found = [name for name in (*kept, OTHER) if name in square and (square[name].any() or name != OTHER)]

@@ -68,7 +68,7 @@ def _table(comparison: Comparison, at: int) -> str:
 
 def _line(column: Column, at: int, n: int) -> str:
     method, inside = METHODS[column.method], bool(column.picked[at])
-    serves = int(column.serves(at))
+    serves = int(column.ranking.serves(at))
     best = column.ranking.subtasks[serves] if serves >= 0 else ""
     picked = '<b class="gs-in">✓ yes</b>' if inside else '<span class="gs-dim">no</span>'
     return (

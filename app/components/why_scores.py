@@ -11,6 +11,7 @@ from app.components import charts, tables, why_head
 from app.components.text import clip
 from app.explaining import Subject
 from gradsift.baselines.bm25 import tokenize
+from gradsift.config import Aggregate
 from gradsift.evidence import by_subtask, by_target
 from gradsift.methods import METHODS
 from gradsift.pool import Row
@@ -25,6 +26,11 @@ _SCALE = {  # below the map, where it takes no width from it
     **{"thickness": 8, "len": 0.7, "outlinewidth": 0, "nticks": 5},
 }
 SUM = "weighted sum"
+_STAR: dict[Aggregate, str] = {
+    "max": "the subtask that wins; its score ranks the row",
+    "mean": "the highest subtask; the mean over all of them ranks the row",
+    "round-robin": "the subtask in whose turn the row was taken",
+}
 
 
 def draw(subject: Subject, position: int, lens: str) -> None:
@@ -64,9 +70,9 @@ def _subtasks(subject: Subject, position: int, lens: str) -> None:
             "Score by subtask",
             unit,
         ),
-        f"Heat map of the row's score for {len(shown)} subtasks at every checkpoint. The highest is {names[best]} with "
+        f"Heat map of the row's score for {len(shown)} subtasks at every checkpoint. A star marks {names[best]} with "
         f"{values[best, -1]:+.3f}.",
-        f"★ the subtask that wins. This ranks the row: it compares with all targets of a subtask at once.{few}",
+        f"★ {_STAR[choices.aggregate]}. A score compares with all targets of a subtask at once.{few}",
         table,
     )
 

@@ -140,8 +140,9 @@ def score_by_rank(ranking: "Ranking", cut: int, points: int = 300) -> pd.DataFra
 
 
 def winners(ranking: "Ranking", picks: np.ndarray, subtask_names: Sequence[str]) -> pd.DataFrame:
-    """Which subtask picked what: subtask, rows (picks for which it won), share; every subtask has a line."""
-    rows = np.bincount(ranking.best_subtask[picks], minlength=len(subtask_names))
+    """Which subtask picked what: subtask, rows (picks that serve it best), share; every subtask has a line."""
+    served = ranking.serves(picks)
+    rows = np.bincount(served[served >= 0], minlength=len(subtask_names))
     return pd.DataFrame({"subtask": list(subtask_names), "rows": rows, "share": rows / max(len(picks), 1)})
 
 

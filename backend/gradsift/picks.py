@@ -374,8 +374,9 @@ def iter_picks(store: Store, ranking: Ranking, picks: np.ndarray, about: Traits,
     for positions in np.split(picks, np.flatnonzero(np.diff(batches)) + 1) if len(picks) else ():
         texts = store.texts(ranking.rows[positions])
         known = pool.loc[ranking.rows[positions]]
-        lines = zip(positions.tolist(), texts.itertuples(index=False), known.itertuples(index=False), strict=True)
-        for position, text, row in lines:
+        texts_and_rows = texts.itertuples(index=False), known.itertuples(index=False)
+        lines = zip(positions.tolist(), ranking.served(positions), *texts_and_rows, strict=True)
+        for position, subtask, text, row in lines:
             yield Pick(
                 rank=int(ranking.rank[position]),
                 score=float(ranking.score[position]),
@@ -388,5 +389,5 @@ def iter_picks(store: Store, ranking: Ranking, picks: np.ndarray, about: Traits,
                 file=row.file,
                 line=int(row.line),
                 tokens=int(about.n_tokens[position]),
-                best_subtask=ranking.subtasks[ranking.best_subtask[position]],
+                best_subtask=subtask,
             )

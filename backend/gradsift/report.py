@@ -116,7 +116,7 @@ def _cards(picks: Iterable[Pick]) -> str:
     cards = []
     for pick in picks:
         about = [f"score {pick.score:.4g}", text_of(pick.source, 80), text_of(pick.id, 80)]
-        about += [f"{pick.tokens:,} tokens", f"for {text_of(pick.best_subtask, 80)}"]
+        about += [f"{pick.tokens:,} tokens"] + [f"for {text_of(pick.best_subtask, 80)}"] * bool(pick.best_subtask)
         names = "".join(f"<span>{part}</span>" for part in about)
         turns = [(turn["role"], turn["content"]) for turn in pick.messages]
         cards.append(f'<div class="example"><header><b>{pick.rank:,}</b>{names}</header>{_turns(turns)}</div>')

@@ -72,7 +72,8 @@ def scores(selection: Selection) -> str:
         f"Score by rank, from {ranking.score.max():.4g} to {ranking.score.min():.4g}; the last pick has rank {last:,}."
     )
     passed = last - len(selection.picks)
-    why = f"{passed:,} rows above the last pick were not taken: caps, duplicates, decisions or leaks."
+    reasons = "caps, duplicates, copies that bring less, decisions or leaks"
+    why = f"{passed:,} rows above the last pick were not taken: {reasons}."
     note = f'<p class="note">{why}</p>' if passed else ""
     return f"<h2>Where the cut lies</h2>{chart(x, y, marks, alt)}{note}"
 
@@ -80,7 +81,7 @@ def scores(selection: Selection) -> str:
 def subtasks(selection: Selection) -> str:
     """Which subtask won for how many picks; nothing where there is one subtask."""
     won = distributions.winners(selection.ranking, selection.picks, selection.ranking.subtasks)
-    if len(won) < 2:
+    if len(won) < 2 or not won["rows"].any():  # of a method that looks at no target
         return ""
     most = max(float(won["share"].max()), 1e-9)
     lines = [

@@ -34,6 +34,21 @@ class Ranking:
     order: np.ndarray
     subtasks: tuple[str, ...] = ("all",)
 
+    def serves(self, at: int | np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Index into `subtasks` of the subtask that the positions `at` serve best; -1 where they serve none.
+
+        A method that never looks at the targets has no such subtask, nor has a score of zero, such as BM25's of a row
+        that shares no word.
+        """
+        best = self.best_subtask[at]
+        if not get_method(self.method).sees_targets:
+            return np.full_like(best, -1)
+        return np.where(self.score[at] == 0, -1, best)
+
+    def served(self, at: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Names of what `serves` finds, as objects; "" where that is none."""
+        return np.array([*self.subtasks, ""], dtype=object)[self.serves(at)]
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -199,7 +214,7 @@ def scores_table(store: Store, scoring: Scoring, rankings: list[Ranking]) -> pd.
                 "method": ranking.method,
                 "score": ranking.score.astype(np.float64),
                 "rank": ranking.rank,
-                "best_subtask": np.array(ranking.subtasks, dtype=object)[ranking.best_subtask],
+                "best_subtask": ranking.served(),
             }
         )
         for ranking in rankings

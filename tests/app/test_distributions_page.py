@@ -230,19 +230,18 @@ def test_a_click_on_a_subtasks_cell_opens_its_rows_in_compare(app, view):
     assert at.button(key=f"chip_subtask_{subtask}")
 
 
-def test_a_click_on_other_sources_asks_for_the_subtask_alone(app, view):
-    at = opened(app, "subtasks")
-    at.session_state["clicked-chart-subtasks"] = [
-        target_charts.OTHER,
-        "less",
-        view.scoring.subtask_names[0],
-        "",
-        "",
-        "1",
-    ]
+def test_a_click_on_other_sources_asks_for_those_that_the_chart_folds(app, view, monkeypatch):
+    monkeypatch.setattr(target_charts, "MOST_COLUMNS", 1)
+    every = comparing.compare(view.store, view.scoring, ["less"], "100%", Choices())
+    table = charting.picked_by(charting.View(view.store, view.scoring, every, "100%", Choices()), "less")
+    kept = pd.Series(view.columns.source).value_counts(sort=False).nlargest(1).index[0]
+    subtask = table.loc[(table["rows"] > 0) & (table["source"] != kept), "subtask"].iloc[0]
+    folded = table.loc[(table["rows"] > 0) & (table["source"] != kept) & (table["subtask"] == subtask), "source"]
+    at = opened(app, "subtasks", budget="100%")
+    at.session_state["clicked-chart-subtasks"] = [target_charts.OTHER, "less", subtask, "", "", "1"]
     at.run()
-    assert "source" not in at.query_params
-    assert at.query_params["subtask"] == view.scoring.subtask_names[0]
+    assert at.query_params["source"].split(",") == folded.tolist()
+    assert at.query_params["subtask"] == subtask
 
 
 def test_a_budget_that_picks_nothing_is_said(app, scored):

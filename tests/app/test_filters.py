@@ -128,7 +128,7 @@ def test_subtasks_are_counted_over_the_columns_once(comparison):
         pool = {name: set() for name in found}
         picks = {name: set() for name in found}
         for column in columns:
-            for at, best in enumerate(column.serves().tolist()):
+            for at, best in enumerate(column.ranking.serves().tolist()):
                 if best >= 0:
                     pool[column.ranking.subtasks[best]].add(at)
                     picks[column.ranking.subtasks[best]].update({at} if column.picked[at] else set())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app import building, theme
+from app import building, session, theme
 from app.components import budget, cards, conversation, running, tables
 from app.components.text import clip, duration, ends, escape, label, plural, size
 from gradsift.config import BuildConfig
@@ -43,9 +43,12 @@ def test_a_budget_survives_its_fields(text):
     assert budget.written(*budget.parts(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "lots", "-3", "1.2.3", "5 %%"])
-def test_a_budget_that_cannot_be_read_is_the_default(text):
-    assert budget.written(*budget.parts(text)) == "5%"
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("lots", "5%"), ("-3", "5%"), ("1.2.3", "5%"), ("5 %%", "5%"), ("2,500", "2500"), (" 0.05 %", "0.05%"), ("", "")],
+)
+def test_a_budget_in_the_address_is_read_once_for_all_pages(text, meant):
+    assert session._readable(text) == meant
 
 
 def test_position_says_where_the_page_stands():

@@ -84,7 +84,7 @@ def test_a_scoring(app, workspace, refused):
 def test_a_scoring_by_more_methods(app, scored, refused):
     next((scored.store_path("toy") / "scorings").glob("*/rds+.safetensors")).unlink()
     at = app("targets", store="toy", targets="two")
-    at.pills(key="score_methods").set_value(["rds+"]).run()
+    at.pills(key="more_methods").set_value(["rds+"]).run()
     press(at, "score-more", refused)
 
 

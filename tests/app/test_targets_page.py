@@ -35,7 +35,7 @@ def test_methods_that_are_not_scored_yet_are_offered(app, scored, monkeypatch):
     kept.unlink()
     at = app("targets", store="toy", targets="two")
     assert at.button(key="score-more").disabled
-    at.pills(key="score_methods").set_value(["rds+"]).run()
+    at.pills(key="more_methods").set_value(["rds+"]).run()
     at.button(key="score-more").click().run()
     assert started == [[*(name for name in METHODS if name != "rds+"), "rds+"]]
 
