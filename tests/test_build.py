@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from stores import assert_same_files, contents
 import gradsift
 from gradsift import builder, extraction, models
 from gradsift.config import BuildConfig
+from gradsift.destination import refuse_place
 from gradsift.errors import GradsiftError, UsageError
 from gradsift.ingest import NothingUsableError
 from gradsift.pool import PoolError
@@ -19,7 +21,7 @@ from gradsift.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
 
 
-def build(pool: Path, out: Path, config: BuildConfig, **options: bool) -> list[str]:
+def build(pool: Path | str, out: Path, config: BuildConfig, **options: bool) -> list[str]:
     """Build quietly; returns the notes it made."""
     progress = Progress(quiet=True)
     builder.build([pool], out, config, progress=progress, **options)
@@ -246,6 +248,65 @@ def test_a_store_inside_its_pool_is_refused(tiny_pool: Path, tiny_config: BuildC
     with pytest.raises(UsageError, match="inside the pool"):
         build(tiny_pool, tiny_pool / "store", tiny_config)
     assert not (tiny_pool / "store").exists()
+
+
+def test_a_store_that_its_pools_pattern_matches_is_refused(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and not when the folder is there and the same command is to resume."""
+    shutil.copytree(tiny_pool, tmp_path / "data" / "pool")
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("data/*", str(tmp_path / "da*")):
+        with pytest.raises(UsageError, match="inside the pool"):
+            build(pattern, tmp_path / "data" / "store", tiny_config)
+    assert not (tmp_path / "data" / "store").exists()
+    refuse_place(tmp_path / "store", ["data/*/*.jsonl", "org/name"], ())
+    refuse_place(tmp_path / "data" / "store", ["data/*.jsonl"], ())
+
+
+def test_a_stores_own_checkpoints_are_not_thrown_away_by_the_store_they_are_for(
+    tiny_copy: Store, tiny_pool: Path, tiny_config: BuildConfig
+) -> None:
+    before = contents(tiny_copy.path)
+    given = (str(tiny_copy.path / "checkpoints" / "epoch-1"),)
+    with pytest.raises(UsageError, match=r"lies inside .*copy it elsewhere first"):
+        build(tiny_pool, tiny_copy.path, tiny_config.model_copy(update={"checkpoints": given}), restart=True)
+    assert contents(tiny_copy.path) == before
+
+
+def test_a_draft_that_a_build_was_killed_over_is_still_a_store(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the draft's pool was removed and before the new manifest stood there."""
+    out, quiet = tmp_path / "store", Progress(quiet=True)
+    drafted = builder.begin([tiny_pool], out, tiny_config, progress=quiet)
+    gradsift.score(drafted, _targets(), ["draft"])
+    other = tiny_config.model_copy(update={"lr": 1e-3})
+    with monkeypatch.context() as killed:
+        killed.setattr(Store, "save_manifest", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            builder.begin([tiny_pool], out, other, progress=quiet)
+    assert builder.begin([tiny_pool], out, other, progress=quiet).manifest.config.lr == 1e-3
+    assert (out / "representations").is_dir()
+
+
+def _stop(self: Store) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_worker_with_another_template_makes_no_features(tiny_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a machine has an older snapshot of the same weights."""
+    extraction.Extraction.load(tiny_copy, Progress(quiet=True))
+    real = models.load_tokenizer
+
+    def older(model: str) -> Any:
+        tokenizer = real(model)
+        tokenizer.chat_template = tokenizer.chat_template.replace("user", "User") + " "
+        return tokenizer
+
+    monkeypatch.setattr(models, "load_tokenizer", older)
+    with pytest.raises(StoreError, match="tokenizer or chat template"):
+        extraction.Extraction.load(tiny_copy, Progress(quiet=True))
 
 
 def test_an_export_into_the_store_is_refused(tiny_copy: Store) -> None:

@@ -1,6 +1,7 @@
 """Exactly the answers are learned, whatever the template, the script and the tokenizer's merges (method, 3 and 7.4)."""
 
 import copy
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
@@ -232,6 +233,20 @@ class TestTemplatesThatDoNotFit:
         with pytest.raises(RenderError):
             Encoder(toy, jinja(body)).encode(TALK)
 
+    def test_a_date_is_the_same_every_day(self, toy, monkeypatch):
+        """Llama's and others' templates print today's date into the system turn."""
+        dated = "{%- set today = strftime_now('%d %b %Y') if strftime_now is defined else 'never' %}"
+        dated += "{% for m in messages %}{{ today }} {{ m.role }} {{ m.content }}\n{% endfor %}"
+        dated += "{% if add_generation_prompt %}{{ today }} assistant {% endif %}"
+        turns = [("user", "a"), ("assistant", "b")]
+        toy = copy.deepcopy(toy)
+        toy.chat_template = dated
+        plain = toy.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+        assert datetime.now().strftime("%d %b %Y") in plain  # so it is without us
+        for encoder in (Encoder(toy, "chat"), Encoder(toy, dated)):
+            text, _ = encoder.render(turns)
+            assert text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
+
     def test_no_template_and_no_offsets(self, toy):
         bare = copy.deepcopy(toy)
         bare.chat_template = None
@@ -276,5 +291,8 @@ class TestIdentity:
         assert read_template(str(tmp_path / "good.jinja")) == CHATML
         with pytest.raises(UsageError, match="line 1"):
             read_template(str(tmp_path / "bad.jinja"))
+        (tmp_path / "latin.jinja").write_bytes("é".encode("latin-1"))
+        with pytest.raises(UsageError, match="not UTF-8"):
+            read_template(str(tmp_path / "latin.jinja"))
         with pytest.raises(UsageError, match="neither chat, tulu"):
             read_template(str(tmp_path / "none.jinja"))

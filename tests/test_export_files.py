@@ -114,6 +114,17 @@ def test_what_the_last_export_left_is_removed_and_other_files_stay(tmp_path: Pat
     }
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "README.md", "train.jsonl", "manifest.json", "picks.csv"])
+def test_somebody_elses_files_are_neither_replaced_nor_removed(tmp_path: Path, name: str) -> None:
+    """A trainer's folder of data sets has a dataset_info.json of its own."""
+    (tmp_path / name).write_text("mine")
+    for format in ("messages", "less"):
+        with pytest.raises(UsageError, match=f"has a {name} that is no export's"):
+            export(tmp_path, format)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_the_report_is_made_from_the_finished_manifest(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(out, manifest={"command": "x"}, report=lambda manifest: json.dumps(manifest))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from gradsift import pool_files
 from gradsift.encode import Encoder
 from gradsift.ingest import NothingUsableError, ingest
 from gradsift.models import load_tokenizer
@@ -147,3 +148,10 @@ def test_texts_read_across_row_groups(encoder: Encoder, tmp_path: Path, tiny_sto
     take_in(path, encoder, tmp_path)
     texts = Store(tmp_path, tiny_store.manifest).texts([2099, 3, 1000, 999])
     assert [turns[0]["content"] for turns in texts["messages"]] == ["2099", "3", "1000", "999"]
+
+
+def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of long conversations few: from 2 GB on pyarrow cannot give a nested column back."""
+    monkeypatch.setattr(pool_files, "_AT_ONCE", 25)
+    assert list(pool_files._some({4: 10, 5: 10, 7: 30, 8: 5})) == [[4, 5], [7], [8]]
+    assert list(pool_files._some({})) == []

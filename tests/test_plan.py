@@ -2,14 +2,19 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from commands import gradsift
 
-from gradsift import survey
+from gradsift import burst, survey
 from gradsift.config import BuildConfig
+from gradsift.encode import Encoded
 from gradsift.features import PER_BATCH
+from gradsift.gradients import supervised_losses
 from gradsift.ingest import NothingUsableError
 from gradsift.plan import PLAN, Plan, describe, plan, record
 from gradsift.progress import Progress
@@ -137,3 +142,22 @@ def test_a_pool_without_a_usable_row_is_refused(tiny_config: BuildConfig, tmp_pa
     (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user", "content": "?"}]}\n{\n')
     with pytest.raises(NothingUsableError, match="None of the 2 rows can be used"):
         plan([tmp_path / "bad.jsonl"], tiny_config)
+
+
+def test_a_training_step_that_does_not_fit_is_timed_in_halves(
+    tiny_pool: Path, tiny_config: BuildConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the warmup itself goes on."""
+    sizes: list[int] = []
+
+    def small_card(peft: Any, rows: Sequence[Encoded]) -> torch.Tensor:
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return supervised_losses(peft, rows)
+
+    monkeypatch.setattr(burst, "supervised_losses", small_card)
+    estimate = plan([tiny_pool], tiny_config).estimate
+    assert estimate is not None
+    assert estimate.seconds["warmup"] > 0
+    assert max(sizes) > 1

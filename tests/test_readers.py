@@ -122,6 +122,12 @@ def test_csv_with_messages_as_json(tmp_path):
     assert [record.value["messages"] for record in read(tmp_path / "a.csv")] == [messages, "[broken", None]
 
 
+def test_csv_with_a_history_as_json(tmp_path):
+    rows = {"instruction": ["a", "b"], "output": ["c", "d"], "history": ["[]", json.dumps([["q", "r"]])]}
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    assert [record.value["history"] for record in read(tmp_path / "a.csv")] == [[], [["q", "r"]]]
+
+
 def test_broken_csv_rows_cost_only_themselves(tmp_path):
     data = b'prompt,completion\nq,a\nonly one\n"x"y,z\n\n\xffq,a\nq,"a\nb"\n"never closed,a\nq,a\n'
     records = read(tmp_path / "a.csv", data)

@@ -67,6 +67,7 @@ def test_text_parts_are_joined():
         ({"prompt": {"a": 1}, "completion": "x"}, "prompt is neither a string nor a list of messages but an object"),
         ({"instruction": "x", "output": ["y"]}, "output holds a part that is not text but a string"),
         ({"instruction": "x", "output": "y", "history": [["only one"]]}, "turn 1 of history is not a pair"),
+        ({"instruction": "x", "output": "y", "history": 3}, "history is not a list but"),
         ({"prompt": "x", "completion": "y", "system": 3}, "system is not text but a number"),
     ],
 )

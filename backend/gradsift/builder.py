@@ -11,10 +11,10 @@ from gradsift import atomic, models, team
 from gradsift.append import PENDING, begin_append, settle
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig, Engine
+from gradsift.destination import MADE, refuse_place
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoder
 from gradsift.engine import extract_here, library_versions, note_differences
-from gradsift.errors import UsageError
 from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
 from gradsift.gradients import PerExampleGradients
 from gradsift.index import ensure_index
@@ -27,7 +27,6 @@ from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 
-MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings", "index")
 BASE = "representations/base"  # what depends on no checkpoint
 KEPT = ("scorings", "index", BASE)  # of them those that have locks of their own
 
@@ -57,7 +56,7 @@ def build(
     out, engine = Path(out), engine or Engine()
     if team.rank() > 0:
         return _assist(out)
-    _refuse_place(out, pool)
+    refuse_place(out, pool, config.checkpoints)
     team.check_team(config.batch_size)
     check_cluster(engine)
     team.gather()
@@ -72,8 +71,8 @@ def build(
                 run.check_disk(store, todo)
                 if todo and engine.name == "local":
                     run.extract(store, todo)
-            if todo and engine.name == "ray":
                 run.release()
+            if todo and engine.name == "ray":
                 extract_on_ray(store, todo, engine, progress)
                 atomic.sweep(out, keep=KEPT)  # what dead workers left
             store = settle(store)
@@ -92,7 +91,7 @@ def begin(
         StoreError, GradsiftError: as `build`.
     """
     out = Path(out)
-    _refuse_place(out, pool)
+    refuse_place(out, pool, config.checkpoints)
     with locked(out):
         progress = progress or Progress(out)
         with progress.running():
@@ -233,7 +232,8 @@ class _Build:
             {"representations"} if not restart and _same_base(store) else set()
         )  # before a warmup there are no others
         appended = [path.name for path in self.out.glob("pool-*.parquet")]
-        for name in (*MADE, *appended, PENDING, MANIFEST):  # the manifest last: without it the rest would be nobody's
+        # The manifest last: without it the rest would be nobody's. Beside what is kept it stays until the new one.
+        for name in (*MADE, *appended, PENDING, *(() if kept else (MANIFEST,))):
             if name not in kept:
                 atomic.remove(self.out / name)
 
@@ -350,10 +350,8 @@ class _Build:
         return models.Loaded(self.base, self._loaded.fingerprint, self._loaded.window)
 
     def release(self) -> None:
-        """Let the model go, and with it the card's memory: a worker on the same card needs it."""
+        """Let the model go, and with the turn the card's memory: who has the card next needs it."""
         self.base = self._loaded = None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _base_of(self, store: Store) -> torch.nn.Module:
         """The base model, if it still is the one the store was begun with."""
@@ -387,15 +385,3 @@ def _assist(out: Path) -> Store:
             run.train(store)
     team.part()
     return store
-
-
-def _refuse_place(out: Path, pool: Sequence[str | Path]) -> None:
-    """Refuse to write where something would be lost, or where the build would read its own files."""
-    for path in pool:
-        if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
-            raise UsageError(
-                f"The store {out} would lie inside the pool {path} and be read as data: choose another --out."
-            )
-    strange = [name for name in MADE if (out / name).exists()]
-    if strange and not (out / "manifest.json").exists():
-        raise StoreError(f"{out} holds {strange[0]} but no manifest.json, so it is no store: choose another --out.")

@@ -19,7 +19,7 @@ from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.device import try_order, turn
 from gradsift.encode import Encoded
-from gradsift.features import FeatureExtractor
+from gradsift.features import FeatureExtractor, run_batches
 from gradsift.gradients import PerExampleGradients, Update, make_update, supervised_losses
 from gradsift.progress import Progress
 from gradsift.projection import make_projector
@@ -158,10 +158,13 @@ def _train(peft: "PeftModel", found: Survey, batches: Sequence[Batch], progress:
     optimizer, _ = make_optimizer(peft, config.lr, _FEW)
     torch.manual_seed(config.seed)  # dropout
 
-    def step(rows: list[Encoded]) -> None:
-        supervised_losses(peft, rows).mean().backward()
+    def step(rows: list[Encoded]) -> None:  # in halves where memory runs out, as the warmup does
+        run_batches(rows, len(rows) * max(len(row.ids) for row in rows), backward)
         optimizer.step()
         optimizer.zero_grad()
+
+    def backward(rows: Sequence[Encoded]) -> None:
+        supervised_losses(peft, rows).mean().backward()
 
     peft.train()
     timed = _timed(found, batches, WARMUP_SECONDS, step, progress)

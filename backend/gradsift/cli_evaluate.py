@@ -51,6 +51,8 @@ def evaluate(
 
     if len(targets) != len(test):
         raise UsageError(f"{len(targets)} --targets and {len(test)} --test: give one --test for every --targets.")
+    if script is not None:
+        script.parent.mkdir(parents=True, exist_ok=True)  # found out now, not after hours
     progress = Progress()
     with progress.running():
         sets = [

@@ -4,6 +4,7 @@ Two models that each fit may not fit together, and the loser is an hour in. Atte
 whatever order their blocks finish unless told not to, and a store promises the same bytes twice.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,12 @@ def turn(device: torch.device, progress: Progress) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{_card(device)}.lock", "a") as lock:
         progress.take(lock, f"Waiting for {device}: another gradsift run is using it")
-        with _fixed_order():
-            yield
+        try:
+            with _fixed_order():
+                yield
+        finally:  # who has the turn next finds the memory free of what is held by nothing here
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def try_order(model: Any, progress: Progress) -> None:

@@ -25,6 +25,7 @@ TULU = (
 )
 
 
+_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro %}"  # what Llama's templates fall back to
 _PROBE = (
     "It's 2,024  kg\n\n\tof   naïve cafe\u0301 — „ÄÖÜ“; x==y;\r\n 1234567 "
     "Ελληνικά, русский, हिन्दी, বাংলা, 中文、日本語 한국어 👍🏽"
@@ -78,6 +79,8 @@ def read_template(choice: str) -> str:
         text = Path(choice).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--template {choice}: neither chat, tulu, nor a readable file ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--template {choice}: not UTF-8 text.") from error
     try:
         jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
     except jinja2.TemplateSyntaxError as error:
@@ -98,7 +101,8 @@ class Encoder:
         if template == "chat" and not tokenizer.chat_template:
             raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
         self.tokenizer = tokenizer
-        self.template = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
+        chosen = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
+        self.template = _dated(chosen, tokenizer.chat_template)
         self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # a copy that nobody else sets to pad or truncate
         self._rules.no_padding()
         self._rules.no_truncation()
@@ -176,6 +180,12 @@ class Encoder:
             )[0]
         except Exception as error:  # a template is a program: it may raise anything
             raise RenderError(f"the chat template refuses it: {error}") from error
+
+
+def _dated(template: str | None, own: Any) -> str | None:
+    """The template with a fixed date where it prints today's: a row must not be encoded otherwise tomorrow."""
+    text = own if template is None else template
+    return _DATE + text if isinstance(text, str) and "strftime_now" in text else template
 
 
 def _bos(tokenizer: Any) -> str:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 COMPRESSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}  # of the data file -> how its name ends
 SUMS = "SHA256SUMS"
 _DATA = ("train.parquet", *(f"train.jsonl{end}" for end in COMPRESSIONS.values()))
+_HEADER = "\ufeffrank,id,source,task,score,tokens,best_subtask\n".encode()  # the mark makes Excel read UTF-8
 _MAY_LIE_THERE = ("sorted.csv", "dataset_info.json", "axolotl.yaml", "leakage.json", "choices.json", "report.html")
 _PACKED = (".gz", ".zst", ".parquet")  # stored in the bundle as they are
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of the bundle's files: equal exports give equal bytes
@@ -79,7 +80,7 @@ def export_picks(
         The path of the data file.
 
     Raises:
-        UsageError: an unknown format or compression.
+        UsageError: an unknown format or compression, or the folder has files of these names that no export wrote.
         ExportError: there is no pick, or the folder cannot be written.
     """
     check_format(format)
@@ -87,6 +88,7 @@ def export_picks(
     tally, progress = Tally(), progress or Progress(quiet=True)
     name = "train.parquet" if format == "parquet" else f"train.jsonl{COMPRESSIONS[compress]}"
     texts = {**(beside or {}), **configurations(format, name)}
+    _refuse_strangers(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_data(out, name, format, compress, picks, tally)
@@ -111,10 +113,23 @@ def export_picks(
     return out / name
 
 
+def _refuse_strangers(out: Path) -> None:
+    """Refuse a folder in which somebody else's files would be replaced or removed, such as a trainer's own data."""
+    try:
+        with open(out / "picks.csv", "rb") as file:
+            ours = file.read(len(_HEADER)) == _HEADER
+    except OSError:
+        ours = False
+    names = (*_DATA, *_MAY_LIE_THERE, "scores.parquet", "picks.csv", "README.md", "manifest.json", SUMS)
+    there = [name for name in names if (out / name).exists()]
+    if there and not ours:
+        raise UsageError(f"{out} has a {there[0]} that is no export's, and would lose it: choose another --out.")
+
+
 def _write_data(out: Path, name: str, format: str, compress: str, picks: Iterable[Pick], tally: Tally) -> None:
     """The data and picks.csv in one pass; only when both are whole does the former export lose its manifest."""
     with atomic.open_for_write(out / name) as file, atomic.open_for_write(out / "picks.csv") as table:
-        table.write("\ufeffrank,id,source,task,score,tokens,best_subtask\n".encode())  # the mark makes Excel read UTF-8
+        table.write(_HEADER)
         listed = _listed(picks, table, tally)
         if format == "parquet":
             _write_parquet(file, listed)

@@ -45,6 +45,11 @@ class Extraction:
         check_model(store, loaded.fingerprint)
         try_order(loaded.model, progress)
         encoder = Encoder(models.load_tokenizer(config.model), config.template)
+        if encoder.fingerprint != store.manifest.encoder_fingerprint:
+            raise StoreError(
+                f"The tokenizer or chat template of {config.model} on this machine is not the one that {store.path} "
+                "was begun with: bring the same version of the model here."
+            )
         return cls(store, loaded.model, encoder, min(config.max_length, loaded.window))
 
     def extract(self, epoch: int, index: int, done: Callable[[int], None] = lambda rows: None) -> Features:

@@ -233,6 +233,7 @@ def _score_base(
                 for method, found in extractor.extract(encoded).items():
                     write_tensors(_base_file(scoring, method), {method: found}, {"kind": "targets"})
             ensure_base(store, base, target_encoder(store)[0], methods, progress)
+            del base  # the products below take minutes, in which another run may have the card
     for method in methods:
         vectors, _ = read_tensors(_base_file(scoring, method))
         label = f"Scoring the store by {get_method(method).label}"
@@ -259,6 +260,7 @@ def ensure_target_features(store: Store, scoring: Scoring, encoded: Sequence[Enc
         base = _load_base(store, device, progress)
         for epoch in missing:
             _target_features(store, scoring, epoch, base.model, encoded, progress)
+        del base  # before the turn ends, which frees the card's memory
 
 
 def _missing_target_files(scoring: Scoring) -> list[int]:

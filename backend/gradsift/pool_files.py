@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from gradsift.errors import StoreError
 
 _TEXT = ("row", "messages", "prefix")
-_AT_ONCE = 64  # row groups that are read together, for no more than their size in memory
+_AT_ONCE = 256_000_000  # bytes of row groups that are read together; from 2 GB on pyarrow refuses nested columns
 
 
 def pool_file(part: int) -> str:
@@ -65,9 +65,23 @@ def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int, columns: list[st
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     bounds, values = first + np.cumsum(sizes), pa.array(rows)
     groups = np.unique(np.searchsorted(bounds, rows, side="right")).tolist()
-    some = (groups[start : start + _AT_ONCE] for start in range(0, len(groups), _AT_ONCE))
-    tables = (file.read_row_groups(few, columns=columns) for few in some)  # side by side on the cores
+    bytes_of = {group: file.metadata.row_group(group).total_byte_size for group in groups}
+    tables = (file.read_row_groups(few, columns=columns) for few in _some(bytes_of))  # side by side on the cores
     return [table.filter(pc.is_in(table["row"], values)) for table in tables]
+
+
+def _some(bytes_of: dict[int, int]) -> Iterator[list[int]]:
+    """The groups in turn, as many at once as fit into `_AT_ONCE`; at least one."""
+    some: list[int] = []
+    size = 0
+    for group, own in bytes_of.items():
+        if some and size + own > _AT_ONCE:
+            yield some
+            some, size = [], 0
+        some.append(group)
+        size += own
+    if some:
+        yield some
 
 
 def _version(path: Path) -> tuple[int, int]:

@@ -312,7 +312,7 @@ def _csv_record(line: int, header: list[str], cells: list[str], text: str, reaso
     if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
         return Record(line, _bytes(text), None, "not valid UTF-8")
     value: dict[str, Any] = dict(zip(header, cells, strict=True))
-    for name in ("messages", "conversations", "conversation"):
+    for name in ("messages", "conversations", "conversation", "history"):
         if name in value:
             value[name] = _cell_json(value[name])
     return to_record(line, value)

@@ -123,8 +123,10 @@ def _side(value: Any, field: str, role: str) -> list[tuple[str, str]]:
 
 
 def _instruction(record: Mapping[str, Any], answer: str, extra: str) -> list[tuple[str, str]]:
-    turns = []
-    for number, pair in enumerate(record.get("history") or [], 1):
+    turns, history = [], record.get("history") or []
+    if not isinstance(history, list):
+        raise Unusable(f"history is not a list but {kind(history)}")
+    for number, pair in enumerate(history, 1):
         if not isinstance(pair, list) or len(pair) != 2:
             raise Unusable(f"turn {number} of history is not a pair of user and assistant text")
         turns += [("user", _text(pair[0], f"turn {number} of history"))]
