@@ -62,6 +62,16 @@ def test_numbers_are_those_of_the_tables(report: Path, tiny_store: Store, tiny_t
     assert first[0]["content"] in lines
 
 
+def test_a_method_that_looks_at_no_target_has_no_subtask(tiny_store: Store, tiny_targets: Path, tmp_path: Path) -> None:
+    for method, said in (("random", False), ("less", True)):
+        select(tiny_store, read_targets(tiny_targets).rows, "6", tmp_path / method, method=method, report=True)
+        page = Page((tmp_path / method / "report.html").read_text())
+        assert ("Which subtask picked them" in page.text) == said
+        assert ("for boxes" in page.text or "for cats" in page.text) == said
+        served = {line.split(",")[-1] for line in (tmp_path / method / "picks.csv").read_text().splitlines()[1:]}
+        assert served <= ({"boxes", "cats"} if said else {""})
+
+
 def read_picks(out: Path, store: Store) -> np.ndarray:
     """Positions of the picks, in rank order."""
     import pandas as pd

@@ -72,6 +72,16 @@ def test_the_files_are_written_by_a_run_and_taken_home(app, scored):
     assert "Selection report" in downloads
 
 
+def test_the_format_stays_when_the_page_changes(app, scored):
+    at = app("export", **ASK, format="parquet")
+    assert at.radio(key="format").value == "parquet"
+    for page in ("compare", "export"):
+        at.query_params.clear()
+        at.switch_page(f"../pages/{page}.py").run()
+    assert at.radio(key="format").value == "parquet"
+    assert at.query_params["format"] == "parquet"
+
+
 def test_parquet_offers_no_compression(app, scored):
     at = app("export", **ASK, compress="zstd")
     assert [group.value for group in at.get("button_group") if group.key == "compress"] == ["zstd"]
@@ -142,6 +152,12 @@ def test_leaks_are_shown_beside_the_evaluation_and_dropped(app, scored, tmp_path
     row = exporting.leaks_of(out)[0]["row"]
     at.button(key=f"leak-{row}").click().run()
     assert "1 rejected in this session" in texts(at)
+    assert at.button(key=f"leak-{row}").disabled  # and the others can be rejected too
+    assert "write them again" in texts(at)
+    assert at.button(key="write")
+    at.text_area(key="evaluation_paths").set_value("").run()  # which asks for something else
+    assert "write them again" not in texts(at)
+    at.text_area(key="evaluation_paths").set_value(str(held)).run()
 
     again = app("export", **ASK)
     again.text_area(key="evaluation_paths").set_value(str(held)).run()

@@ -1,6 +1,7 @@
 """Proof: an evaluation is started from the page as a real run, and what its report says stands there."""
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def test_what_is_missing_is_said(app, scored):
     at.button(key="proof-start").click().run()
     assert "Nothing lies at /nowhere/test.jsonl" in said(at)
     assert not proving.entries(scored)
+
+
+def test_an_evaluation_is_named_by_its_store_and_the_open_ones_come_first(app, scored):
+    for name, store in (("mine", scored.store_path("toy")), ("theirs", "/elsewhere/other")):  # the last is the newest
+        job = scored.root / "evaluations" / name / "job"
+        job.mkdir(parents=True)
+        (job / "command.json").write_text(json.dumps(["evaluate", str(store)]))
+    os.utime(scored.root / "evaluations" / "mine" / "job", (1, 1))
+    at = app("proof", **ASK)
+    assert at.selectbox(key="evaluation").value == "mine"
+    assert at.selectbox(key="evaluation").options == ["mine · toy", "theirs · other"]
 
 
 def test_a_damaged_report_is_said(app, scored):

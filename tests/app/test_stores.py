@@ -5,7 +5,7 @@ import shutil
 from dataclasses import asdict
 
 from app import comparing
-from app.components.stores import ALL
+from app.components.stores import ALL, BUILD
 from gradsift import jobs
 from gradsift.demo import demo_command
 from gradsift.progress import Status
@@ -53,3 +53,17 @@ def test_a_copy_of_a_store_reads_its_own_files(scored):
         store = Store.open(path)
         about = comparing.traits_of(store, open_scoring(store, next((path / "scorings").iterdir())))
         assert about.updates.args[0].path == path
+
+
+def test_a_name_with_blanks_around_it_opens_the_store_it_builds(app, workspace, monkeypatch):
+    started = []
+    monkeypatch.setattr(jobs, "start", lambda folder, argv: started.append(folder))
+    at = app(store="toy")
+    at.session_state["datastore_room"] = BUILD
+    at.session_state["build_origin"] = "The sample"
+    at.run()
+    at.text_input(key="build_name").set_value(" my-pool ")
+    next(button for button in at.button if button.label == "Build the datastore").click().run()
+    assert not at.exception, at.exception
+    assert started == [workspace.store_path("my-pool")]
+    assert at.query_params["store"] == "my-pool"

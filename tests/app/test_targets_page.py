@@ -2,7 +2,7 @@
 
 import json
 
-from gradsift.methods import METHODS
+from gradsift.methods import DEFAULT_METHODS, METHODS
 from gradsift.targets import parse_targets, read_targets
 from gradsift.workspace import sample_targets
 
@@ -38,6 +38,35 @@ def test_methods_that_are_not_scored_yet_are_offered(app, scored, monkeypatch):
     at.pills(key="more_methods").set_value(["rds+"]).run()
     at.button(key="score-more").click().run()
     assert started == [[*(name for name in METHODS if name != "rds+"), "rds+"]]
+
+
+def test_methods_ticked_for_one_set_do_not_become_those_of_another(app, scored):
+    (kept,) = (scored.store_path("toy") / "scorings").glob("*/rds+.safetensors")
+    kept.unlink()
+    at = app("targets", store="toy", targets="two")
+    at.pills(key="more_methods").set_value(["rds+"]).run()
+    at.query_params["targets"] = "yes-no"
+    at.run()
+    assert at.pills(key="score_methods").value == list(DEFAULT_METHODS)
+    at.pills(key="score_methods").set_value([]).run()
+    assert "score" not in {button.key for button in at.button}
+    assert any("at least one method" in caption.value for caption in at.caption)
+
+
+def test_an_upload_stays_when_the_page_changes(app, workspace):
+    at = app("targets", store="toy")
+    at.session_state["targets_from"] = "Upload"
+    at.run()
+    at.get("file_uploader")[0].set_value(("mine.jsonl", PASTED.encode(), "text/plain")).run()
+    assert not at.exception, at.exception
+    assert len(at.data_editor[0].value) == 2
+    for page in ("datastore", "targets"):
+        at.switch_page(f"../pages/{page}.py").run()
+    assert len(at.data_editor[0].value) == 2
+    assert any(caption.value.replace("\\", "") == "From mine.jsonl" for caption in at.caption)
+    at.text_input(key="targets_name").set_value("mine")
+    at.button(key="save-targets").click().run()
+    assert len(read_targets(workspace.target_set("mine").path).rows) == 2
 
 
 def test_a_paste_keeps_the_good_rows_and_names_the_bad_line(app, workspace):

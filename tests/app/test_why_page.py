@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -272,6 +273,16 @@ def test_many_subtasks_are_drawn_in_part_and_listed_in_whole(app, odd):
     assert [len(spec["data"][0]["y"]) for spec in specs] == [40, 40]
     at.segmented_control(key="why-lens-less-bm25-rds").set_value("bm25").run()
     assert len(frame_with(at, "matched words")) == 2 * SUBTASKS
+
+
+def test_a_link_to_a_row_keeps_session_methods_and_what_ifs(app, odd):
+    view = {"methods": "less,rds", "aggregate": "mean", "similarity": "dot"}
+    at = app("why", store="odd", targets="many", budget="3", row="3", view="row", session="abc", **view)
+    links = [parse_qs(link.proto.query_string) for link in at.get("page_link") if "row=" in link.proto.query_string]
+    assert links
+    for found in links:
+        assert {name: found[name][0] for name in view} == view
+        assert found["row"] != ["3"]
 
 
 def test_near_duplicates_are_linked(app, odd):

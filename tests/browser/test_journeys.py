@@ -122,6 +122,36 @@ def test_an_edited_subtask_stays_when_the_page_changes(visit, workspace):
     visit.check()
 
 
+def test_back_undoes_a_choice_whose_earlier_value_was_the_default(visit, scored):
+    visit.go("distributions?store=toy&targets=two&budget=10")
+    visit.page.get_by_role("radio", name="Sources", checked=True).wait_for()
+    visit.click("radio", "Scores")
+    visit.page.wait_for_function("location.search.includes('chart=scores')")
+    visit.click("radio", "Overlap")
+    visit.page.wait_for_function("location.search.includes('chart=overlap')")
+    visit.page.go_back()
+    visit.page.get_by_role("radio", name="Scores", checked=True).wait_for()
+    visit.page.go_back()
+    visit.page.get_by_role("radio", name="Sources", checked=True).wait_for()
+    assert "chart=" not in visit.page.url
+    visit.check()
+
+
+def test_what_is_pressed_right_after_an_edit_takes_the_edit(visit, workspace):
+    visit.go("targets?store=toy")
+    visit.click("radio", "Paste")
+    field = visit.page.get_by_role("textbox", name=re.compile("^Examples"))
+    field.fill(PASTED)
+    visit.click("button", "Read the examples")
+    visit.sees("2 examples in 1 subtask")
+    field.fill(PASTED.replace("Paris.", "Paris, of course."))
+    visit.page.get_by_role("button", name="Save and score 2 examples").click()  # the field tells of it as it is left
+    visit.sees("Compare the picks", timeout=120_000)
+    saved = read_targets(workspace.target_set("my-targets").path).rows
+    assert saved[0].messages[-1][1] == "Paris, of course."
+    visit.check()
+
+
 def test_a_what_if_ranks_anew_and_stands_in_the_address(visit, scored):
     store = Store.open(scored.store_path("toy"))
     rows = read_targets(scored.target_set("two").path).rows

@@ -18,7 +18,7 @@ def test_runs_appear_as_they_end(visit, scored, tmp_path):
     visit.go("proof?store=toy&targets=two&budget=4")
     visit.sees("Nothing is proven yet")
     page = visit.page
-    path = page.get_by_role("textbox", name="or their file on this machine")
+    path = page.get_by_role("textbox", name="Their file on this machine")
     path.fill(str(heldout))
     path.press("Enter")
     visit.settle()
