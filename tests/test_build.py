@@ -213,7 +213,7 @@ def test_restart_mends_a_damaged_manifest(
     assert_same_files(tiny_copy.path, tiny_store.path)
 
 
-@pytest.mark.parametrize("wrong", ["pool", "content", "model"])
+@pytest.mark.parametrize("wrong", ["pool", "content", "model", "layers"])
 def test_a_restart_that_cannot_begin_loses_nothing(
     tiny_copy: Store, tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, wrong: str
 ) -> None:
@@ -224,6 +224,8 @@ def test_a_restart_that_cannot_begin_loses_nothing(
     elif wrong == "content":
         pool = tmp_path / "bad.jsonl"
         pool.write_text("{\n")
+    elif wrong == "layers":
+        config = tiny_config.model_copy(update={"lora_targets": ("query_key_value",)})
     else:
         config = tiny_config.model_copy(update={"model": "/no/such/model"})
     with pytest.raises((PoolError, NothingUsableError, models.ModelError)):

@@ -180,6 +180,8 @@ class _Build:
         """Begin a store; what an earlier one left goes only once the new pool and the model have been read."""
         for given in self.config.checkpoints:
             check_folder(Path(given), moments="adam" in self.config.gradients)
+        if restart:  # else nothing is lost, and a draft's model need not have the layers
+            self._check_lora(self._load_base().model)
         inputs = input_hashes(self.pool)
         fresh = self.out / f"{atomic.TEMPORARY}pool.parquet"
         intake = ingest(
@@ -225,6 +227,15 @@ class _Build:
         os.replace(fresh, self.out / "pool.parquet")
         store.save_manifest()
         return store
+
+    def _check_lora(self, base: torch.nn.Module) -> None:
+        """Find out whether the LoRA that is to be trained, or that was given, fits the model, before anything goes."""
+        for given in map(Path, self.config.checkpoints):
+            if not (given / "moments.safetensors").is_file():
+                models.attach_adapter(base, given).unload()
+        if not self.config.checkpoints:
+            models.attach_lora(base, self.config).unload()
+        base.requires_grad_(False)
 
     def _clear(self, store: Store, restart: bool) -> None:
         """Remove what an earlier store left, but for the base model's vectors where `store` would have the same."""
