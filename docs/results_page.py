@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from measured import fill, table
 
-from gradsift.evaluation import RANDOM, ZERO_SHOT, Report, Run, read_report, summary
+from gradsift.evaluation import RANDOM, ZERO_SHOT, Report, read_report, run_key, summary
 
 ORDER = ("mmlu", "bbh", "tydiqa")
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
@@ -134,29 +134,32 @@ def _pairs(report: Report) -> str:
 
 def _others(core: Report) -> str:
     """What LESS finds from other stores, beside the core's."""
-    lines = [_store_line("the core's", "less", core.runs, PAPER["less"])]
+    lines = [_store_line("the core's", "less", core, core, PAPER["less"])]
     for other in OTHER_STORES:
         path = REPORTS / f"{other.name}.json"
-        runs = read_report(path).runs if path.is_file() else []
+        report = read_report(path) if path.is_file() else None
         for method, paper in other.methods.items():
-            if any(run.method == method for run in runs):
-                lines.append(_store_line(other.what, method, runs, paper))
+            if report and any(run.method == method for run in report.runs):
+                lines.append(_store_line(other.what, method, report, core, paper))
     if len(lines) == 1:
         return ""
     text = (
         "Held-out loss of training seed 0 when a store that differs in one thing picks the rows, and in brackets the "
-        "mean answer length of its picks in tokens. Then the paper's scores for the same change, in percent (its "
-        "tables 9 and 11 warm up on the whole pool)."
+        "mean answer length of its picks in tokens and how many of them LESS picks from the core's store, too (a draw "
+        "at random: a tenth). Then the paper's scores for the same change, in percent (its tables 9 and 11 warm up on "
+        "the whole pool)."
     )
     head = ["store", "method", *map(_name, ORDER), *(f"paper's {_name(name)}" for name in ORDER)]
     return f"## Other stores (the paper's tables 5, 9 and 11)\n\n{text}\n\n" + table(head, lines)
 
 
-def _store_line(what: str, method: str, runs: list[Run], paper: Scores) -> list[str]:
+def _store_line(what: str, method: str, report: Report, core: Report, paper: Scores) -> list[str]:
     cells = []
     for name in ORDER:
-        run = next((r for r in runs if (r.target_set, r.method, r.seed) == (name, method, 0)), None)
-        cells.append(f"{run.best_loss:.3f} ({run.answer_tokens:.0f})" if run else "")
+        run = next((r for r in report.runs if (r.target_set, r.method, r.seed) == (name, method, 0)), None)
+        there, own = core.picks.get(run_key(name, "less", 0)), report.picks.get(run_key(name, method, 0))
+        about = f", {len({*own.ids} & {*there.ids})} of {len(own.ids)}" if there and own and report != core else ""
+        cells.append(f"{run.best_loss:.3f} ({run.answer_tokens:.0f}{about})" if run else "")
     return [what, f"`{method}`", *cells, *map(str, paper)]
 
 

@@ -114,8 +114,10 @@ class TestOtherStores:
             "`less:gradient=sign`",
             "`less:gradient=sgd`",
         ]
-        run = next(r for r in read_report(toy.reports / "gradients.json").runs if r.key == "bbh/less:gradient=sign/0")
-        assert lines[2][3] == f"{run.best_loss:.3f} ({run.answer_tokens:.0f})"
+        key, report = "bbh/less:gradient=sign/0", read_report(toy.reports / "gradients.json")
+        run, picked = next(r for r in report.runs if r.key == key), report.picks[key].ids
+        shared = set(picked) & set(read_report(toy.reports / "core.json").picks["bbh/less/0"].ids)
+        assert lines[2][3] == f"{run.best_loss:.3f} ({run.answer_tokens:.0f}, {len(shared)} of {len(picked)})"
         assert lines[2][5:] == ["49.7", "39.0", "54.8 |"]
 
 
