@@ -9,12 +9,15 @@ joined by commas and the default is left out. The value survives a change of pag
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import unquote
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 Value = str | list[str]
+_SHOWN = "addresses_shown"  # whole addresses that this tab has had
+_ASKED = "address_asked"  # the address that this run began with
 _DRAWN = "address_drawn"  # the names that this run's page has in the address, there or left out as a default
 
 
@@ -58,6 +61,7 @@ def turn_to(page: str) -> None:
         for name in [str(name) for name in state if str(name).startswith("held_")]:
             state.pop(name.removeprefix("held_"), None)
         state["address_of"] = page
+    state[_ASKED] = _view()
 
 
 def own(*names: str) -> None:
@@ -76,10 +80,22 @@ def given(key: str) -> bool:
     return bool(there) and there != st.session_state.get(f"written_{key}")
 
 
+def shown() -> None:
+    """Call at the end of a run: the address is whole, and where the browser's Back leads to it, means what it says."""
+    st.session_state.setdefault(_SHOWN, set()).add(_view())
+
+
 def _went_back() -> bool:
-    """Whether the browser's Back or Forward asked for this run: then what the address leaves out is the default."""
-    context = get_script_run_ctx()
-    return context is not None and context.is_history_navigation
+    """Whether Back or Forward leads to a whole address of this page: then what it leaves out is the default.
+
+    The browser also keeps those of which a part was written yet, as after a change of page; they say nothing.
+    """
+    context, state = get_script_run_ctx(), st.session_state
+    return context is not None and context.is_history_navigation and state.get(_ASKED) in state.get(_SHOWN, ())
+
+
+def _view() -> tuple[Any, ...]:
+    return st.session_state.get("address_of"), *sorted(st.query_params.to_dict().items())
 
 
 def forget(key: str) -> None:

@@ -262,8 +262,15 @@ def test_a_store_that_its_pools_pattern_matches_is_refused(
         with pytest.raises(UsageError, match="inside the pool"):
             build(pattern, tmp_path / "data" / "store", tiny_config)
     assert not (tmp_path / "data" / "store").exists()
-    refuse_place(tmp_path / "store", ["data/*/*.jsonl", "org/name"], ())
-    refuse_place(tmp_path / "data" / "store", ["data/*.jsonl"], ())
+    place = tmp_path / "data" / "store"
+    for pattern in ("**", "data/**", "data/../data/s*", f"{tmp_path}/*/store", "d*"):
+        with pytest.raises(UsageError, match="inside the pool"):
+            refuse_place(place, [pattern], ())
+    (tmp_path / "data[1]").mkdir()
+    for pattern in ("data/*/*.jsonl", "data/*.jsonl", "*/*/deeper", "org/name", "data[1]"):
+        refuse_place(place, [pattern], ())
+    refuse_place(tmp_path / ".hidden" / "store", ["*", "*/store"], ())
+    refuse_place(tmp_path / "data1" / "store", ["data[1]"], ())
 
 
 def test_a_stores_own_checkpoints_are_not_thrown_away_by_the_store_they_are_for(

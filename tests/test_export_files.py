@@ -114,15 +114,26 @@ def test_what_the_last_export_left_is_removed_and_other_files_stay(tmp_path: Pat
     }
 
 
-@pytest.mark.parametrize("name", ["dataset_info.json", "README.md", "train.jsonl", "manifest.json", "picks.csv"])
+@pytest.mark.parametrize(
+    "name", ["dataset_info.json", "README.md", "train.jsonl", "manifest.json", "picks.csv", "mine.zip"]
+)
 def test_somebody_elses_files_are_neither_replaced_nor_removed(tmp_path: Path, name: str) -> None:
-    """A trainer's folder of data sets has a dataset_info.json of its own."""
-    (tmp_path / name).write_text("mine")
+    """A trainer's folder of data sets has a dataset_info.json of its own, and beside it the archive it came in."""
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / name).write_text("mine")
     for format in ("messages", "less"):
         with pytest.raises(UsageError, match=f"has a {name} that is no export's"):
-            export(tmp_path, format)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "mine"
+            export(out, format)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_an_export_whose_table_a_spreadsheet_saved_anew_is_replaced(tmp_path: Path) -> None:
+    export(tmp_path / "out", manifest={"store": "0", "method": "less"})
+    (tmp_path / "out" / "picks.csv").write_text("rank;id\n1;i1\n")
+    export(tmp_path / "out", manifest={"store": "0", "method": "less"})
+    assert (tmp_path / "out" / "picks.csv").read_text(encoding="utf-8-sig").startswith("rank,id,source")
 
 
 def test_the_report_is_made_from_the_finished_manifest(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def parts(text: str) -> tuple[str, float]:
 
 def written(unit: str, value: float) -> str:
     """The budget as text, as the command line takes it."""
-    return f"{value:g}%" if unit == "percent" else f"{int(value)}{'tokens' if unit == 'tokens' else ''}"
+    return str(Budget(value, "%" if unit == "percent" else unit))
 
 
 def draw(now: session.Session) -> str:

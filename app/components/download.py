@@ -103,13 +103,13 @@ def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
 
 
 def before(request: Request, rejecting: bool) -> None:
-    """The export shown last, where only decisions have changed since: the other leaks can be rejected, too."""
+    """The export shown last, where only decisions make a difference: its other leaks can be rejected, too."""
     earlier = st.session_state.get("exported")
     if earlier is None or not request.differs_by_decisions(earlier):
         return
     manifest = exporting.written(earlier.out)
     if manifest is not None:
-        st.caption("You have decided since the files below were written: write them again.")
+        st.caption("Other rows are asked for than stand in the files below: write them again.")
         draw(request, earlier.out, manifest, rejecting)
 
 

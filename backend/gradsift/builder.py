@@ -97,7 +97,9 @@ def begin(
         with progress.running():
             run = _Build(list(pool), out, config, progress)
             with turn(run.device, progress):
-                return run.begin()
+                store = run.begin()
+                run.release()
+            return store
 
 
 class _Build:

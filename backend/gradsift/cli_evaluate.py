@@ -51,8 +51,6 @@ def evaluate(
 
     if len(targets) != len(test):
         raise UsageError(f"{len(targets)} --targets and {len(test)} --test: give one --test for every --targets.")
-    if script is not None:
-        script.parent.mkdir(parents=True, exist_ok=True)  # found out now, not after hours
     progress = Progress()
     with progress.running():
         sets = [
@@ -63,8 +61,10 @@ def evaluate(
         changed["template"] = read_template(template) if template else None
         changed["lora_targets"] = tuple(lora_targets.replace(",", " ").split()) if lora_targets else None
         recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changed.items() if v is not None})
+        if script is not None:
+            atomic.write_text(script, training_script(recipe))
         report = run(store, sets, out, methods=method, budget=budget, seeds=seeds, recipe=recipe, progress=progress)
-    if script is not None:
+    if script is not None:  # with the number type that `auto` meant here
         atomic.write_text(script, training_script(report.recipe))
     if as_json:
         typer.echo(report.model_dump_json(indent=1))

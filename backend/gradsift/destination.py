@@ -1,6 +1,7 @@
 """Where a store may be written: nothing may be lost there, and a build must not read its own files."""
 
 import glob
+import os
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,14 +20,13 @@ def refuse_place(out: Path, pool: Sequence[str | Path], checkpoints: Sequence[st
     """
     place = out.resolve()
     for path in map(str, pool):
-        above = (place, *place.parents) if glob.has_magic(path) else ()  # a folder that a pattern matches is read whole
         inside = Path(path).is_dir() and place.is_relative_to(Path(path).resolve())
-        if inside or any(fnmatch(str(folder), str(Path(path).expanduser().absolute())) for folder in above):
+        if inside or (not Path(path).exists() and _covers(path, place)):
             raise UsageError(
                 f"The store {out} would lie inside the pool {path} and be read as data: choose another --out."
             )
     for given in checkpoints:
-        if Path(given).resolve().is_relative_to(place):
+        if any(Path(given).resolve().is_relative_to(place / name) for name in MADE):
             raise UsageError(
                 f"The checkpoint {given} lies inside {out}, where the new store's own will be: choose another --out, "
                 "or copy it elsewhere first."
@@ -34,3 +34,24 @@ def refuse_place(out: Path, pool: Sequence[str | Path], checkpoints: Sequence[st
     strange = [name for name in MADE if (out / name).exists()]
     if strange and not (out / "manifest.json").exists():
         raise StoreError(f"{out} holds {strange[0]} but no manifest.json, so it is no store: choose another --out.")
+
+
+def _covers(pattern: str, place: Path) -> bool:
+    """Whether a glob pattern matches `place` or a folder above it, all of whose files would be read."""
+    parts = Path(os.path.normpath(Path(pattern).expanduser().absolute())).parts
+    magic = next((at for at, part in enumerate(parts) if glob.has_magic(part)), None)
+    if magic is None:
+        return False
+    wanted = (*Path(*parts[:magic]).resolve().parts, *parts[magic:])
+    return any(_matches(wanted, folder.parts) for folder in (place, *place.parents))
+
+
+def _matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+    """Part by part, as glob does: a star stays within a part and leaves hidden ones out, two stars are any number."""
+    if not pattern or not parts:
+        return not parts and all(part == "**" for part in pattern)
+    first = pattern[0]
+    hidden = parts[0].startswith(".") and not first.startswith(".")
+    if first == "**":
+        return _matches(pattern[1:], parts) or (not hidden and _matches(pattern, parts[1:]))
+    return not hidden and fnmatch(parts[0], first) and _matches(pattern[1:], parts[1:])

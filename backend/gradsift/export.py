@@ -15,10 +15,11 @@ Everything is streamed, so memory does not grow with the picks' text, and whole 
 
 import gzip
 import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -88,7 +89,7 @@ def export_picks(
     tally, progress = Tally(), progress or Progress(quiet=True)
     name = "train.parquet" if format == "parquet" else f"train.jsonl{COMPRESSIONS[compress]}"
     texts = {**(beside or {}), **configurations(format, name)}
-    _refuse_strangers(out)
+    refuse_strangers(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_data(out, name, format, compress, picks, tally)
@@ -113,17 +114,26 @@ def export_picks(
     return out / name
 
 
-def _refuse_strangers(out: Path) -> None:
-    """Refuse a folder in which somebody else's files would be replaced or removed, such as a trainer's own data."""
-    try:
-        with open(out / "picks.csv", "rb") as file:
-            ours = file.read(len(_HEADER)) == _HEADER
-    except OSError:
-        ours = False
+def refuse_strangers(out: Path) -> None:
+    """Refuse a folder in which somebody else's files would be replaced or removed, such as a trainer's own data.
+
+    Raises:
+        UsageError: it holds a file of an export's names, and neither the table of picks nor the manifest of one.
+    """
     names = (*_DATA, *_MAY_LIE_THERE, "scores.parquet", "picks.csv", "README.md", "manifest.json", SUMS)
-    there = [name for name in names if (out / name).exists()]
-    if there and not ours:
+    there = [name for name in (*names, _bundle(out).name) if (out / name).exists()]
+    if there and not _ours(out):
         raise UsageError(f"{out} has a {there[0]} that is no export's, and would lose it: choose another --out.")
+
+
+def _ours(out: Path) -> bool:
+    with suppress(OSError), open(out / "picks.csv", "rb") as file:
+        if file.read(len(_HEADER)) == _HEADER:
+            return True
+    with suppress(OSError, ValueError):  # where the table was saved anew by a spreadsheet
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        return isinstance(manifest, dict) and {"data", "store", "method"} <= manifest.keys()
+    return False
 
 
 def _write_data(out: Path, name: str, format: str, compress: str, picks: Iterable[Pick], tally: Tally) -> None:

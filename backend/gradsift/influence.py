@@ -229,9 +229,7 @@ def _score_base(
         with turn(models.default_device(), progress):
             base = _load_base(store, models.default_device(), progress)
             if missing:
-                extractor = BaseExtractor(base.model, missing, store.manifest.token_budget, store.manifest.config.seed)
-                for method, found in extractor.extract(encoded).items():
-                    write_tensors(_base_file(scoring, method), {method: found}, {"kind": "targets"})
+                _target_vectors(store, scoring, base.model, missing, encoded)
             ensure_base(store, base, target_encoder(store)[0], methods, progress)
             del base  # the products below take minutes, in which another run may have the card
     for method in methods:
@@ -240,6 +238,14 @@ def _score_base(
         progress.stage(f"score-{method}", label, store.manifest.usable, "rows")
         products = stored_products(store, method, 0, vectors[method], progress)
         write_tensors(scoring.path / f"{method}.safetensors", products, {"kind": method})
+
+
+def _target_vectors(
+    store: Store, scoring: Scoring, base: torch.nn.Module, methods: list[str], encoded: list[Encoded]
+) -> None:
+    extractor = BaseExtractor(base, methods, store.manifest.token_budget, store.manifest.config.seed)
+    for method, found in extractor.extract(encoded).items():
+        write_tensors(_base_file(scoring, method), {method: found}, {"kind": "targets"})
 
 
 def _missing_base_files(scoring: Scoring, methods: Sequence[str]) -> list[str]:

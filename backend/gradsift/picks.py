@@ -19,7 +19,7 @@ from gradsift.choices import Choices, make_choices
 from gradsift.config import GradientKind
 from gradsift.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
 from gradsift.errors import UsageError
-from gradsift.export import check_compression, export_picks
+from gradsift.export import check_compression, export_picks, refuse_strangers
 from gradsift.formats import Pick, check_format
 from gradsift.index import has_index, near
 from gradsift.influence import score_targets
@@ -257,6 +257,7 @@ def select(
     check_compression(format, compress)
     if (out / "pool.parquet").exists():
         raise UsageError(f"{out} is a store, which an export would overwrite: choose another --out.")
+    refuse_strangers(out)
     progress = progress or Progress(quiet=True)
     against = read_evaluation(targets, evaluation)
     if target_features is not None:

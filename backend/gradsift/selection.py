@@ -73,7 +73,7 @@ class Budget:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        number = f"{self.amount:.15g}" if self.unit == "%" else f"{int(self.amount)}"
+        number = f"{self.amount:.15f}".rstrip("0").rstrip(".") if self.unit == "%" else f"{int(self.amount)}"
         return number + {"%": "%", "rows": "", "tokens": "tokens"}[self.unit]
 
     def take(

@@ -38,7 +38,7 @@ def test_small_words_for_numbers():
     assert clip("abcdefghij", 5) == "abcd…"
 
 
-@pytest.mark.parametrize("text", ["5%", "0.5%", "200", "50000tokens"])
+@pytest.mark.parametrize("text", ["5%", "0.5%", "0.00001%", "200", "50000tokens"])
 def test_a_budget_survives_its_fields(text):
     assert budget.written(*budget.parts(text)) == text
 

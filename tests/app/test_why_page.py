@@ -276,8 +276,9 @@ def test_many_subtasks_are_drawn_in_part_and_listed_in_whole(app, odd):
 
 
 def test_a_link_to_a_row_keeps_session_methods_and_what_ifs(app, odd):
-    view = {"methods": "less,rds", "aggregate": "mean", "similarity": "dot"}
-    at = app("why", store="odd", targets="many", budget="3", row="3", view="row", session="abc", **view)
+    id = Sessions(odd.sessions_path).create().id
+    view = {"methods": "less,rds", "aggregate": "mean", "similarity": "dot", "session": id}
+    at = app("why", store="odd", targets="many", budget="3", row="3", view="row", **view)
     links = [parse_qs(link.proto.query_string) for link in at.get("page_link") if "row=" in link.proto.query_string]
     assert links
     for found in links:
