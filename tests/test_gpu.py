@@ -10,6 +10,9 @@ import torch
 from gradsift import models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
+from gradsift.evaluate import evaluate
+from gradsift.evaluation_plan import EvaluationSet
+from gradsift.heldout import read_heldout
 from gradsift.picks import score
 from gradsift.projection import SparseProjector
 from gradsift.store import Store
@@ -91,3 +94,25 @@ def test_bf16_base_weights_stay_close_to_fp32(tiny_model: Path, pool: Path, tmp_
     assert half.manifest.dtype == "bfloat16"
     cosines = (_features(full) * _features(half)).sum(1)
     assert cosines.mean() > 0.95
+
+
+def test_an_evaluation_measures_what_it_measures_on_the_cpu(
+    tiny_model: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training, losses and written answers; dropout alone draws other numbers there."""
+    config = _config(tiny_model, "fp32").model_copy(update={"lora_dropout": 0.0})
+    store = build([pool], tmp_path / "store", config)
+    (tmp_path / "held-out.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Say {n}.", "completion": f"It is {n * n}."}) + "\n" for n in range(30, 34))
+    )
+    one = EvaluationSet("squares", read_targets(pool).rows[:3], read_heldout(tmp_path / "held-out.jsonl"))
+    given = {"methods": ["less"], "budget": "6", "seeds": 1}
+    here = evaluate([store.path], [one], tmp_path / "gpu.json", **given)
+    monkeypatch.setattr(models, "default_device", lambda: torch.device("cpu"))
+    pool_files = {"pool": [pool]}  # the picks of the first report, read by id: a GPU's scores may order ties otherwise
+    here.model_copy(update={"runs": []}).save(tmp_path / "cpu.json")
+    there = evaluate([store.path], [one], tmp_path / "cpu.json", **given, **pool_files)
+    assert [run.key for run in here.runs] == [run.key for run in there.runs]
+    for ours, cpus in zip(here.runs, there.runs, strict=True):
+        assert ours.loss_by_epoch == pytest.approx(cpus.loss_by_epoch, rel=1e-3)
+        assert ours.score == pytest.approx(cpus.score, abs=0.3)
