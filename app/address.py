@@ -80,7 +80,7 @@ def given(key: str) -> bool:
     return bool(there) and there != st.session_state.get(f"written_{key}")
 
 
-def shown() -> None:
+def settle() -> None:
     """Call at the end of a run: the address is whole, and where the browser's Back leads to it, means what it says."""
     st.session_state.setdefault(_SHOWN, set()).add(_view())
 

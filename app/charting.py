@@ -84,7 +84,7 @@ def picked_by(view: View, method: str) -> pd.DataFrame:
     Subtasks are those of the ranking, so that ones that are left out are missing; those that pick nothing have one line
     with no source. Picks that serve no subtask are not in it.
     """
-    column = next(column for column in view.comparison.columns if column.method == method)
+    column = view.comparison.column(method)
     names = np.array(column.ranking.subtasks, dtype=object)
     best = column.ranking.serves(column.picks)
     won = names[best[best >= 0]]
@@ -163,7 +163,7 @@ def _target_curves(key: str, method: str, gradient: GradientKind, _part: Scoring
 
 @st.cache_data(max_entries=8, show_spinner="Drawing the targets again and ranking all rows each time …")
 def _resampled(key: str, method: str, _view: View) -> tuple[SplitHalf, pd.DataFrame]:
-    column = next(column for column in _view.comparison.columns if column.method == method)
+    column = _view.comparison.column(method)
     half = resampling.split_half(_view.scoring, method, len(column.picks), _view.chosen)
     table = resampling.rank_intervals(_view.scoring, method, column.picks, _view.chosen)
     table["rank"] = column.ranking.rank[column.picks]

@@ -56,6 +56,10 @@ class Comparison:
     rows: np.ndarray
     shared: np.ndarray
 
+    def column(self, method: str) -> Column:
+        """The column of a method that is compared."""
+        return next(column for column in self.columns if column.method == method)
+
     def shown(self, column: Column, show: str) -> np.ndarray:
         """The column's picks that `show` leaves; with `OTHERS`, what only other columns pick. All in rank order."""
         if show == OTHERS:

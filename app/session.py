@@ -129,7 +129,7 @@ def save_view(page: str) -> None:
 
     A page has only its own names in its address: what others have, such as the comparison's filters, stays as it was.
     """
-    bar.shown()
+    bar.settle()
     saved = current().saved
     if saved is None or page == "sessions":  # the list of sessions is no view of one
         return

@@ -76,4 +76,4 @@ with right:
             running.attempt(exporting.start, request)
             if jobs.status(out) != status:
                 st.rerun()
-        download.before(request, rejecting)
+        download.earlier(request, rejecting)

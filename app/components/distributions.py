@@ -130,7 +130,7 @@ def single_targets(view: View) -> None:
             placeholder="subtasks and target examples",
         )
     highlighted = {names[key]: _targets_of(view, key, left) for key in chosen}
-    column = next(column for column in view.comparison.columns if column.method == method)
+    column = view.comparison.column(method)
     charts.draw(target_charts.curves(table, method, highlighted, column.last))
 
 

@@ -102,15 +102,15 @@ def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def before(request: Request, rejecting: bool) -> None:
+def earlier(request: Request, rejecting: bool) -> None:
     """The export shown last, where only decisions make a difference: its other leaks can be rejected, too."""
-    earlier = st.session_state.get("exported")
-    if earlier is None or not request.differs_by_decisions(earlier):
+    last = st.session_state.get("exported")
+    if last is None or not request.differs_by_decisions(last):
         return
-    manifest = exporting.written(earlier.out)
+    manifest = exporting.written(last.out)
     if manifest is not None:
         st.caption("Other rows are asked for than stand in the files below: write them again.")
-        draw(request, earlier.out, manifest, rejecting)
+        draw(request, last.out, manifest, rejecting)
 
 
 def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool) -> None:

@@ -88,7 +88,7 @@ def _lens(subject: Subject) -> str:
 
 def _beside(subject: Subject, position: int, lens: str) -> None:
     """The row's conversation beside the target that it serves best."""
-    column = next(column for column in subject.comparison.columns if column.method == lens)
+    column = subject.comparison.column(lens)
     if column.ranking.serves(position) < 0:
         st.html(_pane("This row", _said(subject)))
         st.caption(f"Its {METHODS[lens].label} score is zero: it serves no target more than another.")

@@ -47,7 +47,7 @@ def draw(subject: Subject, position: int, lens: str) -> None:
 
 def winner(subject: Subject, position: int, lens: str) -> int:
     """Number of the subtask that won the row, among those that are left."""
-    column = next(column for column in subject.comparison.columns if column.method == lens)
+    column = subject.comparison.column(lens)
     return int(column.ranking.best_subtask[position])
 
 
