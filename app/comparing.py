@@ -11,13 +11,13 @@ import streamlit as st
 
 from app import targeting
 from app.session import Session
-from gradsift import jobs
 from gradsift.choices import Choices
 from gradsift.config import GradientKind
-from gradsift.errors import UsageError
 from gradsift.index import has_index
 from gradsift.methods import METHODS
 from gradsift.picks import Traits, picked, ranked, traits
+from gradsift.runtime import jobs
+from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring, open_scoring, scoring_path
 from gradsift.selection import Budget, Ranking
 from gradsift.store import Store

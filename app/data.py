@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from app.session import Session
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 from gradsift.store import Store
 from gradsift.workspace import MANIFEST
 

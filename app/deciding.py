@@ -13,7 +13,7 @@ import streamlit as st
 from app import comparing, data, session
 from app.components.text import label
 from app.session import Session
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.sessions import Decisions, Sessions
 from gradsift.store import Store
 

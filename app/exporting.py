@@ -14,11 +14,11 @@ import streamlit as st
 from app import comparing, data, targeting
 from app.comparing import Column
 from app.session import Session
-from gradsift import atomic, jobs
 from gradsift.choices import Choices
 from gradsift.export import COMPRESSIONS
 from gradsift.formats import Pick, preview
 from gradsift.picks import iter_picks
+from gradsift.runtime import atomic, jobs
 from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.store import Store

@@ -8,7 +8,7 @@ from streamlit.runtime.scriptrunner import StopException
 
 from app import session
 from app.components.text import label
-from gradsift import errors
+from gradsift.runtime import errors
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app import building
-from gradsift import jobs
+from gradsift.runtime import jobs
 from gradsift.workspace import Workspace
 
 PLAN = "plan.json"  # `gradsift.plan.PLAN`, which cannot be imported here: torch comes with it

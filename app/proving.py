@@ -13,10 +13,10 @@ import streamlit as st
 
 from app import targeting
 from app.session import Session
-from gradsift import atomic, jobs
 from gradsift.choices import Choices
 from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.methods import METHODS
+from gradsift.runtime import atomic, jobs
 from gradsift.store import Store
 from gradsift.workspace import TargetEntry, Workspace
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from gradsift import jobs
 from gradsift.pool import Row
+from gradsift.runtime import jobs
 from gradsift.store import Store
 from gradsift.targets import read_targets, write_targets
 from gradsift.workspace import TargetEntry, Workspace

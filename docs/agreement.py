@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from gradsift import atomic
 from gradsift.influence import influence, score_targets
 from gradsift.picks import score
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.selection import Budget
 from gradsift.store import Store
 from gradsift.targets import require_targets

@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift import atomic, models
+from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoded, Encoder
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients
 from gradsift.pool import Row, read_rows
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.targets import read_targets, write_targets
 from gradsift.warmup import Warmup, choose_rows

@@ -20,8 +20,8 @@ from measured import fill, table
 from gradsift.config import AdamForm
 from gradsift.gradients import Update, make_update
 from gradsift.influence import influence
-from gradsift.paths import cache_home
 from gradsift.projection import make_projector
+from gradsift.runtime.paths import cache_home
 from gradsift.scoring import Products
 from gradsift.shards import decode, encode, read_tensors, write_tensors
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradsift import atomic
+from gradsift.runtime import atomic
 
 BEGIN = "<!-- measured: a script replaces what stands from here to the end mark -->"
 END = "<!-- end of the measured part -->"

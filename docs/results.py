@@ -22,18 +22,19 @@ import numpy as np
 import torch
 from results_page import CORE, OTHER_STORES, REPORTS, write_page
 
-from gradsift import atomic, models
+from gradsift import models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoder
-from gradsift.errors import GradsiftError
 from gradsift.evaluate import evaluate
 from gradsift.evaluation import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
-from gradsift.paths import cache_home
 from gradsift.pool import read_rows
-from gradsift.progress import Cancelled, Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.paths import cache_home
+from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.targets import require_targets
 from gradsift.warmup import snapshot
 

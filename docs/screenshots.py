@@ -13,8 +13,8 @@ from gradsift.bench.browser import chromium, server
 from gradsift.evaluate import evaluate
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
-from gradsift.paths import data_home
 from gradsift.picks import score
+from gradsift.runtime.paths import data_home
 from gradsift.sessions import Sessions
 from gradsift.store import Store
 from gradsift.targets import read_targets, write_targets

@@ -5,7 +5,7 @@ import streamlit as st
 from app import comparing, session
 from app.components import controls, empty, opening, overlap, picks
 from app.components.text import label
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 
 now = session.current()
 st.title("Compare", anchor=False)

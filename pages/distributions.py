@@ -6,7 +6,7 @@ from app import address, comparing, session
 from app.charting import View
 from app.components import controls, distributions, empty, opening
 from app.components.text import label
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 
 now = session.current()
 st.title("Distributions", anchor=False)

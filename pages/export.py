@@ -5,10 +5,10 @@ import streamlit as st
 from app import address, comparing, deciding, exporting, session
 from app.components import controls, download, empty, opening, running
 from app.components.text import label
-from gradsift import jobs
-from gradsift.errors import GradsiftError
 from gradsift.export import COMPRESSIONS
 from gradsift.formats import FORMATS, preview
+from gradsift.runtime import jobs
+from gradsift.runtime.errors import GradsiftError
 
 PREVIEW = 3
 

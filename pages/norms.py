@@ -6,7 +6,7 @@ from app import comparing, session
 from app.charting import View
 from app.components import controls, empty, norms, opening
 from app.components.text import label
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 
 now = session.current()
 st.title("Gradient norms", anchor=False)

@@ -5,7 +5,7 @@ import streamlit as st
 from app import differing, session
 from app.components import difference, session_list
 from app.components.text import label
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 
 now = session.current()
 st.title("Sessions", anchor=False)

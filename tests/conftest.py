@@ -173,7 +173,7 @@ def tiny_config(tiny_model: Path) -> "BuildConfig":
 def tiny_store(tiny_pool: Path, tiny_config: "BuildConfig", tmp_path_factory: pytest.TempPathFactory) -> "Store":
     """The store of `tiny_pool` and `tiny_config`, finished. Tests that change a store copy it (`tiny_copy`)."""
     from gradsift.builder import build
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
 
     out = tmp_path_factory.mktemp("store") / "tiny"
     return build([tiny_pool], out, tiny_config, progress=Progress(quiet=True))

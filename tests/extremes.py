@@ -10,7 +10,7 @@ from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.index import ensure_index
 from gradsift.influence import score_targets
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.targets import read_targets
 from gradsift.workspace import Workspace
 

@@ -18,11 +18,11 @@ from gradsift import builder
 from gradsift.append import PENDING
 from gradsift.config import BuildConfig
 from gradsift.engine import Extraction
-from gradsift.errors import UsageError
 from gradsift.index import near, scripts
 from gradsift.ingest import NothingUsableError
 from gradsift.inspection import describe, inspect
-from gradsift.progress import Cancelled, Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.search import search_rows
 from gradsift.store import Store, StoreError
 from gradsift.targets import read_targets

@@ -18,7 +18,7 @@ from gradsift.extraction import encode_rows
 from gradsift.influence import score_targets, target_encoder
 from gradsift.inspection import inspect
 from gradsift.methods import METHODS
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
 from gradsift.store import Store, StoreError
 from gradsift.targets import read_targets

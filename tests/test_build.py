@@ -14,10 +14,10 @@ import gradsift
 from gradsift import builder, extraction, models
 from gradsift.config import BuildConfig
 from gradsift.destination import refuse_place
-from gradsift.errors import GradsiftError, UsageError
 from gradsift.ingest import NothingUsableError
 from gradsift.pool import PoolError
-from gradsift.progress import Cancelled, Progress
+from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
 
 

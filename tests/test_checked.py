@@ -141,5 +141,5 @@ def test_a_store_that_cannot_be_written_is_read(tiny_copy: Store, hashed: list[i
     def refuse(*_: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("gradsift.atomic.write_json", refuse)
+    monkeypatch.setattr("gradsift.runtime.atomic.write_json", refuse)
     assert [opened(tiny_copy, hashed) for _ in range(2)] == [5, 5]

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 from gradsift import models
 from gradsift.builder import build
 from gradsift.checkpoints import Checkpoint, CheckpointError, canonical, read_trainer_checkpoint
-from gradsift.errors import GradsiftError
 from gradsift.gradients import PerExampleGradients
-from gradsift.progress import Progress
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.progress import Progress
 
 
 def checkpoint(seed: int = 0) -> Checkpoint:

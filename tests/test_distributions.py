@@ -25,9 +25,9 @@ from gradsift.distributions import (
     target_curves,
     winners,
 )
-from gradsift.errors import UsageError
 from gradsift.influence import score_targets
 from gradsift.methods import get_method
+from gradsift.runtime.errors import UsageError
 from gradsift.selection import Ranking, rank
 from gradsift.store import Store
 from gradsift.targets import read_targets

@@ -13,10 +13,10 @@ from gradsift.builder import build
 from gradsift.choices import make_choices
 from gradsift.config import BuildConfig
 from gradsift.diversity import DIM, diverse_order, load_updates
-from gradsift.errors import UsageError
 from gradsift.influence import score_targets
 from gradsift.picks import Traits, picked, ranked, traits
-from gradsift.progress import Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.selection import Budget, Ranking
 from gradsift.targets import read_targets
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift.encode import Encoder, RenderError, TemplateError, read_template
-from gradsift.errors import UsageError
 from gradsift.models import demo_template, load_tokenizer
+from gradsift.runtime.errors import UsageError
 
 CHATML = demo_template().read_text()
 END = "<|im_end|>"

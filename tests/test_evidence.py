@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gradsift.errors import UsageError
 from gradsift.evidence import best_target, by_subtask, by_target, opponents
 from gradsift.influence import influence, score_targets
+from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.selection import rank
 from gradsift.shards import read_tensors

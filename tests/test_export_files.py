@@ -15,9 +15,9 @@ import yaml
 import zstandard
 
 from gradsift.cli import cli
-from gradsift.errors import UsageError
 from gradsift.export import COMPRESSIONS, export_picks
 from gradsift.formats import FORMATS, Pick, preview
+from gradsift.runtime.errors import UsageError
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]})
 HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"

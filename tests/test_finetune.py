@@ -11,7 +11,7 @@ from gradsift.encode import Encoder
 from gradsift.finetune import Measure, Measured, _ends, _last_answer, finetune, mean_loss, trainable, write_answers
 from gradsift.heldout import HeldOut, read_heldout
 from gradsift.pool import Row
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 
 TEXTS = [
     [("user", "where is the cat?"), ("assistant", "on the mat")],

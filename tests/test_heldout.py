@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gradsift.errors import GradsiftError
 from gradsift.heldout import HeldOut, f1, metric, read_heldout
+from gradsift.runtime.errors import GradsiftError
 
 
 def heldout(tmp_path, **fields) -> HeldOut:

@@ -10,7 +10,7 @@ import pytest
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.picks import select
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store
 from gradsift.targets import read_targets
 

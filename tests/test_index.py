@@ -16,9 +16,9 @@ from stores import flip
 from gradsift import index
 from gradsift.builder import build
 from gradsift.config import BuildConfig
-from gradsift.errors import GradsiftError
 from gradsift.index import ensure_index, has_index, index_path, near, script_of, scripts
-from gradsift.progress import Cancelled, Progress
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
 from gradsift.verify import verify
 

@@ -12,7 +12,7 @@ from gradsift.encode import Encoder
 from gradsift.ingest import NothingUsableError, ingest
 from gradsift.models import load_tokenizer
 from gradsift.pool import PoolError
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store
 
 

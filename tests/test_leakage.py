@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from gradsift import select
-from gradsift.errors import UsageError
 from gradsift.leakage import TARGETS, find_leaks, read_evaluation
 from gradsift.matching import Matcher
 from gradsift.pool import PoolError
+from gradsift.runtime.errors import UsageError
 from gradsift.store import Store
 from gradsift.targets import parse_targets, read_targets
 

@@ -11,12 +11,12 @@ import pytest
 from gradsift import models, score, select
 from gradsift.builder import build
 from gradsift.config import BuildConfig
-from gradsift.errors import UsageError
 from gradsift.influence import TargetError, score_targets
 from gradsift.methods import get_method
 from gradsift.picks import traits
 from gradsift.pool import Row
-from gradsift.progress import Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError
 from gradsift.store import Store, StoreError
 from gradsift.targets import parse_targets, read_targets

@@ -25,8 +25,8 @@ from gradsift.checkpoints import Checkpoint
 from gradsift.encode import Encoder
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
-from gradsift.progress import Progress
 from gradsift.projection import Projector, make_projector
+from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
 from gradsift.store import Store
 from gradsift.targets import read_targets

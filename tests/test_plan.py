@@ -17,7 +17,7 @@ from gradsift.features import PER_BATCH
 from gradsift.gradients import supervised_losses
 from gradsift.ingest import NothingUsableError
 from gradsift.plan import PLAN, Plan, describe, plan, record
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.shards import read_tensors
 from gradsift.store import Store
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.errors import UsageError
 from gradsift.pool import PoolError, Row, read_rows, sample_rows, unique_ids
+from gradsift.runtime.errors import UsageError
 
 
 def record(number=0, **fields):

@@ -13,10 +13,10 @@ from stores import contents, flip
 import gradsift as api
 from gradsift import builder
 from gradsift.config import BuildConfig
-from gradsift.errors import GradsiftError
 from gradsift.picks import score
 from gradsift.pool import Row
-from gradsift.progress import Progress
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store, StoreError
 from gradsift.targets import TargetError, require_targets
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gradsift import products
 from gradsift.products import int8_pays, multiplier, split
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.shards import decode, read_shard, write_shard
 
 DTYPES = ["int8", "fp16", "bit"]

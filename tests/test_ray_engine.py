@@ -20,8 +20,8 @@ from stores import assert_same_files, flip, shard_files
 from gradsift import builder, score
 from gradsift.config import BuildConfig, Engine
 from gradsift.engine import EngineError
-from gradsift.errors import UsageError
-from gradsift.progress import Cancelled, Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
 from gradsift.targets import read_targets
 

@@ -15,7 +15,7 @@ from stores import assert_same_files, shard_files
 from gradsift import builder, extraction
 from gradsift.config import BuildConfig
 from gradsift.features import FeatureExtractor
-from gradsift.progress import Cancelled, Progress
+from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.shards import read_tensors
 from gradsift.store import Store
 from gradsift.verify import verify

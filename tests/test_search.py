@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from gradsift import search
 from gradsift.builder import build
 from gradsift.config import BuildConfig
-from gradsift.errors import UsageError
 from gradsift.index import ROLES, index_path
-from gradsift.progress import Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.search import search_rows, terms
 from gradsift.store import Store, StoreError
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 
-from gradsift.errors import UsageError
 from gradsift.pool import Row
+from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, rank, round_robin, scores_table
 from gradsift.shards import write_tensors

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gradsift import session_file, sessions
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.sessions import NAME_LENGTH, STEPS_KEPT, Decisions, Sessions
 from gradsift.workspace import Workspace
 

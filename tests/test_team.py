@@ -13,8 +13,8 @@ import pytest
 
 from gradsift import builder, team
 from gradsift.config import BuildConfig
-from gradsift.errors import UsageError
-from gradsift.progress import Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store
 from gradsift.verify import verify
 

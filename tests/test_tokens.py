@@ -21,11 +21,11 @@ from gradsift import models
 from gradsift.builder import build
 from gradsift.checkpoints import Checkpoint
 from gradsift.encode import Encoder
-from gradsift.errors import UsageError
 from gradsift.gradients import PerExampleGradients, adam_scale, make_update
 from gradsift.influence import TargetError, influence, score_targets
 from gradsift.models import load_tokenizer
-from gradsift.progress import Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError, read_tensors, write_tensors
 from gradsift.store import Store, StoreError
 from gradsift.tokens import TokenExplainer, describe, explain

@@ -9,7 +9,7 @@ from stores import flip
 from gradsift.baselines import words
 from gradsift.baselines.bm25 import bm25_scores, tokenize
 from gradsift.baselines.words import ensure_words, read_words, words_path, write_words
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store, StoreError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gradsift.errors import UsageError
-from gradsift.paths import data_home
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.paths import data_home
 from gradsift.targets import parse_targets, read_targets
 from gradsift.workspace import Workspace, sample_pool, sample_targets
 

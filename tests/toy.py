@@ -29,7 +29,7 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
     """A complete store of the sample's pool and one row without an answer, built with the two-layer model."""
     from gradsift.builder import build
     from gradsift.config import BuildConfig
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
     from gradsift.workspace import sample_pool
 
     folder = tmp_path_factory.mktemp("toy")

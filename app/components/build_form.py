@@ -7,8 +7,8 @@ import streamlit as st
 from app import building, planning, session
 from app.components import estimate, stores
 from app.components.text import label
-from gradsift import jobs
-from gradsift.errors import GradsiftError
+from gradsift.runtime import jobs
+from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace import sample_pool
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]

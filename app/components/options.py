@@ -9,8 +9,8 @@ from app import address, choosing
 from app.components.text import clip, label
 from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, Similarity, TargetPooling
-from gradsift.errors import UsageError
 from gradsift.index import has_index
+from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.store import Store
 

@@ -12,7 +12,7 @@ from app.components import board, empty, facets, review, why
 from app.components.controls import Controls
 from app.components.text import label, plural
 from app.filters import Filter
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring import Scoring
 from gradsift.store import Store
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import streamlit as st
 
 from app.components.text import clip, duration, escape, label, plural
-from gradsift import jobs
-from gradsift.errors import GradsiftError, explain
-from gradsift.progress import Status
+from gradsift.runtime import jobs
+from gradsift.runtime.errors import GradsiftError, explain
+from gradsift.runtime.progress import Status
 
 LINES = 40  # of the log that are shown
 INTERVAL = 1.0  # seconds between two looks at the disk

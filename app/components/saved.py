@@ -10,7 +10,7 @@ from app import session
 from app.components.text import clip, label, plural
 from app.rooms import ROOMS
 from app.session import Session
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 from gradsift.sessions import NAME_LENGTH, SessionRecord, SessionView
 
 View = SessionView | SessionRecord

@@ -9,8 +9,8 @@ import streamlit as st
 from app import building, data, session
 from app.components import empty, overview, running
 from app.components.text import escape, label, plural
-from gradsift import jobs
-from gradsift.errors import GradsiftError
+from gradsift.runtime import jobs
+from gradsift.runtime.errors import GradsiftError
 from gradsift.store import Store
 from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 

@@ -10,8 +10,8 @@ from app import explaining
 from app.components import why_head, why_scores
 from app.components.text import escape, label
 from app.explaining import Subject
-from gradsift import errors
 from gradsift.evidence import by_subtask
+from gradsift.runtime import errors
 
 if TYPE_CHECKING:
     from gradsift.tokens import Agreement, TokenInfluence

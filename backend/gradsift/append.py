@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradsift import atomic
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoder
-from gradsift.errors import StoreError, UsageError
 from gradsift.ingest import Intake, ingest
 from gradsift.manifest import Manifest, Part, SourceInfo
 from gradsift.pool import input_hashes
 from gradsift.pool_files import pool_file
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.store import MANIFEST, Store, hash_file
 
 PENDING = "append.json"

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsift import atomic
 from gradsift.encode import Encoded, Encoder
 from gradsift.extraction import encode_rows
 from gradsift.features import joined, run_batches
 from gradsift.gradients import pad, supervised_positions
 from gradsift.models import Loaded
-from gradsift.progress import Progress
 from gradsift.projection import make_projector
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError, write_shard
 from gradsift.store import BASE_KINDS, Store, locked
 

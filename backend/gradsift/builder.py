@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from gradsift import atomic, models, team
+from gradsift import models, team
 from gradsift.append import PENDING, begin_append, settle
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig, Engine
 from gradsift.destination import MADE, refuse_place
-from gradsift.device import try_order, turn
 from gradsift.encode import Encoder
 from gradsift.engine import extract_here, library_versions, note_differences
 from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
@@ -21,9 +20,11 @@ from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.manifest import CheckpointInfo, Manifest, Part
 from gradsift.pool import input_hashes
-from gradsift.progress import FOLDER_VARIABLE, Progress
 from gradsift.projection import projector_id
 from gradsift.ray_engine import check_cluster, extract_on_ray
+from gradsift.runtime import atomic
+from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
 from gradsift.warmup import Warmup, choose_rows, short_epoch_note
 

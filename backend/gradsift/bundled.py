@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradsift import atomic
-from gradsift.errors import GradsiftError
-from gradsift.paths import cache_home
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.paths import cache_home
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,12 +17,12 @@ import torch
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
-from gradsift.device import try_order, turn
 from gradsift.encode import Encoded
 from gradsift.features import FeatureExtractor, run_batches
 from gradsift.gradients import PerExampleGradients, Update, make_update, supervised_losses
-from gradsift.progress import Progress
 from gradsift.projection import make_projector
+from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.progress import Progress
 from gradsift.survey import Batch, Survey, padded
 from gradsift.warmup import make_optimizer, snapshot
 

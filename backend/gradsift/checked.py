@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from gradsift import atomic
+from gradsift.runtime import atomic
 
 _SETTLED = 2 * 10**9  # ns; a younger file may change again without its times changing: some disks count seconds
 

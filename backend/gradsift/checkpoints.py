@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from gradsift import atomic
-from gradsift.errors import GradsiftError
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
 
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 Tensors = dict[str, torch.Tensor]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
-from gradsift.errors import UsageError
+from gradsift.runtime.errors import UsageError
 
 _CAP = re.compile(r"\d{1,3}(\.\d{1,6})?%|\d{1,15}")
 _Number = Annotated[  # as a command line has it, a number is text

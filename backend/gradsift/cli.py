@@ -18,8 +18,8 @@ from gradsift.cli_draft import draft
 from gradsift.cli_evaluate import evaluate
 from gradsift.cli_features import features
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
-from gradsift.errors import UsageError, explain
 from gradsift.methods import METHODS
+from gradsift.runtime.errors import UsageError, explain
 
 cli = typer.Typer(
     name="gradsift",
@@ -70,10 +70,10 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Score every usable row of a store against target examples."""
-    from gradsift import atomic
     from gradsift.index import ensure_index
     from gradsift.picks import score as run
-    from gradsift.progress import Progress
+    from gradsift.runtime import atomic
+    from gradsift.runtime.progress import Progress
     from gradsift.store import Store
     from gradsift.targets import require_targets
 
@@ -147,7 +147,7 @@ def select(
     """Pick the best rows within a budget and write them for a trainer."""
     from gradsift.choices import make_choices, read_choices
     from gradsift.picks import select as run
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
     from gradsift.store import Store
     from gradsift.targets import require_targets
 
@@ -203,7 +203,7 @@ def explain_row(
     as_json: JsonOption = False,
 ) -> None:
     """Show which words of a row's answer pull the model toward the targets, and which away from them."""
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
     from gradsift.store import Store
     from gradsift.targets import require_targets
     from gradsift.tokens import describe
@@ -235,7 +235,7 @@ def inspect(store: Annotated[Path, typer.Argument(help="a store")], as_json: Jso
 @cli.command(epilog="Example: gradsift verify store")
 def verify(store: Annotated[Path, typer.Argument(help="a store")], as_json: JsonOption = False) -> None:
     """Check every hash and every row of a store; exits with 1 where something is wrong."""
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
     from gradsift.store import Store
     from gradsift.verify import verify as run
 

@@ -19,7 +19,7 @@ from gradsift.config import (
     StoreDtype,
     make_config,
 )
-from gradsift.errors import UsageError
+from gradsift.runtime.errors import UsageError
 
 PoolArgument = Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")]
 
@@ -112,7 +112,7 @@ def plan(
     config = make_config(**given)
     from gradsift.plan import describe, record
     from gradsift.plan import plan as run
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
 
     progress = Progress()
     with progress.running():

@@ -25,11 +25,11 @@ def draft(
     max_length: Annotated[int, typer.Option(help=_FIELDS["max_length"].description)] = _FIELDS["max_length"].default,
 ) -> None:
     """Rank a pool before any build: an approximation of LESS by the base model's output layer, without a warmup."""
-    from gradsift import atomic
     from gradsift.builder import begin
     from gradsift.encode import read_template
     from gradsift.picks import score
-    from gradsift.progress import Progress
+    from gradsift.runtime import atomic
+    from gradsift.runtime.progress import Progress
     from gradsift.targets import require_targets
 
     config = make_config(

@@ -37,14 +37,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print the report")] = False,
 ) -> None:
     """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
-    from gradsift import atomic
     from gradsift.encode import read_template
-    from gradsift.errors import UsageError
     from gradsift.evaluate import evaluate as run
     from gradsift.evaluation import summary
     from gradsift.evaluation_plan import EvaluationSet, store_recipe
     from gradsift.heldout import read_heldout
-    from gradsift.progress import Progress
+    from gradsift.runtime import atomic
+    from gradsift.runtime.errors import UsageError
+    from gradsift.runtime.progress import Progress
     from gradsift.store import Store
     from gradsift.targets import require_targets
     from gradsift.training_script import training_script

@@ -13,7 +13,7 @@ def features(
 ) -> None:
     """Compute the targets' features, to score a copy of the store on a machine without the model."""
     from gradsift.portable import target_features
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
     from gradsift.store import Store
     from gradsift.targets import require_targets
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gradsift.errors import UsageError
+from gradsift.runtime.errors import UsageError
 
 GradientKind = Literal["adam", "sgd", "sign"]
 AdamForm = Literal["paper", "adamw", "released"]

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from gradsift import atomic
 from gradsift.builder import build
 from gradsift.bundled import ensure_smollm2
 from gradsift.config import BuildConfig
 from gradsift.encode import read_template
-from gradsift.errors import GradsiftError
 from gradsift.models import BUNDLED, demo_template
-from gradsift.paths import data_home, studio
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.paths import data_home, studio
 from gradsift.workspace import SAMPLE_STORE, Workspace
 
 # Streamlit reads .streamlit/config.toml only from the working directory, so what matters is passed by hand.

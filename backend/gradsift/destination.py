@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from gradsift.errors import StoreError, UsageError
+from gradsift.runtime.errors import StoreError, UsageError
 
 MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scorings", "index")
 

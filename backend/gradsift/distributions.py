@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from gradsift.config import GradientKind
-from gradsift.errors import UsageError
 from gradsift.methods import get_method
+from gradsift.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from gradsift.scoring import Scoring

@@ -12,7 +12,7 @@ import torch
 
 from gradsift import bundled, models
 from gradsift.engine import library_versions
-from gradsift.paths import cache_home, data_home, studio
+from gradsift.runtime.paths import cache_home, data_home, studio
 from gradsift.store import Store
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.runtime.errors import GradsiftError, UsageError
 
 Messages = Sequence[tuple[str, str]]
 

@@ -20,9 +20,7 @@ import torch
 
 from gradsift import models
 from gradsift.choices import make_choices
-from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder
-from gradsift.errors import UsageError
 from gradsift.evaluation import (
     ALWAYS,
     FULL,
@@ -40,10 +38,12 @@ from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned, store_r
 from gradsift.finetune import Measure, Measured, finetune, trainable
 from gradsift.influence import encode_target, score_targets
 from gradsift.norms import correlations, norm_table
-from gradsift.paths import cache_home
 from gradsift.picks import picked, ranked, traits
 from gradsift.pool import Row, read_rows
-from gradsift.progress import Progress
+from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.paths import cache_home
+from gradsift.runtime.progress import Progress
 from gradsift.selection import Budget
 from gradsift.store import Store
 from gradsift.targets import TargetError

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gradsift import atomic
 from gradsift.config import BuildConfig
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError, UsageError
 
 ZERO_SHOT, RANDOM, VALIDATION, FULL = "zero-shot", "random", "validation", "full"
 ALWAYS = (ZERO_SHOT, RANDOM, VALIDATION)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from gradsift.config import GradientKind, Similarity, TargetPooling
-from gradsift.errors import UsageError
 from gradsift.influence import influence
 from gradsift.methods import get_method
+from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Products, Scoring
 from gradsift.selection import Ranking
 

@@ -24,11 +24,11 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from gradsift import atomic
 from gradsift.cards import Tally, dataset_card
-from gradsift.errors import GradsiftError, UsageError
 from gradsift.formats import LINES, Pick, check_format, turns_of
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.streams import clause
 from gradsift.trainers import configurations
 

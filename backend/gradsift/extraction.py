@@ -10,12 +10,12 @@ import torch
 
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
-from gradsift.device import try_order
 from gradsift.encode import Encoded, Encoder
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, Update, make_update
-from gradsift.progress import Progress
 from gradsift.projection import Projector, make_projector
+from gradsift.runtime.device import try_order
+from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError, write_shard
 from gradsift.store import Store, StoreError
 

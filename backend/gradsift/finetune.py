@@ -20,7 +20,7 @@ from gradsift.features import run_batches
 from gradsift.gradients import mean_losses, supervised_losses
 from gradsift.heldout import HeldOut
 from gradsift.pool import Row
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.warmup import make_trainer, steps_per_epoch
 
 T = TypeVar("T")

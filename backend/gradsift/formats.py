@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from gradsift.cards import Tally
-from gradsift.errors import UsageError
 from gradsift.readers import data_suffix, parse_object
+from gradsift.runtime.errors import UsageError
 
 FORMATS = ("messages", "prompt-completion", "alpaca", "sharegpt", "less", "parquet")
 _FROM = {"user": "human", "assistant": "gpt", "system": "system"}

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
 
-from gradsift import atomic
 from gradsift.duplicates import near_duplicates
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store, StoreError
 
 VERSION = "1"  # of the columns and of how they are made

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift import atomic, models
+from gradsift import models
 from gradsift.base_features import BaseExtractor, ensure_base, missing_base
 from gradsift.baselines.bm25 import bm25_scores, distinct_words
 from gradsift.baselines.dsir import count_ngrams
 from gradsift.baselines.rows import answer_lengths, losses
 from gradsift.baselines.words import documents, ensure_words
 from gradsift.config import GradientKind, Similarity, TargetPooling
-from gradsift.device import try_order, turn
 from gradsift.encode import Encoded, Encoder, RenderError
 from gradsift.extraction import attach_checkpoint, check_model
 from gradsift.features import FeatureExtractor
@@ -25,7 +24,9 @@ from gradsift.gradients import make_update
 from gradsift.methods import DEFAULT_METHODS, get_method
 from gradsift.pool import Row
 from gradsift.products import stored_products
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.progress import Progress
 from gradsift.scoring import WORDS, Products, Scoring, scoring_path
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked

@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift import atomic
 from gradsift.encode import Encoder, RenderError
-from gradsift.errors import GradsiftError
 from gradsift.manifest import SourceInfo
 from gradsift.pool import Row, read_rows, sample_rows
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.progress import Progress
 
 ROW_GROUP = 1000
 SHOWN = 10  # files, and excluded rows, that a build prints; the store lists all

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from gradsift import atomic
-from gradsift.errors import UsageError
 from gradsift.matching import RUN, SHORTEST, Example, Hit, Matcher
 from gradsift.pool import Row
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store, hash_file
 from gradsift.targets import read_targets
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from gradsift.errors import UsageError
+from gradsift.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift import atomic
+from gradsift.runtime import atomic
 from gradsift.shards import ShardError
 
 METRICS = ("grad_norm", "update_norm", "loss")

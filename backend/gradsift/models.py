@@ -14,8 +14,8 @@ import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
-from gradsift.errors import GradsiftError
-from gradsift.paths import studio
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.paths import studio
 
 if TYPE_CHECKING:
     from peft import PeftModel

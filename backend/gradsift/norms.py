@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradsift.errors import UsageError
+from gradsift.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from gradsift.store import Store

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from gradsift import atomic
 from gradsift.choices import Choices, make_choices
 from gradsift.config import GradientKind
 from gradsift.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
-from gradsift.errors import UsageError
 from gradsift.export import check_compression, export_picks, refuse_strangers
 from gradsift.formats import Pick, check_format
 from gradsift.index import has_index, near
@@ -27,7 +25,9 @@ from gradsift.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find
 from gradsift.matching import Matcher
 from gradsift.pool import Row
 from gradsift.portable import use_target_features
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, count_within, length_matched, rank, scores_table
 from gradsift.store import Store

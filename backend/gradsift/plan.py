@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from gradsift import atomic, models
+from gradsift import models
 from gradsift.burst import Burst, measure
 from gradsift.checkpoints import check_folder
 from gradsift.config import BuildConfig, StoreDtype
 from gradsift.encode import Encoder
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey
 from gradsift.warmup import short_epoch_note, steps_per_epoch
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gradsift.errors import UsageError
 from gradsift.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
+from gradsift.runtime.errors import UsageError
 from gradsift.schemas import Messages, Unusable, kind, read_conversation
 
 __all__ = ["PoolError", "Row", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]

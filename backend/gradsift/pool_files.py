@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gradsift.errors import StoreError
+from gradsift.runtime.errors import StoreError
 
 _TEXT = ("row", "messages", "prefix")
 _AT_ONCE = 256_000_000  # bytes of row groups that are read together; from 2 GB on pyarrow refuses nested columns

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradsift import atomic
 from gradsift.influence import ensure_target_features, target_file, usable_targets
 from gradsift.pool import Row
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring, scoring_path, targets_content
 from gradsift.shards import ShardError, read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import torch
 
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.shards import Shard
 from gradsift.store import Store
 

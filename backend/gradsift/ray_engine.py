@@ -23,7 +23,6 @@ import torch
 
 from gradsift import models
 from gradsift.config import Engine
-from gradsift.device import turn
 from gradsift.engine import (
     EngineError,
     begin_stage,
@@ -33,7 +32,8 @@ from gradsift.engine import (
     rows_done,
 )
 from gradsift.extraction import Extraction
-from gradsift.progress import FOLDER_VARIABLE, Progress
+from gradsift.runtime.device import turn
+from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.store import Store, StoreError
 
 ATTEMPTS = 3  # at one shard: what ends three workers would end the next

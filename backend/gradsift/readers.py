@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 from gradsift.schemas import has_schema, kind, shorten
 from gradsift.streams import BREAKS, COMPRESSIONS, LONGEST_LINE, break_reason, clause, open_stream, split_lines
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradsift.errors import UsageError
 from gradsift.methods import get_method
+from gradsift.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from gradsift.choices import Choices

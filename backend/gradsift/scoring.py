@@ -17,9 +17,9 @@ import numpy as np
 from gradsift.baselines.dsir import Ngrams, gumbel_noise
 from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind
-from gradsift.errors import UsageError
 from gradsift.methods import get_method
 from gradsift.pool import Row
+from gradsift.runtime.errors import UsageError
 from gradsift.shards import read_tensors
 from gradsift.store import Store, StoreError
 from gradsift.targets import read_targets

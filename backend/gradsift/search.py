@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift.errors import UsageError
 from gradsift.index import ROLES, require_index
+from gradsift.runtime.errors import UsageError
 from gradsift.store import Store, StoreError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
-from gradsift.errors import UsageError
 from gradsift.influence import influence
 from gradsift.methods import get_method
+from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.store import Store
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 
 WAIT = 10.0  # seconds to wait for another writer
 

@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from gradsift import atomic
 from gradsift.checked import Checked, traits_of
-from gradsift.errors import GradsiftError
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
 
 HEADER = "gradsift"
 BLOCK_BYTES = 1 << 22  # of decoded fp32: what one step of a scoring pass expands, small enough for the cache

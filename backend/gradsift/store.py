@@ -30,13 +30,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from gradsift import atomic
 from gradsift.checked import Checked
 from gradsift.checkpoints import Checkpoint
-from gradsift.errors import StoreError
 from gradsift.manifest import SCHEMA_VERSION, Manifest, Part
 from gradsift.metrics import METRICS, read_metrics, write_metrics
 from gradsift.pool_files import PoolFiles, pool_file
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import StoreError
 from gradsift.shards import Shard, ShardError, read_shard
 
 MANIFEST = "manifest.json"

@@ -12,9 +12,9 @@ import torch
 
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
-from gradsift.device import try_order, turn
 from gradsift.gradients import PerExampleGradients
-from gradsift.progress import Progress
+from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.progress import Progress
 from gradsift.store import Store, StoreError
 
 

@@ -17,7 +17,7 @@ from gradsift.encode import Encoded, Encoder
 from gradsift.features import pack
 from gradsift.ingest import NothingUsableError, reason_kind, write_records
 from gradsift.pool import read_rows, sample_rows
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.warmup import choose_rows, epoch_order
 
 COUNTED = 5000  # rows of a source that are tokenized

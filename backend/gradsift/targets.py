@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gradsift import atomic
-from gradsift.errors import GradsiftError
 from gradsift.pool import PoolError, Row, make_row, read_rows, unique_ids
 from gradsift.readers import (
     FORMATS,
@@ -32,6 +30,8 @@ from gradsift.readers import (
     syntax_reason,
     to_record,
 )
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
 from gradsift.schemas import has_schema
 
 DEFAULT_SUBTASK = "target"

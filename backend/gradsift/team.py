@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import torch
 
-from gradsift.errors import UsageError
+from gradsift.runtime.errors import UsageError
 
 
 def size() -> int:

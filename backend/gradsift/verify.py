@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift.errors import GradsiftError
 from gradsift.manifest import Part
-from gradsift.progress import Progress
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.progress import Progress
 from gradsift.shards import read_tensors
 from gradsift.store import BASE_KINDS, Store, hash_file
 

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from gradsift import atomic, team
+from gradsift import team
 from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
 from gradsift.encode import Encoded
 from gradsift.features import pack
 from gradsift.gradients import supervised_losses
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from peft import PeftModel

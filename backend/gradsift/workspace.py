@@ -18,9 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradsift import atomic, paths
-from gradsift.errors import UsageError
 from gradsift.pool import Row
+from gradsift.runtime import atomic, paths
+from gradsift.runtime.errors import UsageError
 from gradsift.targets import write_targets
 
 MANIFEST = "manifest.json"

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from app import planning
-from gradsift import jobs
 from gradsift.plan import PLAN
-from gradsift.progress import Progress
+from gradsift.runtime import jobs
+from gradsift.runtime.progress import Progress
 from gradsift.workspace import sample_pool
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from app import exporting
-from gradsift import jobs
 from gradsift.influence import score_targets
 from gradsift.picks import select
+from gradsift.runtime import jobs
 from gradsift.selection import rank
 from gradsift.sessions import Sessions
 from gradsift.store import Store

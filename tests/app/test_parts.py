@@ -7,7 +7,7 @@ from app.components import budget, cards, conversation, running, tables
 from app.components.text import clip, duration, ends, escape, label, plural, size
 from gradsift.config import BuildConfig
 from gradsift.methods import METHODS
-from gradsift.progress import Status
+from gradsift.runtime.progress import Status
 
 HOSTILE = "<script>alert(1)</script> **bold** $x$ ![i](http://e.com/i.png) :red[x] `c` \n# h"
 

@@ -11,9 +11,9 @@ from figures import figures, title, values
 from app import proving
 from app.components import proof
 from app.session import Session
-from gradsift import jobs
 from gradsift.evaluation import read_report, summary
 from gradsift.evaluation_plan import MethodSpec, store_recipe
+from gradsift.runtime import jobs
 from gradsift.store import Store
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}

@@ -9,7 +9,7 @@ import pytest
 from boards import board
 
 from app import targeting
-from gradsift.progress import Status
+from gradsift.runtime.progress import Status
 from gradsift.store import Store
 
 

@@ -12,7 +12,7 @@ from app import differing
 from gradsift.builder import build
 from gradsift.choices import Choices
 from gradsift.influence import score_targets
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.sessions import Sessions
 from gradsift.store import Store
 from gradsift.targets import read_targets

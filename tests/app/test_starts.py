@@ -8,9 +8,9 @@ import pytest
 
 from app import building, exporting
 from app.components.stores import ALL
-from gradsift import jobs
-from gradsift.jobs import JobError
-from gradsift.progress import Status
+from gradsift.runtime import jobs
+from gradsift.runtime.jobs import JobError
+from gradsift.runtime.progress import Status
 
 VIEW = {"store": "toy", "targets": "two", "budget": "5"}
 ERRORS = (JobError("A run is going on already."), OSError(28, "No space left on device"))

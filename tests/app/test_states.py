@@ -15,7 +15,7 @@ from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.influence import score_targets
 from gradsift.methods import METHODS
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.scoring import scoring_path
 from gradsift.sessions import Sessions
 from gradsift.store import Store

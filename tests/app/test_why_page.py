@@ -16,7 +16,7 @@ from gradsift.choices import Choices
 from gradsift.config import BuildConfig
 from gradsift.evidence import by_subtask, by_target
 from gradsift.influence import influence, score_targets
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring
 from gradsift.sessions import Sessions
 from gradsift.store import Store

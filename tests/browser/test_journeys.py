@@ -6,8 +6,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from gradsift import jobs
 from gradsift.picks import score
+from gradsift.runtime import jobs
 from gradsift.sessions import Sessions
 from gradsift.store import Store
 from gradsift.targets import read_targets

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from app import proving
-from gradsift import jobs
+from gradsift.runtime import jobs
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

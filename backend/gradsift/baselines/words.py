@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift import atomic
 from gradsift.baselines.bm25 import Bm25Index, bm25_index
 from gradsift.checked import Checked
 from gradsift.pool_files import pool_file
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError, read_tensors, write_tensors
 from gradsift.store import Store
 

@@ -15,9 +15,9 @@ from typing import Any
 from gradsift.bench.browser import Tab, server, summary, tab
 from gradsift.bench.synthetic import NAME, TARGETS, made_rows, make_workspace
 from gradsift.choices import Choices, make_choices
-from gradsift.errors import UsageError
 from gradsift.picks import ranked, traits
-from gradsift.progress import Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.scoring import open_scoring, scoring_path
 from gradsift.store import Store
 from gradsift.targets import read_targets

@@ -20,7 +20,7 @@ import torch
 
 from gradsift.bench.pairs import Timed
 from gradsift.encode import Encoded
-from gradsift.errors import GradsiftError, UsageError
+from gradsift.runtime.errors import GradsiftError, UsageError
 
 _BAR = re.compile(r"Computing [^\r\n]*?(\d+)/\1 \[[^\]\r\n]*?([\d.]+)(s/it|it/s)\]")
 

@@ -17,9 +17,9 @@ from gradsift.baselines.bm25 import Bm25Index, bm25_index, bm25_scores, distinct
 from gradsift.baselines.words import read_words, write_words
 from gradsift.bench.pairs import timed
 from gradsift.bench.synthetic import passages, sentences
-from gradsift.errors import UsageError
 from gradsift.pool import read_rows
-from gradsift.progress import Progress
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 
 WORDS, RUNS = 200, 9  # of a query; pairs of queries
 _SAMPLE = 5000  # documents for rank-bm25

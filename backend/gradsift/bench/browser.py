@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from gradsift.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUIET = 300  # ms without a change: the page has settled

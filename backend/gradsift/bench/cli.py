@@ -23,8 +23,8 @@ def app(
 ) -> None:
     """What a person waits for in the app on a large store: paint, interaction, search, re-ranking, payload, memory."""
     from gradsift.bench.app import bench_app
-    from gradsift.paths import cache_home
-    from gradsift.progress import Progress
+    from gradsift.runtime.paths import cache_home
+    from gradsift.runtime.progress import Progress
 
     progress = Progress()
     with progress.running():
@@ -45,8 +45,8 @@ def scoring(
 ) -> None:
     """A scoring pass with 8 and 57 target vectors beside one plain pass over the same mapped bytes; the working set."""
     from gradsift.bench.scoring import bench_scoring
-    from gradsift.paths import cache_home
-    from gradsift.progress import Progress
+    from gradsift.runtime.paths import cache_home
+    from gradsift.runtime.progress import Progress
 
     progress = Progress()
     with progress.running():
@@ -63,7 +63,7 @@ def bm25(
 ) -> None:
     """Counting a pool's words and asking for 200 of them; time and scores beside rank-bm25 on a sample."""
     from gradsift.bench.bm25 import bench_bm25
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
 
     progress = Progress()
     with progress.running():
@@ -88,7 +88,7 @@ def features(
     """The price of gradient features: beside the bare backward pass, the released code's way, and bergson."""
     from gradsift.bench.features import bench_features
     from gradsift.encode import read_template
-    from gradsift.progress import Progress
+    from gradsift.runtime.progress import Progress
     from gradsift.workspace import sample_pool
 
     config = BuildConfig(model=model, template=read_template(template), dtype=dtype, lora_rank=rank)

@@ -25,14 +25,14 @@ from gradsift.bench.pairs import in_turn, timed
 from gradsift.bench.recipe import recipe
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
-from gradsift.device import turn
 from gradsift.encode import Encoded, Encoder, RenderError
-from gradsift.errors import UsageError
 from gradsift.features import FeatureExtractor, pack
 from gradsift.gradients import PerExampleGradients, make_update, mean_losses, supervised_losses
 from gradsift.pool import Row, read_rows, sample_rows
-from gradsift.progress import Progress
 from gradsift.projection import make_projector
+from gradsift.runtime.device import turn
+from gradsift.runtime.errors import UsageError
+from gradsift.runtime.progress import Progress
 from gradsift.warmup import snapshot
 
 LONGEST = 256  # tokens of a row; longer ones are left out

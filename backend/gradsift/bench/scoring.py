@@ -24,7 +24,7 @@ from gradsift.bench.synthetic import make_manifest
 from gradsift.config import StoreDtype, make_config
 from gradsift.metrics import METRICS, write_metrics
 from gradsift.products import int8_pays, stored_products
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 from gradsift.shards import decode, write_tensors
 from gradsift.store import SCHEMA_VERSION, Store
 

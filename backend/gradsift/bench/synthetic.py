@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift import atomic
 from gradsift.config import BuildConfig
 from gradsift.index import ensure_index
 from gradsift.ingest import ROW_GROUP, SCHEMA
 from gradsift.manifest import SCHEMA_VERSION, CheckpointInfo, Manifest, Part, SourceInfo
 from gradsift.pool import Row, read_rows
-from gradsift.progress import Progress
+from gradsift.runtime import atomic
+from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring, open_scoring, scoring_path
 from gradsift.shards import write_shard, write_tensors
 from gradsift.store import Store, hash_file

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from gradsift import atomic
-from gradsift.errors import GradsiftError
-from gradsift.progress import FOLDER_VARIABLE, Status
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.progress import FOLDER_VARIABLE, Status
 
 _AT_ONCE = 1.0  # seconds: a process that has not begun yet dies within them, one at work stops at its next step
 _TRACEBACK = 100  # lines

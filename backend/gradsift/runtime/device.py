@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from gradsift.paths import cache_home
-from gradsift.progress import Progress
+from gradsift.runtime.paths import cache_home
+from gradsift.runtime.progress import Progress
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from gradsift.device import try_order, turn
-from gradsift.progress import Cancelled, Progress
+from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.progress import Cancelled, Progress
 
 CARD = torch.device("meta")  # any device but the CPU is locked alike
 

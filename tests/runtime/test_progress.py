@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gradsift.progress import FOLDER_VARIABLE, Cancelled, Progress, Status
+from gradsift.runtime.progress import FOLDER_VARIABLE, Cancelled, Progress, Status
 from gradsift.store import StoreError
 
 

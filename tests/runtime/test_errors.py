@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from gradsift.errors import UsageError, explain
+from gradsift.runtime.errors import UsageError, explain
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from stores import assert_same_files
 
-from gradsift import atomic, jobs
-from gradsift.progress import Status
+from gradsift.runtime import atomic, jobs
+from gradsift.runtime.progress import Status
 from gradsift.store import Store
 
 FLAGS = ["--max-length", "96", "--warmup-fraction", "0.5", "--batch-size", "4", "--lora-rank", "4", "--dim", "256"]

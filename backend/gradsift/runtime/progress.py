@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from gradsift import atomic
-from gradsift.errors import GradsiftError, explain
+from gradsift.runtime import atomic
+from gradsift.runtime.errors import GradsiftError, explain
 
 FOLDER_VARIABLE = "GRADSIFT_JOB_FOLDER"  # set by `jobs.start` for the run it starts
 

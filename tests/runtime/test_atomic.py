@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gradsift import atomic
+from gradsift.runtime import atomic
 
 
 def test_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
