@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from gradsift.pool import Row
+from gradsift.data.pool import Row
+from gradsift.data.targets import read_targets, write_targets
 from gradsift.runtime import jobs
 from gradsift.store import Store
-from gradsift.targets import read_targets, write_targets
 from gradsift.workspace import TargetEntry, Workspace
 
 if TYPE_CHECKING:
-    from gradsift.encode import Encoder
+    from gradsift.data.encode import Encoder
 
 
 @dataclass(frozen=True, slots=True)

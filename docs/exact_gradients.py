@@ -21,14 +21,14 @@ import torch
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded, Encoder
+from gradsift.data.encode import Encoded, Encoder
+from gradsift.data.pool import Row, read_rows
+from gradsift.data.targets import read_targets, write_targets
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients
-from gradsift.pool import Row, read_rows
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.shards import read_tensors, write_tensors
-from gradsift.targets import read_targets, write_targets
 from gradsift.warmup import Warmup, choose_rows
 
 SETS = ("mmlu", "bbh", "tydiqa")

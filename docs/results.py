@@ -25,17 +25,17 @@ from results_page import CORE, OTHER_STORES, REPORTS, write_page
 from gradsift import models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
+from gradsift.data.pool import read_rows
+from gradsift.data.targets import require_targets
 from gradsift.evaluate import evaluate
 from gradsift.evaluation import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
-from gradsift.pool import read_rows
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Cancelled, Progress
-from gradsift.targets import require_targets
 from gradsift.warmup import snapshot
 
 HERE = Path(__file__).resolve().parent

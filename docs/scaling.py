@@ -20,8 +20,8 @@ import pandas as pd
 from measured import fill, table
 
 from gradsift.baselines.bm25 import bm25_index
+from gradsift.data.pool import read_rows
 from gradsift.duplicates import BAND, BANDS, near_duplicates
-from gradsift.pool import read_rows
 from gradsift.runtime import atomic
 from gradsift.scoring import open_scoring
 from gradsift.search import search_rows

@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import log_softmax
 
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 

@@ -17,6 +17,7 @@ import gradsift as api
 from gradsift import builder
 from gradsift.append import PENDING
 from gradsift.config import BuildConfig
+from gradsift.data.targets import read_targets
 from gradsift.engine import Extraction
 from gradsift.index import near, scripts
 from gradsift.ingest import NothingUsableError
@@ -25,7 +26,6 @@ from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.search import search_rows
 from gradsift.store import Store, StoreError
-from gradsift.targets import read_targets
 from gradsift.verify import verify
 
 WORDS = ["cat", "dog", "capital", "country", "text", "question", "answer", "mat"]

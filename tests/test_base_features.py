@@ -13,6 +13,7 @@ from stores import assert_same_files, flip, shard_files
 from gradsift import models, score
 from gradsift.base_features import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
 from gradsift.builder import begin, build
+from gradsift.data.targets import read_targets
 from gradsift.evidence import by_target
 from gradsift.extraction import encode_rows
 from gradsift.influence import score_targets, target_encoder
@@ -21,7 +22,6 @@ from gradsift.methods import METHODS
 from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
 from gradsift.store import Store, StoreError
-from gradsift.targets import read_targets
 from gradsift.verify import verify
 
 

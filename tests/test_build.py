@@ -13,9 +13,9 @@ from stores import assert_same_files, contents
 import gradsift
 from gradsift import builder, extraction, models
 from gradsift.config import BuildConfig
+from gradsift.data.pool import PoolError
 from gradsift.destination import refuse_place
 from gradsift.ingest import NothingUsableError
-from gradsift.pool import PoolError
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
@@ -359,7 +359,7 @@ def test_the_package_shows_its_api() -> None:
 
 
 def _targets() -> list:
-    from gradsift.targets import parse_targets
+    from gradsift.data.targets import parse_targets
 
     return parse_targets("Q: where is the cat?\nA: in box 3").rows
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift.choices import Choices, make_choices, read_choices
+from gradsift.data.targets import read_targets
 from gradsift.influence import score_targets
 from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.runtime.errors import UsageError
 from gradsift.selection import Budget, Ranking, length_matched
-from gradsift.targets import read_targets
 
 METHODS = ("less", "rds", "bm25", "random")
 OPTIONS = [

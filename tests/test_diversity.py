@@ -12,13 +12,13 @@ from gradsift import diversity, select
 from gradsift.builder import build
 from gradsift.choices import make_choices
 from gradsift.config import BuildConfig
+from gradsift.data.targets import read_targets
 from gradsift.diversity import DIM, diverse_order, load_updates
 from gradsift.influence import score_targets
 from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.selection import Budget, Ranking
-from gradsift.targets import read_targets
 
 
 def by_loop(score, updates, taken=0, enough=None) -> list[int]:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift.baselines.dsir import BUCKETS, EPSILON, bucket, count_ngrams, gumbel_noise
+from gradsift.data.targets import read_targets
 from gradsift.influence import score_targets
 from gradsift.selection import rank
-from gradsift.targets import read_targets
 
 POOL = ["The cat sat on the mat.", "A dog, a cat; and: a dog!", "", "Où est-ce que ça se trouve?", "the the the cat 42"]
 TARGETS = ["the cat sat", "a dog and a cat", "où est le chat?"]

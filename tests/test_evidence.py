@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gradsift.data.targets import read_targets
 from gradsift.evidence import best_target, by_subtask, by_target, opponents
 from gradsift.influence import influence, score_targets
 from gradsift.runtime.errors import UsageError
@@ -10,7 +11,6 @@ from gradsift.scoring import Scoring
 from gradsift.selection import rank
 from gradsift.shards import read_tensors
 from gradsift.store import Store
-from gradsift.targets import read_targets
 
 
 @pytest.fixture(scope="module")

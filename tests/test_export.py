@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradsift.data.pool import read_rows
+from gradsift.data.schemas import read_conversation
 from gradsift.export import ExportError, export_picks
 from gradsift.formats import FORMATS, Pick, preview
-from gradsift.pool import read_rows
 from gradsift.runtime.errors import UsageError
-from gradsift.schemas import read_conversation
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]}, index=[7, 9])
 BESIDE = ("scores.parquet", "picks.csv", "manifest.json", "README.md", "SHA256SUMS")

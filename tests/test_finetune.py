@@ -7,10 +7,10 @@ import torch
 from transformers import GenerationConfig
 
 from gradsift import models
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
+from gradsift.data.pool import Row
 from gradsift.finetune import Measure, Measured, _ends, _last_answer, finetune, mean_loss, trainable, write_answers
 from gradsift.heldout import HeldOut, read_heldout
-from gradsift.pool import Row
 from gradsift.runtime.progress import Progress
 
 TEXTS = [

@@ -10,13 +10,13 @@ import torch
 from gradsift import models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
+from gradsift.data.targets import read_targets
 from gradsift.evaluate import evaluate
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
 from gradsift.picks import score
 from gradsift.projection import SparseProjector
 from gradsift.store import Store
-from gradsift.targets import read_targets
 
 pytestmark = pytest.mark.gpu
 

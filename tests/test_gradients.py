@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.models import ModelError, attach_lora, load_tokenizer
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import cosine
 
+from gradsift.data.pool import Row
+from gradsift.data.targets import read_targets
 from gradsift.influence import TargetError, encode_target, influence, pooling_matrix, score_targets, target_encoder
-from gradsift.pool import Row
 from gradsift.scoring import Products, Scoring, open_scoring
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import StoreError
-from gradsift.targets import read_targets
 
 SIMILARITIES = ["cosine", "dot"]
 POOLINGS = ["cosine-of-mean", "mean-of-cosines"]

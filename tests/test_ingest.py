@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradsift import pool_files
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
+from gradsift.data.pool import PoolError
 from gradsift.ingest import NothingUsableError, ingest
 from gradsift.models import load_tokenizer
-from gradsift.pool import PoolError
 from gradsift.runtime.progress import Progress
 from gradsift.store import Store
 

@@ -22,14 +22,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gradsift import builder, extraction, influence, models
 from gradsift.baselines.bm25 import tokenize
 from gradsift.checkpoints import Checkpoint
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
+from gradsift.data.targets import read_targets
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.projection import Projector, make_projector
 from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
 from gradsift.store import Store
-from gradsift.targets import read_targets
 
 CPU = torch.device("cpu")
 POOL = [

@@ -12,7 +12,7 @@ from commands import gradsift
 
 from gradsift import burst, survey
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 from gradsift.features import PER_BATCH
 from gradsift.gradients import supervised_losses
 from gradsift.ingest import NothingUsableError

@@ -13,12 +13,12 @@ from stores import contents, flip
 import gradsift as api
 from gradsift import builder
 from gradsift.config import BuildConfig
+from gradsift.data.pool import Row
+from gradsift.data.targets import TargetError, require_targets
 from gradsift.picks import score
-from gradsift.pool import Row
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
 from gradsift.store import Store, StoreError
-from gradsift.targets import TargetError, require_targets
 
 METHODS = ("less", "rds", "bm25", "random")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gradsift import distributions, select
+from gradsift.data.targets import read_targets
 from gradsift.drawing import bar, cells, chart, dots, line, number, steps, text_of, x_axis, y_axis
 from gradsift.influence import score_targets
 from gradsift.store import Store
-from gradsift.targets import read_targets
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

@@ -5,9 +5,9 @@ import torch
 from reference import loss_of_one
 
 from gradsift import models
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
+from gradsift.data.targets import read_targets
 from gradsift.picks import score
-from gradsift.targets import read_targets
 
 
 def test_length_and_loss_are_those_of_every_row(tiny_store, tiny_targets):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 
-from gradsift.pool import Row
+from gradsift.data.pool import Row
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, rank, round_robin, scores_table
@@ -208,8 +208,8 @@ class TestBudget:
 
 def test_table_names_every_row_by_its_own_id(tiny_store, tiny_targets):
     """Ids, sources and scores stay with their rows, though excluded rows make numbers and positions differ."""
+    from gradsift.data.targets import read_targets
     from gradsift.influence import score_targets
-    from gradsift.targets import read_targets
 
     scoring = score_targets(tiny_store, read_targets(tiny_targets).rows)
     rankings = [rank(scoring, "less"), rank(scoring, "bm25")]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from stores import flip
 
+from gradsift.data.pool import Row
+from gradsift.data.targets import read_targets
 from gradsift.inspection import inspect
 from gradsift.metrics import METRICS
 from gradsift.picks import score, select
-from gradsift.pool import Row
 from gradsift.runtime.errors import GradsiftError
 from gradsift.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
 from gradsift.store import Store, StoreError, locked
-from gradsift.targets import read_targets
 
 
 @pytest.fixture

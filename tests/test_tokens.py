@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from gradsift import models
 from gradsift.builder import build
 from gradsift.checkpoints import Checkpoint
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
 from gradsift.gradients import PerExampleGradients, adam_scale, make_update
 from gradsift.influence import TargetError, influence, score_targets
 from gradsift.models import load_tokenizer
@@ -58,7 +58,7 @@ def store(tmp_path_factory, tiny_model) -> Store:
 
 @pytest.fixture(scope="module")
 def targets(tiny_targets):
-    from gradsift.targets import read_targets
+    from gradsift.data.targets import read_targets
 
     return read_targets(tiny_targets).rows
 
@@ -474,7 +474,7 @@ class TestBf16:
         (tmp_path / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         config = reference.small_config(tiny_model, dtype="bf16", epochs=1)
         store = build([tmp_path / "pool.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
-        from gradsift.targets import parse_targets
+        from gradsift.data.targets import parse_targets
 
         found = explain(store, parse_targets("Q: where is the dog?\nA: on the mat").rows, 1)
         assert found.holds
@@ -497,7 +497,7 @@ def test_smollm2_keeps_the_identity(smollm2, tmp_path):
     template = models.demo_template().read_text()
     config = reference.small_config("smollm2", template=template, epochs=1, lora_rank=8, lr=2e-4)
     store = build([tmp_path / "pool.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
-    from gradsift.targets import parse_targets
+    from gradsift.data.targets import parse_targets
 
     targets = parse_targets("Q: How tall is K2?\nA: 8,611 metres.\n\nQ: 3+5\nA: 8").rows
     explainer, scoring = TokenExplainer(store), score_targets(store, targets, ("random",))

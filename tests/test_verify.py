@@ -10,8 +10,8 @@ import pytest
 from stores import contents, flip
 
 from gradsift import score
+from gradsift.data.targets import read_targets
 from gradsift.store import Store, StoreError
-from gradsift.targets import read_targets
 from gradsift.verify import verify
 
 

@@ -46,10 +46,10 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
 @pytest.fixture(scope="session")
 def toy_scorings(toy_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `scorings` of a copy of the toy store, where `TARGETS` are scored by every method."""
+    from gradsift.data.targets import parse_targets
     from gradsift.influence import score_targets
     from gradsift.methods import METHODS
     from gradsift.store import Store
-    from gradsift.targets import parse_targets
 
     copy = tmp_path_factory.mktemp("scored") / "store"
     shutil.copytree(toy_store, copy)
@@ -71,7 +71,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_store: Path) 
 @pytest.fixture
 def scored(workspace: "Workspace", toy_scorings: Path) -> "Workspace":
     """The workspace with the target set `two`, scored by every method on the toy store."""
-    from gradsift.targets import parse_targets
+    from gradsift.data.targets import parse_targets
 
     workspace.save_targets("two", parse_targets(TARGETS).rows)
     shutil.copytree(toy_scorings, workspace.store_path("toy") / "scorings")

@@ -10,7 +10,7 @@ import streamlit as st
 from app.components import conversation, tables
 from app.components.text import clip, escape, plural
 from app.targeting import Counted
-from gradsift.pool import Row
+from gradsift.data.pool import Row
 
 FEW = 5  # unusable rows that are listed unfolded
 SHOWN = 50  # unusable rows listed at once; the rest is counted

@@ -9,8 +9,8 @@ from app.components import running
 from app.components.sources import SAVED, Chosen
 from app.components.text import label, plural
 from app.rooms import room
+from gradsift.data.pool import Row
 from gradsift.methods import DEFAULT_METHODS, METHODS
-from gradsift.pool import Row
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.store import Store

@@ -11,10 +11,10 @@ from app import session, targeting
 from app.components import examples, uploads
 from app.components.text import clip, label
 from app.targeting import Counted
-from gradsift.pool import Row
+from gradsift.data.pool import Row
+from gradsift.data.targets import TargetSet, parse_targets, read_targets
 from gradsift.runtime.errors import GradsiftError
 from gradsift.store import Store
-from gradsift.targets import TargetSet, parse_targets, read_targets
 from gradsift.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"

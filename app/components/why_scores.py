@@ -12,9 +12,9 @@ from app.components.text import clip
 from app.explaining import Subject
 from gradsift.baselines.bm25 import tokenize
 from gradsift.config import Aggregate
+from gradsift.data.pool import Row
 from gradsift.evidence import by_subtask, by_target
 from gradsift.methods import METHODS
-from gradsift.pool import Row
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradsift.builder import begin, build
     from gradsift.config import BuildConfig, Engine
+    from gradsift.data.targets import read_targets
     from gradsift.picks import score, select
     from gradsift.portable import target_features
     from gradsift.runtime.errors import GradsiftError
     from gradsift.store import Store
-    from gradsift.targets import read_targets
 
 __all__ = [
     "BuildConfig",

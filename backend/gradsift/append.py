@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
+from gradsift.data.pool import input_hashes
 from gradsift.ingest import Intake, ingest
 from gradsift.manifest import Manifest, Part, SourceInfo
-from gradsift.pool import input_hashes
 from gradsift.pool_files import pool_file
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError, UsageError

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsift.encode import Encoded, Encoder
+from gradsift.data.encode import Encoded, Encoder
 from gradsift.extraction import encode_rows
 from gradsift.features import joined, run_batches
 from gradsift.gradients import pad, supervised_positions

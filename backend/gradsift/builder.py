@@ -11,15 +11,15 @@ from gradsift import models, team
 from gradsift.append import PENDING, begin_append, settle
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig, Engine
+from gradsift.data.encode import Encoder
+from gradsift.data.pool import input_hashes
 from gradsift.destination import MADE, refuse_place
-from gradsift.encode import Encoder
 from gradsift.engine import extract_here, library_versions, note_differences
 from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
 from gradsift.gradients import PerExampleGradients
 from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.manifest import CheckpointInfo, Manifest, Part
-from gradsift.pool import input_hashes
 from gradsift.projection import projector_id
 from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.runtime import atomic

@@ -17,7 +17,7 @@ import torch
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 from gradsift.features import FeatureExtractor, run_batches
 from gradsift.gradients import PerExampleGradients, Update, make_update, supervised_losses
 from gradsift.projection import make_projector

@@ -70,12 +70,12 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Score every usable row of a store against target examples."""
+    from gradsift.data.targets import require_targets
     from gradsift.index import ensure_index
     from gradsift.picks import score as run
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
     from gradsift.store import Store
-    from gradsift.targets import require_targets
 
     method = list(dict.fromkeys(method))
     _check_methods(method)
@@ -146,10 +146,10 @@ def select(
 ) -> None:
     """Pick the best rows within a budget and write them for a trainer."""
     from gradsift.choices import make_choices, read_choices
+    from gradsift.data.targets import require_targets
     from gradsift.picks import select as run
     from gradsift.runtime.progress import Progress
     from gradsift.store import Store
-    from gradsift.targets import require_targets
 
     _check_methods([method])
     chosen = (
@@ -203,9 +203,9 @@ def explain_row(
     as_json: JsonOption = False,
 ) -> None:
     """Show which words of a row's answer pull the model toward the targets, and which away from them."""
+    from gradsift.data.targets import require_targets
     from gradsift.runtime.progress import Progress
     from gradsift.store import Store
-    from gradsift.targets import require_targets
     from gradsift.tokens import describe
     from gradsift.tokens import explain as run
 

@@ -79,7 +79,7 @@ def _with_flags(command: Callable) -> Callable:
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags as fields of `BuildConfig`, without those that were not given."""
-    from gradsift.encode import read_template
+    from gradsift.data.encode import read_template
 
     given = {name: value for name, value in flags.items() if value is not None}
     if "template" in given:

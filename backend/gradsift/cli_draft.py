@@ -26,11 +26,11 @@ def draft(
 ) -> None:
     """Rank a pool before any build: an approximation of LESS by the base model's output layer, without a warmup."""
     from gradsift.builder import begin
-    from gradsift.encode import read_template
+    from gradsift.data.encode import read_template
+    from gradsift.data.targets import require_targets
     from gradsift.picks import score
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
-    from gradsift.targets import require_targets
 
     config = make_config(
         model=model, template=read_template(template), limit_per_source=limit_per_source, max_length=max_length

@@ -12,10 +12,10 @@ def features(
     out: Annotated[Path, typer.Option(help="a safetensors file for `gradsift score --target-features`")],
 ) -> None:
     """Compute the targets' features, to score a copy of the store on a machine without the model."""
+    from gradsift.data.targets import require_targets
     from gradsift.portable import target_features
     from gradsift.runtime.progress import Progress
     from gradsift.store import Store
-    from gradsift.targets import require_targets
 
     progress = Progress()
     with progress.running():

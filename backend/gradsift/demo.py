@@ -12,7 +12,7 @@ from typing import NoReturn
 from gradsift.builder import build
 from gradsift.bundled import ensure_smollm2
 from gradsift.config import BuildConfig
-from gradsift.encode import read_template
+from gradsift.data.encode import read_template
 from gradsift.models import BUNDLED, demo_template
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError

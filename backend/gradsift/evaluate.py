@@ -20,7 +20,9 @@ import torch
 
 from gradsift import models
 from gradsift.choices import make_choices
-from gradsift.encode import Encoded, Encoder
+from gradsift.data.encode import Encoded, Encoder
+from gradsift.data.pool import Row, read_rows
+from gradsift.data.targets import TargetError
 from gradsift.evaluation import (
     ALWAYS,
     FULL,
@@ -39,14 +41,12 @@ from gradsift.finetune import Measure, Measured, finetune, trainable
 from gradsift.influence import encode_target, score_targets
 from gradsift.norms import correlations, norm_table
 from gradsift.picks import picked, ranked, traits
-from gradsift.pool import Row, read_rows
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
 from gradsift.selection import Budget
 from gradsift.store import Store
-from gradsift.targets import TargetError
 
 
 def evaluate(

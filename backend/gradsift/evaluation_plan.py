@@ -9,10 +9,10 @@ from typing import Any
 
 from gradsift.checkpoints import Checkpoint
 from gradsift.choices import Choices, make_choices
+from gradsift.data.pool import Row
 from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.heldout import HeldOut, metric
 from gradsift.methods import get_method
-from gradsift.pool import Row
 from gradsift.runtime.errors import UsageError
 from gradsift.store import Store
 

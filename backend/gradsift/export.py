@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from gradsift.cards import Tally, dataset_card
+from gradsift.data.streams import clause
 from gradsift.formats import LINES, Pick, check_format, turns_of
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.streams import clause
 from gradsift.trainers import configurations
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 
 from gradsift import models
 from gradsift.checkpoints import Checkpoint
-from gradsift.encode import Encoded, Encoder
+from gradsift.data.encode import Encoded, Encoder
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, Update, make_update
 from gradsift.projection import Projector, make_projector

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.linalg import vector_norm
 
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 from gradsift.gradients import PerExampleGradients, Update
 
 Item = TypeVar("Item")

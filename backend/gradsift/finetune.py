@@ -15,11 +15,11 @@ from transformers import GenerationConfig, TrainerCallback
 
 from gradsift import models
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded, Encoder, RenderError
+from gradsift.data.encode import Encoded, Encoder, RenderError
+from gradsift.data.pool import Row
 from gradsift.features import run_batches
 from gradsift.gradients import mean_losses, supervised_losses
 from gradsift.heldout import HeldOut
-from gradsift.pool import Row
 from gradsift.runtime.progress import Progress
 from gradsift.warmup import make_trainer, steps_per_epoch
 

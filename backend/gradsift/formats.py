@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gradsift.cards import Tally
-from gradsift.readers import data_suffix, parse_object
+from gradsift.data.readers import data_suffix, parse_object
 from gradsift.runtime.errors import UsageError
 
 FORMATS = ("messages", "prompt-completion", "alpaca", "sharegpt", "less", "parquet")

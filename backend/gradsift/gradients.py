@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from gradsift.checkpoints import Checkpoint, canonical
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 from gradsift.models import ModelError
 
 Sink = Callable[[str, torch.Tensor], None]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gradsift.baselines.bm25 import tokenize
-from gradsift.pool import Row
-from gradsift.targets import require_targets
+from gradsift.data.pool import Row
+from gradsift.data.targets import require_targets
 
 LONGEST_SPAN = 30  # words: a longer gold is free text, which the overlap of words does not judge
 _ARTICLES = {"a", "an", "the"}

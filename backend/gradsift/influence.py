@@ -17,12 +17,13 @@ from gradsift.baselines.dsir import count_ngrams
 from gradsift.baselines.rows import answer_lengths, losses
 from gradsift.baselines.words import documents, ensure_words
 from gradsift.config import GradientKind, Similarity, TargetPooling
-from gradsift.encode import Encoded, Encoder, RenderError
+from gradsift.data.encode import Encoded, Encoder, RenderError
+from gradsift.data.pool import Row
+from gradsift.data.targets import TargetError, write_targets
 from gradsift.extraction import attach_checkpoint, check_model
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import make_update
 from gradsift.methods import DEFAULT_METHODS, get_method
-from gradsift.pool import Row
 from gradsift.products import stored_products
 from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
@@ -30,7 +31,6 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring import WORDS, Products, Scoring, scoring_path
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
-from gradsift.targets import TargetError, write_targets
 
 
 def influence(

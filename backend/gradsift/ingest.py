@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift.encode import Encoder, RenderError
+from gradsift.data.encode import Encoder, RenderError
+from gradsift.data.pool import Row, read_rows, sample_rows
 from gradsift.manifest import SourceInfo
-from gradsift.pool import Row, read_rows, sample_rows
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress

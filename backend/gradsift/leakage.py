@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from gradsift.data.pool import Row
+from gradsift.data.targets import read_targets
 from gradsift.matching import RUN, SHORTEST, Example, Hit, Matcher
-from gradsift.pool import Row
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.store import Store, hash_file
-from gradsift.targets import read_targets
 
 RULE = (
     f"A row is flagged where {RUN} words in a row, a whole turn, or a whole question of {SHORTEST} to {RUN - 1} words "

@@ -16,6 +16,7 @@ import pandas as pd
 
 from gradsift.choices import Choices, make_choices
 from gradsift.config import GradientKind
+from gradsift.data.pool import Row
 from gradsift.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
 from gradsift.export import check_compression, export_picks, refuse_strangers
 from gradsift.formats import Pick, check_format
@@ -23,7 +24,6 @@ from gradsift.index import has_index, near
 from gradsift.influence import score_targets
 from gradsift.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find_leaks, read_evaluation
 from gradsift.matching import Matcher
-from gradsift.pool import Row
 from gradsift.portable import use_target_features
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import UsageError

@@ -16,7 +16,7 @@ from gradsift import models
 from gradsift.burst import Burst, measure
 from gradsift.checkpoints import check_folder
 from gradsift.config import BuildConfig, StoreDtype
-from gradsift.encode import Encoder
+from gradsift.data.encode import Encoder
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded, Encoder
+from gradsift.data.encode import Encoded, Encoder
+from gradsift.data.pool import read_rows, sample_rows
 from gradsift.features import pack
 from gradsift.ingest import NothingUsableError, reason_kind, write_records
-from gradsift.pool import read_rows, sample_rows
 from gradsift.runtime.progress import Progress
 from gradsift.warmup import choose_rows, epoch_order
 

@@ -19,11 +19,11 @@ import torch
 
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import GradientKind
-from gradsift.encode import Encoded, Piece
+from gradsift.data.encode import Encoded, Piece
+from gradsift.data.pool import Row
 from gradsift.features import FeatureExtractor, run_batches
 from gradsift.gradients import PerExampleGradients, adam_scale
 from gradsift.influence import TargetError, encode_target, influence, score_targets, target_encoder
-from gradsift.pool import Row
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring, scoring_key

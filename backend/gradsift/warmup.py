@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from gradsift import team
 from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 from gradsift.features import pack
 from gradsift.gradients import supervised_losses
 from gradsift.runtime import atomic

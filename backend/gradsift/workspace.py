@@ -18,10 +18,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradsift.pool import Row
+from gradsift.data.pool import Row
+from gradsift.data.targets import write_targets
 from gradsift.runtime import atomic, paths
 from gradsift.runtime.errors import UsageError
-from gradsift.targets import write_targets
 
 MANIFEST = "manifest.json"
 SAMPLE_STORE = "demo"

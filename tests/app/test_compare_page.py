@@ -12,9 +12,9 @@ from boards import board, card, press
 from app import comparing
 from app.components.board import PAGE
 from gradsift.choices import Choices
+from gradsift.data.targets import parse_targets, read_targets
 from gradsift.methods import METHODS
 from gradsift.store import Store
-from gradsift.targets import parse_targets, read_targets
 
 
 def sizes(at) -> list[int]:
@@ -338,8 +338,8 @@ def test_export_previews_what_will_be_written(app, scored):
 
 
 def test_subtasks_whose_names_begin_alike_are_told_apart_among_the_what_ifs(app, workspace):
+    from gradsift.data.targets import parse_targets
     from gradsift.influence import score_targets
-    from gradsift.targets import parse_targets
 
     text = "\n\n".join(f"Subtask: {'long ' * 20}{n}\nQ: How much is {n} and one?\nA: {n + 1}." for n in range(3))
     workspace.save_targets("alike", parse_targets(text).rows)

@@ -10,12 +10,12 @@ from figures import figures, points, table, title
 from app import charting, comparing
 from app.components import charts, distributions, tables, target_charts
 from gradsift.choices import Choices
+from gradsift.data.targets import parse_targets, read_targets
 from gradsift.influence import score_targets
 from gradsift.methods import METHODS
 from gradsift.resampling import SplitHalf, rank_intervals, split_half
 from gradsift.scoring import open_scoring
 from gradsift.store import Store
-from gradsift.targets import parse_targets, read_targets
 
 MOST = 20_000
 

@@ -2,8 +2,8 @@
 
 import json
 
+from gradsift.data.targets import parse_targets, read_targets
 from gradsift.methods import DEFAULT_METHODS, METHODS
-from gradsift.targets import parse_targets, read_targets
 from gradsift.workspace import sample_targets
 
 PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris"}

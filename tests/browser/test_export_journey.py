@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gradsift.data.targets import read_targets
 from gradsift.influence import score_targets
 from gradsift.selection import rank
 from gradsift.sessions import Sessions
 from gradsift.store import Store
-from gradsift.targets import read_targets
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

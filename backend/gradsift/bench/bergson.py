@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from gradsift.bench.pairs import Timed
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 from gradsift.runtime.errors import GradsiftError, UsageError
 
 _BAR = re.compile(r"Computing [^\r\n]*?(\d+)/\1 \[[^\]\r\n]*?([\d.]+)(s/it|it/s)\]")

@@ -17,7 +17,7 @@ from gradsift.baselines.bm25 import Bm25Index, bm25_index, bm25_scores, distinct
 from gradsift.baselines.words import read_words, write_words
 from gradsift.bench.pairs import timed
 from gradsift.bench.synthetic import passages, sentences
-from gradsift.pool import read_rows
+from gradsift.data.pool import read_rows
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 

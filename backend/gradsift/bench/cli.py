@@ -87,7 +87,7 @@ def features(
 ) -> None:
     """The price of gradient features: beside the bare backward pass, the released code's way, and bergson."""
     from gradsift.bench.features import bench_features
-    from gradsift.encode import read_template
+    from gradsift.data.encode import read_template
     from gradsift.runtime.progress import Progress
     from gradsift.workspace import sample_pool
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gradsift.checkpoints import Checkpoint
-from gradsift.encode import Encoded
+from gradsift.data.encode import Encoded
 
 BLOCK = 128
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.pool import PoolError, Row, read_rows, sample_rows, unique_ids
+from gradsift.data.pool import PoolError, Row, read_rows, sample_rows, unique_ids
 from gradsift.runtime.errors import UsageError
 
 

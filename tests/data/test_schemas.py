@@ -2,7 +2,7 @@
 
 import pytest
 
-from gradsift.schemas import Unusable, has_schema, read_conversation, shorten
+from gradsift.data.schemas import Unusable, has_schema, read_conversation, shorten
 
 ANSWER = {"role": "assistant", "content": "a"}
 QA = (("user", "q"), ("assistant", "a"))

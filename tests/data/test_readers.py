@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from gradsift.readers import PoolError, parse_object, read_hub, records_of
+from gradsift.data.readers import PoolError, parse_object, read_hub, records_of
 
 RECORDS = [{"prompt": f"q{number}é", "completion": "a\u0000\u2028"} for number in range(3)]
 

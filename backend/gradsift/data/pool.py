@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gradsift.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
+from gradsift.data.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
+from gradsift.data.schemas import Messages, Unusable, kind, read_conversation
 from gradsift.runtime.errors import UsageError
-from gradsift.schemas import Messages, Unusable, kind, read_conversation
 
 __all__ = ["PoolError", "Row", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
 

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from gradsift.data.schemas import has_schema, kind, shorten
+from gradsift.data.streams import BREAKS, COMPRESSIONS, LONGEST_LINE, break_reason, clause, open_stream, split_lines
 from gradsift.runtime.errors import GradsiftError
-from gradsift.schemas import has_schema, kind, shorten
-from gradsift.streams import BREAKS, COMPRESSIONS, LONGEST_LINE, break_reason, clause, open_stream, split_lines
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LARGEST_JSON = 2 * 2**30  # bytes; a JSON list has to be held whole

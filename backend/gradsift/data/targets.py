@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gradsift.pool import PoolError, Row, make_row, read_rows, unique_ids
-from gradsift.readers import (
+from gradsift.data.pool import PoolError, Row, make_row, read_rows, unique_ids
+from gradsift.data.readers import (
     FORMATS,
     LIST_NAMES,
     TOO_DEEP,
@@ -30,9 +30,9 @@ from gradsift.readers import (
     syntax_reason,
     to_record,
 )
+from gradsift.data.schemas import has_schema
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
-from gradsift.schemas import has_schema
 
 DEFAULT_SUBTASK = "target"
 _FENCE = re.compile(r"\s*(```|~~~)[\w+-]*\s*")

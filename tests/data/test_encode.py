@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.encode import Encoder, RenderError, TemplateError, read_template
+from gradsift.data.encode import Encoder, RenderError, TemplateError, read_template
 from gradsift.models import demo_template, load_tokenizer
 from gradsift.runtime.errors import UsageError
 

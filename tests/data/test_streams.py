@@ -8,7 +8,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradsift.streams import open_stream, split_lines
+from gradsift.data.streams import open_stream, split_lines
 
 
 @given(st.lists(st.binary().map(lambda data: data.replace(b"\n", b"").strip())))

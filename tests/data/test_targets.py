@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.pool import PoolError
-from gradsift.targets import parse_targets, read_targets, write_targets
+from gradsift.data.pool import PoolError
+from gradsift.data.targets import parse_targets, read_targets, write_targets
 
 GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
 QA = (("user", "q"), ("assistant", "a"))

@@ -1,0 +1,1 @@
+"""Files -> rows -> tokens: readers, schemas, the pool, targets, the chat template."""
