@@ -7,7 +7,7 @@ from typing import Any
 
 from gradsift.config import BuildConfig
 
-BUNDLED = "smollm2"  # `gradsift.models.BUNDLED`, which cannot be imported here: torch comes with it
+BUNDLED = "smollm2"  # `gradsift.model.load.BUNDLED`, which cannot be imported here: torch comes with it
 
 # flag of `gradsift build`, field of BuildConfig; the form's values carry the field names
 FLAGS = {

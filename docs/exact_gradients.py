@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder
@@ -26,6 +25,7 @@ from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients
+from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.shards import read_tensors, write_tensors
@@ -42,7 +42,7 @@ Piece = tuple[Path, Callable[[Path], None]]
 def settings(model: str, rank: int) -> BuildConfig:
     """A build's parameters that fit a few hundred rows: ten warmup steps an epoch, two checkpoints."""
     return BuildConfig(
-        model=model, template=models.demo_template().read_text(encoding="utf-8"), warmup_fraction=0.2, epochs=2,
+        model=model, template=load.demo_template().read_text(encoding="utf-8"), warmup_fraction=0.2, epochs=2,
         batch_size=8, lr=2e-4, lora_rank=rank, max_length=LONGEST, dtype="fp32",
     )  # fmt: skip
 
@@ -85,7 +85,7 @@ class Gradients:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(models.load_tokenizer(self.config.model), self.config.template)
+        return Encoder(load.load_tokenizer(self.config.model), self.config.template)
 
     @cached_property
     def pool(self) -> list[Row]:
@@ -118,7 +118,7 @@ class Gradients:
 
     def _sample_targets(self, path: Path) -> None:
         """The first target of every subtask that the model's window takes."""
-        window, chosen = models.model_window(self.config.model), {}
+        window, chosen = load.model_window(self.config.model), {}
         for row in read_targets(self.data / "targets" / path.name).rows:
             if row.subtask not in chosen and len(self.encoder.encode(row.messages, row.prefix).ids) <= window:
                 chosen[row.subtask] = row
@@ -127,12 +127,12 @@ class Gradients:
     # -- the model ----------------------------------------------------------------------------------------------------
 
     def _warm_up(self, path: Path) -> None:
-        base = models.load_model(self.config.model, torch.float32, CPU).model
+        base = load.load_model(self.config.model, torch.float32, CPU).model
         chosen = choose_rows(len(self.pool), self.config.warmup_fraction, self.config.seed)
         rows = [self.examples[position] for position in chosen]
         path.parent.mkdir(exist_ok=True)
         warmup = Warmup(self.config, path.parent, self.cache / "checkpoints", Progress(quiet=True))
-        warmup.run(models.attach_lora(base, self.config), rows)
+        warmup.run(load.attach_lora(base, self.config), rows)
 
     def checkpoint(self, epoch: int) -> Checkpoint:
         return Checkpoint.load(self.cache / "checkpoints" / f"epoch-{epoch + 1}")
@@ -177,10 +177,10 @@ class Gradients:
     def _model(self, dtype: str, epoch: int) -> PerExampleGradients:
         """The model at a checkpoint; the last one asked for is kept."""
         if self._loaded[0] != (dtype, epoch):
-            base = models.load_model(self.config.model, models.resolve_dtype(dtype, CPU), CPU).model
+            base = load.load_model(self.config.model, load.resolve_dtype(dtype, CPU), CPU).model
             checkpoint = self.checkpoint(epoch)
-            peft = models.attach_adapter(base, self.cache / "checkpoints" / f"epoch-{epoch + 1}")
-            models.set_adapter(peft, checkpoint.adapter)
+            peft = load.attach_adapter(base, self.cache / "checkpoints" / f"epoch-{epoch + 1}")
+            load.set_adapter(peft, checkpoint.adapter)
             self._loaded = (dtype, epoch), PerExampleGradients(peft)
         assert self._loaded[1] is not None
         return self._loaded[1]

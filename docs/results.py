@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from results_page import CORE, OTHER_STORES, REPORTS, write_page
 
-from gradsift import models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
@@ -32,6 +31,7 @@ from gradsift.evaluate import evaluate
 from gradsift.evaluation import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
+from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.paths import cache_home
@@ -48,7 +48,7 @@ ONE = ("bm25", "dsir", "rds", "rds+", "validation", "less:aggregate=round-robin"
 ONE += ("less:similarity=dot", "less:without_checkpoints=epoch-2", "full")  # the paper's tables 12, 6 and 2
 CONFIG = BuildConfig(
     model="smollm2",
-    template=models.demo_template().read_text(encoding="utf-8"),
+    template=load.demo_template().read_text(encoding="utf-8"),
     max_length=LONGEST,
     warmup_fraction=0.2,
     epochs=2,
@@ -75,13 +75,13 @@ class Stopwatch(Progress):
 
 def prepare(data: Path, work: Path) -> None:
     """Draw the pool's, the targets' and the held-out rows: the same on every machine."""
-    encoder = Encoder(models.load_tokenizer(CONFIG.model), CONFIG.template)
+    encoder = Encoder(load.load_tokenizer(CONFIG.model), CONFIG.template)
     for name in ("pool", "targets", "eval"):
         (work / name).mkdir(parents=True, exist_ok=True)
     for path in sorted((data / "pool").glob("*.jsonl")):
         _write(work / "pool" / path.name, _drawn(_fitting(path, encoder, LONGEST), PER_SOURCE))
     for name in SETS:
-        longest = LONGEST_TARGET if name in ONE_EACH else models.model_window(CONFIG.model)
+        longest = LONGEST_TARGET if name in ONE_EACH else load.model_window(CONFIG.model)
         targets = list(_fitting(data / "targets" / f"{name}.jsonl", encoder, longest))
         if name in ONE_EACH:
             targets = list({record["subtask"]: record for record in reversed(targets)}.values())[::-1]
@@ -176,8 +176,8 @@ def _same_for_any_store(core: Report) -> Report:
 def _untrained(folder: Path) -> Path:
     """A checkpoint as LoRA begins, B all zeros, for the gradients of a model that was not warmed up."""
     if not folder.is_dir():
-        dtype = models.resolve_dtype(CONFIG.dtype, torch.device("cpu"))
-        model = models.attach_lora(models.load_model(CONFIG.model, dtype, torch.device("cpu")).model, CONFIG)
+        dtype = load.resolve_dtype(CONFIG.dtype, torch.device("cpu"))
+        model = load.attach_lora(load.load_model(CONFIG.model, dtype, torch.device("cpu")).model, CONFIG)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=0.0)
         for weight in weights:

@@ -76,7 +76,7 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The folder of the bundled model, converted on first use."""
-    from gradsift.bundled import BundledModelError, ensure_smollm2
+    from gradsift.model.bundled import BundledModelError, ensure_smollm2
 
     try:
         return ensure_smollm2()

@@ -10,7 +10,7 @@ from commands import gradsift
 from reference import cosine, loss_of_one, random_rows
 from stores import assert_same_files, flip, shard_files
 
-from gradsift import models, score
+from gradsift import score
 from gradsift.base_features import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
 from gradsift.builder import begin, build
 from gradsift.data.targets import read_targets
@@ -19,6 +19,7 @@ from gradsift.extraction import encode_rows
 from gradsift.influence import score_targets, target_encoder
 from gradsift.inspection import inspect
 from gradsift.methods import METHODS
+from gradsift.model import load
 from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
 from gradsift.store import Store, StoreError
@@ -27,7 +28,7 @@ from gradsift.verify import verify
 
 @pytest.fixture(scope="module")
 def base(tiny_model):
-    return models.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
+    return load.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
 
 
 def rds_plus_of_one(base, row) -> np.ndarray:
@@ -72,7 +73,7 @@ def test_a_row_that_does_not_fit_with_others_goes_alone(base):
 class TestDraft:
     def test_is_a_sketch_of_the_output_layers_gradient(self, tiny_model):
         """Inner products of sketches, averaged over seeds, are those of autograd's own gradients."""
-        model = models.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
+        model = load.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
         head = model.get_output_embeddings().weight.requires_grad_()
         rows = random_rows(300, [9, 14, 5, 21])
         exact = torch.stack([torch.autograd.grad(loss_of_one(model, row), head)[0].flatten() for row in rows])
@@ -179,14 +180,14 @@ class TestScoring:
         assert sum("base" in str(path) for path in before) == len(tiny_copy.shard_ranges)
         score_targets(tiny_copy, targets[:1], ["rds+"])
         assert shard_files(tiny_copy.path) == before
-        monkeypatch.setattr("gradsift.models.load_model", lambda *_: pytest.fail("the model was loaded again"))
+        monkeypatch.setattr("gradsift.model.load.load_model", lambda *_: pytest.fail("the model was loaded again"))
         (tiny_copy.path / "scorings").rename(tiny_copy.path / "moved")
         with pytest.raises(pytest.fail.Exception, match="loaded again"):  # the targets of a new scoring need it
             score_targets(tiny_copy, targets, ["rds+"])
 
     def test_goes_on_where_it_was_stopped(self, tiny_copy, tiny_targets):
         """What was finished stays untouched, what is damaged or missing is made again, with the same bytes."""
-        given = (models.load_model(tiny_copy.manifest.config.model, torch.float32, torch.device("cpu")),)
+        given = (load.load_model(tiny_copy.manifest.config.model, torch.float32, torch.device("cpu")),)
         given += (target_encoder(tiny_copy)[0], ["rds+"], Progress(quiet=True))
         ensure_base(tiny_copy, *given)
         paths = [tiny_copy.shard_path("rds+", 0, index) for index in range(len(tiny_copy.shard_ranges))]

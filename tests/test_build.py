@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from stores import assert_same_files, contents
 
 import gradsift
-from gradsift import builder, extraction, models
+from gradsift import builder, extraction
 from gradsift.config import BuildConfig
 from gradsift.data.pool import PoolError
 from gradsift.destination import refuse_place
 from gradsift.ingest import NothingUsableError
+from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.store import Store, StoreError
@@ -72,7 +73,7 @@ def test_two_builds_with_two_threads_give_the_same_bytes(
 def test_a_finished_store_is_left_alone_and_no_model_is_loaded(
     tiny_copy: Store, tiny_pool: Path, tiny_config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "load_model", None)
+    monkeypatch.setattr(load, "load_model", None)
     before = {path: path.stat().st_mtime_ns for path in tiny_copy.path.rglob("*") if path.is_file()}
     build(tiny_pool, tiny_copy.path, tiny_config)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -103,7 +104,7 @@ def test_other_parameters_are_welcome_while_nothing_is_computed(
     tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, tiny_store: Store
 ) -> None:
     wrong = tiny_config.model_copy(update={"lora_targets": ("no_proj",)})
-    with pytest.raises(models.ModelError, match="no layer named no_proj; its linear layers are called down_proj, "):
+    with pytest.raises(load.ModelError, match="no layer named no_proj; its linear layers are called down_proj, "):
         build(tiny_pool, tmp_path, wrong)
     build(tiny_pool, tmp_path, tiny_config)
     assert_same_files(tmp_path, tiny_store.path)
@@ -154,7 +155,7 @@ def test_a_store_is_finished_in_the_dtype_it_was_begun_with(
     tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as gpu:
-        gpu.setattr(models, "resolve_dtype", lambda choice, device: torch.bfloat16)
+        gpu.setattr(load, "resolve_dtype", lambda choice, device: torch.bfloat16)
         interrupted(tiny_pool, tmp_path / "store", tiny_config, monkeypatch, extraction.FeatureExtractor, "extract")
     build(tiny_pool, tmp_path / "store", tiny_config)
     assert Store.open(tmp_path / "store").manifest.dtype == "bfloat16"
@@ -228,7 +229,7 @@ def test_a_restart_that_cannot_begin_loses_nothing(
         config = tiny_config.model_copy(update={"lora_targets": ("query_key_value",)})
     else:
         config = tiny_config.model_copy(update={"model": "/no/such/model"})
-    with pytest.raises((PoolError, NothingUsableError, models.ModelError)):
+    with pytest.raises((PoolError, NothingUsableError, load.ModelError)):
         build(pool, tiny_copy.path, config, restart=True)
     assert contents(tiny_copy.path) == before
 
@@ -306,14 +307,14 @@ def _stop(self: Store) -> None:
 def test_a_worker_with_another_template_makes_no_features(tiny_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a machine has an older snapshot of the same weights."""
     extraction.Extraction.load(tiny_copy, Progress(quiet=True))
-    real = models.load_tokenizer
+    real = load.load_tokenizer
 
     def older(model: str) -> Any:
         tokenizer = real(model)
         tokenizer.chat_template = tokenizer.chat_template.replace("user", "User") + " "
         return tokenizer
 
-    monkeypatch.setattr(models, "load_tokenizer", older)
+    monkeypatch.setattr(load, "load_tokenizer", older)
     with pytest.raises(StoreError, match="tokenizer or chat template"):
         extraction.Extraction.load(tiny_copy, Progress(quiet=True))
 

@@ -11,10 +11,10 @@ import torch
 from reference import ATTENTION, random_rows, small_config, with_lora
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from gradsift import models
 from gradsift.builder import build
 from gradsift.checkpoints import Checkpoint, CheckpointError, canonical, read_trainer_checkpoint
 from gradsift.gradients import PerExampleGradients
+from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
 
@@ -95,8 +95,8 @@ class TestOwnFiles:
         weights = {canonical(name): p.detach() for name, p in trained.named_parameters() if "lora_" in name}
         config = {**trained.peft_config["default"].to_dict(), "target_modules": ATTENTION}
         Checkpoint(weights, config, {}, 1, (0.9, 0.999), 1e-8, 1.0).save(tmp_path / "c")
-        fresh = models.attach_adapter(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "c")
-        models.set_adapter(fresh, Checkpoint.load(tmp_path / "c").adapter)
+        fresh = load.attach_adapter(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "c")
+        load.set_adapter(fresh, Checkpoint.load(tmp_path / "c").adapter)
         ids = torch.tensor([random_rows(300, [20])[0].ids])
         with torch.no_grad():
             torch.testing.assert_close(fresh.eval()(ids).logits, trained(ids).logits, rtol=0, atol=0)
@@ -222,8 +222,8 @@ class TestTrainersFiles:
         folder, _ = copied
         config = json.loads((folder / "adapter_config.json").read_text())
         (folder / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
-        with pytest.raises(models.ModelError, match="init_lora_weights='pissa', which changes the base model"):
-            models.attach_adapter(torch.nn.Linear(1, 1), folder)
+        with pytest.raises(load.ModelError, match="init_lora_weights='pissa', which changes the base model"):
+            load.attach_adapter(torch.nn.Linear(1, 1), folder)
 
     def test_no_rate_logged_between_the_steps(self, copied):
         folder, names = copied

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gradsift import evaluate as module
-from gradsift import models
 from gradsift.builder import build
 from gradsift.choices import make_choices
 from gradsift.data.encode import Encoder
@@ -25,6 +24,7 @@ from gradsift.evaluation import EvaluationError, Recipe, Report, read_report, ru
 from gradsift.evaluation_plan import EvaluationSet, MethodSpec, store_recipe
 from gradsift.finetune import Measured, mean_loss
 from gradsift.heldout import read_heldout
+from gradsift.model import load
 from gradsift.picks import score
 from gradsift.runtime.errors import GradsiftError
 from gradsift.store import Store
@@ -312,7 +312,7 @@ def test_another_training_model_has_its_own_template_and_layers(
     store, tiny_model, tiny_targets, boxes, tmp_path_factory, tmp_path
 ):
     other = tmp_path_factory.mktemp("other") / "neox"
-    tokenizer = models.load_tokenizer(str(tiny_model))
+    tokenizer = load.load_tokenizer(str(tiny_model))
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = AutoConfig.for_model("gpt_neox", vocab_size=len(tokenizer), max_position_embeddings=512, **shape)
     AutoModelForCausalLM.from_config(config).save_pretrained(other)
@@ -345,10 +345,10 @@ def test_the_training_script_trains_what_the_evaluation_trained(made, store, box
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     given = [sys.executable, "train.py", "picks.jsonl", "adapter", "1"]
     subprocess.run(given, cwd=tmp_path, check=True, capture_output=True, env=environment)
-    base = models.load_model(report.recipe.model, torch.float32, torch.device("cpu")).model
-    peft = models.attach_adapter(base, tmp_path / "adapter")
-    models.set_adapter(peft, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
-    encoder = Encoder(models.load_tokenizer(report.recipe.model), report.recipe.template)
+    base = load.load_model(report.recipe.model, torch.float32, torch.device("cpu")).model
+    peft = load.attach_adapter(base, tmp_path / "adapter")
+    load.set_adapter(peft, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    encoder = Encoder(load.load_tokenizer(report.recipe.model), report.recipe.template)
     encoded = [encoder.encode(row.messages, row.prefix) for row in boxes.targets]
     run = next(run for run in report.runs if run.key == run_key("boxes", "less", 1))
     assert mean_loss(peft.eval(), encoded, 512) == pytest.approx(run.target_loss_by_epoch[-1], rel=1e-4)

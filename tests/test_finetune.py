@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from gradsift import models
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import Row
 from gradsift.finetune import Measure, Measured, _ends, _last_answer, finetune, mean_loss, trainable, write_answers
 from gradsift.heldout import HeldOut, read_heldout
+from gradsift.model import load
 from gradsift.runtime.progress import Progress
 
 TEXTS = [
@@ -22,7 +22,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model):
-    return Encoder(models.load_tokenizer(str(tiny_model)), "chat")
+    return Encoder(load.load_tokenizer(str(tiny_model)), "chat")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def rows(encoder):
 
 @pytest.fixture
 def base(tiny_model):
-    return models.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
+    return load.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
 
 
 def test_loss_is_the_mean_over_rows_of_the_librarys_own(base, rows):
@@ -78,7 +78,7 @@ def test_greedy_is_greedy_whatever_the_model_prefers(base, rows, encoder, tiny_m
     chatty = tmp_path / "chatty"
     shutil.copytree(tiny_model, chatty)
     GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1, eos_token_id=2).save_pretrained(chatty)
-    other = models.load_model(str(chatty), torch.float32, torch.device("cpu")).model
+    other = load.load_model(str(chatty), torch.float32, torch.device("cpu")).model
     assert write_answers(other, encoder.tokenizer, rows, 512) == write_answers(base, encoder.tokenizer, rows, 512)
 
 
@@ -97,7 +97,7 @@ class TestEnds:
 
     def test_an_answers_own_last_token_ends_nothing(self, tiny_model):
         """A template that marks no end: what golds end with must not tell the model where to stop."""
-        tokenizer = models.load_tokenizer(str(tiny_model))
+        tokenizer = load.load_tokenizer(str(tiny_model))
         bare = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
         rows = [Encoder(tokenizer, bare).encode([("user", "where?"), ("assistant", said)]) for said in ("the mat", "B")]
         last = [row.ids[_last_answer(row)[1] - 1] for row in rows]
@@ -117,7 +117,7 @@ def test_rows_that_the_template_refuses_or_that_are_too_long_are_not_trainable(t
         )
         for n, said in enumerate(lines)
     ]  # fmt: skip
-    found = trainable(Encoder(models.load_tokenizer(str(tiny_model)), strict), rows, 60)
+    found = trainable(Encoder(load.load_tokenizer(str(tiny_model)), strict), rows, 60)
     assert [row.id for row, _ in found] == ["0"]
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradsift import models
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.evaluate import evaluate
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
+from gradsift.model import load
 from gradsift.picks import score
 from gradsift.projection import SparseProjector
 from gradsift.store import Store
@@ -76,7 +76,7 @@ def test_a_store_finished_on_the_cpu_has_the_same_features(
     config = _config(tiny_model, "fp32")
     store = build([pool], tmp_path / "gpu", config)
     shutil.copytree(store.path, tmp_path / "cpu", ignore=shutil.ignore_patterns("features", "representations"))
-    monkeypatch.setattr(models, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(load, "default_device", lambda: torch.device("cpu"))
     other = build([pool], tmp_path / "cpu", config)
     assert (_features(store) * _features(other)).sum(1).min() > 0.999
 
@@ -108,7 +108,7 @@ def test_an_evaluation_measures_what_it_measures_on_the_cpu(
     one = EvaluationSet("squares", read_targets(pool).rows[:3], read_heldout(tmp_path / "held-out.jsonl"))
     given = {"methods": ["less"], "budget": "6", "seeds": 1}
     here = evaluate([store.path], [one], tmp_path / "gpu.json", **given)
-    monkeypatch.setattr(models, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(load, "default_device", lambda: torch.device("cpu"))
     pool_files = {"pool": [pool]}  # the picks of the first report, read by id: a GPU's scores may order ties otherwise
     here.model_copy(update={"runs": []}).save(tmp_path / "cpu.json")
     there = evaluate([store.path], [one], tmp_path / "cpu.json", **given, **pool_files)

@@ -11,7 +11,7 @@ from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.gradients import PerExampleGradients, make_update
-from gradsift.models import ModelError, attach_lora, load_tokenizer
+from gradsift.model.load import ModelError, attach_lora, load_tokenizer
 
 LENGTHS = [3, 40, 17, 17, 64, 2, 33]
 

@@ -175,7 +175,7 @@ class TestScoring:
         assert tiny_store.weights.sum() == pytest.approx(1)
 
     def test_is_kept_and_found_again(self, tiny_store, targets, scoring, monkeypatch):
-        monkeypatch.setattr("gradsift.models.load_model", lambda *_: pytest.fail("the model was loaded again"))
+        monkeypatch.setattr("gradsift.model.load.load_model", lambda *_: pytest.fail("the model was loaded again"))
         again = score_targets(tiny_store, targets)
         opened = open_scoring(tiny_store, scoring.path)
         for found in (again, opened):

@@ -11,7 +11,7 @@ from gradsift import pool_files
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import PoolError
 from gradsift.ingest import NothingUsableError, ingest
-from gradsift.models import load_tokenizer
+from gradsift.model.load import load_tokenizer
 from gradsift.runtime.progress import Progress
 from gradsift.store import Store
 

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradsift import models, score, select
+from gradsift import score, select
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.influence import TargetError, score_targets
 from gradsift.methods import get_method
+from gradsift.model import load
 from gradsift.picks import traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
@@ -67,15 +68,15 @@ def test_a_kept_scoring_needs_no_model(
     kept = {path: path.stat().st_mtime_ns for path in (tiny_copy.path / "scorings").rglob("*") if path.is_file()}
 
     def gone(model: str) -> str:
-        raise models.ModelError(f"{model} is gone")
+        raise load.ModelError(f"{model} is gone")
 
-    monkeypatch.setattr(models, "locate", gone)
+    monkeypatch.setattr(load, "locate", gone)
     pd.testing.assert_frame_equal(score(tiny_copy, targets, METHODS), first)
     mean = score(tiny_copy, targets, ["less"], aggregate="mean", similarity="dot", target_pooling="mean-of-cosines")
     assert mean["score"].tolist() != first["score"][:40].tolist()
     assert len(lines(select(tiny_copy, targets, "3", tmp_path / "picks"))) == 3
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    with pytest.raises(models.ModelError):
+    with pytest.raises(load.ModelError):
         score(tiny_copy, targets[:2], ["less"])
 
 
@@ -83,7 +84,7 @@ def test_another_gradient_kind_reuses_the_targets_features(
     tiny_copy: Store, targets: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adam = score(tiny_copy, targets)
-    monkeypatch.setattr(models, "load_model", None)
+    monkeypatch.setattr(load, "load_model", None)
     sgd = score(tiny_copy, targets, gradient="sgd")
     assert adam["score"].tolist() != sgd["score"].tolist()
     with pytest.raises(StoreError, match="holds adam, sgd gradients, not sign"):

@@ -19,13 +19,14 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gradsift import builder, extraction, influence, models
+from gradsift import builder, extraction, influence
 from gradsift.baselines.bm25 import tokenize
 from gradsift.checkpoints import Checkpoint
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.model import load
 from gradsift.projection import Projector, make_projector
 from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
@@ -231,11 +232,11 @@ def targets(files):
 def features_without_projection(store: Store, epoch: int, kinds: dict[str, str], rows: list[dict], limit: int | None):
     """What the engine makes of rows at a checkpoint, before projection and quantizing: kind -> (rows, P)."""
     folder = store.path / "checkpoints" / store.epochs[epoch]
-    base = models.load_model(store.manifest.config.model, torch.float32, CPU).model
-    peft, checkpoint = models.attach_adapter(base, folder), Checkpoint.load(folder)
-    models.set_adapter(peft, checkpoint.adapter)
+    base = load.load_model(store.manifest.config.model, torch.float32, CPU).model
+    peft, checkpoint = load.attach_adapter(base, folder), Checkpoint.load(folder)
+    load.set_adapter(peft, checkpoint.adapter)
     gradients = PerExampleGradients(peft)
-    encoder = Encoder(models.load_tokenizer(store.manifest.config.model), "chat")
+    encoder = Encoder(load.load_tokenizer(store.manifest.config.model), "chat")
     encoded = [encoder.encode(row["messages"], row.get("prefix", ""), limit) for row in rows]
     updates = {name: make_update(kind, form, checkpoint, CPU) for name, (kind, form) in kinds.items()}
     identity = Unprojected(0, epoch + 1, P, gradients.shapes, CPU)
@@ -252,7 +253,7 @@ class TestByHand:
 
     def test_tokens(self, store, tiny_model):
         tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-        encoder = Encoder(models.load_tokenizer(str(tiny_model)), "chat")
+        encoder = Encoder(load.load_tokenizer(str(tiny_model)), "chat")
         pool = store.pool()
         for number in store.rows:
             row = POOL[number]

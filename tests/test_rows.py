@@ -4,25 +4,25 @@ import numpy as np
 import torch
 from reference import loss_of_one
 
-from gradsift import models
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
+from gradsift.model import load
 from gradsift.picks import score
 
 
 def test_length_and_loss_are_those_of_every_row(tiny_store, tiny_targets):
     config = tiny_store.manifest.config
-    encoder = Encoder(models.load_tokenizer(config.model), config.template)
+    encoder = Encoder(load.load_tokenizer(config.model), config.template)
     texts = tiny_store.texts(tiny_store.scored_rows)
     rows = [
         encoder.encode([(turn["role"], turn["content"]) for turn in turns], prefix, config.max_length)
         for turns, prefix in zip(texts["messages"], texts["prefix"], strict=True)
     ]
     losses = np.zeros(len(rows))
-    base = models.load_model(config.model, torch.float32, torch.device("cpu")).model
+    base = load.load_model(config.model, torch.float32, torch.device("cpu")).model
     for epoch, (name, weight) in enumerate(zip(tiny_store.epochs, tiny_store.weights, strict=True)):
-        peft = models.attach_adapter(base, tiny_store.path / "checkpoints" / name).eval()
-        models.set_adapter(peft, tiny_store.checkpoint(epoch).adapter)
+        peft = load.attach_adapter(base, tiny_store.path / "checkpoints" / name).eval()
+        load.set_adapter(peft, tiny_store.checkpoint(epoch).adapter)
         with torch.no_grad():
             losses += weight * np.array([float(loss_of_one(peft, row)) for row in rows])
         peft.unload()

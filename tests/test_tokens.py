@@ -17,13 +17,13 @@ from stores import flip
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
-from gradsift import models
 from gradsift.builder import build
 from gradsift.checkpoints import Checkpoint
 from gradsift.data.encode import Encoder
 from gradsift.gradients import PerExampleGradients, adam_scale, make_update
 from gradsift.influence import TargetError, influence, score_targets
-from gradsift.models import load_tokenizer
+from gradsift.model import load
+from gradsift.model.load import load_tokenizer
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError, read_tensors, write_tensors
@@ -79,8 +79,8 @@ def exact(store):
     found = []
     for epoch, name in enumerate(store.epochs):
         base = AutoModelForCausalLM.from_pretrained(store.manifest.config.model)
-        peft = models.attach_adapter(base, store.path / "checkpoints" / name)
-        models.set_adapter(peft, store.checkpoint(epoch).adapter)
+        peft = load.attach_adapter(base, store.path / "checkpoints" / name)
+        load.set_adapter(peft, store.checkpoint(epoch).adapter)
         found.append(reference.in_float64(peft.eval()))
     return found
 
@@ -479,8 +479,8 @@ class TestBf16:
         found = explain(store, parse_targets("Q: where is the dog?\nA: on the mat").rows, 1)
         assert found.holds
         base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
-        peft = models.attach_adapter(base.float(), store.path / "checkpoints" / "epoch-1")
-        models.set_adapter(peft, store.checkpoint(0).adapter)
+        peft = load.attach_adapter(base.float(), store.path / "checkpoints" / "epoch-1")
+        load.set_adapter(peft, store.checkpoint(0).adapter)
         g = flat(gradient_of_one(reference.in_float64(peft.eval()), encoder_of(store).encode(POOL[1])))
         assert relative_error(torch.tensor(found.grad_norm[0]), g.norm()) < 1e-4
 
@@ -494,7 +494,7 @@ def test_smollm2_keeps_the_identity(smollm2, tmp_path):
     ]
     lines = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in talk]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    template = models.demo_template().read_text()
+    template = load.demo_template().read_text()
     config = reference.small_config("smollm2", template=template, epochs=1, lora_rank=8, lr=2e-4)
     store = build([tmp_path / "pool.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
     from gradsift.data.targets import parse_targets

@@ -11,8 +11,9 @@ import pytest
 import torch
 from reference import random_rows, small_config
 
-from gradsift import models, warmup
+from gradsift import warmup
 from gradsift.checkpoints import Checkpoint, canonical
+from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.warmup import Warmup, choose_rows, learning_rate, short_epoch_note, steps_per_epoch
@@ -28,7 +29,7 @@ def config_of(model: Path, **changes):
 def train(config, store: Path, rows=ROWS, progress: Progress | None = None):
     """One warmup run into `store`, with a model loaded afresh as a build does; returns the trained model."""
     (store / "warmup").mkdir(parents=True, exist_ok=True)
-    model = models.attach_lora(models.load_model(config.model, torch.float32, CPU).model, config)
+    model = load.attach_lora(load.load_model(config.model, torch.float32, CPU).model, config)
     Warmup(config, store / "warmup", store / "checkpoints", progress or Progress(quiet=True)).run(model, rows)
     return model
 
@@ -206,7 +207,7 @@ class TestRun:
         """Against the model's own loss, one row at a time, and torch's AdamW."""
         config = config_of(tiny_model, epochs=1, batch_size=10, lora_dropout=0.0, token_budget=token_budget)
         trained = train(config, tmp_path)
-        model = models.attach_lora(models.load_model(config.model, torch.float32, CPU).model, config).eval()
+        model = load.attach_lora(load.load_model(config.model, torch.float32, CPU).model, config).eval()
         parameters = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
         total = sum(row.n_answer for row in ROWS)
         for row in ROWS:

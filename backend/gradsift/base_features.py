@@ -22,7 +22,7 @@ from gradsift.data.encode import Encoded, Encoder
 from gradsift.extraction import encode_rows
 from gradsift.features import joined, run_batches
 from gradsift.gradients import pad, supervised_positions
-from gradsift.models import Loaded
+from gradsift.model.load import Loaded
 from gradsift.projection import make_projector
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gradsift import models, team
+from gradsift import team
 from gradsift.append import PENDING, begin_append, settle
 from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig, Engine
@@ -20,6 +20,7 @@ from gradsift.gradients import PerExampleGradients
 from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.manifest import CheckpointInfo, Manifest, Part
+from gradsift.model import load
 from gradsift.projection import projector_id
 from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.runtime import atomic
@@ -108,13 +109,13 @@ class _Build:
 
     def __init__(self, pool: list[str | Path], out: Path, config: BuildConfig, progress: Progress) -> None:
         self.pool, self.out, self.config, self.progress = pool, out, config, progress
-        self.device = models.default_device()
-        self.dtype = models.resolve_dtype(config.dtype, self.device)
-        self.tokenizer = models.load_tokenizer(config.model)
+        self.device = load.default_device()
+        self.dtype = load.resolve_dtype(config.dtype, self.device)
+        self.tokenizer = load.load_tokenizer(config.model)
         self.encoder = Encoder(self.tokenizer, config.template)
-        self.window = models.model_window(config.model)
+        self.window = load.model_window(config.model)
         self.base: torch.nn.Module | None = None
-        self._loaded: models.Loaded | None = None
+        self._loaded: load.Loaded | None = None
 
     def begin(self, restart: bool = False) -> Store:
         """The store with its pool, as it is there or read anew."""
@@ -235,9 +236,9 @@ class _Build:
         """Find out whether the LoRA that is to be trained, or that was given, fits the model, before anything goes."""
         for given in map(Path, self.config.checkpoints):
             if not (given / "moments.safetensors").is_file():
-                models.attach_adapter(base, given).unload()
+                load.attach_adapter(base, given).unload()
         if not self.config.checkpoints:
-            models.attach_lora(base, self.config).unload()
+            load.attach_lora(base, self.config).unload()
         base.requires_grad_(False)
 
     def _clear(self, store: Store, restart: bool) -> None:
@@ -295,7 +296,7 @@ class _Build:
         rows = store.rows[chosen].tolist()
         if team.rank() == 0:
             atomic.write_json(folder / "rows.json", rows)
-        peft = models.attach_lora(self._base_of(store), self.config)
+        peft = load.attach_lora(self._base_of(store), self.config)
         examples = encode_rows(store, self.encoder, rows, self.max_length)
         try:
             Warmup(self.config, folder, self.out / "checkpoints", self.progress).run(peft, examples)
@@ -312,7 +313,7 @@ class _Build:
             if (source / "moments.safetensors").is_file():
                 checkpoint = Checkpoint.load(source)
             else:
-                peft = models.attach_adapter(self._base_of(store), source)
+                peft = load.attach_adapter(self._base_of(store), source)
                 names = list(PerExampleGradients(peft).shapes)
                 checkpoint = read_trainer_checkpoint(source, step, names)
                 self.base = peft.unload()
@@ -355,13 +356,13 @@ class _Build:
                 f"{rows * per_row / 1e9:.2f} GB: make room, or choose --store-dtype bit or a smaller --dim."
             )
 
-    def _load_base(self) -> models.Loaded:
+    def _load_base(self) -> load.Loaded:
         if self.base is None or self._loaded is None:
             self.progress.say(f"Loading {self.config.model} on {self.device}")
-            self._loaded = models.load_model(self.config.model, self.dtype, self.device)
+            self._loaded = load.load_model(self.config.model, self.dtype, self.device)
             self.base = self._loaded.model
             try_order(self.base, self.progress)
-        return models.Loaded(self.base, self._loaded.fingerprint, self._loaded.window)
+        return load.Loaded(self.base, self._loaded.fingerprint, self._loaded.window)
 
     def release(self) -> None:
         """Let the model go, and with the turn the card's memory: who has the card next needs it."""

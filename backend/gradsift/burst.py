@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
 from gradsift.features import FeatureExtractor, run_batches
 from gradsift.gradients import PerExampleGradients, Update, make_update, supervised_losses
+from gradsift.model import load
 from gradsift.projection import make_projector
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
@@ -83,11 +83,11 @@ def measure(found: Survey, warmup: Sequence[Batch], features: Sequence[Batch], p
     Raises:
         ModelError: the model cannot be loaded or given LoRA as asked. torch.OutOfMemoryError: one row does not fit.
     """
-    device, burst, config = models.default_device(), Burst(), found.config
+    device, burst, config = load.default_device(), Burst(), found.config
     with turn(device, progress):
         progress.stage("load", f"Loading {config.model} on {device}", 0, "")
         began = time.perf_counter()
-        base = models.load_model(config.model, models.resolve_dtype(config.dtype, device), device).model
+        base = load.load_model(config.model, load.resolve_dtype(config.dtype, device), device).model
         try_order(base, progress)
         peft = _attach(base, config)
         burst.load, burst.loaded = time.perf_counter() - began, _peak(device)
@@ -113,8 +113,8 @@ def measure(found: Survey, warmup: Sequence[Batch], features: Sequence[Batch], p
 
 def _attach(base: torch.nn.Module, config: BuildConfig) -> "PeftModel":
     if not config.checkpoints:
-        return models.attach_lora(base, config)
-    peft = models.attach_adapter(base, Path(config.checkpoints[0]))
+        return load.attach_lora(base, config)
+    peft = load.attach_adapter(base, Path(config.checkpoints[0]))
     for name, parameter in peft.named_parameters():  # an adapter that was saved comes frozen
         parameter.requires_grad_("lora_" in name)
     return peft

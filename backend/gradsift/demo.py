@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from gradsift.builder import build
-from gradsift.bundled import ensure_smollm2
 from gradsift.config import BuildConfig
 from gradsift.data.encode import read_template
-from gradsift.models import BUNDLED, demo_template
+from gradsift.model.bundled import ensure_smollm2
+from gradsift.model.load import BUNDLED, demo_template
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.paths import data_home, studio

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from gradsift import bundled, models
 from gradsift.engine import library_versions
+from gradsift.model import bundled, load
 from gradsift.runtime.paths import cache_home, data_home, studio
 from gradsift.store import Store
 
@@ -31,12 +31,12 @@ def diagnose(store: str | Path | None = None) -> list[Finding]:
     Raises:
         StoreError: no store can be opened at `store`.
     """
-    device = models.default_device()
+    device = load.default_device()
     findings = [
         Finding("Python", f"{platform.python_version()} at {sys.executable}"),
         *(Finding(name, version) for name, version in library_versions().items()),
         _device(device),
-        Finding("base weights", f"{models.resolve_dtype('auto', device)} unless --dtype says otherwise"),
+        Finding("base weights", f"{load.resolve_dtype('auto', device)} unless --dtype says otherwise"),
         Finding("app", *_app()),
         Finding("--engine ray", "installed" if find_spec("ray") else "not installed: pip install ray"),
         _bundled(),

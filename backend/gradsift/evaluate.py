@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from gradsift import models
 from gradsift.choices import make_choices
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import Row, read_rows
@@ -39,6 +38,7 @@ from gradsift.evaluation import (
 from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned, store_recipe
 from gradsift.finetune import Measure, Measured, finetune, trainable
 from gradsift.influence import encode_target, score_targets
+from gradsift.model import load
 from gradsift.norms import correlations, norm_table
 from gradsift.picks import picked, ranked, traits
 from gradsift.runtime.device import try_order, turn
@@ -101,17 +101,17 @@ class _Evaluation:
         self.paths, self.sets, self.out, self.specs = paths, sets, out, specs
         self.budget, self.pool, self.progress = budget, pool, progress
         before = read_report(out) if out.exists() else None
-        self.device = models.default_device()
+        self.device = load.default_device()
         self.recipe = self._settled(recipe or (before.recipe if before else store_recipe(self._store(0))), before)
-        self.encoder = Encoder(models.load_tokenizer(self.recipe.model), self.recipe.template)
-        self.window = models.model_window(self.recipe.model)
+        self.encoder = Encoder(load.load_tokenizer(self.recipe.model), self.recipe.template)
+        self.window = load.model_window(self.recipe.model)
         self.before = before
 
     def _settled(self, recipe: Recipe, before: Report | None) -> Recipe:
         """With `auto` made the number type that it means here; a report that goes on elsewhere keeps its own."""
         if recipe.dtype != "auto":
             return recipe
-        meant = "bf16" if models.resolve_dtype("auto", self.device) == torch.bfloat16 else "fp32"
+        meant = "bf16" if load.resolve_dtype("auto", self.device) == torch.bfloat16 else "fp32"
         return recipe.model_copy(update={"dtype": before.recipe.dtype if before else meant})
 
     def run(self) -> Report:
@@ -133,8 +133,8 @@ class _Evaluation:
                 self._keep(runs=[*self.report.runs, *found])
         return self.report
 
-    def _load(self, device: torch.device) -> models.Loaded:
-        return models.load_model(self.recipe.model, models.resolve_dtype(self.recipe.dtype, self.device), device)
+    def _load(self, device: torch.device) -> load.Loaded:
+        return load.load_model(self.recipe.model, load.resolve_dtype(self.recipe.dtype, self.device), device)
 
     def _plan(self) -> list[Planned]:
         return [

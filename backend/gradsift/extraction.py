@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, Update, make_update
+from gradsift.model import load
 from gradsift.projection import Projector, make_projector
 from gradsift.runtime.device import try_order
 from gradsift.runtime.progress import Progress
@@ -40,11 +40,11 @@ class Extraction:
         Raises:
             ModelError: they cannot be loaded. StoreError: the model here is another one than the store's.
         """
-        config, device = store.manifest.config, models.default_device()
-        loaded = models.load_model(config.model, getattr(torch, store.manifest.dtype), device)
+        config, device = store.manifest.config, load.default_device()
+        loaded = load.load_model(config.model, getattr(torch, store.manifest.dtype), device)
         check_model(store, loaded.fingerprint)
         try_order(loaded.model, progress)
-        encoder = Encoder(models.load_tokenizer(config.model), config.template)
+        encoder = Encoder(load.load_tokenizer(config.model), config.template)
         if encoder.fingerprint != store.manifest.encoder_fingerprint:
             raise StoreError(
                 f"The tokenizer or chat template of {config.model} on this machine is not the one that {store.path} "
@@ -109,8 +109,8 @@ def attach_checkpoint(
         StoreError: the checkpoint is damaged, or this version of gradsift makes another projector.
     """
     config, checkpoint = store.manifest.config, store.checkpoint(epoch)
-    peft = models.attach_adapter(base, store.path / "checkpoints" / store.epochs[epoch])
-    models.set_adapter(peft, checkpoint.adapter)
+    peft = load.attach_adapter(base, store.path / "checkpoints" / store.epochs[epoch])
+    load.set_adapter(peft, checkpoint.adapter)
     gradients = PerExampleGradients(peft)
     device = next(base.parameters()).device
     projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, device)

@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from transformers import GenerationConfig, TrainerCallback
 
-from gradsift import models
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row
 from gradsift.features import run_batches
 from gradsift.gradients import mean_losses, supervised_losses
 from gradsift.heldout import HeldOut
+from gradsift.model import load
 from gradsift.runtime.progress import Progress
 from gradsift.warmup import make_trainer, steps_per_epoch
 
@@ -82,7 +82,7 @@ def finetune(
 
     config: its epochs, rate, batch size, LoRA and seed count. Returns what `measure` found, one per epoch.
     """
-    peft = models.attach_lora(base, config)
+    peft = load.attach_lora(base, config)
     found: list[T] = []
     progress.stage("train", label, steps_per_epoch(len(rows), config.batch_size) * config.epochs, "steps")
     try:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.data.encode import Encoded
-from gradsift.models import ModelError
+from gradsift.model.load import ModelError
 
 Sink = Callable[[str, torch.Tensor], None]
 Update = Callable[[str, torch.Tensor], torch.Tensor]

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift import models
 from gradsift.base_features import BaseExtractor, ensure_base, missing_base
 from gradsift.baselines.bm25 import bm25_scores, distinct_words
 from gradsift.baselines.dsir import count_ngrams
@@ -24,6 +23,7 @@ from gradsift.extraction import attach_checkpoint, check_model
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import make_update
 from gradsift.methods import DEFAULT_METHODS, get_method
+from gradsift.model import load
 from gradsift.products import stored_products
 from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
@@ -91,13 +91,13 @@ def target_encoder(store: Store) -> tuple[Encoder, int]:
         StoreError: the model's tokenizer here is another one. ModelError: it cannot be loaded.
     """
     config = store.manifest.config
-    encoder = Encoder(models.load_tokenizer(config.model), config.template)
+    encoder = Encoder(load.load_tokenizer(config.model), config.template)
     if encoder.fingerprint != store.manifest.encoder_fingerprint:
         raise StoreError(
             f"{store.path} was built with another tokenizer or template of {config.model} than is here now: put it "
             "back, or build again."
         )
-    return encoder, models.model_window(config.model)
+    return encoder, load.model_window(config.model)
 
 
 def encode_target(encoder: Encoder, window: int, target: Row) -> tuple[Encoded | None, str]:
@@ -211,11 +211,11 @@ def _score_vectors(
                 write_tensors(path, stored_products(store, kind, epoch, vectors[side], progress), {"kind": kind})
 
 
-def _load_base(store: Store, device: torch.device, progress: Progress) -> models.Loaded:
+def _load_base(store: Store, device: torch.device, progress: Progress) -> load.Loaded:
     """The store's base model, ready in a `turn`."""
     config = store.manifest.config
     progress.say(f"Loading {config.model}")
-    base = models.load_model(config.model, getattr(torch, store.manifest.dtype), device)
+    base = load.load_model(config.model, getattr(torch, store.manifest.dtype), device)
     check_model(store, base.fingerprint)
     try_order(base.model, progress)
     return base
@@ -227,8 +227,8 @@ def _score_base(
     """The base model's vectors of pool and targets where they are missing, then one pass over the pool's per method."""
     missing = _missing_base_files(scoring, methods)
     if missing or missing_base(store, methods):
-        with turn(models.default_device(), progress):
-            base = _load_base(store, models.default_device(), progress)
+        with turn(load.default_device(), progress):
+            base = _load_base(store, load.default_device(), progress)
             if missing:
                 _target_vectors(store, scoring, base.model, missing, encoded)
             ensure_base(store, base, target_encoder(store)[0], methods, progress)
@@ -262,7 +262,7 @@ def ensure_target_features(store: Store, scoring: Scoring, encoded: Sequence[Enc
     missing = _missing_target_files(scoring)
     if not missing:
         return
-    device = models.default_device()
+    device = load.default_device()
     with turn(device, progress):
         base = _load_base(store, device, progress)
         for epoch in missing:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from gradsift import models
 from gradsift.burst import Burst, measure
 from gradsift.checkpoints import check_folder
 from gradsift.config import BuildConfig, StoreDtype
 from gradsift.data.encode import Encoder
+from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey
@@ -101,10 +101,10 @@ def plan(pool: Sequence[str | Path], config: BuildConfig, workers: int = 1, prog
     progress = progress or Progress(quiet=True)
     for given in config.checkpoints:
         check_folder(Path(given), moments="adam" in config.gradients)
-    encoder = Encoder(models.load_tokenizer(config.model), config.template)
-    max_length = min(config.max_length, models.model_window(config.model))
+    encoder = Encoder(load.load_tokenizer(config.model), config.template)
+    max_length = min(config.max_length, load.model_window(config.model))
     found = survey(pool, config, encoder, max_length, progress)
-    device = models.default_device()
+    device = load.default_device()
     batches = found.feature_batches(config.resolve_token_budget(device.type))
     training = found.warmup_batches(config.resolve_training_budget(device.type))
     counted = _counted(found, batches, training, device)
@@ -127,7 +127,7 @@ def _counted(found: Survey, batches: list[Batch], training: list[Batch], device:
     return Plan(
         model=config.model,
         device=device.type,
-        dtype=str(models.resolve_dtype(config.dtype, device)).removeprefix("torch."),
+        dtype=str(load.resolve_dtype(config.dtype, device)).removeprefix("torch."),
         exact=found.sampled == found.rows,
         tokenized_rows=found.sampled,
         rows=found.rows,

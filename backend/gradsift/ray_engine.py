@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from gradsift import models
 from gradsift.config import Engine
 from gradsift.engine import (
     EngineError,
@@ -32,6 +31,7 @@ from gradsift.engine import (
     rows_done,
 )
 from gradsift.extraction import Extraction
+from gradsift.model import load
 from gradsift.runtime.device import turn
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.store import Store, StoreError
@@ -54,7 +54,7 @@ class Worker:
 
     def hello(self) -> dict[str, str]:
         """The machine, the device and the library versions."""
-        return {"host": socket.gethostname(), "device": models.default_device().type, **library_versions()}
+        return {"host": socket.gethostname(), "device": load.default_device().type, **library_versions()}
 
     def make(self, epoch: int, index: int) -> Iterator[int | tuple[int, list[str]]]:
         """Make one shard: the rows of every batch as they are done, at last (splits, notes)."""
@@ -84,7 +84,7 @@ class Worker:
         if store.fingerprint != self._fingerprint:
             raise EngineError(f"{self._path} on {socket.gethostname()} is another store: share one folder.")
         torch.set_num_threads(store.manifest.threads)
-        self._held.enter_context(turn(models.default_device(), self._progress))
+        self._held.enter_context(turn(load.default_device(), self._progress))
         return Extraction.load(store, self._progress)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from gradsift import models
 from gradsift.checkpoints import Checkpoint
 from gradsift.gradients import PerExampleGradients
+from gradsift.model import load
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
 from gradsift.store import Store, StoreError
@@ -27,7 +27,7 @@ class StoreModel:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.device = models.default_device()
+        self.device = load.default_device()
         self._lock = threading.Lock()
         self._base: Any = None
         self._gradients: PerExampleGradients | None = None
@@ -66,16 +66,16 @@ class StoreModel:
         if self._gradients is None or self._adapter_config != checkpoint.adapter_config:
             if self._gradients is not None:
                 self._base, self._gradients = self._gradients.model.unload(), None
-            peft = models.attach_adapter(self._base, self.store.path / "checkpoints" / name)
+            peft = load.attach_adapter(self._base, self.store.path / "checkpoints" / name)
             self._gradients, self._adapter_config = PerExampleGradients(peft), checkpoint.adapter_config
-        models.set_adapter(self._gradients.model, checkpoint.adapter)
+        load.set_adapter(self._gradients.model, checkpoint.adapter)
         return self._gradients, checkpoint
 
     def _load(self, progress: Progress) -> Any:
         if self._base is None:
             manifest = self.store.manifest
             progress.say(f"Loading {manifest.config.model}")
-            loaded = models.load_model(manifest.config.model, getattr(torch, manifest.dtype), torch.device("cpu"))
+            loaded = load.load_model(manifest.config.model, getattr(torch, manifest.dtype), torch.device("cpu"))
             if loaded.fingerprint != manifest.model_fingerprint:
                 raise StoreError(
                     f"{self.store.path} was built with another {manifest.config.model}: its weights have changed since."

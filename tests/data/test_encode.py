@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift.data.encode import Encoder, RenderError, TemplateError, read_template
-from gradsift.models import demo_template, load_tokenizer
+from gradsift.model.load import demo_template, load_tokenizer
 from gradsift.runtime.errors import UsageError
 
 CHATML = demo_template().read_text()

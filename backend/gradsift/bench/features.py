@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from gradsift import models
 from gradsift.bench.bergson import Bergson
 from gradsift.bench.pairs import in_turn, timed
 from gradsift.bench.recipe import recipe
@@ -29,6 +28,7 @@ from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row, read_rows, sample_rows
 from gradsift.features import FeatureExtractor, pack
 from gradsift.gradients import PerExampleGradients, make_update, mean_losses, supervised_losses
+from gradsift.model import load
 from gradsift.projection import make_projector
 from gradsift.runtime.device import turn
 from gradsift.runtime.errors import UsageError
@@ -54,7 +54,7 @@ def bench_features(
         UsageError: the pool has no row short enough, or there is no bergson where it should be.
         GradsiftError: pool or model cannot be read.
     """
-    device = models.default_device()
+    device = load.default_device()
     bergson = Bergson(environment) if environment else None
     slow, slowest = max(1, runs // 3), max(1, runs // 9)
     with turn(device, progress):
@@ -69,7 +69,7 @@ def bench_features(
         one_by_one = in_turn(timed(bench.collect), timed(lambda: bench.recipe(few)), slowest, progress.advance)
         pairs["speedup_over_recipe"] = [scaled * speedup for speedup in one_by_one.speedups()]
         if bergson:
-            with bergson.prepared(bench.rows, bench.model, models.locate(config.model), bench.precision) as build:
+            with bergson.prepared(bench.rows, bench.model, load.locate(config.model), bench.precision) as build:
                 pairs["speedup_over_bergson"] = in_turn(timed(bench.collect), build, slow, progress.advance).speedups()
     return {"features": _report(bench, statistics.median(bare.ours), pairs)}
 
@@ -99,15 +99,15 @@ class _Bench:
 
     def __init__(self, rows: list[Encoded], config: BuildConfig, device: torch.device) -> None:
         self.rows, self.config = rows, config
-        dtype = models.resolve_dtype(config.dtype, device)
+        dtype = load.resolve_dtype(config.dtype, device)
         self.precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
         budget = config.resolve_token_budget(device.type)
         lengths = [len(row.ids) for row in rows]
         packed = pack(lengths, budget)
         self.batches = [[rows[position] for position in batch] for batch in packed]
         self.padded_tokens = sum(len(batch) * lengths[batch[0]] for batch in packed)
-        base = models.load_model(config.model, dtype, device).model
-        self.model: Any = models.attach_lora(base, config).eval()
+        base = load.load_model(config.model, dtype, device).model
+        self.model: Any = load.attach_lora(base, config).eval()
         self.checkpoint = self._train()
         gradients = PerExampleGradients(self.model)
         self.weights = gradients.weights
@@ -163,7 +163,7 @@ def _every(rows: list[Encoded], count: int) -> list[Encoded]:
 
 def _rows(pool: Sequence[str | Path], config: BuildConfig, count: int) -> list[Encoded]:
     """A seeded sample of `count` usable rows that are short enough (fewer, where the pool has no more)."""
-    encoder = Encoder(models.load_tokenizer(config.model), config.template)
+    encoder = Encoder(load.load_tokenizer(config.model), config.template)
     rows, _ = sample_rows(read_rows(pool), 4 * count, config.seed)
     random.Random(config.seed).shuffle(rows)
     found = list(islice(_short(rows, encoder), count))

@@ -59,7 +59,7 @@ def demo_template() -> Path:
 def locate(model: str) -> str:
     """What transformers should load for `model`: the bundled model's folder, a local folder, or a hub id."""
     if model == BUNDLED:
-        from gradsift.bundled import ensure_smollm2
+        from gradsift.model.bundled import ensure_smollm2
 
         return str(ensure_smollm2())
     return model

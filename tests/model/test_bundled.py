@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gradsift import bundled
-from gradsift.bundled import BundledModelError, ensure_smollm2
+from gradsift.model import bundled
+from gradsift.model.bundled import BundledModelError, ensure_smollm2
 
 
 @pytest.fixture

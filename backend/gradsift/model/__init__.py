@@ -1,0 +1,1 @@
+"""The base model: loading, LoRA, the loss, batches."""
