@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import Row, read_rows
@@ -29,7 +28,8 @@ from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.shards import read_tensors, write_tensors
-from gradsift.warmup import Warmup, choose_rows
+from gradsift.training.checkpoint import Checkpoint
+from gradsift.training.warmup import Warmup, choose_rows
 
 SETS = ("mmlu", "bbh", "tydiqa")
 LONGEST = 256  # tokens of a pool row; longer ones are left out, so that the measurement stays affordable

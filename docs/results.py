@@ -36,7 +36,7 @@ from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Cancelled, Progress
-from gradsift.warmup import snapshot
+from gradsift.training.warmup import snapshot
 
 HERE = Path(__file__).resolve().parent
 SETS = ("mmlu", "bbh", "tydiqa")

@@ -15,10 +15,10 @@ from reference import (
 )
 from transformers import AutoModelForCausalLM
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.features import FeatureExtractor, pack
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.projection import make_projector
+from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 ROWS = random_rows(300, [9, 30, 14, 2, 30, 17, 28, 61, 8], seed=2)

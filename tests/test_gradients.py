@@ -7,11 +7,11 @@ import torch
 from reference import gradient_of_one, loss_of_one, random_rows, relative_error, representation_of_one, with_lora
 from transformers import AutoModelForCausalLM
 
-from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.gradients import PerExampleGradients, make_update
 from gradsift.model.load import ModelError, attach_lora, load_tokenizer
+from gradsift.training.checkpoint import Checkpoint, canonical
 
 LENGTHS = [3, 40, 17, 17, 64, 2, 33]
 

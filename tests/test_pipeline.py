@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gradsift import builder, extraction, influence
 from gradsift.baselines.bm25 import tokenize
-from gradsift.checkpoints import Checkpoint
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.features import FeatureExtractor
@@ -31,6 +30,7 @@ from gradsift.projection import Projector, make_projector
 from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
 from gradsift.store import Store
+from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 POOL = [

@@ -18,7 +18,6 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from gradsift.builder import build
-from gradsift.checkpoints import Checkpoint
 from gradsift.data.encode import Encoder
 from gradsift.gradients import PerExampleGradients, adam_scale, make_update
 from gradsift.influence import TargetError, influence, score_targets
@@ -29,6 +28,7 @@ from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError, read_tensors, write_tensors
 from gradsift.store import Store, StoreError
 from gradsift.tokens import TokenExplainer, describe, explain
+from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 END = "<|im_end|>"

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gradsift import team
 from gradsift.append import PENDING, begin_append, settle
-from gradsift.checkpoints import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
@@ -27,7 +25,9 @@ from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
-from gradsift.warmup import Warmup, choose_rows, short_epoch_note
+from gradsift.training import processes
+from gradsift.training.checkpoint import Checkpoint, check_folder, read_trainer_checkpoint
+from gradsift.training.warmup import Warmup, choose_rows, short_epoch_note
 
 BASE = "representations/base"  # what depends on no checkpoint
 KEPT = ("scorings", "index", BASE)  # of them those that have locks of their own
@@ -56,12 +56,12 @@ def build(
         GradsiftError: unreadable pool, unknown model, no usable row, unfit checkpoint: see the message.
     """
     out, engine = Path(out), engine or Engine()
-    if team.rank() > 0:
+    if processes.rank() > 0:
         return _assist(out)
     refuse_place(out, pool, config.checkpoints)
-    team.check_team(config.batch_size)
+    processes.check_team(config.batch_size)
     check_cluster(engine)
-    team.gather()
+    processes.gather()
     with locked(out):
         progress = progress or Progress(out)
         with progress.running():
@@ -124,10 +124,10 @@ class _Build:
     def prepare(self, restart: bool, append: bool) -> Store:
         """The store with its pool and its checkpoints."""
         store = self._appended() if append else self.begin(restart)
-        team.agree(self.trains(store))
+        processes.agree(self.trains(store))
         if not store.manifest.checkpoints:
             store = self._warm_up(store)
-        team.part()
+        processes.part()
         return store
 
     def trains(self, store: Store) -> bool:
@@ -294,14 +294,16 @@ class _Build:
         folder.mkdir(exist_ok=True)
         chosen = choose_rows(store.manifest.usable, self.config.warmup_fraction, self.config.seed)
         rows = store.rows[chosen].tolist()
-        if team.rank() == 0:
+        if processes.rank() == 0:
             atomic.write_json(folder / "rows.json", rows)
         peft = load.attach_lora(self._base_of(store), self.config)
         examples = encode_rows(store, self.encoder, rows, self.max_length)
         try:
             Warmup(self.config, folder, self.out / "checkpoints", self.progress).run(peft, examples)
         except RuntimeError:
-            if team.size() > 1:  # asked to stop, the others are gone before this process has seen that it shall, too
+            if (
+                processes.size() > 1
+            ):  # asked to stop, the others are gone before this process has seen that it shall, too
                 self.progress.check()
             raise
         self.base = peft.unload()
@@ -387,9 +389,9 @@ def _same_base(store: Store) -> bool:
 def _assist(out: Path) -> Store:
     """What every process of a team but the first does: wait until the pool is read, take part in the warmup, leave."""
     os.environ.pop(FOLDER_VARIABLE, None)  # the first process reports for all
-    team.gather()
+    processes.gather()
     try:
-        trains = team.agree()
+        trains = processes.agree()
     except RuntimeError:  # the first has ended, and said why
         raise SystemExit(1) from None
     store = Store.open(out)
@@ -398,5 +400,5 @@ def _assist(out: Path) -> Store:
         run.dtype = getattr(torch, store.manifest.dtype)
         with turn(run.device, run.progress):
             run.train(store)
-    team.part()
+    processes.part()
     return store

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
 from gradsift.features import FeatureExtractor, run_batches
@@ -24,7 +23,8 @@ from gradsift.projection import make_projector
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
 from gradsift.survey import Batch, Survey, padded
-from gradsift.warmup import make_optimizer, snapshot
+from gradsift.training.checkpoint import Checkpoint
+from gradsift.training.warmup import make_optimizer, snapshot
 
 if TYPE_CHECKING:
     from peft import PeftModel

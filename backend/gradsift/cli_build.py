@@ -141,11 +141,11 @@ def build(
         raise UsageError("--append keeps what --restart throws away: give one of them.")
     config = make_config(**{**(_parameters(out) if append else {}), **given})
     place = Engine(engine, workers, ray_address)
-    from gradsift import team
     from gradsift.builder import build as run  # takes seconds: wrong flags are told before
+    from gradsift.training import processes
 
     store = run(pool, out, config, engine=place, append=append, restart=restart)
-    if team.rank() == 0:
+    if processes.rank() == 0:
         typer.echo(store.path.resolve())
 
 

@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.choices import Choices, make_choices
 from gradsift.data.pool import Row
 from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
@@ -15,6 +14,7 @@ from gradsift.heldout import HeldOut, metric
 from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
 from gradsift.store import Store
+from gradsift.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

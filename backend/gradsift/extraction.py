@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, Update, make_update
@@ -18,6 +17,7 @@ from gradsift.runtime.device import try_order
 from gradsift.runtime.progress import Progress
 from gradsift.shards import ShardError, write_shard
 from gradsift.store import Store, StoreError
+from gradsift.training.checkpoint import Checkpoint
 
 
 class Extraction:

@@ -21,7 +21,7 @@ from gradsift.gradients import mean_losses, supervised_losses
 from gradsift.heldout import HeldOut
 from gradsift.model import load
 from gradsift.runtime.progress import Progress
-from gradsift.warmup import make_trainer, steps_per_epoch
+from gradsift.training.warmup import make_trainer, steps_per_epoch
 
 T = TypeVar("T")
 ROOM = 8  # tokens an answer may be longer than the longest gold

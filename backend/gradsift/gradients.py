@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.data.encode import Encoded
 from gradsift.model.load import ModelError
+from gradsift.training.checkpoint import Checkpoint, canonical
 
 Sink = Callable[[str, torch.Tensor], None]
 Update = Callable[[str, torch.Tensor], torch.Tensor]

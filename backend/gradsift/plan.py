@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from gradsift.burst import Burst, measure
-from gradsift.checkpoints import check_folder
 from gradsift.config import BuildConfig, StoreDtype
 from gradsift.data.encode import Encoder
 from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey
-from gradsift.warmup import short_epoch_note, steps_per_epoch
+from gradsift.training.checkpoint import check_folder
+from gradsift.training.warmup import short_epoch_note, steps_per_epoch
 
 PLAN = "plan.json"  # in a job's folder: the plan as far as it is known
 DTYPES: tuple[StoreDtype, ...] = ("int8", "fp16", "bit")

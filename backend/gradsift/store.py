@@ -31,13 +31,13 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from gradsift.checked import Checked
-from gradsift.checkpoints import Checkpoint
 from gradsift.manifest import SCHEMA_VERSION, Manifest, Part
 from gradsift.metrics import METRICS, read_metrics, write_metrics
 from gradsift.pool_files import PoolFiles, pool_file
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
 from gradsift.shards import Shard, ShardError, read_shard
+from gradsift.training.checkpoint import Checkpoint
 
 MANIFEST = "manifest.json"
 BASE_KINDS = ("rds+", "draft")  # shards of the base model, made when a method first asks for them

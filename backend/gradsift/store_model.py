@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.gradients import PerExampleGradients
 from gradsift.model import load
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
 from gradsift.store import Store, StoreError
+from gradsift.training.checkpoint import Checkpoint
 
 
 class StoreModel:

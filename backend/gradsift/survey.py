@@ -18,7 +18,7 @@ from gradsift.data.pool import read_rows, sample_rows
 from gradsift.features import pack
 from gradsift.ingest import NothingUsableError, reason_kind, write_records
 from gradsift.runtime.progress import Progress
-from gradsift.warmup import choose_rows, epoch_order
+from gradsift.training.warmup import choose_rows, epoch_order
 
 COUNTED = 5000  # rows of a source that are tokenized
 

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.config import GradientKind
 from gradsift.data.encode import Encoded, Piece
 from gradsift.data.pool import Row
@@ -30,6 +29,7 @@ from gradsift.scoring import Scoring, scoring_key
 from gradsift.shards import read_tensors, write_tensors
 from gradsift.store import Store, StoreError, locked
 from gradsift.store_model import StoreModel
+from gradsift.training.checkpoint import Checkpoint
 
 STEP = 0.01  # ε of the central difference, ‖u‖ being 1: smaller drowns in rounding, larger in the loss's curvature
 TOLERANCE = 1e-3  # of ‖u‖‖g‖: how far the mean over tokens may be from ⟨u, g⟩

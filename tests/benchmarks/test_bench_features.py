@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from gradsift.bench import recipe as released
 from gradsift.bench.bergson import loop_seconds
 from gradsift.bench.pairs import in_turn
-from gradsift.checkpoints import Checkpoint
 from gradsift.cli import cli
 from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.training.checkpoint import Checkpoint
 
 
 def test_the_command_prints_every_figure(tiny_model, tiny_pool):

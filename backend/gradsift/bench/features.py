@@ -22,7 +22,6 @@ import torch
 from gradsift.bench.bergson import Bergson
 from gradsift.bench.pairs import in_turn, timed
 from gradsift.bench.recipe import recipe
-from gradsift.checkpoints import Checkpoint
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row, read_rows, sample_rows
@@ -33,7 +32,8 @@ from gradsift.projection import make_projector
 from gradsift.runtime.device import turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.warmup import snapshot
+from gradsift.training.checkpoint import Checkpoint
+from gradsift.training.warmup import snapshot
 
 LONGEST = 256  # tokens of a row; longer ones are left out
 RECIPE_ROWS = 16  # one call of its projector

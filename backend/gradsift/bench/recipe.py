@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from gradsift.checkpoints import Checkpoint
 from gradsift.data.encode import Encoded
+from gradsift.training.checkpoint import Checkpoint
 
 BLOCK = 128
 

@@ -12,11 +12,11 @@ from reference import ATTENTION, random_rows, small_config, with_lora
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from gradsift.builder import build
-from gradsift.checkpoints import Checkpoint, CheckpointError, canonical, read_trainer_checkpoint
 from gradsift.gradients import PerExampleGradients
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
+from gradsift.training.checkpoint import Checkpoint, CheckpointError, canonical, read_trainer_checkpoint
 
 
 def checkpoint(seed: int = 0) -> Checkpoint:

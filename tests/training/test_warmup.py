@@ -11,12 +11,12 @@ import pytest
 import torch
 from reference import random_rows, small_config
 
-from gradsift import warmup
-from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
-from gradsift.warmup import Warmup, choose_rows, learning_rate, short_epoch_note, steps_per_epoch
+from gradsift.training import warmup
+from gradsift.training.checkpoint import Checkpoint, canonical
+from gradsift.training.warmup import Warmup, choose_rows, learning_rate, short_epoch_note, steps_per_epoch
 
 ROWS = random_rows(300, [9, 30, 14, 22, 5, 17, 28, 11, 8, 26], seed=4)
 CPU = torch.device("cpu")

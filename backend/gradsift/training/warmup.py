@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from gradsift import team
-from gradsift.checkpoints import Checkpoint, canonical
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
 from gradsift.features import pack
 from gradsift.gradients import supervised_losses
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
+from gradsift.training import processes
+from gradsift.training.checkpoint import Checkpoint, canonical
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -92,7 +92,7 @@ class Warmup:
         total = steps * self.config.epochs
         self.progress.stage("warmup", "Warmup", total, "steps", done=done)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        if team.rank() > 0:
+        if processes.rank() > 0:
             return
         log = [e for e in trainer.state.log_history if "learning_rate" in e]
         kept = [{k: e[k] for k in ("step", "epoch", "loss", "learning_rate", "grad_norm")} for e in log]
@@ -101,7 +101,7 @@ class Warmup:
 
     def _clear(self) -> None:
         """Remove the Trainer's own state, which only a resumed warmup needs."""
-        if team.rank() == 0:
+        if processes.rank() == 0:
             atomic.remove(self.folder / "trainer")
 
     def _last_whole_epoch(self) -> Path | None:
@@ -145,7 +145,7 @@ def make_trainer(
 def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder or tempfile.gettempdir()),  # which the Trainer makes, even to write nothing there
-        per_device_train_batch_size=config.batch_size // team.size(),
+        per_device_train_batch_size=config.batch_size // processes.size(),
         num_train_epochs=config.epochs,
         logging_steps=1,
         logging_strategy="steps",
@@ -219,7 +219,9 @@ class _Trainer(Trainer):
                     model, [[rows[position] for position in piece] for piece in pieces], num_items_in_batch
                 )
             except torch.OutOfMemoryError:
-                if team.size() > 1 or len(pieces) == len(rows):  # the others would wait for a piece that never comes
+                if processes.size() > 1 or len(pieces) == len(
+                    rows
+                ):  # the others would wait for a piece that never comes
                     raise
             model.zero_grad()  # of the pieces before; the error, and the tensors it held, are gone by now
             torch.cuda.empty_cache()
@@ -231,7 +233,7 @@ class _Trainer(Trainer):
         for number, piece in enumerate(pieces, start=1):
             # Several processes: each has the gradient of its own rows; they are averaged after the last piece.
             with self.accelerator.no_sync(model) if number < len(pieces) else nullcontext():
-                loss = supervised_losses(model, piece).sum() * team.size() / tokens
+                loss = supervised_losses(model, piece).sum() * processes.size() / tokens
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
@@ -244,7 +246,7 @@ class _Seeding(TrainerCallback):
         self.seed = seed
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        entropy = [self.seed, 3, state.global_step, *([team.rank()] if team.rank() else [])]
+        entropy = [self.seed, 3, state.global_step, *([processes.rank()] if processes.rank() else [])]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradsift import builder, team
+from gradsift import builder
 from gradsift.config import BuildConfig
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.store import Store
+from gradsift.training import processes
 from gradsift.verify import verify
 
 LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # on a CPU accelerate's starts only one
@@ -79,10 +80,10 @@ def test_a_team_that_cannot_share_the_work_is_refused(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said):
-        team.check_team(4)
+        processes.check_team(4)
 
 
 def test_one_process_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("RANK", "3")  # left over from something else
-    assert (team.size(), team.rank()) == (1, 0)
+    assert (processes.size(), processes.rank()) == (1, 0)

@@ -1,0 +1,1 @@
+"""The warmup (paper, section 4.2) and the checkpoints it leaves."""
