@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
-from gradsift.store import Store
 
 UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
 

@@ -13,6 +13,7 @@ from app import targeting
 from app.session import Session
 from gradsift.choices import Choices
 from gradsift.config import GradientKind
+from gradsift.datastore.store import Store
 from gradsift.index import has_index
 from gradsift.methods import METHODS
 from gradsift.picks import Traits, picked, ranked, traits
@@ -20,7 +21,6 @@ from gradsift.runtime import jobs
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring, open_scoring, scoring_path
 from gradsift.selection import Budget, Ranking
-from gradsift.store import Store
 
 ALL, ONLY, SHARED, EVERY, OTHERS = "all", "only", "shared", "every", "others"
 SHOWS = (ALL, ONLY, SHARED, EVERY, OTHERS)

@@ -11,8 +11,8 @@ import pandas as pd
 import streamlit as st
 
 from app.session import Session
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.store import Store
 from gradsift.workspace import MANIFEST
 
 

@@ -13,9 +13,9 @@ import streamlit as st
 from app import comparing, data, session
 from app.components.text import label
 from app.session import Session
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.sessions import Decisions, Sessions
-from gradsift.store import Store
 
 WITHOUT_PICKS = ("datastore", "targets", "proof", "sessions")  # pages that show no comparison
 NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)

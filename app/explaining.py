@@ -12,12 +12,12 @@ from app import comparing, data
 from app.comparing import Column, Comparison
 from app.session import Session
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store
 from gradsift.evidence import opponents
 from gradsift.index import has_index, near
 from gradsift.methods import METHODS
 from gradsift.scoring import Scoring
 from gradsift.selection import Ranking
-from gradsift.store import Store
 
 if TYPE_CHECKING:
     from gradsift.tokens import Agreement, TokenExplainer, TokenInfluence

@@ -15,13 +15,13 @@ from app import comparing, data, targeting
 from app.comparing import Column
 from app.session import Session
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store
 from gradsift.export import COMPRESSIONS
 from gradsift.formats import Pick, preview
 from gradsift.picks import iter_picks
 from gradsift.runtime import atomic, jobs
 from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
-from gradsift.store import Store
 from gradsift.workspace import TargetEntry
 
 SAMPLE = 20  # picks by which the size is estimated

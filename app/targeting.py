@@ -14,8 +14,8 @@ import streamlit as st
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets, write_targets
+from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
-from gradsift.store import Store
 from gradsift.workspace import TargetEntry, Workspace
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from gradsift.data.targets import require_targets
+from gradsift.datastore.store import Store
 from gradsift.influence import influence, score_targets
 from gradsift.picks import score
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.selection import Budget
-from gradsift.store import Store
 from gradsift.tokens import TokenExplainer
 
 METHODS = ("draft", "rds+", "bm25")

@@ -18,12 +18,12 @@ from exact_gradients import CPU, SETS, Gradients, Piece, settings
 from measured import fill, table
 
 from gradsift.config import AdamForm
+from gradsift.datastore.shards import decode, encode, read_tensors, write_tensors
 from gradsift.gradients import Update, make_update
 from gradsift.influence import influence
 from gradsift.projection import make_projector
 from gradsift.runtime.paths import cache_home
 from gradsift.scoring import Products
-from gradsift.shards import decode, encode, read_tensors, write_tensors
 
 DIM = 8192  # the default, and the paper's
 DIMS = (1024, 2048, 4096, DIM, 4 * DIM)  # of the sketch, whose cost does not depend on d

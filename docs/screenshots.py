@@ -11,13 +11,13 @@ from pathlib import Path
 
 from gradsift.bench.browser import chromium, server
 from gradsift.data.targets import read_targets, write_targets
+from gradsift.datastore.store import Store
 from gradsift.evaluate import evaluate
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
 from gradsift.picks import score
 from gradsift.runtime.paths import data_home
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 from gradsift.workspace import SAMPLE_STORE, Workspace, sample_targets
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,10 +6,10 @@ from app import address, comparing, explaining, session
 from app.components import controls, empty, opening, why, why_opponents
 from app.components.text import label, plural
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store
 from gradsift.methods import METHODS
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring import Scoring
-from gradsift.store import Store
 
 ROW, OPPONENTS = "row", "opponents"
 VIEWS = {ROW: "This row", OPPONENTS: "Opponents"}

@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from gradsift.config import BuildConfig
-    from gradsift.store import Store
+    from gradsift.datastore.store import Store
 
 pytest_plugins = ["toy"]
 
@@ -182,7 +182,7 @@ def tiny_store(tiny_pool: Path, tiny_config: "BuildConfig", tmp_path_factory: py
 @pytest.fixture
 def tiny_copy(tiny_store: "Store", tmp_path: Path) -> "Store":
     """A copy of `tiny_store`, without what scoring left there, that the test may change."""
-    from gradsift.store import Store
+    from gradsift.datastore.store import Store
 
     left_out = shutil.ignore_patterns("scorings", "base", "bm25.safetensors", "checked.json")
     shutil.copytree(tiny_store.path, tmp_path / "copy", ignore=left_out)

@@ -18,6 +18,8 @@ from gradsift import builder
 from gradsift.append import PENDING
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.verify import verify
 from gradsift.engine import Extraction
 from gradsift.index import near, scripts
 from gradsift.ingest import NothingUsableError
@@ -25,8 +27,6 @@ from gradsift.inspection import describe, inspect
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.search import search_rows
-from gradsift.store import Store, StoreError
-from gradsift.verify import verify
 
 WORDS = ["cat", "dog", "capital", "country", "text", "question", "answer", "mat"]
 

@@ -14,6 +14,8 @@ from gradsift import score
 from gradsift.base_features import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
 from gradsift.builder import begin, build
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.verify import verify
 from gradsift.evidence import by_target
 from gradsift.extraction import encode_rows
 from gradsift.influence import score_targets, target_encoder
@@ -22,8 +24,6 @@ from gradsift.methods import METHODS
 from gradsift.model import load
 from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
-from gradsift.store import Store, StoreError
-from gradsift.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ import gradsift
 from gradsift import builder, extraction
 from gradsift.config import BuildConfig
 from gradsift.data.pool import PoolError
+from gradsift.datastore.store import Store, StoreError
 from gradsift.destination import refuse_place
 from gradsift.ingest import NothingUsableError
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress
-from gradsift.store import Store, StoreError
 
 
 def build(pool: Path | str, out: Path, config: BuildConfig, **options: bool) -> list[str]:

@@ -14,7 +14,7 @@ from commands import gradsift, start
 from stores import assert_same_files, contents
 
 from gradsift.config import BuildConfig
-from gradsift.store import Store
+from gradsift.datastore.store import Store
 
 COMMANDS = ("plan", "build", "score", "select", "explain", "inspect", "verify", "doctor", "demo", "app")
 

@@ -14,6 +14,7 @@ from test_selection import scoring_of, tied
 
 from gradsift import distributions
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.distributions import (
     MOST_POINTS,
     length_histogram,
@@ -30,7 +31,6 @@ from gradsift.influence import score_targets
 from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
 from gradsift.selection import Ranking, rank
-from gradsift.store import Store
 
 PICKS = {"less": np.array([5, 0, 3]), "bm25": np.array([3, 4, 2, 5]), "random": np.array([], dtype=np.int64)}
 SOURCES = np.array(["talk", "facts", "facts", "talk", "facts", "cot"], dtype=object)

@@ -19,6 +19,7 @@ from gradsift.builder import build
 from gradsift.choices import make_choices
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import require_targets, write_targets
+from gradsift.datastore.store import Store
 from gradsift.evaluate import evaluate, store_rows
 from gradsift.evaluation import EvaluationError, Recipe, Report, read_report, run_key, runs_table, summary
 from gradsift.evaluation_plan import EvaluationSet, MethodSpec, store_recipe
@@ -27,7 +28,6 @@ from gradsift.heldout import read_heldout
 from gradsift.model import load
 from gradsift.picks import score
 from gradsift.runtime.errors import GradsiftError
-from gradsift.store import Store
 from gradsift.training_script import training_script
 
 SPECS = ("less", "less:aggregate=round-robin")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from gradsift.data.targets import read_targets
+from gradsift.datastore.shards import read_tensors
+from gradsift.datastore.store import Store
 from gradsift.evidence import best_target, by_subtask, by_target, opponents
 from gradsift.influence import influence, score_targets
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.selection import rank
-from gradsift.shards import read_tensors
-from gradsift.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import torch
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.evaluate import evaluate
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
 from gradsift.model import load
 from gradsift.picks import score
 from gradsift.projection import SparseProjector
-from gradsift.store import Store
 
 pytestmark = pytest.mark.gpu
 

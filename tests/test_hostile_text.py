@@ -10,9 +10,9 @@ import pytest
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.picks import select
 from gradsift.runtime.progress import Progress
-from gradsift.store import Store
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HOSTILE = [

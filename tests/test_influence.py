@@ -13,10 +13,10 @@ from reference import cosine
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
+from gradsift.datastore.shards import read_tensors, write_tensors
+from gradsift.datastore.store import StoreError
 from gradsift.influence import TargetError, encode_target, influence, pooling_matrix, score_targets, target_encoder
 from gradsift.scoring import Products, Scoring, open_scoring
-from gradsift.shards import read_tensors, write_tensors
-from gradsift.store import StoreError
 
 SIMILARITIES = ["cosine", "dot"]
 POOLINGS = ["cosine-of-mean", "mean-of-cosines"]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from gradsift import pool_files
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import PoolError
+from gradsift.datastore import pool_files
+from gradsift.datastore.store import Store
 from gradsift.ingest import NothingUsableError, ingest
 from gradsift.model.load import load_tokenizer
 from gradsift.runtime.progress import Progress
-from gradsift.store import Store
 
 
 @pytest.fixture(scope="module")

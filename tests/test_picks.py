@@ -13,14 +13,14 @@ from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
 from gradsift.data.targets import parse_targets, read_targets
+from gradsift.datastore.shards import ShardError
+from gradsift.datastore.store import Store, StoreError
 from gradsift.influence import TargetError, score_targets
 from gradsift.methods import get_method
 from gradsift.model import load
 from gradsift.picks import traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.shards import ShardError
-from gradsift.store import Store, StoreError
 
 METHODS = ("less", "rds", "bm25", "random")
 COLUMNS = ["row", "id", "source", "method", "score", "rank", "best_subtask"]

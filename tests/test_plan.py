@@ -13,13 +13,13 @@ from commands import gradsift
 from gradsift import burst, survey
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
+from gradsift.datastore.shards import read_tensors
+from gradsift.datastore.store import Store
 from gradsift.features import PER_BATCH
 from gradsift.gradients import supervised_losses
 from gradsift.ingest import NothingUsableError
 from gradsift.plan import PLAN, Plan, describe, plan, record
 from gradsift.runtime.progress import Progress
-from gradsift.shards import read_tensors
-from gradsift.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from gradsift import builder
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, require_targets
+from gradsift.datastore.store import Store, StoreError
 from gradsift.picks import score
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
-from gradsift.store import Store, StoreError
 
 METHODS = ("less", "rds", "bm25", "random")
 

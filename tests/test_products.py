@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift import products
+from gradsift.datastore.shards import decode, read_shard, write_shard
 from gradsift.products import int8_pays, multiplier, split
 from gradsift.runtime.progress import Progress
-from gradsift.shards import decode, read_shard, write_shard
 
 DTYPES = ["int8", "fp16", "bit"]
 
@@ -59,7 +59,7 @@ class TestProducts:
     def test_ragged_pieces(self, dtype, way, rows, tmp_path, monkeypatch):
         """Three rows a piece, the last one shorter."""
         monkeypatch.setattr(products, "PIECE", 3 * 64)
-        monkeypatch.setattr("gradsift.shards.BLOCK_BYTES", 3 * 64 * 4)
+        monkeypatch.setattr("gradsift.datastore.shards.BLOCK_BYTES", 3 * 64 * 4)
         vectors = drawn(2, 64, seed=1)
         found, exact = multiplied(tmp_path / "s", vectors, dtype, drawn(rows, 64))
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)

@@ -20,10 +20,10 @@ from stores import assert_same_files, flip, shard_files
 from gradsift import builder, score
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store, StoreError
 from gradsift.engine import EngineError
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Cancelled, Progress
-from gradsift.store import Store, StoreError
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install ray")
 

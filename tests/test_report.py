@@ -9,9 +9,9 @@ import pytest
 
 from gradsift import distributions, select
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.drawing import bar, cells, chart, dots, line, number, steps, text_of, x_axis, y_axis
 from gradsift.influence import score_targets
-from gradsift.store import Store
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

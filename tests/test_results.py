@@ -9,8 +9,8 @@ import results
 import results_page
 
 from gradsift import evaluate as evaluating
+from gradsift.datastore.store import Store
 from gradsift.evaluation import Recipe, read_report
-from gradsift.store import Store
 from gradsift.training.checkpoint import Checkpoint
 
 KINDS = ("gradients", "no-warmup")

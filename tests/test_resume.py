@@ -14,11 +14,11 @@ from stores import assert_same_files, shard_files
 
 from gradsift import builder, extraction
 from gradsift.config import BuildConfig
+from gradsift.datastore.shards import read_tensors
+from gradsift.datastore.store import Store
+from gradsift.datastore.verify import verify
 from gradsift.features import FeatureExtractor
 from gradsift.runtime.progress import Cancelled, Progress
-from gradsift.shards import read_tensors
-from gradsift.store import Store
-from gradsift.verify import verify
 
 
 @dataclass(frozen=True)

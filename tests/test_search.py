@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from gradsift import search
 from gradsift.builder import build
 from gradsift.config import BuildConfig
+from gradsift.datastore.store import Store, StoreError
 from gradsift.index import ROLES, index_path
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.search import search_rows, terms
-from gradsift.store import Store, StoreError
 
 LINES = [
     '{"messages": [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Capital of FRANCE?"}, '

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 
 from gradsift.data.pool import Row
+from gradsift.datastore.shards import write_tensors
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, rank, round_robin, scores_table
-from gradsift.shards import write_tensors
 
 
 def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method="less") -> Scoring:

@@ -19,14 +19,14 @@ from transformers import AutoModelForCausalLM
 
 from gradsift.builder import build
 from gradsift.data.encode import Encoder
+from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
+from gradsift.datastore.store import Store, StoreError
 from gradsift.gradients import PerExampleGradients, adam_scale, make_update
 from gradsift.influence import TargetError, influence, score_targets
 from gradsift.model import load
 from gradsift.model.load import load_tokenizer
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.shards import ShardError, read_tensors, write_tensors
-from gradsift.store import Store, StoreError
 from gradsift.tokens import TokenExplainer, describe, explain
 from gradsift.training.checkpoint import Checkpoint
 

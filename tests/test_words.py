@@ -9,8 +9,8 @@ from stores import flip
 from gradsift.baselines import words
 from gradsift.baselines.bm25 import bm25_scores, tokenize
 from gradsift.baselines.words import ensure_words, read_words, words_path, write_words
+from gradsift.datastore.store import Store, StoreError
 from gradsift.runtime.progress import Progress
-from gradsift.store import Store, StoreError
 
 
 def documents(store: Store) -> list[str]:

@@ -47,9 +47,9 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
 def toy_scorings(toy_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `scorings` of a copy of the toy store, where `TARGETS` are scored by every method."""
     from gradsift.data.targets import parse_targets
+    from gradsift.datastore.store import Store
     from gradsift.influence import score_targets
     from gradsift.methods import METHODS
-    from gradsift.store import Store
 
     copy = tmp_path_factory.mktemp("scored") / "store"
     shutil.copytree(toy_store, copy)

@@ -15,10 +15,10 @@ from app.components.text import plural
 from app.filters import Filter
 from app.session import Session
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store
 from gradsift.methods import METHODS
 from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
-from gradsift.store import Store
 
 PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search
 WIDE = 280  # pixels; left to itself the pagination hides pages that would fit

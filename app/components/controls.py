@@ -9,8 +9,8 @@ from app import address, comparing
 from app.components import budget, options, score
 from app.session import Session
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store
 from gradsift.scoring import Scoring
-from gradsift.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from app.components import leaks, tables, uploads
 from app.components.text import clip, escape, label, plural, size
 from app.exporting import Request
 from app.session import Session
+from gradsift.datastore.store import Store
 from gradsift.scoring import Scoring
 from gradsift.sessions import Decisions
-from gradsift.store import Store
 
 MIMES = {
     ".jsonl": "application/jsonl",

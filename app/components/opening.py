@@ -8,9 +8,9 @@ from app import comparing, data, session
 from app.components import empty
 from app.components.text import clip, label
 from app.rooms import room
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring import Scoring
-from gradsift.store import Store
 from gradsift.workspace import is_store
 
 

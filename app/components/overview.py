@@ -9,7 +9,7 @@ from app import data
 from app.components import charts, tables
 from app.components.text import escape, plural, size
 from app.rooms import room
-from gradsift.store import Store
+from gradsift.datastore.store import Store
 
 NUMBER = st.column_config.NumberColumn
 

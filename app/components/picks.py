@@ -12,9 +12,9 @@ from app.components import board, empty, facets, review, why
 from app.components.controls import Controls
 from app.components.text import label, plural
 from app.filters import Filter
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring import Scoring
-from gradsift.store import Store
 
 
 @st.fragment

@@ -8,11 +8,11 @@ from app.components.score import method_label
 from app.components.text import label, plural
 from app.proving import Entry
 from app.session import Session
+from gradsift.datastore.store import Store
 from gradsift.evaluation import RANDOM, Report, runs_table, summary
 from gradsift.methods import METHODS
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
-from gradsift.store import Store
 from gradsift.training_script import training_script
 from gradsift.workspace import TargetEntry
 

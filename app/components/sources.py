@@ -13,8 +13,8 @@ from app.components.text import clip, label
 from app.targeting import Counted
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetSet, parse_targets, read_targets
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.store import Store
 from gradsift.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"

@@ -9,9 +9,9 @@ import streamlit as st
 from app import building, data, session
 from app.components import empty, overview, running
 from app.components.text import escape, label, plural
+from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
-from gradsift.store import Store
 from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
 OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page

@@ -10,11 +10,11 @@ from app.components.text import clip, escape, label, plural
 from app.explaining import Subject
 from app.session import Session
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store
 from gradsift.evidence import best_target, by_target
 from gradsift.methods import METHODS
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring import Scoring
-from gradsift.store import Store
 
 TWINS = 20  # near-duplicates that are listed; the rest is counted
 

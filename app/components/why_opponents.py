@@ -7,9 +7,9 @@ from app.components import cards, conversation, tables, why_head
 from app.components.text import escape, label, plural
 from app.session import Session
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring import Scoring
-from gradsift.store import Store
 
 PAGE = 10
 ALL = "all"

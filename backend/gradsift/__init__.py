@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from gradsift.builder import begin, build
     from gradsift.config import BuildConfig, Engine
     from gradsift.data.targets import read_targets
+    from gradsift.datastore.store import Store
     from gradsift.picks import score, select
     from gradsift.portable import target_features
     from gradsift.runtime.errors import GradsiftError
-    from gradsift.store import Store
 
 __all__ = [
     "BuildConfig",

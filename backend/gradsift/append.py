@@ -15,13 +15,13 @@ from pathlib import Path
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
+from gradsift.datastore.manifest import Manifest, Part, SourceInfo
+from gradsift.datastore.pool_files import pool_file
+from gradsift.datastore.store import MANIFEST, Store, hash_file
 from gradsift.ingest import Intake, ingest
-from gradsift.manifest import Manifest, Part, SourceInfo
-from gradsift.pool_files import pool_file
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.store import MANIFEST, Store, hash_file
 
 PENDING = "append.json"
 

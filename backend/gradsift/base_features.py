@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from gradsift.data.encode import Encoded, Encoder
+from gradsift.datastore.shards import ShardError, write_shard
+from gradsift.datastore.store import BASE_KINDS, Store, locked
 from gradsift.extraction import encode_rows
 from gradsift.features import joined, run_batches
 from gradsift.gradients import pad, supervised_positions
@@ -26,8 +28,6 @@ from gradsift.model.load import Loaded
 from gradsift.projection import make_projector
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
-from gradsift.shards import ShardError, write_shard
-from gradsift.store import BASE_KINDS, Store, locked
 
 DRAFT_DIM = 2048
 _TOKENS = 512  # whose distributions are held at once

@@ -11,20 +11,20 @@ from gradsift.append import PENDING, begin_append, settle
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
+from gradsift.datastore.manifest import CheckpointInfo, Manifest, Part
+from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
 from gradsift.destination import MADE, refuse_place
 from gradsift.engine import extract_here, library_versions, note_differences
 from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
 from gradsift.gradients import PerExampleGradients
 from gradsift.index import ensure_index
 from gradsift.ingest import ingest
-from gradsift.manifest import CheckpointInfo, Manifest, Part
 from gradsift.model import load
 from gradsift.projection import projector_id
 from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
-from gradsift.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
 from gradsift.training import processes
 from gradsift.training.checkpoint import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.training.warmup import Warmup, choose_rows, short_epoch_note

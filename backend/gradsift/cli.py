@@ -71,11 +71,11 @@ def score(
 ) -> None:
     """Score every usable row of a store against target examples."""
     from gradsift.data.targets import require_targets
+    from gradsift.datastore.store import Store
     from gradsift.index import ensure_index
     from gradsift.picks import score as run
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
-    from gradsift.store import Store
 
     method = list(dict.fromkeys(method))
     _check_methods(method)
@@ -147,9 +147,9 @@ def select(
     """Pick the best rows within a budget and write them for a trainer."""
     from gradsift.choices import make_choices, read_choices
     from gradsift.data.targets import require_targets
+    from gradsift.datastore.store import Store
     from gradsift.picks import select as run
     from gradsift.runtime.progress import Progress
-    from gradsift.store import Store
 
     _check_methods([method])
     chosen = (
@@ -204,8 +204,8 @@ def explain_row(
 ) -> None:
     """Show which words of a row's answer pull the model toward the targets, and which away from them."""
     from gradsift.data.targets import require_targets
+    from gradsift.datastore.store import Store
     from gradsift.runtime.progress import Progress
-    from gradsift.store import Store
     from gradsift.tokens import describe
     from gradsift.tokens import explain as run
 
@@ -221,9 +221,9 @@ def explain_row(
 @cli.command(epilog="Example: gradsift inspect store --json")
 def inspect(store: Annotated[Path, typer.Argument(help="a store")], as_json: JsonOption = False) -> None:
     """Show what is in a store: coverage, excluded rows, warmup health, sizes."""
+    from gradsift.datastore.store import Store
     from gradsift.inspection import describe
     from gradsift.inspection import inspect as run
-    from gradsift.store import Store
 
     description = run(Store.open(store))
     if as_json:
@@ -235,9 +235,9 @@ def inspect(store: Annotated[Path, typer.Argument(help="a store")], as_json: Jso
 @cli.command(epilog="Example: gradsift verify store")
 def verify(store: Annotated[Path, typer.Argument(help="a store")], as_json: JsonOption = False) -> None:
     """Check every hash and every row of a store; exits with 1 where something is wrong."""
+    from gradsift.datastore.store import Store
+    from gradsift.datastore.verify import verify as run
     from gradsift.runtime.progress import Progress
-    from gradsift.store import Store
-    from gradsift.verify import verify as run
 
     progress = Progress()
     with progress.running():

@@ -95,7 +95,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(store: Path) -> dict[str, Any]:
     """The store's own, which flags that are not given leave as they are; a limit per source is for the new rows."""
-    from gradsift.store import Store
+    from gradsift.datastore.store import Store
 
     return Store.open(store).manifest.config.model_dump(exclude={"limit_per_source"})
 

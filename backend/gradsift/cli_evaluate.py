@@ -39,6 +39,7 @@ def evaluate(
     """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
     from gradsift.data.encode import read_template
     from gradsift.data.targets import require_targets
+    from gradsift.datastore.store import Store
     from gradsift.evaluate import evaluate as run
     from gradsift.evaluation import summary
     from gradsift.evaluation_plan import EvaluationSet, store_recipe
@@ -46,7 +47,6 @@ def evaluate(
     from gradsift.runtime import atomic
     from gradsift.runtime.errors import UsageError
     from gradsift.runtime.progress import Progress
-    from gradsift.store import Store
     from gradsift.training_script import training_script
 
     if len(targets) != len(test):

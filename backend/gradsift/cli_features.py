@@ -13,9 +13,9 @@ def features(
 ) -> None:
     """Compute the targets' features, to score a copy of the store on a machine without the model."""
     from gradsift.data.targets import require_targets
+    from gradsift.datastore.store import Store
     from gradsift.portable import target_features
     from gradsift.runtime.progress import Progress
-    from gradsift.store import Store
 
     progress = Progress()
     with progress.running():

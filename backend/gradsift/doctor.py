@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
+from gradsift.datastore.store import Store
 from gradsift.engine import library_versions
 from gradsift.model import bundled, load
 from gradsift.runtime.paths import cache_home, data_home, studio
-from gradsift.store import Store
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from gradsift.choices import make_choices
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import TargetError
+from gradsift.datastore.store import Store
 from gradsift.evaluation import (
     ALWAYS,
     FULL,
@@ -46,7 +47,6 @@ from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
 from gradsift.selection import Budget
-from gradsift.store import Store
 
 
 def evaluate(

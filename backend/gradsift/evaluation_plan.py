@@ -9,11 +9,11 @@ from typing import Any
 
 from gradsift.choices import Choices, make_choices
 from gradsift.data.pool import Row
+from gradsift.datastore.store import Store
 from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.heldout import HeldOut, metric
 from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
-from gradsift.store import Store
 from gradsift.training.checkpoint import Checkpoint
 
 

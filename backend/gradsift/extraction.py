@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from gradsift.data.encode import Encoded, Encoder
+from gradsift.datastore.shards import ShardError, write_shard
+from gradsift.datastore.store import Store, StoreError
 from gradsift.features import FeatureExtractor, Features
 from gradsift.gradients import PerExampleGradients, Update, make_update
 from gradsift.model import load
 from gradsift.projection import Projector, make_projector
 from gradsift.runtime.device import try_order
 from gradsift.runtime.progress import Progress
-from gradsift.shards import ShardError, write_shard
-from gradsift.store import Store, StoreError
 from gradsift.training.checkpoint import Checkpoint
 
 

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
 
+from gradsift.datastore.store import Store, StoreError
 from gradsift.duplicates import near_duplicates
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
-from gradsift.store import Store, StoreError
 
 VERSION = "1"  # of the columns and of how they are made
 ROLES = ("user", "assistant", "system")

@@ -19,6 +19,8 @@ from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, write_targets
+from gradsift.datastore.shards import read_tensors, write_tensors
+from gradsift.datastore.store import Store, StoreError, locked
 from gradsift.extraction import attach_checkpoint, check_model
 from gradsift.features import FeatureExtractor
 from gradsift.gradients import make_update
@@ -29,8 +31,6 @@ from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import WORDS, Products, Scoring, scoring_path
-from gradsift.shards import read_tensors, write_tensors
-from gradsift.store import Store, StoreError, locked
 
 
 def influence(

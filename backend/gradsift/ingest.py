@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from gradsift.data.encode import Encoder, RenderError
 from gradsift.data.pool import Row, read_rows, sample_rows
-from gradsift.manifest import SourceInfo
+from gradsift.datastore.manifest import SourceInfo
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress

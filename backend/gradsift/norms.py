@@ -15,7 +15,7 @@ import pandas as pd
 from gradsift.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from gradsift.store import Store
+    from gradsift.datastore.store import Store
 
 KINDS = ("grad_norm", "update_norm")
 MOST_CELLS = 20_000

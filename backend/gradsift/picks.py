@@ -17,6 +17,7 @@ import pandas as pd
 from gradsift.choices import Choices, make_choices
 from gradsift.config import GradientKind
 from gradsift.data.pool import Row
+from gradsift.datastore.store import Store
 from gradsift.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
 from gradsift.export import check_compression, export_picks, refuse_strangers
 from gradsift.formats import Pick, check_format
@@ -30,7 +31,6 @@ from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring
 from gradsift.selection import Budget, Ranking, count_within, length_matched, rank, scores_table
-from gradsift.store import Store
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import torch
 
+from gradsift.datastore.shards import Shard
+from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Progress
-from gradsift.shards import Shard
-from gradsift.store import Store
 
 PIECE = 1 << 22  # bytes of int8 rows in one product: enough to share among threads, few enough for a cache
 _PARTS = {"int8": 2, "bit": 3}

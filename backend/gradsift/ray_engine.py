@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from gradsift.config import Engine
+from gradsift.datastore.store import Store, StoreError
 from gradsift.engine import (
     EngineError,
     begin_stage,
@@ -34,7 +35,6 @@ from gradsift.extraction import Extraction
 from gradsift.model import load
 from gradsift.runtime.device import turn
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
-from gradsift.store import Store, StoreError
 
 ATTEMPTS = 3  # at one shard: what ends three workers would end the next
 _OBJECTS = 100 * 2**20  # bytes of Ray's object store: nothing larger than a count goes through it

@@ -19,10 +19,10 @@ from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
+from gradsift.datastore.shards import read_tensors
+from gradsift.datastore.store import Store, StoreError
 from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
-from gradsift.shards import read_tensors
-from gradsift.store import Store, StoreError
 
 WORDS = "bm25-words.json"  # BM25's weight (idf) of every word of the targets that the pool has
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradsift.datastore.store import Store, StoreError
 from gradsift.index import ROLES, require_index
 from gradsift.runtime.errors import UsageError
-from gradsift.store import Store, StoreError
 
 if TYPE_CHECKING:
     import duckdb

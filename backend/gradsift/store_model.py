@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from gradsift.datastore.store import Store, StoreError
 from gradsift.gradients import PerExampleGradients
 from gradsift.model import load
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
-from gradsift.store import Store, StoreError
 from gradsift.training.checkpoint import Checkpoint
 
 

@@ -20,14 +20,14 @@ import torch
 from gradsift.config import GradientKind
 from gradsift.data.encode import Encoded, Piece
 from gradsift.data.pool import Row
+from gradsift.datastore.shards import read_tensors, write_tensors
+from gradsift.datastore.store import Store, StoreError, locked
 from gradsift.features import FeatureExtractor, run_batches
 from gradsift.gradients import PerExampleGradients, adam_scale
 from gradsift.influence import TargetError, encode_target, influence, score_targets, target_encoder
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring, scoring_key
-from gradsift.shards import read_tensors, write_tensors
-from gradsift.store import Store, StoreError, locked
 from gradsift.store_model import StoreModel
 from gradsift.training.checkpoint import Checkpoint
 

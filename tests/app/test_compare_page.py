@@ -13,8 +13,8 @@ from app import comparing
 from app.components.board import PAGE
 from gradsift.choices import Choices
 from gradsift.data.targets import parse_targets, read_targets
+from gradsift.datastore.store import Store
 from gradsift.methods import METHODS
-from gradsift.store import Store
 
 
 def sizes(at) -> list[int]:

@@ -11,11 +11,11 @@ from app import charting, comparing
 from app.components import charts, distributions, tables, target_charts
 from gradsift.choices import Choices
 from gradsift.data.targets import parse_targets, read_targets
+from gradsift.datastore.store import Store
 from gradsift.influence import score_targets
 from gradsift.methods import METHODS
 from gradsift.resampling import SplitHalf, rank_intervals, split_half
 from gradsift.scoring import open_scoring
-from gradsift.store import Store
 
 MOST = 20_000
 

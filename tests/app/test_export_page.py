@@ -8,12 +8,12 @@ import pytest
 
 from app import exporting
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.influence import score_targets
 from gradsift.picks import select
 from gradsift.runtime import jobs
 from gradsift.selection import rank
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 
 ASK = {"store": "toy", "targets": "two", "budget": "5"}
 

@@ -7,13 +7,13 @@ from app import address, comparing, filters, marking
 from app.components import facets
 from app.filters import Filter
 from gradsift.choices import Choices
+from gradsift.datastore.store import Store, StoreError
 from gradsift.index import ensure_index
 from gradsift.methods import METHODS
 from gradsift.norms import Area
 from gradsift.scoring import open_scoring
 from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
-from gradsift.store import Store, StoreError
 
 NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
 

@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from app import memory
-from gradsift.store import Store
+from gradsift.datastore.store import Store
 
 
 def texts(at) -> str:

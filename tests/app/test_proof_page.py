@@ -11,10 +11,10 @@ from figures import figures, title, values
 from app import proving
 from app.components import proof
 from app.session import Session
+from gradsift.datastore.store import Store
 from gradsift.evaluation import read_report, summary
 from gradsift.evaluation_plan import MethodSpec, store_recipe
 from gradsift.runtime import jobs
-from gradsift.store import Store
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}
 

@@ -9,8 +9,8 @@ import pytest
 from boards import board
 
 from app import targeting
+from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Status
-from gradsift.store import Store
 
 
 def write_status(folder, **fields) -> None:

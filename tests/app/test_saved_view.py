@@ -4,10 +4,10 @@ import pytest
 from boards import board
 
 from gradsift.data.targets import parse_targets, read_targets
+from gradsift.datastore.store import Store
 from gradsift.influence import score_targets
 from gradsift.norms import Area
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 
 VIEW = {"store": "toy", "targets": "two", "budget": "10"}
 PICKS = {"methods": "less,rds", "cap": "40%", "source": "open", "sort": "long"}

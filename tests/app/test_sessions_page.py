@@ -12,10 +12,10 @@ from app import differing
 from gradsift.builder import build
 from gradsift.choices import Choices
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.influence import score_targets
 from gradsift.runtime.progress import Progress
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 from gradsift.workspace import sample_pool
 
 VIEW = {"store": "toy", "targets": "two", "budget": "10"}

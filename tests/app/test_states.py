@@ -14,12 +14,12 @@ from app.rooms import ROOMS
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
+from gradsift.datastore.store import Store
 from gradsift.influence import score_targets
 from gradsift.methods import METHODS
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import scoring_path
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 from gradsift.workspace import Workspace
 
 PAGES = tuple(room.stem for room in ROOMS)

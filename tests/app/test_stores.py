@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 from app import comparing
 from app.components.stores import ALL, BUILD
+from gradsift.datastore.store import Store
 from gradsift.demo import demo_command
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Status
 from gradsift.scoring import open_scoring
-from gradsift.store import Store
 from gradsift.workspace import SAMPLE_STORE
 
 

@@ -15,12 +15,12 @@ from gradsift.builder import build
 from gradsift.choices import Choices
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
+from gradsift.datastore.store import Store
 from gradsift.evidence import by_subtask, by_target
 from gradsift.influence import influence, score_targets
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 from gradsift.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 from gradsift.bench.synthetic import EPOCHS, NAME, PER_SUBTASK, SUBTASKS, TARGETS, made_rows, make_workspace
 from gradsift.cli import cli
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
+from gradsift.datastore.verify import verify
 from gradsift.index import has_index
 from gradsift.methods import METHODS
 from gradsift.scoring import open_scoring, scoring_path
 from gradsift.selection import rank
-from gradsift.store import Store
-from gradsift.verify import verify
 
 
 @pytest.fixture(scope="module")

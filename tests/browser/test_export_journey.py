@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.influence import score_targets
 from gradsift.selection import rank
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -7,10 +7,10 @@ from urllib.parse import parse_qs
 import pytest
 
 from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.picks import score
 from gradsift.runtime import jobs
 from gradsift.sessions import Sessions
-from gradsift.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

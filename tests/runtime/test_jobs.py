@@ -13,9 +13,9 @@ import psutil
 import pytest
 from stores import assert_same_files
 
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic, jobs
 from gradsift.runtime.progress import Status
-from gradsift.store import Store
 
 FLAGS = ["--max-length", "96", "--warmup-fraction", "0.5", "--batch-size", "4", "--lora-rank", "4", "--dim", "256"]
 FLAGS += ["--gradient", "adam", "--gradient", "sgd", "--lr", "2e-3"]

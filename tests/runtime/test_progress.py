@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gradsift.datastore.store import StoreError
 from gradsift.runtime.progress import FOLDER_VARIABLE, Cancelled, Progress, Status
-from gradsift.store import StoreError
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 
 from gradsift import builder
 from gradsift.config import BuildConfig
+from gradsift.datastore.store import Store
+from gradsift.datastore.verify import verify
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.store import Store
 from gradsift.training import processes
-from gradsift.verify import verify
 
 LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # on a CPU accelerate's starts only one
 PROGRAM = """

@@ -6,7 +6,7 @@ a high loss are wrong or in another alphabet as often as they are instructive.
 
 import numpy as np
 
-from gradsift.store import Store
+from gradsift.datastore.store import Store
 
 
 def answer_lengths(store: Store) -> np.ndarray:

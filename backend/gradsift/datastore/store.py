@@ -30,13 +30,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from gradsift.checked import Checked
-from gradsift.manifest import SCHEMA_VERSION, Manifest, Part
-from gradsift.metrics import METRICS, read_metrics, write_metrics
-from gradsift.pool_files import PoolFiles, pool_file
+from gradsift.datastore.manifest import SCHEMA_VERSION, Manifest, Part
+from gradsift.datastore.metrics import METRICS, read_metrics, write_metrics
+from gradsift.datastore.pool_files import PoolFiles, pool_file
+from gradsift.datastore.shards import Shard, ShardError, read_shard
+from gradsift.datastore.verified import Checked
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
-from gradsift.shards import Shard, ShardError, read_shard
 from gradsift.training.checkpoint import Checkpoint
 
 MANIFEST = "manifest.json"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift.manifest import Part
+from gradsift.datastore.manifest import Part
+from gradsift.datastore.shards import read_tensors
+from gradsift.datastore.store import BASE_KINDS, Store, hash_file
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
-from gradsift.shards import read_tensors
-from gradsift.store import BASE_KINDS, Store, hash_file
 
 
 def verify(path: str | Path, progress: Progress | None = None) -> list[str]:

@@ -11,8 +11,8 @@ from stores import contents, flip
 
 from gradsift import score
 from gradsift.data.targets import read_targets
-from gradsift.store import Store, StoreError
-from gradsift.verify import verify
+from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.verify import verify
 
 
 def test_a_whole_store_has_no_problem(tiny_store: Store) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from gradsift.checked import Checked, traits_of
+from gradsift.datastore.verified import Checked, traits_of
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 

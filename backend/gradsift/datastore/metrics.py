@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradsift.datastore.shards import ShardError
 from gradsift.runtime import atomic
-from gradsift.shards import ShardError
 
 METRICS = ("grad_norm", "update_norm", "loss")
 

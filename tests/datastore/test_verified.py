@@ -10,11 +10,11 @@ import pytest
 import torch
 from stores import flip
 
-from gradsift import checked, shards
-from gradsift.checked import Checked
-from gradsift.shards import ShardError
-from gradsift.store import Store
-from gradsift.verify import verify
+from gradsift.datastore import shards, verified
+from gradsift.datastore.shards import ShardError
+from gradsift.datastore.store import Store
+from gradsift.datastore.verified import Checked
+from gradsift.datastore.verify import verify
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return digest(*given)
 
     monkeypatch.setattr(shards, "_digest", counting)
-    monkeypatch.setattr(checked, "_SETTLED", -(10**12))
+    monkeypatch.setattr(verified, "_SETTLED", -(10**12))
     return count
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_shard_is_not_remembered_and_the_others_are(tiny_copy: Store, 
 
 def test_what_was_just_written_is_hashed_again(tiny_copy: Store, hashed: list[int], monkeypatch) -> None:
     """It may change again within the same tick of the disk's clock."""
-    monkeypatch.setattr(checked, "_SETTLED", 60 * 10**9)
+    monkeypatch.setattr(verified, "_SETTLED", 60 * 10**9)
     assert [opened(tiny_copy, hashed) for _ in range(2)] == [5, 5]
 
 

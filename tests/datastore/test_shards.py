@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard, write_tensors
+from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard, write_tensors
 
 DTYPES = ["int8", "fp16", "bit"]
 # Of every entry, relative to the largest of its row: half a step of 1/127, half a unit in the last of 11 places.
@@ -72,7 +72,7 @@ class TestEveryDtype:
         assert torch.equal(decoded, unit(*encode(x, dtype)[:2], dtype))
 
     def test_blocks_cover_the_rows_in_order(self, dtype, tmp_path, monkeypatch):
-        monkeypatch.setattr("gradsift.shards.BLOCK_BYTES", 3 * 64 * 4)
+        monkeypatch.setattr("gradsift.datastore.shards.BLOCK_BYTES", 3 * 64 * 4)
         x = vectors(8, 64)
         write_shard(tmp_path / "shard", "params", 0, dtype, x)
         pieces = list(read_shard(tmp_path / "shard", "params").blocks())

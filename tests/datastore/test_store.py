@@ -11,12 +11,12 @@ from stores import flip
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
+from gradsift.datastore.metrics import METRICS
+from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
+from gradsift.datastore.store import Store, StoreError, locked
 from gradsift.inspection import inspect
-from gradsift.metrics import METRICS
 from gradsift.picks import score, select
 from gradsift.runtime.errors import GradsiftError
-from gradsift.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
-from gradsift.store import Store, StoreError, locked
 
 
 @pytest.fixture

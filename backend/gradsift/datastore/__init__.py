@@ -1,0 +1,1 @@
+"""What lies on disk: the manifest, shards, metrics, the pool, and what checks them."""
