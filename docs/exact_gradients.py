@@ -23,8 +23,8 @@ from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
-from gradsift.features import FeatureExtractor
-from gradsift.gradients import PerExampleGradients
+from gradsift.gradients.extract import FeatureExtractor
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress

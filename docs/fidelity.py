@@ -19,9 +19,9 @@ from measured import fill, table
 
 from gradsift.config import AdamForm
 from gradsift.datastore.shards import decode, encode, read_tensors, write_tensors
-from gradsift.gradients import Update, make_update
+from gradsift.gradients.per_example import Update, make_update
+from gradsift.gradients.projection import make_projector
 from gradsift.influence import influence
-from gradsift.projection import make_projector
 from gradsift.runtime.paths import cache_home
 from gradsift.scoring import Products
 

@@ -13,10 +13,10 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.evaluate import evaluate
 from gradsift.evaluation_plan import EvaluationSet
+from gradsift.gradients.projection import SparseProjector
 from gradsift.heldout import read_heldout
 from gradsift.model import load
 from gradsift.picks import score
-from gradsift.projection import SparseProjector
 
 pytestmark = pytest.mark.gpu
 

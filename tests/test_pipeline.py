@@ -24,10 +24,10 @@ from gradsift.baselines.bm25 import tokenize
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.features import FeatureExtractor
-from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.gradients.extract import FeatureExtractor
+from gradsift.gradients.per_example import PerExampleGradients, make_update
+from gradsift.gradients.projection import Projector, make_projector
 from gradsift.model import load
-from gradsift.projection import Projector, make_projector
 from gradsift.runtime.progress import Progress
 from gradsift.selection import rank
 from gradsift.training.checkpoint import Checkpoint

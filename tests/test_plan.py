@@ -15,8 +15,8 @@ from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
-from gradsift.features import PER_BATCH
-from gradsift.gradients import supervised_losses
+from gradsift.gradients.extract import PER_BATCH
+from gradsift.gradients.per_example import supervised_losses
 from gradsift.ingest import NothingUsableError
 from gradsift.plan import PLAN, Plan, describe, plan, record
 from gradsift.runtime.progress import Progress

@@ -17,7 +17,7 @@ from gradsift.config import BuildConfig
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
-from gradsift.features import FeatureExtractor
+from gradsift.gradients.extract import FeatureExtractor
 from gradsift.runtime.progress import Cancelled, Progress
 
 

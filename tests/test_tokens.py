@@ -21,7 +21,7 @@ from gradsift.builder import build
 from gradsift.data.encode import Encoder
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
 from gradsift.datastore.store import Store, StoreError
-from gradsift.gradients import PerExampleGradients, adam_scale, make_update
+from gradsift.gradients.per_example import PerExampleGradients, adam_scale, make_update
 from gradsift.influence import TargetError, influence, score_targets
 from gradsift.model import load
 from gradsift.model.load import load_tokenizer

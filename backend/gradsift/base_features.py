@@ -22,10 +22,10 @@ from gradsift.data.encode import Encoded, Encoder
 from gradsift.datastore.shards import ShardError, write_shard
 from gradsift.datastore.store import BASE_KINDS, Store, locked
 from gradsift.extraction import encode_rows
-from gradsift.features import joined, run_batches
-from gradsift.gradients import pad, supervised_positions
+from gradsift.gradients.extract import joined, run_batches
+from gradsift.gradients.per_example import pad, supervised_positions
+from gradsift.gradients.projection import make_projector
 from gradsift.model.load import Loaded
-from gradsift.projection import make_projector
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 

@@ -16,11 +16,11 @@ from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, StoreError, ha
 from gradsift.destination import MADE, refuse_place
 from gradsift.engine import extract_here, library_versions, note_differences
 from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
-from gradsift.gradients import PerExampleGradients
+from gradsift.gradients.per_example import PerExampleGradients
+from gradsift.gradients.projection import projector_id
 from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.model import load
-from gradsift.projection import projector_id
 from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn

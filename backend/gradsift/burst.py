@@ -16,10 +16,10 @@ import torch
 
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
-from gradsift.features import FeatureExtractor, run_batches
-from gradsift.gradients import PerExampleGradients, Update, make_update, supervised_losses
+from gradsift.gradients.extract import FeatureExtractor, run_batches
+from gradsift.gradients.per_example import PerExampleGradients, Update, make_update, supervised_losses
+from gradsift.gradients.projection import make_projector
 from gradsift.model import load
-from gradsift.projection import make_projector
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
 from gradsift.survey import Batch, Survey, padded

@@ -18,7 +18,7 @@ import torch
 
 from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
-from gradsift.projection import make_projector
+from gradsift.gradients.projection import make_projector
 
 HEAD = 4  # times the budget: the best rows among which is chosen at first
 MOST = 1 << 16  # of them, however many copies they hold: 270 MB of sketches

@@ -11,10 +11,10 @@ import torch
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.datastore.shards import ShardError, write_shard
 from gradsift.datastore.store import Store, StoreError
-from gradsift.features import FeatureExtractor, Features
-from gradsift.gradients import PerExampleGradients, Update, make_update
+from gradsift.gradients.extract import FeatureExtractor, Features
+from gradsift.gradients.per_example import PerExampleGradients, Update, make_update
+from gradsift.gradients.projection import Projector, make_projector
 from gradsift.model import load
-from gradsift.projection import Projector, make_projector
 from gradsift.runtime.device import try_order
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint

@@ -16,8 +16,8 @@ from transformers import GenerationConfig, TrainerCallback
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row
-from gradsift.features import run_batches
-from gradsift.gradients import mean_losses, supervised_losses
+from gradsift.gradients.extract import run_batches
+from gradsift.gradients.per_example import mean_losses, supervised_losses
 from gradsift.heldout import HeldOut
 from gradsift.model import load
 from gradsift.runtime.progress import Progress

@@ -22,8 +22,8 @@ from gradsift.data.targets import TargetError, write_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
 from gradsift.datastore.store import Store, StoreError, locked
 from gradsift.extraction import attach_checkpoint, check_model
-from gradsift.features import FeatureExtractor
-from gradsift.gradients import make_update
+from gradsift.gradients.extract import FeatureExtractor
+from gradsift.gradients.per_example import make_update
 from gradsift.methods import DEFAULT_METHODS, get_method
 from gradsift.model import load
 from gradsift.products import stored_products

@@ -22,13 +22,13 @@ from gradsift.data.encode import Encoded, Piece
 from gradsift.data.pool import Row
 from gradsift.datastore.shards import read_tensors, write_tensors
 from gradsift.datastore.store import Store, StoreError, locked
-from gradsift.features import FeatureExtractor, run_batches
-from gradsift.gradients import PerExampleGradients, adam_scale
+from gradsift.gradients.extract import FeatureExtractor, run_batches
+from gradsift.gradients.per_example import PerExampleGradients, adam_scale
+from gradsift.gradients.store_model import StoreModel
 from gradsift.influence import TargetError, encode_target, influence, score_targets, target_encoder
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring, scoring_key
-from gradsift.store_model import StoreModel
 from gradsift.training.checkpoint import Checkpoint
 
 STEP = 0.01  # ε of the central difference, ‖u‖ being 1: smaller drowns in rounding, larger in the loss's curvature

@@ -12,7 +12,7 @@ from gradsift.bench import recipe as released
 from gradsift.bench.bergson import loop_seconds
 from gradsift.bench.pairs import in_turn
 from gradsift.cli import cli
-from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.gradients.per_example import PerExampleGradients, make_update
 from gradsift.training.checkpoint import Checkpoint
 
 

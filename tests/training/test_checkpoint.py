@@ -12,7 +12,7 @@ from reference import ATTENTION, random_rows, small_config, with_lora
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from gradsift.builder import build
-from gradsift.gradients import PerExampleGradients
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress

@@ -25,10 +25,10 @@ from gradsift.bench.recipe import recipe
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row, read_rows, sample_rows
-from gradsift.features import FeatureExtractor, pack
-from gradsift.gradients import PerExampleGradients, make_update, mean_losses, supervised_losses
+from gradsift.gradients.extract import FeatureExtractor, pack
+from gradsift.gradients.per_example import PerExampleGradients, make_update, mean_losses, supervised_losses
+from gradsift.gradients.projection import make_projector
 from gradsift.model import load
-from gradsift.projection import make_projector
 from gradsift.runtime.device import turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress

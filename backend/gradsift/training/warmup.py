@@ -18,8 +18,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
-from gradsift.features import pack
-from gradsift.gradients import supervised_losses
+from gradsift.gradients.extract import pack
+from gradsift.gradients.per_example import supervised_losses
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.training import processes

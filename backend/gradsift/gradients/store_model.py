@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gradsift.datastore.store import Store, StoreError
-from gradsift.gradients import PerExampleGradients
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress

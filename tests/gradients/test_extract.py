@@ -15,9 +15,9 @@ from reference import (
 )
 from transformers import AutoModelForCausalLM
 
-from gradsift.features import FeatureExtractor, pack
-from gradsift.gradients import PerExampleGradients, make_update
-from gradsift.projection import make_projector
+from gradsift.gradients.extract import FeatureExtractor, pack
+from gradsift.gradients.per_example import PerExampleGradients, make_update
+from gradsift.gradients.projection import make_projector
 from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")

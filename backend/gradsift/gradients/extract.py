@@ -11,7 +11,7 @@ import torch
 from torch.linalg import vector_norm
 
 from gradsift.data.encode import Encoded
-from gradsift.gradients import PerExampleGradients, Update
+from gradsift.gradients.per_example import PerExampleGradients, Update
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

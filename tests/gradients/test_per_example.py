@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
-from gradsift.gradients import PerExampleGradients, make_update
+from gradsift.gradients.per_example import PerExampleGradients, make_update
 from gradsift.model.load import ModelError, attach_lora, load_tokenizer
 from gradsift.training.checkpoint import Checkpoint, canonical
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradsift.projection import RademacherProjector, SparseProjector, make_projector, projector_id
+from gradsift.gradients.projection import RademacherProjector, SparseProjector, make_projector, projector_id
 
 CPU = torch.device("cpu")
 KINDS = ["sparse", "rademacher"]
