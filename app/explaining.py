@@ -14,10 +14,10 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.evidence import opponents
-from gradsift.index import has_index, near
 from gradsift.methods import METHODS
 from gradsift.scoring import Scoring
 from gradsift.selection import Ranking
+from gradsift.text.index import has_index, near
 
 if TYPE_CHECKING:
     from gradsift.tokens import Agreement, TokenExplainer, TokenInfluence

@@ -17,12 +17,12 @@ from app import address, comparing, data
 from app.comparing import Column, Comparison
 from app.rooms import room
 from gradsift.datastore.store import Store
-from gradsift.index import has_index, scripts
 from gradsift.norms import Area, norm_table
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
-from gradsift.search import search_rows
 from gradsift.sessions import Decisions
+from gradsift.text.index import has_index, scripts
+from gradsift.text.search import search_rows
 
 FACETS = ("source", "task", "script", "subtask")
 KEYS = (*FACETS, "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page")

@@ -11,7 +11,7 @@ from app.comparing import Column
 from gradsift.baselines.bm25 import matched_words, tokenize, word_spans
 from gradsift.choices import Choices
 from gradsift.scoring import Scoring
-from gradsift.search import terms
+from gradsift.text.search import terms
 
 HIT, WORD = "gs-hit", "gs-word"  # the kinds of marks, as the style sheet calls them
 LOOKED_AT = 12_000  # characters of a turn whose words are compared with BM25's

@@ -22,11 +22,11 @@ from measured import fill, table
 from gradsift.baselines.bm25 import bm25_index
 from gradsift.data.pool import read_rows
 from gradsift.datastore.store import Store
-from gradsift.duplicates import BAND, BANDS, near_duplicates
 from gradsift.runtime import atomic
 from gradsift.scoring import open_scoring
-from gradsift.search import search_rows
 from gradsift.selection import rank
+from gradsift.text.near_duplicates import BAND, BANDS, near_duplicates
+from gradsift.text.search import search_rows
 
 PAGE = Path(__file__).with_suffix(".md")
 BENCHES = ("features", "scoring", "bm25")

@@ -9,9 +9,9 @@ import pytest
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
-from gradsift.index import ensure_index
 from gradsift.influence import score_targets
 from gradsift.runtime.progress import Progress
+from gradsift.text.index import ensure_index
 from gradsift.workspace import Workspace
 
 TEXTS = {

@@ -21,12 +21,12 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store, StoreError
 from gradsift.datastore.verify import verify
 from gradsift.engine import Extraction
-from gradsift.index import near, scripts
 from gradsift.ingest import NothingUsableError
 from gradsift.inspection import describe, inspect
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Cancelled, Progress
-from gradsift.search import search_rows
+from gradsift.text.index import near, scripts
+from gradsift.text.search import search_rows
 
 WORDS = ["cat", "dog", "capital", "country", "text", "question", "answer", "mat"]
 

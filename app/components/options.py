@@ -10,9 +10,9 @@ from app.components.text import clip, label
 from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.datastore.store import Store
-from gradsift.index import has_index
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring import Scoring
+from gradsift.text.index import has_index
 
 _ABOUT = {
     "max": "best subtask (the paper)",

@@ -18,13 +18,13 @@ from gradsift.engine import extract_here, library_versions, note_differences
 from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import projector_id
-from gradsift.index import ensure_index
 from gradsift.ingest import ingest
 from gradsift.model import load
 from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
+from gradsift.text.index import ensure_index
 from gradsift.training import processes
 from gradsift.training.checkpoint import Checkpoint, check_folder, read_trainer_checkpoint
 from gradsift.training.warmup import Warmup, choose_rows, short_epoch_note

@@ -72,10 +72,10 @@ def score(
     """Score every usable row of a store against target examples."""
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
-    from gradsift.index import ensure_index
     from gradsift.picks import score as run
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
+    from gradsift.text.index import ensure_index
 
     method = list(dict.fromkeys(method))
     _check_methods(method)

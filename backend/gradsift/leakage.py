@@ -15,10 +15,10 @@ import numpy as np
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store, hash_file
-from gradsift.matching import RUN, SHORTEST, Example, Hit, Matcher
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.text.overlap import RUN, SHORTEST, Example, Hit, Matcher
 
 RULE = (
     f"A row is flagged where {RUN} words in a row, a whole turn, or a whole question of {SHORTEST} to {RUN - 1} words "

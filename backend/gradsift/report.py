@@ -17,9 +17,9 @@ from gradsift.drawing import text_of
 from gradsift.formats import Pick
 from gradsift.leakage import TARGETS, Leak, Leakage
 from gradsift.looks import look
-from gradsift.matching import Quote
 from gradsift.methods import get_method
 from gradsift.picks import Selection, iter_picks
+from gradsift.text.overlap import Quote
 
 TOP, SAMPLED, TARGETS_SHOWN, LEAKS_SHOWN = 10, 10, 5, 20
 _MOST_NAMES = 20  # of a list in the settings

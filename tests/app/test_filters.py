@@ -8,12 +8,12 @@ from app.components import facets
 from app.filters import Filter
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store, StoreError
-from gradsift.index import ensure_index
 from gradsift.methods import METHODS
 from gradsift.norms import Area
 from gradsift.scoring import open_scoring
-from gradsift.search import SEARCHED
 from gradsift.sessions import Decisions
+from gradsift.text.index import ensure_index
+from gradsift.text.search import SEARCHED
 
 NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
 
@@ -54,7 +54,7 @@ def test_a_facet_leaves_the_rows_with_its_values(opened, facet):
 
 
 def test_scripts_are_those_of_the_index(opened):
-    from gradsift.index import script_of
+    from gradsift.text.index import script_of
 
     facet = filters.facets_of(*opened)["script"]
     assert len(facet.values) > 1

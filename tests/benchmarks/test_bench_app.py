@@ -11,10 +11,10 @@ from gradsift.cli import cli
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
-from gradsift.index import has_index
 from gradsift.methods import METHODS
 from gradsift.scoring import open_scoring, scoring_path
 from gradsift.selection import rank
+from gradsift.text.index import has_index
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.manifest import SCHEMA_VERSION, CheckpointInfo, Manifest, Part, SourceInfo
 from gradsift.datastore.shards import write_shard, write_tensors
 from gradsift.datastore.store import Store, hash_file
-from gradsift.index import ensure_index
 from gradsift.ingest import ROW_GROUP, SCHEMA
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring, open_scoring, scoring_path
+from gradsift.text.index import ensure_index
 from gradsift.workspace import Workspace, sample_pool
 
 NAME, TARGETS = "synthetic", "synthetic"

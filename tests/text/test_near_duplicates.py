@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift.baselines.bm25 import tokenize
-from gradsift.duplicates import near_duplicates
+from gradsift.text.near_duplicates import near_duplicates
 
 
 def groups(texts: list[str]) -> list[int]:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradsift.datastore.store import Store, StoreError
-from gradsift.index import ROLES, require_index
 from gradsift.runtime.errors import UsageError
+from gradsift.text.index import ROLES, require_index
 
 if TYPE_CHECKING:
     import duckdb

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.matching import MOST_HITS, RUN, SHORTEST, Example, Matcher
+from gradsift.text.overlap import MOST_HITS, RUN, SHORTEST, Example, Matcher
 
 ROLES = ("user", "assistant", "system", "")
 WORDS = [f"w{number:03}" for number in range(200)]

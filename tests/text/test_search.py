@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gradsift import search
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.datastore.store import Store, StoreError
-from gradsift.index import ROLES, index_path
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.search import search_rows, terms
+from gradsift.text import search
+from gradsift.text.index import ROLES, index_path
+from gradsift.text.search import search_rows, terms
 
 LINES = [
     '{"messages": [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Capital of FRANCE?"}, '

@@ -13,14 +13,14 @@ import regex
 from commands import gradsift
 from stores import flip
 
-from gradsift import index
 from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.datastore.store import Store, StoreError
 from gradsift.datastore.verify import verify
-from gradsift.index import ensure_index, has_index, index_path, near, script_of, scripts
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Cancelled, Progress
+from gradsift.text import index
+from gradsift.text.index import ensure_index, has_index, index_path, near, script_of, scripts
 
 JAPANESE = "東京は日本の首都です。"
 CHINESE = "巴黎是法国的首都。"

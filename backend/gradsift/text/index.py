@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import regex
 
 from gradsift.datastore.store import Store, StoreError
-from gradsift.duplicates import near_duplicates
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
+from gradsift.text.near_duplicates import near_duplicates
 
 VERSION = "1"  # of the columns and of how they are made
 ROLES = ("user", "assistant", "system")
