@@ -13,7 +13,7 @@ from app import building
 from gradsift.runtime import jobs
 from gradsift.workspace import Workspace
 
-PLAN = "plan.json"  # `gradsift.plan.PLAN`, which cannot be imported here: torch comes with it
+PLAN = "plan.json"  # `gradsift.builder.plan.PLAN`, which cannot be imported here: torch comes with it
 
 
 def start(workspace: Workspace, pool: Sequence[str | Path], values: Mapping[str, Any]) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from results_page import CORE, OTHER_STORES, REPORTS, write_page
 
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import read_rows

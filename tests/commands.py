@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-LOADED = ["gradsift.builder", "gradsift.picks", "gradsift.datastore.verify", "gradsift.inspection", "gradsift.cli"]
+LOADED = [
+    "gradsift.builder.build",
+    "gradsift.picks",
+    "gradsift.datastore.verify",
+    "gradsift.inspection",
+    "gradsift.cli",
+]
 LOADED += ["transformers.models.llama.modeling_llama", "peft", "rank_bm25"]
 
 _server = multiprocessing.get_context("forkserver")

@@ -172,7 +172,7 @@ def tiny_config(tiny_model: Path) -> "BuildConfig":
 @pytest.fixture(scope="session")
 def tiny_store(tiny_pool: Path, tiny_config: "BuildConfig", tmp_path_factory: pytest.TempPathFactory) -> "Store":
     """The store of `tiny_pool` and `tiny_config`, finished. Tests that change a store copy it (`tiny_copy`)."""
-    from gradsift.builder import build
+    from gradsift.builder.build import build
     from gradsift.runtime.progress import Progress
 
     out = tmp_path_factory.mktemp("store") / "tiny"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift import diversity, select
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.choices import make_choices
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gradsift import evaluate as module
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.choices import make_choices
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import require_targets, write_targets

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store

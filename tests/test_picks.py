@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from gradsift import score, select
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
 from gradsift.data.targets import parse_targets, read_targets

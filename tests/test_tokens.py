@@ -17,7 +17,7 @@ from stores import flip
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.data.encode import Encoder
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
 from gradsift.datastore.store import Store, StoreError

@@ -27,7 +27,7 @@ A: Four.
 @pytest.fixture(scope="session")
 def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A complete store of the sample's pool and one row without an answer, built with the two-layer model."""
-    from gradsift.builder import build
+    from gradsift.builder.build import build
     from gradsift.config import BuildConfig
     from gradsift.runtime.progress import Progress
     from gradsift.workspace import sample_pool

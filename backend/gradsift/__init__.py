@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradsift.builder import begin, build
+    from gradsift.builder.build import begin, build
     from gradsift.config import BuildConfig, Engine
     from gradsift.data.targets import read_targets
     from gradsift.datastore.store import Store

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from gradsift.builder.extraction import encode_rows
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.datastore.shards import ShardError, write_shard
 from gradsift.datastore.store import BASE_KINDS, Store, locked
-from gradsift.extraction import encode_rows
 from gradsift.gradients.extract import joined, run_batches
 from gradsift.gradients.per_example import pad, supervised_positions
 from gradsift.gradients.projection import make_projector

@@ -110,8 +110,8 @@ def plan(
 ) -> None:
     """Tell what a build with these flags would meet and cost, before it is run: rows, tokens, time, memory, disk."""
     config = make_config(**given)
-    from gradsift.plan import describe, record
-    from gradsift.plan import plan as run
+    from gradsift.builder.plan import describe, record
+    from gradsift.builder.plan import plan as run
     from gradsift.runtime.progress import Progress
 
     progress = Progress()
@@ -141,7 +141,7 @@ def build(
         raise UsageError("--append keeps what --restart throws away: give one of them.")
     config = make_config(**{**(_parameters(out) if append else {}), **given})
     place = Engine(engine, workers, ray_address)
-    from gradsift.builder import build as run  # takes seconds: wrong flags are told before
+    from gradsift.builder.build import build as run  # takes seconds: wrong flags are told before
     from gradsift.training import processes
 
     store = run(pool, out, config, engine=place, append=append, restart=restart)

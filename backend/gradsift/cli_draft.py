@@ -25,7 +25,7 @@ def draft(
     max_length: Annotated[int, typer.Option(help=_FIELDS["max_length"].description)] = _FIELDS["max_length"].default,
 ) -> None:
     """Rank a pool before any build: an approximation of LESS by the base model's output layer, without a warmup."""
-    from gradsift.builder import begin
+    from gradsift.builder.build import begin
     from gradsift.data.encode import read_template
     from gradsift.data.targets import require_targets
     from gradsift.picks import score

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from gradsift.builder.engine_local import library_versions
 from gradsift.datastore.store import Store
-from gradsift.engine import library_versions
 from gradsift.model import bundled, load
 from gradsift.runtime.paths import cache_home, data_home, studio
 

@@ -15,13 +15,13 @@ from gradsift.baselines.bm25 import bm25_scores, distinct_words
 from gradsift.baselines.dsir import count_ngrams
 from gradsift.baselines.rows import answer_lengths, losses
 from gradsift.baselines.words import documents, ensure_words
+from gradsift.builder.extraction import attach_checkpoint, check_model
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, write_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
 from gradsift.datastore.store import Store, StoreError, locked
-from gradsift.extraction import attach_checkpoint, check_model
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.gradients.per_example import make_update
 from gradsift.methods import DEFAULT_METHODS, get_method

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from app import planning
-from gradsift.plan import PLAN
+from gradsift.builder.plan import PLAN
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Progress
 from gradsift.workspace import sample_pool
@@ -62,7 +62,7 @@ def test_the_form_estimates_before_it_builds(app, workspace, tiny_model):
 
 
 def test_counts_stand_there_while_the_estimate_is_made(app, workspace, tiny_model, tiny_pool, tiny_config, monkeypatch):
-    from gradsift.plan import plan, record
+    from gradsift.builder.plan import plan, record
 
     counted = record(plan([tiny_pool], tiny_config)) | {"estimate": None, "exact": False}
 

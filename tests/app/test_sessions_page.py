@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import differing
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.choices import Choices
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.components.distributions import SECTIONS
 from app.rooms import ROOMS
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store

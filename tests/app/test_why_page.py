@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import comparing, explaining
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.choices import Choices
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets

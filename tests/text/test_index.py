@@ -13,7 +13,7 @@ import regex
 from commands import gradsift
 from stores import flip
 
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.datastore.store import Store, StoreError
 from gradsift.datastore.verify import verify

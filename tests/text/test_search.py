@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.datastore.store import Store, StoreError
 from gradsift.runtime.errors import UsageError

@@ -11,7 +11,7 @@ import torch
 from reference import ATTENTION, random_rows, small_config, with_lora
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from gradsift.builder import build
+from gradsift.builder.build import build
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError

@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradsift.builder.ingest import ROW_GROUP, SCHEMA
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.manifest import SCHEMA_VERSION, CheckpointInfo, Manifest, Part, SourceInfo
 from gradsift.datastore.shards import write_shard, write_tensors
 from gradsift.datastore.store import Store, hash_file
-from gradsift.ingest import ROW_GROUP, SCHEMA
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import Scoring, open_scoring, scoring_path

@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from stores import assert_same_files, contents
 
 import gradsift
-from gradsift import builder, extraction
+from gradsift.builder import build as builder
+from gradsift.builder import extraction
+from gradsift.builder.destination import refuse_place
+from gradsift.builder.ingest import NothingUsableError
 from gradsift.config import BuildConfig
 from gradsift.data.pool import PoolError
 from gradsift.datastore.store import Store, StoreError
-from gradsift.destination import refuse_place
-from gradsift.ingest import NothingUsableError
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gradsift.builder.survey import Batch, Survey, padded
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
 from gradsift.gradients.extract import FeatureExtractor, run_batches
@@ -22,7 +23,6 @@ from gradsift.gradients.projection import make_projector
 from gradsift.model import load
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
-from gradsift.survey import Batch, Survey, padded
 from gradsift.training.checkpoint import Checkpoint
 from gradsift.training.warmup import make_optimizer, snapshot
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from gradsift.builder.ingest import NothingUsableError, ingest
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import PoolError
 from gradsift.datastore import pool_files
 from gradsift.datastore.store import Store
-from gradsift.ingest import NothingUsableError, ingest
 from gradsift.model.load import load_tokenizer
 from gradsift.runtime.progress import Progress
 

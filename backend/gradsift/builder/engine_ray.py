@@ -21,9 +21,7 @@ from typing import Any
 
 import torch
 
-from gradsift.config import Engine
-from gradsift.datastore.store import Store, StoreError
-from gradsift.engine import (
+from gradsift.builder.engine_local import (
     EngineError,
     begin_stage,
     library_versions,
@@ -31,7 +29,9 @@ from gradsift.engine import (
     note_split,
     rows_done,
 )
-from gradsift.extraction import Extraction
+from gradsift.builder.extraction import Extraction
+from gradsift.config import Engine
+from gradsift.datastore.store import Store, StoreError
 from gradsift.model import load
 from gradsift.runtime.device import turn
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from gradsift.append import PENDING, begin_append, settle
+from gradsift.builder.append import PENDING, begin_append, settle
+from gradsift.builder.destination import MADE, refuse_place
+from gradsift.builder.engine_local import extract_here, library_versions, note_differences
+from gradsift.builder.engine_ray import check_cluster, extract_on_ray
+from gradsift.builder.extraction import Extraction, check_model, encode_rows, unfinished
+from gradsift.builder.ingest import ingest
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import CheckpointInfo, Manifest, Part
 from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
-from gradsift.destination import MADE, refuse_place
-from gradsift.engine import extract_here, library_versions, note_differences
-from gradsift.extraction import Extraction, check_model, encode_rows, unfinished
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import projector_id
-from gradsift.ingest import ingest
 from gradsift.model import load
-from gradsift.ray_engine import check_cluster, extract_on_ray
 from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress

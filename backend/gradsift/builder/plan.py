@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from gradsift.burst import Burst, measure
+from gradsift.builder.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey
+from gradsift.builder.timing import Burst, measure
 from gradsift.config import BuildConfig, StoreDtype
 from gradsift.data.encode import Encoder
 from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
-from gradsift.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey
 from gradsift.training.checkpoint import check_folder
 from gradsift.training.warmup import short_epoch_note, steps_per_epoch
 

@@ -7,8 +7,8 @@ the number of workers is part of what a store promises.
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 
+from gradsift.builder.extraction import Extraction
 from gradsift.datastore.store import Manifest, Store
-from gradsift.extraction import Extraction
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from commands import gradsift
 
-from gradsift import burst, survey
+from gradsift.builder import survey, timing
+from gradsift.builder.ingest import NothingUsableError
+from gradsift.builder.plan import PLAN, Plan, describe, plan, record
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.gradients.extract import PER_BATCH
 from gradsift.gradients.per_example import supervised_losses
-from gradsift.ingest import NothingUsableError
-from gradsift.plan import PLAN, Plan, describe, plan, record
 from gradsift.runtime.progress import Progress
 
 
@@ -156,7 +156,7 @@ def test_a_training_step_that_does_not_fit_is_timed_in_halves(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return supervised_losses(peft, rows)
 
-    monkeypatch.setattr(burst, "supervised_losses", small_card)
+    monkeypatch.setattr(timing, "supervised_losses", small_card)
     estimate = plan([tiny_pool], tiny_config).estimate
     assert estimate is not None
     assert estimate.seconds["warmup"] > 0

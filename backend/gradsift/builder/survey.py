@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from gradsift.builder.ingest import NothingUsableError, reason_kind, write_records
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import read_rows, sample_rows
 from gradsift.gradients.extract import pack
-from gradsift.ingest import NothingUsableError, reason_kind, write_records
 from gradsift.runtime.progress import Progress
 from gradsift.training.warmup import choose_rows, epoch_order
 

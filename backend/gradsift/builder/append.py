@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradsift.builder.ingest import Intake, ingest
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import Manifest, Part, SourceInfo
 from gradsift.datastore.pool_files import pool_file
 from gradsift.datastore.store import MANIFEST, Store, hash_file
-from gradsift.ingest import Intake, ingest
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Progress

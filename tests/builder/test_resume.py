@@ -12,7 +12,7 @@ import pytest
 from commands import Command, gradsift, start
 from stores import assert_same_files, shard_files
 
-from gradsift import builder, extraction
+from gradsift.builder import build, extraction
 from gradsift.config import BuildConfig
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
@@ -117,8 +117,8 @@ class Power:
     ("owner", "name", "after"),
     [
         (Store, "save_manifest", 0),  # the pool is read, the store not begun
-        (builder.Warmup, "run", 0),
-        (builder.Checkpoint, "save", 1),  # the Trainer saved its second epoch, we did not
+        (build.Warmup, "run", 0),
+        (build.Checkpoint, "save", 1),  # the Trainer saved its second epoch, we did not
         (Store, "save_manifest", 1),  # the warmup is over, the manifest does not say so yet
         (FeatureExtractor, "extract", 2),
         (extraction, "write_shard", 4),  # adam of the second shard is written, sgd is not
@@ -137,7 +137,7 @@ def test_cut_off_between_two_steps(
     after: int,
 ) -> None:
     def build() -> None:
-        builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+        build.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
 
     with monkeypatch.context() as cut:
         Power(cut, owner, name, after)
@@ -158,11 +158,11 @@ def test_asked_to_stop_it_stops_at_the_next_row_and_goes_on(
             super().advance(units)
 
     with pytest.raises(Cancelled, match="goes on from there"):
-        builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Impatient(quiet=True))
+        build.build([tiny_pool], tmp_path / "store", tiny_config, progress=Impatient(quiet=True))
     assert [p.name for p in sorted((tmp_path / "store/features/epoch-2").glob("adam*"))] == [
         f"adam-0000{i}.safetensors" for i in range(3)
     ]
-    builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+    build.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
     assert_same_files(tmp_path / "store", tiny_store.path)
 
 
@@ -175,7 +175,7 @@ def test_what_killed_writers_left_is_swept(
     theirs = tiny_copy.path / "scorings" / "key" / ".tmp-y"
     theirs.parent.mkdir(parents=True)
     theirs.touch()
-    builder.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
+    build.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
     assert_same_files(tiny_copy.path, tiny_store.path)
     assert theirs.exists()  # a scoring may be going on in another process, under its own lock
 
@@ -194,7 +194,7 @@ def test_shards_that_were_lost_or_damaged_are_made_again_and_no_others(
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-1])
     before = shard_files(tiny_copy.path)
-    builder.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
+    build.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
     after = shard_files(tiny_copy.path)
     assert {path for path in after if after[path] != before.get(path)} == {*lost, *damaged}
     assert_same_files(tiny_copy.path, tiny_store.path)
