@@ -17,10 +17,10 @@ from gradsift import distributions, norms, resampling
 from gradsift.choices import Choices
 from gradsift.config import GradientKind, Similarity
 from gradsift.datastore.store import Store
-from gradsift.methods import METHODS
 from gradsift.picks import picked
 from gradsift.resampling import SplitHalf
-from gradsift.scoring import Scoring
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import Scoring
 from gradsift.selection import Budget, Ranking
 
 MOST_PICKS = 600  # picks of one method that a chart draws one by one: each is an element of the page

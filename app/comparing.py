@@ -14,11 +14,11 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
-from gradsift.methods import METHODS
 from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Scoring, open_scoring, scoring_path
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import Scoring, open_scoring, scoring_path
 from gradsift.selection import Budget, Ranking
 from gradsift.text.index import has_index
 

@@ -14,8 +14,8 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.evidence import opponents
-from gradsift.methods import METHODS
-from gradsift.scoring import Scoring
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import Scoring
 from gradsift.selection import Ranking
 from gradsift.text.index import has_index, near
 

@@ -20,7 +20,7 @@ from gradsift.export import COMPRESSIONS
 from gradsift.formats import Pick, preview
 from gradsift.picks import iter_picks
 from gradsift.runtime import atomic, jobs
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.workspace import TargetEntry
 

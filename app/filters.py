@@ -19,7 +19,7 @@ from app.rooms import room
 from gradsift.datastore.store import Store
 from gradsift.norms import Area, norm_table
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.text.index import has_index, scripts
 from gradsift.text.search import search_rows

@@ -16,8 +16,8 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
-from gradsift.methods import METHODS
 from gradsift.runtime import atomic, jobs
+from gradsift.scoring.methods import METHODS
 from gradsift.workspace import TargetEntry, Workspace
 
 REPORT = "report.json"

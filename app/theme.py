@@ -1,13 +1,13 @@
 """Colors and marks: a method has one of each everywhere, a source one badge.
 
-Those of methods are in `gradsift.looks`. `css` turns all into variables that follow light and dark by themselves,
+Those of methods are in `gradsift.scoring.looks`. `css` turns all into variables that follow light and dark by themselves,
 through the `color-scheme` that Streamlit sets on the page.
 """
 
 import zlib
 from pathlib import Path
 
-from gradsift.looks import LOOKS, look
+from gradsift.scoring.looks import LOOKS, look
 
 __all__ = ["LOOKS", "color", "css", "css_name", "look", "tint"]
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from gradsift.data.targets import require_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import influence, score_targets
 from gradsift.picks import score
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.score_targets import influence, score_targets
 from gradsift.selection import Budget
 from gradsift.tokens import TokenExplainer
 

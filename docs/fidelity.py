@@ -21,9 +21,9 @@ from gradsift.config import AdamForm
 from gradsift.datastore.shards import decode, encode, read_tensors, write_tensors
 from gradsift.gradients.per_example import Update, make_update
 from gradsift.gradients.projection import make_projector
-from gradsift.influence import influence
 from gradsift.runtime.paths import cache_home
-from gradsift.scoring import Products
+from gradsift.scoring.score_targets import influence
+from gradsift.scoring.scoring import Products
 
 DIM = 8192  # the default, and the paper's
 DIMS = (1024, 2048, 4096, DIM, 4 * DIM)  # of the sketch, whose cost does not depend on d

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from measured import fill, table
 
-from gradsift.baselines.bm25 import bm25_index
 from gradsift.data.pool import read_rows
 from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
-from gradsift.scoring import open_scoring
+from gradsift.scoring.bm25 import bm25_index
+from gradsift.scoring.scoring import open_scoring
 from gradsift.selection import rank
 from gradsift.text.near_duplicates import BAND, BANDS, near_duplicates
 from gradsift.text.search import search_rows

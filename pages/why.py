@@ -7,9 +7,9 @@ from app.components import controls, empty, opening, why, why_opponents
 from app.components.text import label, plural
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
-from gradsift.methods import METHODS
 from gradsift.runtime.errors import GradsiftError
-from gradsift.scoring import Scoring
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import Scoring
 
 ROW, OPPONENTS = "row", "opponents"
 VIEWS = {ROW: "This row", OPPONENTS: "Opponents"}

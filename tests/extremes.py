@@ -9,8 +9,8 @@ import pytest
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
-from gradsift.influence import score_targets
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.score_targets import score_targets
 from gradsift.text.index import ensure_index
 from gradsift.workspace import Workspace
 

@@ -13,7 +13,7 @@ from commands import Command, gradsift
 from stores import assert_same_files, contents, flip, shard_files
 
 from gradsift.datastore.store import Store
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 SMALL = ["--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4, "--lora-rank", 4, "--dim", 256]
 SMALL += ["--lr", 2e-3, "--gradient", "adam", "--gradient", "sgd"]  # `tiny_config` in flags

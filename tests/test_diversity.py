@@ -14,10 +14,10 @@ from gradsift.choices import make_choices
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.diversity import DIM, diverse_order, load_updates
-from gradsift.influence import score_targets
 from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.score_targets import score_targets
 from gradsift.selection import Budget, Ranking
 
 

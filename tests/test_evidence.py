@@ -7,9 +7,9 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.evidence import best_target, by_subtask, by_target, opponents
-from gradsift.influence import influence, score_targets
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Scoring
+from gradsift.scoring.score_targets import influence, score_targets
+from gradsift.scoring.scoring import Scoring
 from gradsift.selection import rank
 
 

@@ -19,8 +19,6 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gradsift import influence
-from gradsift.baselines.bm25 import tokenize
 from gradsift.builder import build, extraction
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
@@ -30,6 +28,8 @@ from gradsift.gradients.per_example import PerExampleGradients, make_update
 from gradsift.gradients.projection import Projector, make_projector
 from gradsift.model import load
 from gradsift.runtime.progress import Progress
+from gradsift.scoring import score_targets
+from gradsift.scoring.bm25 import tokenize
 from gradsift.selection import rank
 from gradsift.training.checkpoint import Checkpoint
 
@@ -312,7 +312,7 @@ class TestPublicFunctions:
         store = make_store(tiny_model, files, tmp_path / "store", dim=P, adam=form)
         answers = brute_force(store.path, tiny_model, 2)
         expected = equation_two(store.weights, [a.updates[form] for a in answers], [a.targets for a in answers])
-        found = rank(influence.score_targets(store, targets), "less")
+        found = rank(score_targets.score_targets(store, targets), "less")
         np.testing.assert_allclose(found.score, expected.max(1), atol=1e-4)
         assert found.best_subtask.tolist() == expected.argmax(1).tolist()
         assert agrees(found.order.tolist(), expected, 2e-4)
@@ -331,7 +331,7 @@ class TestPublicFunctions:
             cosines = [cosine(x, row) for x, row in zip(kept.numpy(), rows, strict=True)]
             assert min(cosines) > 1 - {"fp16": 1e-6, "int8": 2e-4}[store_dtype]
         expected = equation_two(built.weights, pool_side, target_side)
-        found = rank(influence.score_targets(built, targets), "less")
+        found = rank(score_targets.score_targets(built, targets), "less")
         margin = {"fp16": 1e-4, "int8": 4e-3}[store_dtype]
         np.testing.assert_allclose(found.score, expected.max(1), atol=margin)
         assert agrees(found.order.tolist(), expected, 2 * margin)
@@ -352,7 +352,7 @@ class TestPublicFunctions:
         return np.concatenate(blocks)
 
     def test_plain_gradients_and_hidden_states(self, store, targets, answers):
-        scoring = influence.score_targets(store, targets, ("less", "rds"), "sgd")
+        scoring = score_targets.score_targets(store, targets, ("less", "rds"), "sgd")
         matrices = [self._matrix(store, epoch) for epoch in range(2)]
         sides = [(a.pool @ pi, a.targets @ pi) for a, pi in zip(answers, matrices, strict=True)]
         expected = equation_two(store.weights, [side[0] for side in sides], [side[1] for side in sides])
@@ -370,5 +370,5 @@ class TestPublicFunctions:
         index = BM25Okapi(texts)
         single = np.stack([index.get_scores(query) for query in queries], 1)
         expected = np.stack([single[:, members].mean(1) for members in SUBTASKS.values()], 1)
-        found = rank(influence.score_targets(store, targets, ("bm25",)), "bm25")
+        found = rank(score_targets.score_targets(store, targets, ("bm25",)), "bm25")
         np.testing.assert_allclose(found.score, expected.max(1), atol=1e-5)

@@ -13,10 +13,10 @@ from gradsift import resampling
 from gradsift.choices import Choices
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import influence, pooling_matrix, score_targets
 from gradsift.resampling import rank_intervals, resampled_scores, split_half
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Scoring
+from gradsift.scoring.score_targets import influence, pooling_matrix, score_targets
+from gradsift.scoring.scoring import Scoring
 from gradsift.selection import rank
 
 SIZES = [1, 4, 2]

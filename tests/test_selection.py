@@ -12,7 +12,7 @@ from test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 from gradsift.data.pool import Row
 from gradsift.datastore.shards import write_tensors
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.selection import Budget, Ranking, rank, round_robin, scores_table
 
 
@@ -32,7 +32,7 @@ def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method=
 
 def tied(path: Path, scores, subtask_of, rows=None) -> Scoring:
     """A scoring whose single targets' scores are given outright (as BM25's are)."""
-    from gradsift.scoring import Products
+    from gradsift.scoring.scoring import Products
 
     part = Products(np.asarray(scores, dtype=np.float32), None, None, 1.0)
     return scoring_of(path, [part], subtask_of, rows, method="bm25")
@@ -209,7 +209,7 @@ class TestBudget:
 def test_table_names_every_row_by_its_own_id(tiny_store, tiny_targets):
     """Ids, sources and scores stay with their rows, though excluded rows make numbers and positions differ."""
     from gradsift.data.targets import read_targets
-    from gradsift.influence import score_targets
+    from gradsift.scoring.score_targets import score_targets
 
     scoring = score_targets(tiny_store, read_targets(tiny_targets).rows)
     rankings = [rank(scoring, "less"), rank(scoring, "bm25")]

@@ -22,11 +22,11 @@ from gradsift.data.encode import Encoder
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
 from gradsift.datastore.store import Store, StoreError
 from gradsift.gradients.per_example import PerExampleGradients, adam_scale, make_update
-from gradsift.influence import TargetError, influence, score_targets
 from gradsift.model import load
 from gradsift.model.load import load_tokenizer
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.score_targets import TargetError, influence, score_targets
 from gradsift.tokens import TokenExplainer, describe, explain
 from gradsift.training.checkpoint import Checkpoint
 

@@ -48,8 +48,8 @@ def toy_scorings(toy_store: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The folder `scorings` of a copy of the toy store, where `TARGETS` are scored by every method."""
     from gradsift.data.targets import parse_targets
     from gradsift.datastore.store import Store
-    from gradsift.influence import score_targets
-    from gradsift.methods import METHODS
+    from gradsift.scoring.methods import METHODS
+    from gradsift.scoring.score_targets import score_targets
 
     copy = tmp_path_factory.mktemp("scored") / "store"
     shutil.copytree(toy_store, copy)

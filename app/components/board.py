@@ -16,8 +16,8 @@ from app.filters import Filter
 from app.session import Session
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
-from gradsift.methods import METHODS
-from gradsift.scoring import Scoring
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import Scoring
 from gradsift.sessions import Decisions
 
 PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search

@@ -11,7 +11,7 @@ from app import theme
 from app.components import conversation
 from app.components.text import escape, plural
 from app.marking import Marks
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 LONGEST = 4_000  # characters of a conversation that a card holds; a page has up to 120 cards
 _WORDS = "the words that the row shares with the targets of its best subtask and that weigh most in BM25's score"

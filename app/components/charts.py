@@ -19,7 +19,7 @@ from app import session, theme
 from app.components import tables
 from app.components.text import ends
 from gradsift.distributions import POOL
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

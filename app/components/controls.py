@@ -10,7 +10,7 @@ from app.components import budget, options, score
 from app.session import Session
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 
 
 @dataclass(frozen=True, slots=True)

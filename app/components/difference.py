@@ -14,8 +14,8 @@ from app.components import cards, conversation, empty, saved, tables
 from app.components.text import clip, escape, label, plural
 from app.differing import Difference, Opened, Side, Source
 from app.session import Session
-from gradsift.methods import METHODS
 from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.scoring.methods import METHODS
 
 PAGE = 10  # rows of each list on one page
 

@@ -10,7 +10,7 @@ from app.components import tables
 from app.components.charts import LINE, Chart, axes, blank, cells, color, dark, dim, listed, log_axis, name_of, tick
 from app.components.text import plural
 from gradsift.distributions import POOL
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 NUMBER = st.column_config.NumberColumn
 MOST_SOURCES = 24  # that have bars; the table has all

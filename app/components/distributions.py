@@ -11,9 +11,9 @@ from app.charting import View
 from app.components import charts, distribution_charts, empty, score, target_charts
 from app.components.text import label, plural
 from gradsift import distributions
-from gradsift.methods import METHODS
 from gradsift.resampling import SplitHalf
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.methods import METHODS
 
 _POINTS = 240  # of a curve
 _SCROLLS = 24  # subtasks; more scroll inside their box

@@ -14,7 +14,7 @@ from app.components.text import clip, escape, label, plural, size
 from app.exporting import Request
 from app.session import Session
 from gradsift.datastore.store import Store
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.sessions import Decisions
 
 MIMES = {

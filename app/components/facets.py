@@ -12,7 +12,7 @@ from app.components import overlap
 from app.components.text import clip, label
 from app.filters import Facet, Filter
 from gradsift.datastore.store import Store
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.sessions import Decisions
 from gradsift.text.index import has_index
 from gradsift.text.search import SEARCHED

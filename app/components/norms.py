@@ -15,9 +15,9 @@ from app.components.text import label, plural
 from gradsift import norms
 from gradsift.config import Similarity
 from gradsift.datastore.store import Store
-from gradsift.methods import METHODS
 from gradsift.norms import Area
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.methods import METHODS
 
 _AREA = "norms_area"  # this tab's memory of what is marked; Compare keeps its own
 _PROBLEM = "norms_problem"

@@ -10,7 +10,7 @@ from app.components.text import clip, label
 from app.rooms import room
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.workspace import is_store
 
 

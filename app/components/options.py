@@ -11,7 +11,7 @@ from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.text.index import has_index
 
 _ABOUT = {

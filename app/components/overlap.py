@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import comparing
 from app.comparing import Comparison
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 _NAMES = {
     comparing.ALL: "All picks",

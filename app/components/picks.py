@@ -14,7 +14,7 @@ from app.components.text import label, plural
 from app.filters import Filter
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 
 
 @st.fragment

@@ -10,9 +10,9 @@ from app.proving import Entry
 from app.session import Session
 from gradsift.datastore.store import Store
 from gradsift.evaluation import RANDOM, Report, runs_table, summary
-from gradsift.methods import METHODS
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
+from gradsift.scoring.methods import METHODS
 from gradsift.training_script import training_script
 from gradsift.workspace import TargetEntry
 

@@ -7,7 +7,7 @@ from app import proving
 from app.components import tables
 from app.components.charts import LINE, Chart, blank, color, palette, tick
 from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 NUMBER = st.column_config.NumberColumn
 _COLUMNS: tables.Columns = {

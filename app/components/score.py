@@ -11,9 +11,9 @@ from app.components.text import label, plural
 from app.rooms import room
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
-from gradsift.methods import DEFAULT_METHODS, METHODS
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.scoring.methods import DEFAULT_METHODS, METHODS
 from gradsift.workspace import TargetEntry, Workspace
 
 _PROBLEM = "score_problem"

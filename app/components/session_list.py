@@ -8,7 +8,7 @@ from app import session
 from app.components import empty, saved, tables
 from app.components.text import clip, escape, label, plural
 from app.session import DEFAULT_BUDGET, Session
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 from gradsift.sessions import SessionRecord
 
 PAGE = 10  # sessions on one page

@@ -12,9 +12,9 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.evidence import best_target, by_target
-from gradsift.methods import METHODS
 from gradsift.runtime.errors import GradsiftError
-from gradsift.scoring import Scoring
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import Scoring
 
 TWINS = 20  # near-duplicates that are listed; the rest is counted
 

@@ -9,7 +9,7 @@ from app.components.text import escape, label, plural
 from app.explaining import Subject
 from app.rooms import room
 from app.session import Session
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 
 def draw(subject: Subject) -> None:

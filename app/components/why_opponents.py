@@ -9,7 +9,7 @@ from app.session import Session
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.scoring import Scoring
+from gradsift.scoring.scoring import Scoring
 
 PAGE = 10
 ALL = "all"

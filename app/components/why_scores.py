@@ -10,11 +10,11 @@ from app import theme
 from app.components import charts, tables, why_head
 from app.components.text import clip
 from app.explaining import Subject
-from gradsift.baselines.bm25 import tokenize
 from gradsift.config import Aggregate
 from gradsift.data.pool import Row
 from gradsift.evidence import by_subtask, by_target
-from gradsift.methods import METHODS
+from gradsift.scoring.bm25 import tokenize
+from gradsift.scoring.methods import METHODS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

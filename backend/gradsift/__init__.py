@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gradsift.data.targets import read_targets
     from gradsift.datastore.store import Store
     from gradsift.picks import score, select
-    from gradsift.portable import target_features
     from gradsift.runtime.errors import GradsiftError
+    from gradsift.scoring.portable import target_features
 
 __all__ = [
     "BuildConfig",

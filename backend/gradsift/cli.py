@@ -18,8 +18,8 @@ from gradsift.cli_draft import draft
 from gradsift.cli_evaluate import evaluate
 from gradsift.cli_features import features
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
-from gradsift.methods import METHODS
 from gradsift.runtime.errors import UsageError, explain
+from gradsift.scoring.methods import METHODS
 
 cli = typer.Typer(
     name="gradsift",
@@ -317,7 +317,7 @@ def _fail(sentence: str, code: int) -> None:
 
 
 def _check_methods(names: list[str]) -> None:
-    from gradsift.methods import get_method
+    from gradsift.scoring.methods import get_method
 
     for name in names:
         get_method(name)

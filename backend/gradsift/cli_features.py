@@ -14,8 +14,8 @@ def features(
     """Compute the targets' features, to score a copy of the store on a machine without the model."""
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
-    from gradsift.portable import target_features
     from gradsift.runtime.progress import Progress
+    from gradsift.scoring.portable import target_features
 
     progress = Progress()
     with progress.running():

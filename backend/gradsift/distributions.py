@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from gradsift.config import GradientKind
-from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.methods import get_method
 
 if TYPE_CHECKING:
-    from gradsift.scoring import Scoring
+    from gradsift.scoring.scoring import Scoring
     from gradsift.selection import Ranking
 
 POOL = "pool"  # what the lines about the whole pool are called in the column `method`
@@ -161,7 +161,7 @@ def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "ada
     """
     if not get_method(method).sees_targets:
         raise UsageError(f"{get_method(method).label} compares no row with a target: choose another method.")
-    from gradsift.influence import pooling_matrix
+    from gradsift.scoring.score_targets import pooling_matrix
 
     k = len(scoring.targets)
     each, subtasks = np.arange(k), np.array(scoring.subtask_names, dtype=object)[scoring.subtask_of]

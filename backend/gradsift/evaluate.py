@@ -38,7 +38,6 @@ from gradsift.evaluation import (
 )
 from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned, store_recipe
 from gradsift.finetune import Measure, Measured, finetune, trainable
-from gradsift.influence import encode_target, score_targets
 from gradsift.model import load
 from gradsift.norms import correlations, norm_table
 from gradsift.picks import picked, ranked, traits
@@ -46,6 +45,7 @@ from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.score_targets import encode_target, score_targets
 from gradsift.selection import Budget
 
 

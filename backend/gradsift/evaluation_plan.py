@@ -12,8 +12,8 @@ from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
 from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.heldout import HeldOut, metric
-from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.methods import get_method
 from gradsift.training.checkpoint import Checkpoint
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from gradsift.config import GradientKind, Similarity, TargetPooling
-from gradsift.influence import influence
-from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Products, Scoring
+from gradsift.scoring.methods import get_method
+from gradsift.scoring.score_targets import influence
+from gradsift.scoring.scoring import Products, Scoring
 from gradsift.selection import Ranking
 
 

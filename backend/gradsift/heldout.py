@@ -15,9 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from gradsift.baselines.bm25 import tokenize
 from gradsift.data.pool import Row
 from gradsift.data.targets import require_targets
+from gradsift.scoring.bm25 import tokenize
 
 LONGEST_SPAN = 30  # words: a longer gold is free text, which the overlap of words does not judge
 _ARTICLES = {"a", "an", "the"}

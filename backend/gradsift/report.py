@@ -16,9 +16,9 @@ from gradsift import report_figures as figures
 from gradsift.drawing import text_of
 from gradsift.formats import Pick
 from gradsift.leakage import TARGETS, Leak, Leakage
-from gradsift.looks import look
-from gradsift.methods import get_method
 from gradsift.picks import Selection, iter_picks
+from gradsift.scoring.looks import look
+from gradsift.scoring.methods import get_method
 from gradsift.text.overlap import Quote
 
 TOP, SAMPLED, TARGETS_SHOWN, LEAKS_SHOWN = 10, 10, 5, 20

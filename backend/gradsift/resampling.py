@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.methods import get_method
 
 if TYPE_CHECKING:
     from gradsift.choices import Choices
-    from gradsift.scoring import Products, Scoring
+    from gradsift.scoring.scoring import Products, Scoring
 
 _BLOCK = 8192  # rows of evidence that are worked on at once
 
@@ -114,7 +114,7 @@ def resampled_scores(scoring: "Scoring", method: str, counts: np.ndarray, choice
 
     Returns (R, n) float32. Beside it only a block of rows is held.
     """
-    from gradsift.influence import pooling_matrix
+    from gradsift.scoring.score_targets import pooling_matrix
 
     evidence = scoring.evidence(method, choices.gradient)
     subtask_of, n_subtasks = scoring.subtask_of, len(scoring.subtask_names)

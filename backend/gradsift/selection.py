@@ -9,10 +9,10 @@ import pandas as pd
 
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.datastore.store import Store
-from gradsift.influence import influence
-from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring import Scoring
+from gradsift.scoring.methods import get_method
+from gradsift.scoring.score_targets import influence
+from gradsift.scoring.scoring import Scoring
 
 _BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 2,500 is a number; 2,5% is one to other people only

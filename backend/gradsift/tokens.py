@@ -25,10 +25,10 @@ from gradsift.datastore.store import Store, StoreError, locked
 from gradsift.gradients.extract import FeatureExtractor, run_batches
 from gradsift.gradients.per_example import PerExampleGradients, adam_scale
 from gradsift.gradients.store_model import StoreModel
-from gradsift.influence import TargetError, encode_target, influence, score_targets, target_encoder
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.scoring import Scoring, scoring_key
+from gradsift.scoring.score_targets import TargetError, encode_target, influence, score_targets, target_encoder
+from gradsift.scoring.scoring import Scoring, scoring_key
 from gradsift.training.checkpoint import Checkpoint
 
 STEP = 0.01  # ε of the central difference, ‖u‖ being 1: smaller drowns in rounding, larger in the loss's curvature

@@ -2,7 +2,7 @@
 
 from boards import board
 
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 
 def test_the_address_opens_the_view(app, scored):

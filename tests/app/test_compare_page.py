@@ -14,7 +14,7 @@ from app.components.board import PAGE
 from gradsift.choices import Choices
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.methods import METHODS
+from gradsift.scoring.methods import METHODS
 
 
 def sizes(at) -> list[int]:
@@ -300,7 +300,7 @@ def test_a_budget_of_tokens_below_the_best_row_is_said(app, scored):
 @pytest.mark.parametrize("method", METHODS)
 def test_membership_is_what_the_sets_say(scored, method):
     store = Store.open(scored.store_path("toy"))
-    from gradsift.influence import score_targets
+    from gradsift.scoring.score_targets import score_targets
 
     scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
     comparison = comparing.compare(store, scoring, list(METHODS), "25%", Choices())
@@ -317,7 +317,7 @@ def test_membership_is_what_the_sets_say(scored, method):
 
 def test_the_options_count_different_rows(scored):
     from app.components import overlap
-    from gradsift.influence import score_targets
+    from gradsift.scoring.score_targets import score_targets
 
     store = Store.open(scored.store_path("toy"))
     scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
@@ -339,7 +339,7 @@ def test_export_previews_what_will_be_written(app, scored):
 
 def test_subtasks_whose_names_begin_alike_are_told_apart_among_the_what_ifs(app, workspace):
     from gradsift.data.targets import parse_targets
-    from gradsift.influence import score_targets
+    from gradsift.scoring.score_targets import score_targets
 
     text = "\n\n".join(f"Subtask: {'long ' * 20}{n}\nQ: How much is {n} and one?\nA: {n + 1}." for n in range(3))
     workspace.save_targets("alike", parse_targets(text).rows)
@@ -353,7 +353,7 @@ def test_subtasks_whose_names_begin_alike_are_told_apart_among_the_what_ifs(app,
 
 
 def test_only_gradients_that_less_is_scored_by_can_be_chosen(app, tiny_copy, workspace):
-    from gradsift.influence import score_targets
+    from gradsift.scoring.score_targets import score_targets
 
     tiny_copy.path.rename(workspace.store_path("two-kinds"))
     store = Store.open(workspace.store_path("two-kinds"))

@@ -12,10 +12,10 @@ from app.components import charts, distributions, tables, target_charts
 from gradsift.choices import Choices
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import score_targets
-from gradsift.methods import METHODS
 from gradsift.resampling import SplitHalf, rank_intervals, split_half
-from gradsift.scoring import open_scoring
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.score_targets import score_targets
+from gradsift.scoring.scoring import open_scoring
 
 MOST = 20_000
 

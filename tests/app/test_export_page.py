@@ -9,9 +9,9 @@ import pytest
 from app import exporting
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import score_targets
 from gradsift.picks import select
 from gradsift.runtime import jobs
+from gradsift.scoring.score_targets import score_targets
 from gradsift.selection import rank
 from gradsift.sessions import Sessions
 

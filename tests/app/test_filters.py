@@ -8,9 +8,9 @@ from app.components import facets
 from app.filters import Filter
 from gradsift.choices import Choices
 from gradsift.datastore.store import Store, StoreError
-from gradsift.methods import METHODS
 from gradsift.norms import Area
-from gradsift.scoring import open_scoring
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import open_scoring
 from gradsift.sessions import Decisions
 from gradsift.text.index import ensure_index
 from gradsift.text.search import SEARCHED
@@ -235,7 +235,7 @@ class TestMarks:
         assert [(kind, end - start) for start, end, kind in spans] == [("gs-hit", 5), ("gs-word", 4), ("gs-hit", 5)]
 
     def test_bm25s_words_are_those_of_the_subtask_that_won(self, opened, comparison):
-        from gradsift.baselines.bm25 import tokenize
+        from gradsift.scoring.bm25 import tokenize
 
         store, scoring = opened
         column = next(column for column in comparison.columns if column.method == "bm25")
@@ -252,7 +252,7 @@ class TestMarks:
     def test_weights_are_rank_bm25s(self, opened):
         from rank_bm25 import BM25Okapi
 
-        from gradsift.baselines.bm25 import tokenize
+        from gradsift.scoring.bm25 import tokenize
 
         store, scoring = opened
         texts = ["\n".join(t["content"] for t in turns) for turns in store.texts(scoring.rows)["messages"]]

@@ -14,7 +14,7 @@ from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.norms import Area
 from gradsift.picks import picked, ranked, traits
-from gradsift.scoring import open_scoring
+from gradsift.scoring.scoring import open_scoring
 from gradsift.selection import Budget
 
 

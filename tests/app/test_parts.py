@@ -6,8 +6,8 @@ from app import building, session, theme
 from app.components import budget, cards, conversation, running, tables
 from app.components.text import clip, duration, ends, escape, label, plural, size
 from gradsift.config import BuildConfig
-from gradsift.methods import METHODS
 from gradsift.runtime.progress import Status
+from gradsift.scoring.methods import METHODS
 
 HOSTILE = "<script>alert(1)</script> **bold** $x$ ![i](http://e.com/i.png) :red[x] `c` \n# h"
 

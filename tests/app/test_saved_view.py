@@ -5,8 +5,8 @@ from boards import board
 
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import score_targets
 from gradsift.norms import Area
+from gradsift.scoring.score_targets import score_targets
 from gradsift.sessions import Sessions
 
 VIEW = {"store": "toy", "targets": "two", "budget": "10"}

@@ -13,8 +13,8 @@ from gradsift.builder.build import build
 from gradsift.choices import Choices
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import score_targets
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.score_targets import score_targets
 from gradsift.sessions import Sessions
 from gradsift.workspace import sample_pool
 

@@ -15,10 +15,10 @@ from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import score_targets
-from gradsift.methods import METHODS
 from gradsift.runtime.progress import Progress
-from gradsift.scoring import scoring_path
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.score_targets import score_targets
+from gradsift.scoring.scoring import scoring_path
 from gradsift.sessions import Sessions
 from gradsift.workspace import Workspace
 

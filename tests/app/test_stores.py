@@ -10,7 +10,7 @@ from gradsift.datastore.store import Store
 from gradsift.demo import demo_command
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Status
-from gradsift.scoring import open_scoring
+from gradsift.scoring.scoring import open_scoring
 from gradsift.workspace import SAMPLE_STORE
 
 

@@ -3,7 +3,7 @@
 import json
 
 from gradsift.data.targets import parse_targets, read_targets
-from gradsift.methods import DEFAULT_METHODS, METHODS
+from gradsift.scoring.methods import DEFAULT_METHODS, METHODS
 from gradsift.workspace import sample_targets
 
 PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris"}

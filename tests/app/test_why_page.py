@@ -17,9 +17,9 @@ from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.evidence import by_subtask, by_target
-from gradsift.influence import influence, score_targets
 from gradsift.runtime.progress import Progress
-from gradsift.scoring import Scoring
+from gradsift.scoring.score_targets import influence, score_targets
+from gradsift.scoring.scoring import Scoring
 from gradsift.sessions import Sessions
 from gradsift.workspace import Workspace
 

@@ -11,8 +11,8 @@ from gradsift.cli import cli
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
-from gradsift.methods import METHODS
-from gradsift.scoring import open_scoring, scoring_path
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import open_scoring, scoring_path
 from gradsift.selection import rank
 from gradsift.text.index import has_index
 

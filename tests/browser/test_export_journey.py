@@ -10,7 +10,7 @@ import pytest
 
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.influence import score_targets
+from gradsift.scoring.score_targets import score_targets
 from gradsift.selection import rank
 from gradsift.sessions import Sessions
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.baselines.bm25 import tokenize
+from gradsift.scoring.bm25 import tokenize
 from gradsift.text.near_duplicates import near_duplicates
 
 

@@ -20,7 +20,7 @@ from gradsift.datastore.store import Store
 from gradsift.picks import ranked, traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.scoring import open_scoring, scoring_path
+from gradsift.scoring.scoring import open_scoring, scoring_path
 
 BUDGETS = {"first_paint": 1.5, "interaction": 0.3, "search": 0.3, "rerank": 1.0, "payload_bytes": 2_000_000}
 _BARE = """import streamlit as st

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from gradsift.baselines.bm25 import Bm25Index, bm25_index, bm25_scores, distinct_words, tokenize
-from gradsift.baselines.words import read_words, write_words
 from gradsift.bench.pairs import timed
 from gradsift.bench.synthetic import passages, sentences
 from gradsift.data.pool import read_rows
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.bm25 import Bm25Index, bm25_index, bm25_scores, distinct_words, tokenize
+from gradsift.scoring.bm25_index import read_words, write_words
 
 WORDS, RUNS = 200, 9  # of a query; pairs of queries
 _SAMPLE = 5000  # documents for rank-bm25

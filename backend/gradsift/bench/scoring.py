@@ -25,8 +25,8 @@ from gradsift.config import StoreDtype, make_config
 from gradsift.datastore.metrics import METRICS, write_metrics
 from gradsift.datastore.shards import decode, write_tensors
 from gradsift.datastore.store import SCHEMA_VERSION, Store
-from gradsift.products import int8_pays, stored_products
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.products import int8_pays, stored_products
 
 VECTORS = (8, 57)  # target vectors of one pass; MMLU has 57 subtasks
 RUNS, FEWER, SLOW = 9, 3, 20.0  # pairs of passes; where a pass takes more seconds than SLOW, fewer

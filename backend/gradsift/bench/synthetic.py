@@ -24,7 +24,7 @@ from gradsift.datastore.shards import write_shard, write_tensors
 from gradsift.datastore.store import Store, hash_file
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
-from gradsift.scoring import Scoring, open_scoring, scoring_path
+from gradsift.scoring.scoring import Scoring, open_scoring, scoring_path
 from gradsift.text.index import ensure_index
 from gradsift.workspace import Workspace, sample_pool
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift import products
 from gradsift.datastore.shards import decode, read_shard, write_shard
-from gradsift.products import int8_pays, multiplier, split
 from gradsift.runtime.progress import Progress
+from gradsift.scoring import products
+from gradsift.scoring.products import int8_pays, multiplier, split
 
 DTYPES = ["int8", "fp16", "bit"]
 

@@ -6,11 +6,11 @@ import torch
 from rank_bm25 import BM25Okapi
 from stores import flip
 
-from gradsift.baselines import words
-from gradsift.baselines.bm25 import bm25_scores, tokenize
-from gradsift.baselines.words import ensure_words, read_words, words_path, write_words
 from gradsift.datastore.store import Store, StoreError
 from gradsift.runtime.progress import Progress
+from gradsift.scoring import bm25_index
+from gradsift.scoring.bm25 import bm25_scores, tokenize
+from gradsift.scoring.bm25_index import ensure_words, read_words, words_path, write_words
 
 
 def documents(store: Store) -> list[str]:
@@ -20,13 +20,13 @@ def documents(store: Store) -> list[str]:
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often the words were counted, in its only entry."""
-    count, real = [0], words.bm25_index
+    count, real = [0], bm25_index.bm25_index
 
     def counted(*given):
         count[0] += 1
         return real(*given)
 
-    monkeypatch.setattr(words, "bm25_index", counted)
+    monkeypatch.setattr(bm25_index, "bm25_index", counted)
     return count
 
 
@@ -43,7 +43,7 @@ def test_kept_words_score_as_rank_bm25(tiny_copy: Store, counting: list[int]) ->
 
 
 def test_what_is_kept_comes_back(tmp_path) -> None:
-    made = words.bm25_index(["one two two", "", "কলকাতা 首都"])
+    made = bm25_index.bm25_index(["one two two", "", "কলকাতা 首都"])
     write_words(tmp_path / "w", made, "this")
     found = read_words(tmp_path / "w", "this")
     assert found is not None
@@ -63,14 +63,14 @@ def test_damaged_or_of_other_rows_is_made_again(tiny_copy: Store, counting: list
     fewer.__dict__["scored"] = np.arange(40) != 7
     assert ensure_words(fewer, Progress(quiet=True)).documents == 39
     assert counting == [3]
-    write_words(words_path(tiny_copy), words.bm25_index(["x"]), "another pool")
+    write_words(words_path(tiny_copy), bm25_index.bm25_index(["x"]), "another pool")
     assert ensure_words(tiny_copy, Progress(quiet=True)).documents == 40
 
 
 def test_a_file_without_the_arrays_is_made_again(tiny_copy: Store) -> None:
-    of = words._of(tiny_copy)
+    of = bm25_index._of(tiny_copy)
     words_path(tiny_copy).parent.mkdir(exist_ok=True)
-    words.write_tensors(words_path(tiny_copy), {"idf": torch.ones(1)}, {"of": of})
+    bm25_index.write_tensors(words_path(tiny_copy), {"idf": torch.ones(1)}, {"of": of})
     assert ensure_words(tiny_copy, Progress(quiet=True)).documents == 40
 
 

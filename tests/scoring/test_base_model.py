@@ -11,18 +11,18 @@ from reference import cosine, loss_of_one, random_rows
 from stores import assert_same_files, flip, shard_files
 
 from gradsift import score
-from gradsift.base_features import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
 from gradsift.builder.build import begin, build
 from gradsift.builder.extraction import encode_rows
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store, StoreError
 from gradsift.datastore.verify import verify
 from gradsift.evidence import by_target
-from gradsift.influence import score_targets, target_encoder
 from gradsift.inspection import inspect
-from gradsift.methods import METHODS
 from gradsift.model import load
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.base_model import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
+from gradsift.scoring.methods import METHODS
+from gradsift.scoring.score_targets import score_targets, target_encoder
 from gradsift.selection import rank
 
 

@@ -10,11 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift.base_features import BaseExtractor, ensure_base, missing_base
-from gradsift.baselines.bm25 import bm25_scores, distinct_words
-from gradsift.baselines.dsir import count_ngrams
-from gradsift.baselines.rows import answer_lengths, losses
-from gradsift.baselines.words import documents, ensure_words
 from gradsift.builder.extraction import attach_checkpoint, check_model
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.data.encode import Encoded, Encoder, RenderError
@@ -24,13 +19,18 @@ from gradsift.datastore.shards import read_tensors, write_tensors
 from gradsift.datastore.store import Store, StoreError, locked
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.gradients.per_example import make_update
-from gradsift.methods import DEFAULT_METHODS, get_method
 from gradsift.model import load
-from gradsift.products import stored_products
 from gradsift.runtime import atomic
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.progress import Progress
-from gradsift.scoring import WORDS, Products, Scoring, scoring_path
+from gradsift.scoring.base_model import BaseExtractor, ensure_base, missing_base
+from gradsift.scoring.bm25 import bm25_scores, distinct_words
+from gradsift.scoring.bm25_index import documents, ensure_words
+from gradsift.scoring.dsir import count_ngrams
+from gradsift.scoring.methods import DEFAULT_METHODS, get_method
+from gradsift.scoring.products import stored_products
+from gradsift.scoring.scoring import WORDS, Products, Scoring, scoring_path
+from gradsift.scoring.simple import answer_lengths, losses
 
 
 def influence(

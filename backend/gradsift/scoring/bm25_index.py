@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradsift.baselines.bm25 import Bm25Index, bm25_index
 from gradsift.datastore.pool_files import pool_file
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
 from gradsift.datastore.store import Store
 from gradsift.datastore.verified import Checked
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.bm25 import Bm25Index, bm25_index
 
 VERSION = "1"  # of how words are found, counted and kept
 _TEXTS = 4096  # rows whose whole text is held at once

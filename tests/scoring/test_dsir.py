@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.baselines.dsir import BUCKETS, EPSILON, bucket, count_ngrams, gumbel_noise
 from gradsift.data.targets import read_targets
-from gradsift.influence import score_targets
+from gradsift.scoring.dsir import BUCKETS, EPSILON, bucket, count_ngrams, gumbel_noise
+from gradsift.scoring.score_targets import score_targets
 from gradsift.selection import rank
 
 POOL = ["The cat sat on the mat.", "A dog, a cat; and: a dog!", "", "Où est-ce que ça se trouve?", "the the the cat 42"]

@@ -15,8 +15,15 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
 from gradsift.datastore.store import StoreError
-from gradsift.influence import TargetError, encode_target, influence, pooling_matrix, score_targets, target_encoder
-from gradsift.scoring import Products, Scoring, open_scoring
+from gradsift.scoring.score_targets import (
+    TargetError,
+    encode_target,
+    influence,
+    pooling_matrix,
+    score_targets,
+    target_encoder,
+)
+from gradsift.scoring.scoring import Products, Scoring, open_scoring
 
 SIMILARITIES = ["cosine", "dot"]
 POOLINGS = ["cosine-of-mean", "mean-of-cosines"]

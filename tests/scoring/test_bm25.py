@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from gradsift.baselines.bm25 import bm25_index, bm25_scores, distinct_words, matched_words, tokenize, word_spans
+from gradsift.scoring.bm25 import bm25_index, bm25_scores, distinct_words, matched_words, tokenize, word_spans
 
 DOCUMENTS = [
     "The cat sat on the mat.",
@@ -58,8 +58,8 @@ class TestScores:
     @pytest.mark.parametrize("size", [1, 3, 8, 100])
     def test_any_part_and_block(self, monkeypatch, size):
         """Documents are counted part by part and scored block by block; both are reported."""
-        monkeypatch.setattr("gradsift.baselines.bm25._PART", size)
-        monkeypatch.setattr("gradsift.baselines.bm25._BLOCK", size)
+        monkeypatch.setattr("gradsift.scoring.bm25._PART", size)
+        monkeypatch.setattr("gradsift.scoring.bm25._BLOCK", size)
         indexed, scored = [], []
         found = bm25_scores(bm25_index(iter(DOCUMENTS), indexed.append), QUERIES, scored.append)
         np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)

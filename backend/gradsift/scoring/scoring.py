@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gradsift.baselines.dsir import Ngrams, gumbel_noise
-from gradsift.baselines.random import random_scores
 from gradsift.config import GradientKind
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store, StoreError
-from gradsift.methods import get_method
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.dsir import Ngrams, gumbel_noise
+from gradsift.scoring.methods import get_method
+from gradsift.scoring.random import random_scores
 
 WORDS = "bm25-words.json"  # BM25's weight (idf) of every word of the targets that the pool has
 

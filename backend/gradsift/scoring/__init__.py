@@ -1,0 +1,1 @@
+"""Targets x store -> kept scores, by every method."""
