@@ -14,14 +14,14 @@ import streamlit as st
 from app import comparing, data
 from app.comparing import Comparison
 from gradsift import distributions, norms, resampling
-from gradsift.choices import Choices
 from gradsift.config import GradientKind, Similarity
 from gradsift.datastore.store import Store
-from gradsift.picks import picked
 from gradsift.resampling import SplitHalf
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection import Budget, Ranking
+from gradsift.selection.choices import Choices
+from gradsift.selection.picks import picked
+from gradsift.selection.ranking import Budget, Ranking
 
 MOST_PICKS = 600  # picks of one method that a chart draws one by one: each is an element of the page
 

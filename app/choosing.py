@@ -7,11 +7,11 @@ checkpoint, all counted from 0.
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices, make_choices
 from gradsift.sessions import Decisions
 
 UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"

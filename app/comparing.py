@@ -11,15 +11,15 @@ import streamlit as st
 
 from app import targeting
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
-from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring, open_scoring, scoring_path
-from gradsift.selection import Budget, Ranking
+from gradsift.selection.choices import Choices
+from gradsift.selection.picks import Traits, picked, ranked, traits
+from gradsift.selection.ranking import Budget, Ranking
 from gradsift.text.index import has_index
 
 ALL, ONLY, SHARED, EVERY, OTHERS = "all", "only", "shared", "every", "others"

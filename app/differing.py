@@ -14,11 +14,11 @@ import pandas as pd
 from app import choosing, comparing, data, deciding
 from app.comparing import Column
 from app.session import DEFAULT_BUDGET, Session, view_of
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection import count_within
+from gradsift.selection.choices import Choices
+from gradsift.selection.ranking import count_within
 from gradsift.sessions import Decisions, SessionRecord
 from gradsift.text.index import has_index
 

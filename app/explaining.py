@@ -11,12 +11,12 @@ import streamlit as st
 from app import comparing, data
 from app.comparing import Column, Comparison
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.evidence import opponents
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection import Ranking
+from gradsift.selection.choices import Choices
+from gradsift.selection.ranking import Ranking
 from gradsift.text.index import has_index, near
 
 if TYPE_CHECKING:

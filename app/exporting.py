@@ -14,13 +14,13 @@ import streamlit as st
 from app import comparing, data, targeting
 from app.comparing import Column
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.export import COMPRESSIONS
 from gradsift.formats import Pick, preview
-from gradsift.picks import iter_picks
 from gradsift.runtime import atomic, jobs
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
+from gradsift.selection.picks import iter_picks
 from gradsift.sessions import Decisions
 from gradsift.workspace import TargetEntry
 

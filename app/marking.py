@@ -8,9 +8,9 @@ import numpy as np
 import streamlit as st
 
 from app.comparing import Column
-from gradsift.choices import Choices
 from gradsift.scoring.bm25 import matched_words, tokenize, word_spans
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
 from gradsift.text.search import terms
 
 HIT, WORD = "gs-hit", "gs-word"  # the kinds of marks, as the style sheet calls them

@@ -13,11 +13,11 @@ import streamlit as st
 
 from app import targeting
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs
 from gradsift.scoring.methods import METHODS
+from gradsift.selection.choices import Choices
 from gradsift.workspace import TargetEntry, Workspace
 
 REPORT = "report.json"

@@ -20,7 +20,7 @@ import streamlit as st
 from app import address as bar
 from app.rooms import ROOMS, room
 from gradsift.runtime.errors import GradsiftError, UsageError
-from gradsift.selection import Budget
+from gradsift.selection.ranking import Budget
 from gradsift.sessions import Sessions, SessionView
 from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
 

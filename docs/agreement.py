@@ -20,11 +20,11 @@ import numpy as np
 
 from gradsift.data.targets import require_targets
 from gradsift.datastore.store import Store
-from gradsift.picks import score
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import influence, score_targets
-from gradsift.selection import Budget
+from gradsift.selection.picks import score
+from gradsift.selection.ranking import Budget
 from gradsift.tokens import TokenExplainer
 
 METHODS = ("draft", "rds+", "bm25")

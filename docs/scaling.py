@@ -24,7 +24,7 @@ from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.scoring.bm25 import bm25_index
 from gradsift.scoring.scoring import open_scoring
-from gradsift.selection import rank
+from gradsift.selection.ranking import rank
 from gradsift.text.near_duplicates import BAND, BANDS, near_duplicates
 from gradsift.text.search import search_rows
 

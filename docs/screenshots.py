@@ -15,8 +15,8 @@ from gradsift.datastore.store import Store
 from gradsift.evaluate import evaluate
 from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
-from gradsift.picks import score
 from gradsift.runtime.paths import data_home
+from gradsift.selection.picks import score
 from gradsift.sessions import Sessions
 from gradsift.workspace import SAMPLE_STORE, Workspace, sample_targets
 

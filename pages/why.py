@@ -5,11 +5,11 @@ import streamlit as st
 from app import address, comparing, explaining, session
 from app.components import controls, empty, opening, why, why_opponents
 from app.components.text import label, plural
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
 
 ROW, OPPONENTS = "row", "opponents"
 VIEWS = {ROW: "This row", OPPONENTS: "Opponents"}

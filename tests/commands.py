@@ -18,7 +18,7 @@ from pathlib import Path
 
 LOADED = [
     "gradsift.builder.build",
-    "gradsift.picks",
+    "gradsift.selection.picks",
     "gradsift.datastore.verify",
     "gradsift.inspection",
     "gradsift.cli",

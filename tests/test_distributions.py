@@ -30,7 +30,7 @@ from gradsift.distributions import (
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection import Ranking, rank
+from gradsift.selection.ranking import Ranking, rank
 
 PICKS = {"less": np.array([5, 0, 3]), "bm25": np.array([3, 4, 2, 5]), "random": np.array([], dtype=np.int64)}
 SOURCES = np.array(["talk", "facts", "facts", "talk", "facts", "cot"], dtype=object)

@@ -16,7 +16,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gradsift import evaluate as module
 from gradsift.builder.build import build
-from gradsift.choices import make_choices
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import require_targets, write_targets
 from gradsift.datastore.store import Store
@@ -26,8 +25,9 @@ from gradsift.evaluation_plan import EvaluationSet, MethodSpec, store_recipe
 from gradsift.finetune import Measured, mean_loss
 from gradsift.heldout import read_heldout
 from gradsift.model import load
-from gradsift.picks import score
 from gradsift.runtime.errors import GradsiftError
+from gradsift.selection.choices import make_choices
+from gradsift.selection.picks import score
 from gradsift.training_script import training_script
 
 SPECS = ("less", "less:aggregate=round-robin")

@@ -10,7 +10,7 @@ from gradsift.evidence import best_target, by_subtask, by_target, opponents
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.score_targets import influence, score_targets
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection import rank
+from gradsift.selection.ranking import rank
 
 
 @pytest.fixture(scope="module")

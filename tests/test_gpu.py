@@ -16,7 +16,7 @@ from gradsift.evaluation_plan import EvaluationSet
 from gradsift.gradients.projection import SparseProjector
 from gradsift.heldout import read_heldout
 from gradsift.model import load
-from gradsift.picks import score
+from gradsift.selection.picks import score
 
 pytestmark = pytest.mark.gpu
 

@@ -30,7 +30,7 @@ from gradsift.model import load
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import score_targets
 from gradsift.scoring.bm25 import tokenize
-from gradsift.selection import rank
+from gradsift.selection.ranking import rank
 from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")

@@ -10,14 +10,14 @@ from test_influence import POOLINGS, SIMILARITIES, case, evidence_of
 from test_selection import scoring_of, tied
 
 from gradsift import resampling
-from gradsift.choices import Choices
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.resampling import rank_intervals, resampled_scores, split_half
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.score_targets import influence, pooling_matrix, score_targets
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection import rank
+from gradsift.selection.choices import Choices
+from gradsift.selection.ranking import rank
 
 SIZES = [1, 4, 2]
 

@@ -14,10 +14,10 @@ from app.components import cards, review, tables
 from app.components.text import plural
 from app.filters import Filter
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
 from gradsift.sessions import Decisions
 
 PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search

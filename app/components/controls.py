@@ -8,9 +8,9 @@ from streamlit.delta_generator import DeltaGenerator
 from app import address, comparing
 from app.components import budget, options, score
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
 
 
 @dataclass(frozen=True, slots=True)

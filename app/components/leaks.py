@@ -12,7 +12,7 @@ from app.components import running
 from app.components.tables import position
 from app.components.text import clip, escape, label, plural
 from app.exporting import Request
-from gradsift.leakage import TARGETS
+from gradsift.selection.leakage import TARGETS
 
 PAGE = 5  # leaks on one page
 _KINDS = {"equal": "a whole text", "contained": "a whole question", "run": "a run"}

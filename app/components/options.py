@@ -7,11 +7,11 @@ import streamlit as st
 
 from app import address, choosing
 from app.components.text import clip, label
-from gradsift.choices import Choices, make_choices
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices, make_choices
 from gradsift.text.index import has_index
 
 _ABOUT = {

@@ -9,12 +9,12 @@ from app.components import conversation, score, why_head, why_scores, why_tokens
 from app.components.text import clip, escape, label, plural
 from app.explaining import Subject
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.evidence import best_target, by_target
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
 
 TWINS = 20  # near-duplicates that are listed; the rest is counted
 

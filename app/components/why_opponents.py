@@ -6,10 +6,10 @@ from app import address, data, explaining
 from app.components import cards, conversation, tables, why_head
 from app.components.text import escape, label, plural
 from app.session import Session
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
 
 PAGE = 10
 ALL = "all"

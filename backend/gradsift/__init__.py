@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from gradsift.config import BuildConfig, Engine
     from gradsift.data.targets import read_targets
     from gradsift.datastore.store import Store
-    from gradsift.picks import score, select
     from gradsift.runtime.errors import GradsiftError
     from gradsift.scoring.portable import target_features
+    from gradsift.selection.picks import score, select
 
 __all__ = [
     "BuildConfig",

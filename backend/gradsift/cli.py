@@ -72,9 +72,9 @@ def score(
     """Score every usable row of a store against target examples."""
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
-    from gradsift.picks import score as run
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
+    from gradsift.selection.picks import score as run
     from gradsift.text.index import ensure_index
 
     method = list(dict.fromkeys(method))
@@ -145,11 +145,11 @@ def select(
     as_json: JsonOption = False,
 ) -> None:
     """Pick the best rows within a budget and write them for a trainer."""
-    from gradsift.choices import make_choices, read_choices
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
-    from gradsift.picks import select as run
     from gradsift.runtime.progress import Progress
+    from gradsift.selection.choices import make_choices, read_choices
+    from gradsift.selection.picks import select as run
 
     _check_methods([method])
     chosen = (

@@ -28,9 +28,9 @@ def draft(
     from gradsift.builder.build import begin
     from gradsift.data.encode import read_template
     from gradsift.data.targets import require_targets
-    from gradsift.picks import score
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
+    from gradsift.selection.picks import score
 
     config = make_config(
         model=model, template=read_template(template), limit_per_source=limit_per_source, max_length=max_length

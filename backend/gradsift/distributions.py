@@ -17,7 +17,7 @@ from gradsift.scoring.methods import get_method
 
 if TYPE_CHECKING:
     from gradsift.scoring.scoring import Scoring
-    from gradsift.selection import Ranking
+    from gradsift.selection.ranking import Ranking
 
 POOL = "pool"  # what the lines about the whole pool are called in the column `method`
 MOST_POINTS = 20_000  # of one chart

@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from gradsift.choices import make_choices
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import TargetError
@@ -40,13 +39,14 @@ from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned, store_r
 from gradsift.finetune import Measure, Measured, finetune, trainable
 from gradsift.model import load
 from gradsift.norms import correlations, norm_table
-from gradsift.picks import picked, ranked, traits
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import encode_target, score_targets
-from gradsift.selection import Budget
+from gradsift.selection.choices import make_choices
+from gradsift.selection.picks import picked, ranked, traits
+from gradsift.selection.ranking import Budget
 
 
 def evaluate(

@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gradsift.choices import Choices, make_choices
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
 from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.heldout import HeldOut, metric
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
+from gradsift.selection.choices import Choices, make_choices
 from gradsift.training.checkpoint import Checkpoint
 
 

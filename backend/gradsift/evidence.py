@@ -9,7 +9,7 @@ from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
 from gradsift.scoring.score_targets import influence
 from gradsift.scoring.scoring import Products, Scoring
-from gradsift.selection import Ranking
+from gradsift.selection.ranking import Ranking
 
 
 def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind = "adam") -> np.ndarray:

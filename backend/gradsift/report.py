@@ -15,10 +15,10 @@ import numpy as np
 from gradsift import report_figures as figures
 from gradsift.drawing import text_of
 from gradsift.formats import Pick
-from gradsift.leakage import TARGETS, Leak, Leakage
-from gradsift.picks import Selection, iter_picks
 from gradsift.scoring.looks import look
 from gradsift.scoring.methods import get_method
+from gradsift.selection.leakage import TARGETS, Leak, Leakage
+from gradsift.selection.picks import Selection, iter_picks
 from gradsift.text.overlap import Quote
 
 TOP, SAMPLED, TARGETS_SHOWN, LEAKS_SHOWN = 10, 10, 5, 20

@@ -19,8 +19,8 @@ from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
 
 if TYPE_CHECKING:
-    from gradsift.choices import Choices
     from gradsift.scoring.scoring import Products, Scoring
+    from gradsift.selection.choices import Choices
 
 _BLOCK = 8192  # rows of evidence that are worked on at once
 

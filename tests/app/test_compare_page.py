@@ -11,10 +11,10 @@ from boards import board, card, press
 
 from app import comparing
 from app.components.board import PAGE
-from gradsift.choices import Choices
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
+from gradsift.selection.choices import Choices
 
 
 def sizes(at) -> list[int]:

@@ -9,13 +9,13 @@ from figures import figures, points, table, title
 
 from app import charting, comparing
 from app.components import charts, distributions, tables, target_charts
-from gradsift.choices import Choices
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.resampling import SplitHalf, rank_intervals, split_half
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import open_scoring
+from gradsift.selection.choices import Choices
 
 MOST = 20_000
 

@@ -9,10 +9,10 @@ import pytest
 from app import exporting
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.picks import select
 from gradsift.runtime import jobs
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection import rank
+from gradsift.selection.picks import select
+from gradsift.selection.ranking import rank
 from gradsift.sessions import Sessions
 
 ASK = {"store": "toy", "targets": "two", "budget": "5"}

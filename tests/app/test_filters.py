@@ -6,11 +6,11 @@ import pytest
 from app import address, comparing, filters, marking
 from app.components import facets
 from app.filters import Filter
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store, StoreError
 from gradsift.norms import Area
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import open_scoring
+from gradsift.selection.choices import Choices
 from gradsift.sessions import Decisions
 from gradsift.text.index import ensure_index
 from gradsift.text.search import SEARCHED

@@ -10,12 +10,12 @@ from figures import figures, points, table, title
 
 from app import charting
 from app.components import norm_charts, norms
-from gradsift.choices import Choices
 from gradsift.datastore.store import Store
 from gradsift.norms import Area
-from gradsift.picks import picked, ranked, traits
 from gradsift.scoring.scoring import open_scoring
-from gradsift.selection import Budget
+from gradsift.selection.choices import Choices
+from gradsift.selection.picks import picked, ranked, traits
+from gradsift.selection.ranking import Budget
 
 
 @pytest.fixture

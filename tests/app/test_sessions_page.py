@@ -10,11 +10,11 @@ from streamlit.testing.v1 import AppTest
 
 from app import differing
 from gradsift.builder.build import build
-from gradsift.choices import Choices
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import score_targets
+from gradsift.selection.choices import Choices
 from gradsift.sessions import Sessions
 from gradsift.workspace import sample_pool
 

@@ -12,7 +12,6 @@ from streamlit.testing.v1 import AppTest
 
 from app import comparing, explaining
 from gradsift.builder.build import build
-from gradsift.choices import Choices
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
@@ -20,6 +19,7 @@ from gradsift.evidence import by_subtask, by_target
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import influence, score_targets
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.choices import Choices
 from gradsift.sessions import Sessions
 from gradsift.workspace import Workspace
 

@@ -13,7 +13,7 @@ from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import open_scoring, scoring_path
-from gradsift.selection import rank
+from gradsift.selection.ranking import rank
 from gradsift.text.index import has_index
 
 

@@ -11,7 +11,7 @@ import pytest
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection import rank
+from gradsift.selection.ranking import rank
 from gradsift.sessions import Sessions
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -8,8 +8,8 @@ import pytest
 
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.picks import score
 from gradsift.runtime import jobs
+from gradsift.selection.picks import score
 from gradsift.sessions import Sessions
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -15,8 +15,8 @@ from gradsift.datastore.metrics import METRICS
 from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
 from gradsift.datastore.store import Store, StoreError, locked
 from gradsift.inspection import inspect
-from gradsift.picks import score, select
 from gradsift.runtime.errors import GradsiftError
+from gradsift.selection.picks import score, select
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring.base_model import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.score_targets import score_targets, target_encoder
-from gradsift.selection import rank
+from gradsift.selection.ranking import rank
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gradsift.data.targets import read_targets
 from gradsift.scoring.dsir import BUCKETS, EPSILON, bucket, count_ngrams, gumbel_noise
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection import rank
+from gradsift.selection.ranking import rank
 
 POOL = ["The cat sat on the mat.", "A dog, a cat; and: a dog!", "", "Où est-ce que ça se trouve?", "the the the cat 42"]
 TARGETS = ["the cat sat", "a dog and a cat", "où est le chat?"]

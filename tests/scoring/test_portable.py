@@ -16,9 +16,9 @@ from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, require_targets
 from gradsift.datastore.store import Store, StoreError
-from gradsift.picks import score
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
+from gradsift.selection.picks import score
 
 METHODS = ("less", "rds", "bm25", "random")
 

@@ -7,7 +7,7 @@ from reference import loss_of_one
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.model import load
-from gradsift.picks import score
+from gradsift.selection.picks import score
 
 
 def test_length_and_loss_are_those_of_every_row(tiny_store, tiny_targets):

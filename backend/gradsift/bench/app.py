@@ -14,13 +14,13 @@ from typing import Any
 
 from gradsift.bench.browser import Tab, server, summary, tab
 from gradsift.bench.synthetic import NAME, TARGETS, made_rows, make_workspace
-from gradsift.choices import Choices, make_choices
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.picks import ranked, traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.scoring import open_scoring, scoring_path
+from gradsift.selection.choices import Choices, make_choices
+from gradsift.selection.picks import ranked, traits
 
 BUDGETS = {"first_paint": 1.5, "interaction": 0.3, "search": 0.3, "rerank": 1.0, "payload_bytes": 2_000_000}
 _BARE = """import streamlit as st

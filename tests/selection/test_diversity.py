@@ -8,17 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift import diversity, select
+from gradsift import select
 from gradsift.builder.build import build
-from gradsift.choices import make_choices
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
-from gradsift.diversity import DIM, diverse_order, load_updates
-from gradsift.picks import Traits, picked, ranked, traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection import Budget, Ranking
+from gradsift.selection import diversity
+from gradsift.selection.choices import make_choices
+from gradsift.selection.diversity import DIM, diverse_order, load_updates
+from gradsift.selection.picks import Traits, picked, ranked, traits
+from gradsift.selection.ranking import Budget, Ranking
 
 
 def by_loop(score, updates, taken=0, enough=None) -> list[int]:

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from gradsift.choices import Choices, make_choices
 from gradsift.config import GradientKind
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
-from gradsift.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
 from gradsift.export import check_compression, export_picks, refuse_strangers
 from gradsift.formats import Pick, check_format
-from gradsift.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find_leaks, read_evaluation
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.portable import use_target_features
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection import Budget, Ranking, count_within, length_matched, rank, scores_table
+from gradsift.selection.choices import Choices, make_choices
+from gradsift.selection.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
+from gradsift.selection.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find_leaks, read_evaluation
+from gradsift.selection.ranking import Budget, Ranking, count_within, length_matched, rank, scores_table
 from gradsift.text.index import has_index, near
 from gradsift.text.overlap import Matcher
 

@@ -10,8 +10,8 @@ from gradsift import select
 from gradsift.data.pool import PoolError
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.leakage import TARGETS, find_leaks, read_evaluation
 from gradsift.runtime.errors import UsageError
+from gradsift.selection.leakage import TARGETS, find_leaks, read_evaluation
 from gradsift.text.overlap import Matcher
 
 TALK = "the cat sat the cat sat the cat sat the cat sat the cat"  # a part of every long answer of the toy pool's talk

@@ -16,11 +16,11 @@ from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.shards import ShardError
 from gradsift.datastore.store import Store, StoreError
 from gradsift.model import load
-from gradsift.picks import traits
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.methods import get_method
 from gradsift.scoring.score_targets import TargetError, score_targets
+from gradsift.selection.picks import traits
 
 METHODS = ("less", "rds", "bm25", "random")
 COLUMNS = ["row", "id", "source", "method", "score", "rank", "best_subtask"]

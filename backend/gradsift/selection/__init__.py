@@ -1,0 +1,1 @@
+"""Kept scores -> a ranking -> picks within a budget."""
