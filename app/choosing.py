@@ -12,7 +12,7 @@ from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices, make_choices
-from gradsift.sessions import Decisions
+from gradsift.workspace.sessions import Decisions
 
 UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
 

@@ -13,7 +13,7 @@ import streamlit as st
 from app.session import Session
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.workspace import MANIFEST
+from gradsift.workspace.workspace import MANIFEST
 
 
 def store_of(session: Session) -> Store | None:

@@ -15,7 +15,7 @@ from app.components.text import label
 from app.session import Session
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError, UsageError
-from gradsift.sessions import Decisions, Sessions
+from gradsift.workspace.sessions import Decisions, Sessions
 
 WITHOUT_PICKS = ("datastore", "targets", "proof", "sessions")  # pages that show no comparison
 NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)

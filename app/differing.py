@@ -19,8 +19,8 @@ from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices
 from gradsift.selection.ranking import count_within
-from gradsift.sessions import Decisions, SessionRecord
 from gradsift.text.index import has_index
+from gradsift.workspace.sessions import Decisions, SessionRecord
 
 SESSION, STORE = "session:", "store:"
 

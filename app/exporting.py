@@ -21,8 +21,8 @@ from gradsift.runtime import atomic, jobs
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices
 from gradsift.selection.picks import iter_picks
-from gradsift.sessions import Decisions
-from gradsift.workspace import TargetEntry
+from gradsift.workspace.sessions import Decisions
+from gradsift.workspace.workspace import TargetEntry
 
 SAMPLE = 20  # picks by which the size is estimated
 ABOUT = {

@@ -20,9 +20,9 @@ from gradsift.datastore.store import Store
 from gradsift.norms import Area, norm_table
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
-from gradsift.sessions import Decisions
 from gradsift.text.index import has_index, scripts
 from gradsift.text.search import search_rows
+from gradsift.workspace.sessions import Decisions
 
 FACETS = ("source", "task", "script", "subtask")
 KEYS = (*FACETS, "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page")

@@ -11,7 +11,7 @@ from typing import Any
 
 from app import building
 from gradsift.runtime import jobs
-from gradsift.workspace import Workspace
+from gradsift.workspace.workspace import Workspace
 
 PLAN = "plan.json"  # `gradsift.builder.plan.PLAN`, which cannot be imported here: torch comes with it
 

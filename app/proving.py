@@ -18,7 +18,7 @@ from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_repo
 from gradsift.runtime import atomic, jobs
 from gradsift.scoring.methods import METHODS
 from gradsift.selection.choices import Choices
-from gradsift.workspace import TargetEntry, Workspace
+from gradsift.workspace.workspace import TargetEntry, Workspace
 
 REPORT = "report.json"
 ALONE = {ZERO_SHOT: "Zero-shot", VALIDATION: "Targets alone", "full": "Whole pool"}

@@ -21,8 +21,8 @@ from app import address as bar
 from app.rooms import ROOMS, room
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.selection.ranking import Budget
-from gradsift.sessions import Sessions, SessionView
-from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
+from gradsift.workspace.sessions import Sessions, SessionView
+from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
 WORKSPACE_VARIABLE = "GRADSIFT_WORKSPACE"
 DEFAULT_BUDGET = "5%"

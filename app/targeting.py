@@ -16,7 +16,7 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
-from gradsift.workspace import TargetEntry, Workspace
+from gradsift.workspace.workspace import TargetEntry, Workspace
 
 if TYPE_CHECKING:
     from gradsift.data.encode import Encoder

@@ -17,8 +17,8 @@ from gradsift.evaluation_plan import EvaluationSet
 from gradsift.heldout import read_heldout
 from gradsift.runtime.paths import data_home
 from gradsift.selection.picks import score
-from gradsift.sessions import Sessions
-from gradsift.workspace import SAMPLE_STORE, Workspace, sample_targets
+from gradsift.workspace.sessions import Sessions
+from gradsift.workspace.workspace import SAMPLE_STORE, Workspace, sample_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ["less", "bm25", "rds", "random"]

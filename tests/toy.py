@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from gradsift.workspace import Workspace
+    from gradsift.workspace.workspace import Workspace
 
 BAD_LINE = '{"messages": [{"role": "user", "content": "no answer"}]}'
 TARGETS = """Subtask: capitals
@@ -30,7 +30,7 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
     from gradsift.builder.build import build
     from gradsift.config import BuildConfig
     from gradsift.runtime.progress import Progress
-    from gradsift.workspace import sample_pool
+    from gradsift.workspace.workspace import sample_pool
 
     folder = tmp_path_factory.mktemp("toy")
     bad = folder / "broken.jsonl"
@@ -60,7 +60,7 @@ def toy_scorings(toy_store: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_store: Path) -> "Workspace":
     """A workspace whose only store is a copy of the toy store, called `toy`."""
-    from gradsift.workspace import Workspace
+    from gradsift.workspace.workspace import Workspace
 
     root = tmp_path / "workspace"
     shutil.copytree(toy_store, root / "stores" / "toy")

@@ -18,7 +18,7 @@ from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices
-from gradsift.sessions import Decisions
+from gradsift.workspace.sessions import Decisions
 
 PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search
 WIDE = 280  # pixels; left to itself the pagination hides pages that would fit

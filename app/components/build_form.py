@@ -9,7 +9,7 @@ from app.components import estimate, stores
 from app.components.text import label
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
-from gradsift.workspace import sample_pool
+from gradsift.workspace.workspace import sample_pool
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
 NO_POOL = "Say where the pool is: there is no file yet."

@@ -15,7 +15,7 @@ from app.exporting import Request
 from app.session import Session
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
-from gradsift.sessions import Decisions
+from gradsift.workspace.sessions import Decisions
 
 MIMES = {
     ".jsonl": "application/jsonl",

@@ -13,9 +13,9 @@ from app.components.text import clip, label
 from app.filters import Facet, Filter
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
-from gradsift.sessions import Decisions
 from gradsift.text.index import has_index
 from gradsift.text.search import SEARCHED
+from gradsift.workspace.sessions import Decisions
 
 _PAUSE = "20ms"  # without a key, after which is searched: less than people have between two keys
 FEW = 24  # values that are laid out to click; of more, one is found by typing

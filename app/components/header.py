@@ -8,8 +8,8 @@ from app.components import saved
 from app.components.text import clip, label
 from app.rooms import room
 from app.session import Session
-from gradsift.sessions import NAME_LENGTH
-from gradsift.workspace import MANIFEST, is_store
+from gradsift.workspace.sessions import NAME_LENGTH
+from gradsift.workspace.workspace import MANIFEST, is_store
 
 
 def draw(now: Session) -> None:

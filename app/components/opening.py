@@ -11,7 +11,7 @@ from app.rooms import room
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.scoring import Scoring
-from gradsift.workspace import is_store
+from gradsift.workspace.workspace import is_store
 
 
 def scored(now: session.Session) -> tuple[Store, Scoring]:

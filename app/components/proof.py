@@ -14,7 +14,7 @@ from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS
 from gradsift.training_script import training_script
-from gradsift.workspace import TargetEntry
+from gradsift.workspace.workspace import TargetEntry
 
 _NUMBER = st.column_config.NumberColumn
 _TABLE: tables.Columns = {

@@ -13,7 +13,7 @@ from app import deciding
 from app.components.text import label, plural
 from app.session import Session
 from gradsift.datastore.store import Store
-from gradsift.sessions import Decisions
+from gradsift.workspace.sessions import Decisions
 
 MANY = 1_000  # rows above which deciding on all of them asks once more
 _KEY, _SEEN, _ASKED = "board", "board_seen", "board_asked"

@@ -11,7 +11,7 @@ from app.components.text import clip, label, plural
 from app.rooms import ROOMS
 from app.session import Session
 from gradsift.runtime.errors import GradsiftError
-from gradsift.sessions import NAME_LENGTH, SessionRecord, SessionView
+from gradsift.workspace.sessions import NAME_LENGTH, SessionRecord, SessionView
 
 View = SessionView | SessionRecord
 

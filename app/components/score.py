@@ -14,7 +14,7 @@ from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.scoring.methods import DEFAULT_METHODS, METHODS
-from gradsift.workspace import TargetEntry, Workspace
+from gradsift.workspace.workspace import TargetEntry, Workspace
 
 _PROBLEM = "score_problem"
 _STEM = "my-targets"

@@ -9,7 +9,7 @@ from app.components import empty, saved, tables
 from app.components.text import clip, escape, label, plural
 from app.session import DEFAULT_BUDGET, Session
 from gradsift.scoring.methods import METHODS
-from gradsift.sessions import SessionRecord
+from gradsift.workspace.sessions import SessionRecord
 
 PAGE = 10  # sessions on one page
 

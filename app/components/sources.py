@@ -15,7 +15,7 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import TargetSet, parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.workspace import TargetEntry
+from gradsift.workspace.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"
 SAVED = "targets_saved"  # in the session, for one run: a set was saved, and is what the page shows next

@@ -12,7 +12,7 @@ from app.components.text import escape, label, plural
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
-from gradsift.workspace import SAMPLE_STORE, StoreEntry, Workspace
+from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
 OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page
 
@@ -142,7 +142,7 @@ def _sample(workspace: Workspace) -> None:
 
 def build_sample(workspace: Workspace) -> None:
     """Start the sample's build in this workspace, or go on with it, and open it."""
-    from gradsift.demo import demo_command
+    from gradsift.workspace.demo import demo_command
 
     jobs.start(workspace.store_path(SAMPLE_STORE), demo_command(workspace.root))
     _open(SAMPLE_STORE)

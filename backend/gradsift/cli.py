@@ -278,7 +278,7 @@ def demo(
     no_app: Annotated[bool, typer.Option("--no-app", help="only build; print the store's path")] = False,
 ) -> None:
     """Build the embedded sample's datastore with the bundled small model, and open the app on it."""
-    from gradsift.demo import demo as run
+    from gradsift.workspace.demo import demo as run
 
     typer.echo(run(workspace, with_app=not no_app))
 
@@ -292,7 +292,7 @@ def app(
     address: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 lets others in")] = "localhost",
 ) -> None:
     """Open the app in the browser."""
-    from gradsift.demo import serve
+    from gradsift.workspace.demo import serve
 
     serve(workspace, port, address)
 

@@ -10,7 +10,7 @@ from app import planning
 from gradsift.builder.plan import PLAN
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Progress
-from gradsift.workspace import sample_pool
+from gradsift.workspace.workspace import sample_pool
 
 
 def form(app, tiny_model):

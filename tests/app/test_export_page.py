@@ -13,7 +13,7 @@ from gradsift.runtime import jobs
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.picks import select
 from gradsift.selection.ranking import rank
-from gradsift.sessions import Sessions
+from gradsift.workspace.sessions import Sessions
 
 ASK = {"store": "toy", "targets": "two", "budget": "5"}
 

@@ -11,9 +11,9 @@ from gradsift.norms import Area
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import open_scoring
 from gradsift.selection.choices import Choices
-from gradsift.sessions import Decisions
 from gradsift.text.index import ensure_index
 from gradsift.text.search import SEARCHED
+from gradsift.workspace.sessions import Decisions
 
 NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
 

@@ -7,7 +7,7 @@ from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.norms import Area
 from gradsift.scoring.score_targets import score_targets
-from gradsift.sessions import Sessions
+from gradsift.workspace.sessions import Sessions
 
 VIEW = {"store": "toy", "targets": "two", "budget": "10"}
 PICKS = {"methods": "less,rds", "cap": "40%", "source": "open", "sort": "long"}

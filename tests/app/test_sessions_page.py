@@ -15,8 +15,8 @@ from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.choices import Choices
-from gradsift.sessions import Sessions
-from gradsift.workspace import sample_pool
+from gradsift.workspace.sessions import Sessions
+from gradsift.workspace.workspace import sample_pool
 
 VIEW = {"store": "toy", "targets": "two", "budget": "10"}
 

@@ -19,8 +19,8 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import scoring_path
-from gradsift.sessions import Sessions
-from gradsift.workspace import Workspace
+from gradsift.workspace.sessions import Sessions
+from gradsift.workspace.workspace import Workspace
 
 PAGES = tuple(room.stem for room in ROOMS)
 PICKS = ("compare", "why", "distributions", "norms", "export")  # pages that show a scoring

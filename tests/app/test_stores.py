@@ -7,11 +7,11 @@ from dataclasses import asdict
 from app import comparing
 from app.components.stores import ALL, BUILD
 from gradsift.datastore.store import Store
-from gradsift.demo import demo_command
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Status
 from gradsift.scoring.scoring import open_scoring
-from gradsift.workspace import SAMPLE_STORE
+from gradsift.workspace.demo import demo_command
+from gradsift.workspace.workspace import SAMPLE_STORE
 
 
 def test_stores_of_any_names_stand_in_one_list(app, workspace):

@@ -4,7 +4,7 @@ import json
 
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.scoring.methods import DEFAULT_METHODS, METHODS
-from gradsift.workspace import sample_targets
+from gradsift.workspace.workspace import sample_targets
 
 PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris"}
 {broken

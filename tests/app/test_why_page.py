@@ -20,8 +20,8 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import influence, score_targets
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices
-from gradsift.sessions import Sessions
-from gradsift.workspace import Workspace
+from gradsift.workspace.sessions import Sessions
+from gradsift.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<script>alert(1)</script> ![](http://127.0.0.1:9/x.png) $\\alpha$ \u202e =1+1"

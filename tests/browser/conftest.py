@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gradsift.workspace import Workspace
+from gradsift.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 IDLE = "[data-testid='stApp'][data-test-script-state='notRunning']"

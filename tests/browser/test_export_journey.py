@@ -12,7 +12,7 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.ranking import rank
-from gradsift.sessions import Sessions
+from gradsift.workspace.sessions import Sessions
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -13,8 +13,8 @@ from extremes import LONG, NAME, TEXTS, hostile_store, hostile_workspace  # noqa
 from app.components.board import PAGE
 from app.components.text import visible
 from gradsift.datastore.store import Store
-from gradsift.sessions import Sessions
-from gradsift.workspace import Workspace
+from gradsift.workspace.sessions import Sessions
+from gradsift.workspace.workspace import Workspace
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gradsift.sessions import Sessions
+from gradsift.workspace.sessions import Sessions
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 ACCEPTED = re.compile(r"[1-9] accepted")

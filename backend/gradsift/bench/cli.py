@@ -89,7 +89,7 @@ def features(
     from gradsift.bench.features import bench_features
     from gradsift.data.encode import read_template
     from gradsift.runtime.progress import Progress
-    from gradsift.workspace import sample_pool
+    from gradsift.workspace.workspace import sample_pool
 
     config = BuildConfig(model=model, template=read_template(template), dtype=dtype, lora_rank=rank)
     progress = Progress()

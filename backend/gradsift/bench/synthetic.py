@@ -26,7 +26,7 @@ from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.scoring import Scoring, open_scoring, scoring_path
 from gradsift.text.index import ensure_index
-from gradsift.workspace import Workspace, sample_pool
+from gradsift.workspace.workspace import Workspace, sample_pool
 
 NAME, TARGETS = "synthetic", "synthetic"
 ROWS, EPOCHS, DIM = 270_679, 4, 64  # rows and checkpoints as in the paper

@@ -8,7 +8,7 @@ import pytest
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import data_home
-from gradsift.workspace import Workspace, sample_pool, sample_targets
+from gradsift.workspace.workspace import Workspace, sample_pool, sample_targets
 
 ROWS = parse_targets("Q: one?\nA: yes\n\nQ: two?\nA: no\n").rows
 

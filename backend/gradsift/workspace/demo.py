@@ -17,7 +17,7 @@ from gradsift.model.load import BUNDLED, demo_template
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.paths import data_home, studio
-from gradsift.workspace import SAMPLE_STORE, Workspace
+from gradsift.workspace.workspace import SAMPLE_STORE, Workspace
 
 # Streamlit reads .streamlit/config.toml only from the working directory, so what matters is passed by hand.
 SETTINGS = studio() / ".streamlit" / "config.toml"

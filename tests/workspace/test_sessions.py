@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradsift import session_file, sessions
 from gradsift.runtime.errors import GradsiftError, UsageError
-from gradsift.sessions import NAME_LENGTH, STEPS_KEPT, Decisions, Sessions
-from gradsift.workspace import Workspace
+from gradsift.workspace import session_file, sessions
+from gradsift.workspace.sessions import NAME_LENGTH, STEPS_KEPT, Decisions, Sessions
+from gradsift.workspace.workspace import Workspace
 
 STORE, OTHER_STORE = "a" * 64, "b" * 64
 NAMES = [

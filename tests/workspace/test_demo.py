@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from gradsift import demo as module
 from gradsift.cli import cli
-from gradsift.demo import demo, demo_command, demo_config
-from gradsift.workspace import SAMPLE_STORE, Workspace, sample_pool
+from gradsift.workspace import demo as module
+from gradsift.workspace.demo import demo, demo_command, demo_config
+from gradsift.workspace.workspace import SAMPLE_STORE, Workspace, sample_pool
 
 
 def test_the_terminal_builds_what_the_page_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

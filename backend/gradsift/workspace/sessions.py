@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from gradsift.runtime.errors import UsageError
-from gradsift.session_file import open_file, transaction
+from gradsift.workspace.session_file import open_file, transaction
 
 STEPS_KEPT = 100  # undo steps of a session on a store
 NAME_LENGTH = 80

@@ -6,7 +6,7 @@
     WORKSPACE/exports/NAME/         files made by the app's Export page
     WORKSPACE/uploads/NAME/         pool files that came through the browser
     WORKSPACE/jobs/NAME/            state of long runs that belong to no store
-    WORKSPACE/sessions.sqlite3      saved sessions with their decisions (`gradsift.sessions`)
+    WORKSPACE/sessions.sqlite3      saved sessions with their decisions (`gradsift.workspace.sessions`)
 
 Everything is read from disk at each call, so two tabs, the command line and a restarted app always agree.
 """
