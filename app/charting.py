@@ -13,10 +13,10 @@ import streamlit as st
 
 from app import comparing, data
 from app.comparing import Comparison
-from gradsift import distributions, norms, resampling
+from gradsift.analysis import distributions, norms, stability
+from gradsift.analysis.stability import SplitHalf
 from gradsift.config import GradientKind, Similarity
 from gradsift.datastore.store import Store
-from gradsift.resampling import SplitHalf
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices
@@ -164,8 +164,8 @@ def _target_curves(key: str, method: str, gradient: GradientKind, _part: Scoring
 @st.cache_data(max_entries=8, show_spinner="Drawing the targets again and ranking all rows each time …")
 def _resampled(key: str, method: str, _view: View) -> tuple[SplitHalf, pd.DataFrame]:
     column = _view.comparison.column(method)
-    half = resampling.split_half(_view.scoring, method, len(column.picks), _view.chosen)
-    table = resampling.rank_intervals(_view.scoring, method, column.picks, _view.chosen)
+    half = stability.split_half(_view.scoring, method, len(column.picks), _view.chosen)
+    table = stability.rank_intervals(_view.scoring, method, column.picks, _view.chosen)
     table["rank"] = column.ranking.rank[column.picks]
     table["source"] = _view.columns.source[column.picks]
     return half, table.sort_values(["stays", "high"], ascending=[True, False], kind="stable", ignore_index=True)

@@ -11,8 +11,8 @@ import streamlit as st
 from app import comparing, data
 from app.comparing import Column, Comparison
 from app.session import Session
+from gradsift.analysis.row import opponents
 from gradsift.datastore.store import Store
-from gradsift.evidence import opponents
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices
@@ -20,7 +20,7 @@ from gradsift.selection.ranking import Ranking
 from gradsift.text.index import has_index, near
 
 if TYPE_CHECKING:
-    from gradsift.tokens import Agreement, TokenExplainer, TokenInfluence
+    from gradsift.analysis.tokens import Agreement, TokenExplainer, TokenInfluence
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _opponents(path: str, choices: Choices, _ranking: Ranking) -> np.ndarray:
 
 @st.cache_resource(max_entries=1, show_spinner=False)
 def _explainer(fingerprint: str, path: str, _store: Store) -> "TokenExplainer":
-    from gradsift.tokens import TokenExplainer
+    from gradsift.analysis.tokens import TokenExplainer
 
     return TokenExplainer(_store)
 

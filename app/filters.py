@@ -16,8 +16,8 @@ import streamlit as st
 from app import address, comparing, data
 from app.comparing import Column, Comparison
 from app.rooms import room
+from gradsift.analysis.norms import Area, norm_table
 from gradsift.datastore.store import Store
-from gradsift.norms import Area, norm_table
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
 from gradsift.text.index import has_index, scripts

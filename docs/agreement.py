@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gradsift.analysis.tokens import TokenExplainer
 from gradsift.data.targets import require_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
@@ -25,7 +26,6 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import influence, score_targets
 from gradsift.selection.picks import score
 from gradsift.selection.ranking import Budget
-from gradsift.tokens import TokenExplainer
 
 METHODS = ("draft", "rds+", "bm25")
 EXPLAINED, SAMPLE = 5, 40  # LESS's best rows, token by token; rows that the two scores are correlated over

@@ -20,7 +20,7 @@ LOADED = [
     "gradsift.builder.build",
     "gradsift.selection.picks",
     "gradsift.datastore.verify",
-    "gradsift.inspection",
+    "gradsift.analysis.summary",
     "gradsift.cli",
 ]
 LOADED += ["transformers.models.llama.modeling_llama", "peft", "rank_bm25"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradsift import distributions, select
+from gradsift import select
+from gradsift.analysis import distributions
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.drawing import bar, cells, chart, dots, line, number, steps, text_of, x_axis, y_axis

@@ -18,7 +18,7 @@ import streamlit as st
 from app import session, theme
 from app.components import tables
 from app.components.text import ends
-from gradsift.distributions import POOL
+from gradsift.analysis.distributions import POOL
 from gradsift.scoring.methods import METHODS
 
 if TYPE_CHECKING:

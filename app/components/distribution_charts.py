@@ -1,4 +1,4 @@
-"""Figures of what the picks are made of, each from a table of `gradsift.distributions` (figures 9, 10 and table 12)."""
+"""Figures of what the picks are made of, each from a table of `gradsift.analysis.distributions` (figures 9, 10 and table 12)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ import streamlit as st
 from app.components import tables
 from app.components.charts import LINE, Chart, axes, blank, cells, color, dark, dim, listed, log_axis, name_of, tick
 from app.components.text import plural
-from gradsift.distributions import POOL
+from gradsift.analysis.distributions import POOL
 from gradsift.scoring.methods import METHODS
 
 NUMBER = st.column_config.NumberColumn

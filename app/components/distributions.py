@@ -10,8 +10,8 @@ from app import address, charting, choosing, filters
 from app.charting import View
 from app.components import charts, distribution_charts, empty, score, target_charts
 from app.components.text import label, plural
-from gradsift import distributions
-from gradsift.resampling import SplitHalf
+from gradsift.analysis import distributions
+from gradsift.analysis.stability import SplitHalf
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
 

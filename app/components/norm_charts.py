@@ -13,8 +13,8 @@ from app.components import tables
 from app.components.charts import Chart, blank, color, dark, log_axis
 from app.components.distribution_charts import label_of
 from app.components.text import plural
-from gradsift.distributions import POOL
-from gradsift.norms import Area
+from gradsift.analysis.distributions import POOL
+from gradsift.analysis.norms import Area
 
 KINDS = {"grad_norm": "Gradient norm ‖g‖", "update_norm": "Adam update norm ‖Γ‖"}
 NUMBER = st.column_config.NumberColumn

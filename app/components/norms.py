@@ -12,10 +12,10 @@ from app.charting import View
 from app.components import charts, norm_charts, tables
 from app.components.distribution_charts import label_of
 from app.components.text import label, plural
-from gradsift import norms
+from gradsift.analysis import norms
+from gradsift.analysis.norms import Area
 from gradsift.config import Similarity
 from gradsift.datastore.store import Store
-from gradsift.norms import Area
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
 

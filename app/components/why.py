@@ -9,8 +9,8 @@ from app.components import conversation, score, why_head, why_scores, why_tokens
 from app.components.text import clip, escape, label, plural
 from app.explaining import Subject
 from app.session import Session
+from gradsift.analysis.row import best_target, by_target
 from gradsift.datastore.store import Store
-from gradsift.evidence import best_target, by_target
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring

@@ -10,9 +10,9 @@ from app import theme
 from app.components import charts, tables, why_head
 from app.components.text import clip
 from app.explaining import Subject
+from gradsift.analysis.row import by_subtask, by_target
 from gradsift.config import Aggregate
 from gradsift.data.pool import Row
-from gradsift.evidence import by_subtask, by_target
 from gradsift.scoring.bm25 import tokenize
 from gradsift.scoring.methods import METHODS
 

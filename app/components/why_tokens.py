@@ -10,11 +10,11 @@ from app import explaining
 from app.components import why_head, why_scores
 from app.components.text import escape, label
 from app.explaining import Subject
-from gradsift.evidence import by_subtask
+from gradsift.analysis.row import by_subtask
 from gradsift.runtime import errors
 
 if TYPE_CHECKING:
-    from gradsift.tokens import Agreement, TokenInfluence
+    from gradsift.analysis.tokens import Agreement, TokenInfluence
 
 PIECES = 4000  # pieces of an answer that are drawn and listed; the rest is counted
 SUM = "weighted sum"

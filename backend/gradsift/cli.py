@@ -203,11 +203,11 @@ def explain_row(
     as_json: JsonOption = False,
 ) -> None:
     """Show which words of a row's answer pull the model toward the targets, and which away from them."""
+    from gradsift.analysis.tokens import describe
+    from gradsift.analysis.tokens import explain as run
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
     from gradsift.runtime.progress import Progress
-    from gradsift.tokens import describe
-    from gradsift.tokens import explain as run
 
     progress = Progress()
     with progress.running():
@@ -221,9 +221,9 @@ def explain_row(
 @cli.command(epilog="Example: gradsift inspect store --json")
 def inspect(store: Annotated[Path, typer.Argument(help="a store")], as_json: JsonOption = False) -> None:
     """Show what is in a store: coverage, excluded rows, warmup health, sizes."""
+    from gradsift.analysis.summary import describe
+    from gradsift.analysis.summary import inspect as run
     from gradsift.datastore.store import Store
-    from gradsift.inspection import describe
-    from gradsift.inspection import inspect as run
 
     description = run(Store.open(store))
     if as_json:

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from gradsift.analysis.norms import correlations, norm_table
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import TargetError
@@ -38,7 +39,6 @@ from gradsift.evaluation import (
 from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned, store_recipe
 from gradsift.finetune import Measure, Measured, finetune, trainable
 from gradsift.model import load
-from gradsift.norms import correlations, norm_table
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import cache_home

@@ -9,9 +9,9 @@ from figures import figures, points, table, title
 
 from app import charting, comparing
 from app.components import charts, distributions, tables, target_charts
+from gradsift.analysis.stability import SplitHalf, rank_intervals, split_half
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.resampling import SplitHalf, rank_intervals, split_half
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import open_scoring
@@ -253,7 +253,7 @@ def test_many_sources_leave_the_smallest_to_the_table():
     names = np.array([f"source {n:03}" for n in range(200)], dtype=object)
     sources = np.repeat(names, np.arange(200) + 1)
     from app.components import distribution_charts
-    from gradsift.distributions import shares
+    from gradsift.analysis.distributions import shares
 
     found = shares({"less": np.arange(300)}, sources)
     shown = distribution_charts._largest(found)

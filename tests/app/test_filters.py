@@ -6,8 +6,8 @@ import pytest
 from app import address, comparing, filters, marking
 from app.components import facets
 from app.filters import Filter
+from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store, StoreError
-from gradsift.norms import Area
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import open_scoring
 from gradsift.selection.choices import Choices

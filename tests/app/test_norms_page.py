@@ -10,8 +10,8 @@ from figures import figures, points, table, title
 
 from app import charting
 from app.components import norm_charts, norms
+from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
-from gradsift.norms import Area
 from gradsift.scoring.scoring import open_scoring
 from gradsift.selection.choices import Choices
 from gradsift.selection.picks import picked, ranked, traits
@@ -126,7 +126,7 @@ def test_a_store_without_targets_says_what_is_missing(app, workspace):
 
 def test_points_stay_few_and_thinning_is_said():
     rng = np.random.default_rng(0)
-    from gradsift.norms import binned
+    from gradsift.analysis.norms import binned
 
     x, y = rng.normal(size=(2, 300_000))
     cells = binned(x, y, rng.integers(12, size=len(x)).astype(str))

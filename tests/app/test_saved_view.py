@@ -3,9 +3,9 @@
 import pytest
 from boards import board
 
+from gradsift.analysis.norms import Area
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.norms import Area
 from gradsift.scoring.score_targets import score_targets
 from gradsift.workspace.sessions import Sessions
 

@@ -11,11 +11,11 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import comparing, explaining
+from gradsift.analysis.row import by_subtask, by_target
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
-from gradsift.evidence import by_subtask, by_target
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import influence, score_targets
 from gradsift.scoring.scoring import Scoring
@@ -216,7 +216,7 @@ def test_token_influence_is_shown_with_its_check(app, scored):
     assert "gs-tokens" not in said(at)
     at.button(key="why-tokens").click().run()
     assert not at.exception
-    from gradsift.tokens import TokenExplainer
+    from gradsift.analysis.tokens import TokenExplainer
 
     subtask = int(by_subtask(scoring, "less", 6)[:, -1].argmax())
     found = TokenExplainer(store).explain(scoring, row, subtask)

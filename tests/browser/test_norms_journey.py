@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from gradsift.norms import Area
+from gradsift.analysis.norms import Area
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 ROWS = re.compile(r"Show (these|this) ([\d,]+) rows? in Compare")

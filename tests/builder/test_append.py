@@ -14,6 +14,7 @@ from stores import assert_same_files, contents, flip, shard_files
 from test_resume import Moment, kill_at
 
 import gradsift as api
+from gradsift.analysis.summary import describe, inspect
 from gradsift.builder import build
 from gradsift.builder.append import PENDING
 from gradsift.builder.engine_local import Extraction
@@ -22,7 +23,6 @@ from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store, StoreError
 from gradsift.datastore.verify import verify
-from gradsift.inspection import describe, inspect
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.text.index import near, scripts

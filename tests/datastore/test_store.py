@@ -9,12 +9,12 @@ import pytest
 import torch
 from stores import flip
 
+from gradsift.analysis.summary import inspect
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.metrics import METRICS
 from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
 from gradsift.datastore.store import Store, StoreError, locked
-from gradsift.inspection import inspect
 from gradsift.runtime.errors import GradsiftError
 from gradsift.selection.picks import score, select
 

@@ -11,13 +11,13 @@ from reference import cosine, loss_of_one, random_rows
 from stores import assert_same_files, flip, shard_files
 
 from gradsift import score
+from gradsift.analysis.row import by_target
+from gradsift.analysis.summary import inspect
 from gradsift.builder.build import begin, build
 from gradsift.builder.extraction import encode_rows
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store, StoreError
 from gradsift.datastore.verify import verify
-from gradsift.evidence import by_target
-from gradsift.inspection import inspect
 from gradsift.model import load
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.base_model import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean

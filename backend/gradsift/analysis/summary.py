@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from gradsift.analysis.norms import correlation, norm_table
 from gradsift.datastore.store import BASE_KINDS, Store
-from gradsift.norms import correlation, norm_table
 
 
 def inspect(store: Store) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from gradsift.analysis.row import best_target, by_subtask, by_target, opponents
 from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
-from gradsift.evidence import best_target, by_subtask, by_target, opponents
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.score_targets import influence, score_targets
 from gradsift.scoring.scoring import Scoring

@@ -12,10 +12,8 @@ from reference import cosine
 from test_influence import case, evidence_of
 from test_selection import scoring_of, tied
 
-from gradsift import distributions
-from gradsift.data.targets import read_targets
-from gradsift.datastore.store import Store
-from gradsift.distributions import (
+from gradsift.analysis import distributions
+from gradsift.analysis.distributions import (
     MOST_POINTS,
     length_histogram,
     lengths,
@@ -27,6 +25,8 @@ from gradsift.distributions import (
     target_curves,
     winners,
 )
+from gradsift.data.targets import read_targets
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
 from gradsift.scoring.score_targets import score_targets

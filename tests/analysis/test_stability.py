@@ -9,10 +9,10 @@ from reference import cosine
 from test_influence import POOLINGS, SIMILARITIES, case, evidence_of
 from test_selection import scoring_of, tied
 
-from gradsift import resampling
+from gradsift.analysis import stability
+from gradsift.analysis.stability import rank_intervals, resampled_scores, split_half
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.resampling import rank_intervals, resampled_scores, split_half
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.score_targets import influence, pooling_matrix, score_targets
 from gradsift.scoring.scoring import Scoring
@@ -60,7 +60,7 @@ def by_hand(rows, targets, subtask_of, weights, choices: Choices) -> list[float]
 class TestScores:
     def test_equal_targets_written_down_again(self, tmp_path, similarity, pooling, aggregate, monkeypatch) -> None:
         """Also with a subtask of no target left, which would win with a score of 0 where all others are negative."""
-        monkeypatch.setattr(resampling, "_BLOCK", 7)
+        monkeypatch.setattr(stability, "_BLOCK", 7)
         rows, targets, subtask_of, weights = case(20, SIZES, epochs=3, seed=5)
         choices = Choices(aggregate=aggregate, similarity=similarity, target_pooling=pooling)
         counts = np.random.default_rng(1).integers(0, 4, (6, 7))
@@ -112,7 +112,7 @@ class TestSplits:
     def test_halves_are_even_in_every_subtask(self, sizes: list[int]) -> None:
         subtask_of = np.repeat(np.arange(len(sizes)), sizes)
         rng = np.random.default_rng(0)
-        seen = [resampling._half(subtask_of, rng) for _ in range(60)]
+        seen = [stability._half(subtask_of, rng) for _ in range(60)]
         for half in seen:
             assert abs(int(half.sum()) - int((~half).sum())) <= 1
             assert 0 < half.sum() < len(half)
@@ -128,7 +128,7 @@ class TestSplits:
         rng = np.random.default_rng(4)
         expected = []
         for _ in range(8):
-            half = resampling._half(kept.subtask_of, rng)
+            half = stability._half(kept.subtask_of, rng)
             tops = [rank(kept.without(targets=np.flatnonzero(out).tolist()), "less").order[:9] for out in (half, ~half)]
             expected.append(len({*tops[0].tolist()} & {*tops[1].tolist()}) / 9)
         assert found.overlaps.tolist() == pytest.approx(expected)
@@ -150,7 +150,7 @@ class TestSplits:
         for k in (1, 5, 30, 50):
             score = rng.integers(0, 4, 50).astype(np.float32)
             best = np.argsort(-score, kind="stable")[:k]
-            assert np.flatnonzero(resampling._top(score, k)).tolist() == sorted(best.tolist())
+            assert np.flatnonzero(stability._top(score, k)).tolist() == sorted(best.tolist())
 
     def kept(self, folder: Path, scores: np.ndarray) -> Scoring:
         folder.mkdir()
@@ -167,7 +167,7 @@ class TestIntervals:
     def test_bootstraps_keep_the_size_of_every_subtask(self) -> None:
         subtask_of = np.array([2, 0, 0, 1, 2, 2, 2])
         rng = np.random.default_rng(0)
-        drawn = np.array([resampling._bootstrap(subtask_of, rng) for _ in range(400)])
+        drawn = np.array([stability._bootstrap(subtask_of, rng) for _ in range(400)])
         for j, size in enumerate([2, 1, 4]):
             assert (drawn[:, subtask_of == j].sum(1) == size).all()
         assert drawn.mean(0) == pytest.approx(np.ones(7), abs=0.15)
@@ -183,7 +183,7 @@ class TestIntervals:
         found = rank_intervals(kept, "less", picks, choices, resamples=15, seed=7)
         rng, ranks = np.random.default_rng(7), []
         for _ in range(15):
-            drawn = resampling._bootstrap(kept.subtask_of, rng)
+            drawn = stability._bootstrap(kept.subtask_of, rng)
             scores = by_hand(rows, *repeated(targets, subtask_of, drawn), weights, choices)
             order = sorted(range(40), key=lambda z, scores=scores: (-scores[z], z))
             ranks.append([order.index(pick) + 1 for pick in picks])

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradsift.analysis.norms import KINDS, MOST_CELLS, Area, binned, correlation, correlations, norm_table, side_by_side
+from gradsift.analysis.summary import norm_length_correlation
 from gradsift.datastore.store import Store
-from gradsift.inspection import norm_length_correlation
-from gradsift.norms import KINDS, MOST_CELLS, Area, binned, correlation, correlations, norm_table, side_by_side
 from gradsift.runtime.errors import UsageError
 
 

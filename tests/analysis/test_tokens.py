@@ -17,6 +17,7 @@ from stores import flip
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
+from gradsift.analysis.tokens import TokenExplainer, describe, explain
 from gradsift.builder.build import build
 from gradsift.data.encode import Encoder
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
@@ -27,7 +28,6 @@ from gradsift.model.load import load_tokenizer
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import TargetError, influence, score_targets
-from gradsift.tokens import TokenExplainer, describe, explain
 from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
@@ -252,7 +252,7 @@ class TestDirections:
             explainer.explain(copied, 0, 0)
 
     def test_targets_of_zero_gradient_influence_nothing(self):
-        from gradsift.tokens import _unit
+        from gradsift.analysis.tokens import _unit
 
         assert not _unit({"w": torch.zeros(3)})["w"].any()
 
@@ -427,7 +427,7 @@ class TestCorrelation:
             explainer.correlate(scoring, 0)
 
     def test_ranks_share_ties(self):
-        from gradsift.tokens import _pearson, _ranks
+        from gradsift.analysis.tokens import _pearson, _ranks
 
         np.testing.assert_array_equal(_ranks(np.array([3.0, 1.0, 3.0, 2.0])), [2.5, 0, 2.5, 1])
         assert np.isnan(_pearson(np.ones(3), np.arange(3)))
