@@ -15,8 +15,8 @@ from app import comparing, data, targeting
 from app.comparing import Column
 from app.session import Session
 from gradsift.datastore.store import Store
-from gradsift.export import COMPRESSIONS
-from gradsift.formats import Pick, preview
+from gradsift.export.files import COMPRESSIONS
+from gradsift.export.formats import Pick, preview
 from gradsift.runtime import atomic, jobs
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices

@@ -5,8 +5,8 @@ import streamlit as st
 from app import address, comparing, deciding, exporting, session
 from app.components import controls, download, empty, opening, running
 from app.components.text import label
-from gradsift.export import COMPRESSIONS
-from gradsift.formats import FORMATS, preview
+from gradsift.export.files import COMPRESSIONS
+from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 

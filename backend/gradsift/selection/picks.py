@@ -17,8 +17,8 @@ import pandas as pd
 from gradsift.config import GradientKind
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
-from gradsift.export import check_compression, export_picks, refuse_strangers
-from gradsift.formats import Pick, check_format
+from gradsift.export.files import check_compression, export_picks, refuse_strangers
+from gradsift.export.formats import Pick, check_format
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
@@ -358,7 +358,7 @@ def _command(selection: Selection, format: str) -> str:
 
 
 def _reporter(selection: Selection) -> Callable[[dict[str, Any]], str]:
-    from gradsift.report import render
+    from gradsift.export.report import render
 
     return lambda manifest: render(selection, manifest)
 

@@ -24,13 +24,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from gradsift.cards import Tally, dataset_card
 from gradsift.data.streams import clause
-from gradsift.formats import LINES, Pick, check_format, turns_of
+from gradsift.export.card import Tally, dataset_card
+from gradsift.export.formats import LINES, Pick, check_format, turns_of
+from gradsift.export.trainers import configurations
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.trainers import configurations
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gradsift import report_figures as figures
-from gradsift.drawing import text_of
-from gradsift.formats import Pick
+from gradsift.export import report_figures as figures
+from gradsift.export.formats import Pick
+from gradsift.export.svg import text_of
 from gradsift.scoring.looks import look
 from gradsift.scoring.methods import get_method
 from gradsift.selection.leakage import TARGETS, Leak, Leakage

@@ -15,8 +15,8 @@ import yaml
 import zstandard
 
 from gradsift.cli import cli
-from gradsift.export import COMPRESSIONS, export_picks
-from gradsift.formats import FORMATS, Pick, preview
+from gradsift.export.files import COMPRESSIONS, export_picks
+from gradsift.export.formats import FORMATS, Pick, preview
 from gradsift.runtime.errors import UsageError
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]})

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gradsift.data.pool import read_rows
 from gradsift.data.schemas import read_conversation
-from gradsift.export import ExportError, export_picks
-from gradsift.formats import FORMATS, Pick, preview
+from gradsift.export.files import ExportError, export_picks
+from gradsift.export.formats import FORMATS, Pick, preview
 from gradsift.runtime.errors import UsageError
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]}, index=[7, 9])

@@ -5,7 +5,7 @@ import pandas as pd
 
 from gradsift.analysis import distributions
 from gradsift.analysis.norms import KINDS, binned, correlations, norm_table
-from gradsift.drawing import bar, cells, chart, cut, dots, line, steps, table, text_of, x_axis, y_axis
+from gradsift.export.svg import bar, cells, chart, cut, dots, line, steps, table, text_of, x_axis, y_axis
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
 from gradsift.selection.picks import Selection, picked, ranked

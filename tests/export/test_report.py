@@ -11,7 +11,7 @@ from gradsift import select
 from gradsift.analysis import distributions
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.drawing import bar, cells, chart, dots, line, number, steps, text_of, x_axis, y_axis
+from gradsift.export.svg import bar, cells, chart, dots, line, number, steps, text_of, x_axis, y_axis
 from gradsift.scoring.score_targets import score_targets
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradsift.trainers import training
+from gradsift.export.trainers import training
 
 _MOST_SOURCES = 50
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$:@!])")

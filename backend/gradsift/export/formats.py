@@ -20,8 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gradsift.cards import Tally
 from gradsift.data.readers import data_suffix, parse_object
+from gradsift.export.card import Tally
 from gradsift.runtime.errors import UsageError
 
 FORMATS = ("messages", "prompt-completion", "alpaca", "sharegpt", "less", "parquet")

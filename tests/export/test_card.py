@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from gradsift.cards import Tally, dataset_card, escape
+from gradsift.export.card import Tally, dataset_card, escape
 
 FORMATS = ("messages", "prompt-completion", "alpaca", "sharegpt", "less", "parquet")
 

@@ -1,0 +1,1 @@
+"""Picks -> files for a trainer, with a card, a report and a manifest."""
