@@ -14,7 +14,7 @@ import streamlit as st
 from app import targeting
 from app.session import Session
 from gradsift.datastore.store import Store
-from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
+from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs
 from gradsift.scoring.methods import METHODS
 from gradsift.selection.choices import Choices
@@ -118,7 +118,7 @@ def label_of(method: str) -> str:
 
 def verdict(report: Report) -> list[str]:
     """A sentence for each target set: does the best method's loss lie below random's, and on how many seeds."""
-    from gradsift.evaluation import summary
+    from gradsift.evaluation.report import summary
 
     table, sentences = summary(report), []
     for name, lines in table.groupby("target_set", sort=False):

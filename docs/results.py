@@ -27,10 +27,10 @@ from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import read_rows
 from gradsift.data.targets import require_targets
-from gradsift.evaluate import evaluate
-from gradsift.evaluation import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
-from gradsift.evaluation_plan import EvaluationSet
-from gradsift.heldout import read_heldout
+from gradsift.evaluation.heldout import read_heldout
+from gradsift.evaluation.plan import EvaluationSet
+from gradsift.evaluation.report import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
+from gradsift.evaluation.run import evaluate
 from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError

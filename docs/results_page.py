@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from measured import fill, table
 
-from gradsift.evaluation import RANDOM, ZERO_SHOT, Report, read_report, run_key, summary
+from gradsift.evaluation.report import RANDOM, ZERO_SHOT, Report, read_report, run_key, summary
 
 ORDER = ("mmlu", "bbh", "tydiqa")
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}

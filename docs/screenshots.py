@@ -12,9 +12,9 @@ from pathlib import Path
 from gradsift.bench.browser import chromium, server
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.store import Store
-from gradsift.evaluate import evaluate
-from gradsift.evaluation_plan import EvaluationSet
-from gradsift.heldout import read_heldout
+from gradsift.evaluation.heldout import read_heldout
+from gradsift.evaluation.plan import EvaluationSet
+from gradsift.evaluation.run import evaluate
 from gradsift.runtime.paths import data_home
 from gradsift.selection.picks import score
 from gradsift.workspace.sessions import Sessions

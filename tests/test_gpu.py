@@ -11,10 +11,10 @@ from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
-from gradsift.evaluate import evaluate
-from gradsift.evaluation_plan import EvaluationSet
+from gradsift.evaluation.heldout import read_heldout
+from gradsift.evaluation.plan import EvaluationSet
+from gradsift.evaluation.run import evaluate
 from gradsift.gradients.projection import SparseProjector
-from gradsift.heldout import read_heldout
 from gradsift.model import load
 from gradsift.selection.picks import score
 

@@ -8,9 +8,9 @@ import pytest
 import results
 import results_page
 
-from gradsift import evaluate as evaluating
 from gradsift.datastore.store import Store
-from gradsift.evaluation import Recipe, read_report
+from gradsift.evaluation import run as evaluating
+from gradsift.evaluation.report import Recipe, read_report
 from gradsift.training.checkpoint import Checkpoint
 
 KINDS = ("gradients", "no-warmup")

@@ -9,11 +9,11 @@ from app.components.text import label, plural
 from app.proving import Entry
 from app.session import Session
 from gradsift.datastore.store import Store
-from gradsift.evaluation import RANDOM, Report, runs_table, summary
+from gradsift.evaluation.report import RANDOM, Report, runs_table, summary
+from gradsift.evaluation.script import training_script
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS
-from gradsift.training_script import training_script
 from gradsift.workspace.workspace import TargetEntry
 
 _NUMBER = st.column_config.NumberColumn

@@ -6,7 +6,7 @@ import streamlit as st
 from app import proving
 from app.components import tables
 from app.components.charts import LINE, Chart, blank, color, palette, tick
-from gradsift.evaluation import RANDOM, VALIDATION, ZERO_SHOT
+from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT
 from gradsift.scoring.methods import METHODS
 
 NUMBER = st.column_config.NumberColumn

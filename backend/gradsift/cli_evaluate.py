@@ -40,14 +40,14 @@ def evaluate(
     from gradsift.data.encode import read_template
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
-    from gradsift.evaluate import evaluate as run
-    from gradsift.evaluation import summary
-    from gradsift.evaluation_plan import EvaluationSet, store_recipe
-    from gradsift.heldout import read_heldout
+    from gradsift.evaluation.heldout import read_heldout
+    from gradsift.evaluation.plan import EvaluationSet, store_recipe
+    from gradsift.evaluation.report import summary
+    from gradsift.evaluation.run import evaluate as run
+    from gradsift.evaluation.script import training_script
     from gradsift.runtime import atomic
     from gradsift.runtime.errors import UsageError
     from gradsift.runtime.progress import Progress
-    from gradsift.training_script import training_script
 
     if len(targets) != len(test):
         raise UsageError(f"{len(targets)} --targets and {len(test)} --test: give one --test for every --targets.")

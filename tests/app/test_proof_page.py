@@ -12,8 +12,8 @@ from app import proving
 from app.components import proof
 from app.session import Session
 from gradsift.datastore.store import Store
-from gradsift.evaluation import read_report, summary
-from gradsift.evaluation_plan import MethodSpec, store_recipe
+from gradsift.evaluation.plan import MethodSpec, store_recipe
+from gradsift.evaluation.report import read_report, summary
 from gradsift.runtime import jobs
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}

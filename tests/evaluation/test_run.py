@@ -14,21 +14,21 @@ from commands import gradsift
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gradsift import evaluate as module
 from gradsift.builder.build import build
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import require_targets, write_targets
 from gradsift.datastore.store import Store
-from gradsift.evaluate import evaluate, store_rows
-from gradsift.evaluation import EvaluationError, Recipe, Report, read_report, run_key, runs_table, summary
-from gradsift.evaluation_plan import EvaluationSet, MethodSpec, store_recipe
-from gradsift.finetune import Measured, mean_loss
-from gradsift.heldout import read_heldout
+from gradsift.evaluation import run as module
+from gradsift.evaluation.finetune import Measured, mean_loss
+from gradsift.evaluation.heldout import read_heldout
+from gradsift.evaluation.plan import EvaluationSet, MethodSpec, store_recipe
+from gradsift.evaluation.report import EvaluationError, Recipe, Report, read_report, run_key, runs_table, summary
+from gradsift.evaluation.run import evaluate, store_rows
+from gradsift.evaluation.script import training_script
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError
 from gradsift.selection.choices import make_choices
 from gradsift.selection.picks import score
-from gradsift.training_script import training_script
 
 SPECS = ("less", "less:aggregate=round-robin")
 

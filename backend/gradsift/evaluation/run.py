@@ -23,7 +23,9 @@ from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import TargetError
 from gradsift.datastore.store import Store
-from gradsift.evaluation import (
+from gradsift.evaluation.finetune import Measure, Measured, finetune, trainable
+from gradsift.evaluation.plan import EvaluationSet, MethodSpec, Planned, store_recipe
+from gradsift.evaluation.report import (
     ALWAYS,
     FULL,
     VALIDATION,
@@ -36,8 +38,6 @@ from gradsift.evaluation import (
     StoreAbout,
     read_report,
 )
-from gradsift.evaluation_plan import EvaluationSet, MethodSpec, Planned, store_recipe
-from gradsift.finetune import Measure, Measured, finetune, trainable
 from gradsift.model import load
 from gradsift.runtime.device import try_order, turn
 from gradsift.runtime.errors import UsageError

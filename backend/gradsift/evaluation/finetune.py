@@ -16,9 +16,9 @@ from transformers import GenerationConfig, TrainerCallback
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row
+from gradsift.evaluation.heldout import HeldOut
 from gradsift.gradients.extract import run_batches
 from gradsift.gradients.per_example import mean_losses, supervised_losses
-from gradsift.heldout import HeldOut
 from gradsift.model import load
 from gradsift.runtime.progress import Progress
 from gradsift.training.warmup import make_trainer, steps_per_epoch

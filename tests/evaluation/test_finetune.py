@@ -8,8 +8,17 @@ from transformers import GenerationConfig
 
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import Row
-from gradsift.finetune import Measure, Measured, _ends, _last_answer, finetune, mean_loss, trainable, write_answers
-from gradsift.heldout import HeldOut, read_heldout
+from gradsift.evaluation.finetune import (
+    Measure,
+    Measured,
+    _ends,
+    _last_answer,
+    finetune,
+    mean_loss,
+    trainable,
+    write_answers,
+)
+from gradsift.evaluation.heldout import HeldOut, read_heldout
 from gradsift.model import load
 from gradsift.runtime.progress import Progress
 

@@ -2,7 +2,7 @@
 
 import json
 
-from gradsift.evaluation import Recipe
+from gradsift.evaluation.report import Recipe
 
 _SCRIPT = '''"""Fine-tune the way `gradsift evaluate` did: python train.py PICKS OUT [SEED]
 

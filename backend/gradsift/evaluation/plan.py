@@ -9,8 +9,8 @@ from typing import Any
 
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
-from gradsift.evaluation import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
-from gradsift.heldout import HeldOut, metric
+from gradsift.evaluation.heldout import HeldOut, metric
+from gradsift.evaluation.report import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
 from gradsift.selection.choices import Choices, make_choices

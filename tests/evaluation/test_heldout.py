@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gradsift.heldout import HeldOut, f1, metric, read_heldout
+from gradsift.evaluation.heldout import HeldOut, f1, metric, read_heldout
 from gradsift.runtime.errors import GradsiftError
 
 
