@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from gradsift.bench.browser import chromium, server
+from gradsift.cli.bench.browser import chromium, server
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.store import Store
 from gradsift.evaluation.heldout import read_heldout

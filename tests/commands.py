@@ -21,7 +21,7 @@ LOADED = [
     "gradsift.selection.picks",
     "gradsift.datastore.verify",
     "gradsift.analysis.summary",
-    "gradsift.cli",
+    "gradsift.cli.main",
 ]
 LOADED += ["transformers.models.llama.modeling_llama", "peft", "rank_bm25"]
 

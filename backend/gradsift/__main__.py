@@ -1,5 +1,5 @@
 """`python -m gradsift`: the command line."""
 
-from gradsift.cli import main
+from gradsift.cli.main import main
 
 main()

@@ -76,7 +76,7 @@ def test_the_forms_values_become_the_command_line(tmp_path):
 def test_every_flag_of_the_form_is_one_of_the_command(tmp_path):
     from typer.main import get_command
 
-    from gradsift.cli import cli
+    from gradsift.cli.main import cli
 
     known = {name for parameter in get_command(cli).commands["build"].params for name in parameter.opts}
     assert set(building.FLAGS.values()) <= known

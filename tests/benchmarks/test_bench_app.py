@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradsift.bench.synthetic import EPOCHS, NAME, PER_SUBTASK, SUBTASKS, TARGETS, made_rows, make_workspace
-from gradsift.cli import cli
+from gradsift.cli.bench.synthetic import EPOCHS, NAME, PER_SUBTASK, SUBTASKS, TARGETS, made_rows, make_workspace
+from gradsift.cli.main import cli
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify

@@ -8,10 +8,10 @@ from reference import gradient_of_one, random_rows, relative_error, with_lora
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from gradsift.bench import recipe as released
-from gradsift.bench.bergson import loop_seconds
-from gradsift.bench.pairs import in_turn
-from gradsift.cli import cli
+from gradsift.cli.bench import recipe as released
+from gradsift.cli.bench.bergson import loop_seconds
+from gradsift.cli.bench.pairs import in_turn
+from gradsift.cli.main import cli
 from gradsift.gradients.per_example import PerExampleGradients, make_update
 from gradsift.training.checkpoint import Checkpoint
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from gradsift.cli import cli
+from gradsift.cli.main import cli
 
 
 def bench(*argv: object) -> dict:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 import zstandard
 
-from gradsift.cli import cli
+from gradsift.cli.main import cli
 from gradsift.export.files import COMPRESSIONS, export_picks
 from gradsift.export.formats import FORMATS, Pick, preview
 from gradsift.runtime.errors import UsageError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from gradsift.cli import cli
+from gradsift.cli.main import cli
 from gradsift.workspace import demo as module
 from gradsift.workspace.demo import demo, demo_command, demo_config
 from gradsift.workspace.workspace import SAMPLE_STORE, Workspace, sample_pool

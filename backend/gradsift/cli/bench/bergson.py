@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gradsift.bench.pairs import Timed
+from gradsift.cli.bench.pairs import Timed
 from gradsift.data.encode import Encoded
 from gradsift.runtime.errors import GradsiftError, UsageError
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gradsift import cli_build
-from gradsift.bench.cli import bench
-from gradsift.cli_draft import draft
-from gradsift.cli_evaluate import evaluate
-from gradsift.cli_features import features
+from gradsift.cli import build
+from gradsift.cli.bench.commands import bench
+from gradsift.cli.draft import draft
+from gradsift.cli.evaluate import evaluate
+from gradsift.cli.features import features
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.runtime.errors import UsageError, explain
 from gradsift.scoring.methods import METHODS
@@ -33,7 +33,7 @@ cli.add_typer(bench, name="bench")
 cli.command(epilog="Example: gradsift evaluate store --targets mmlu.jsonl --test mmlu-test.jsonl --out report.json")(
     evaluate
 )
-cli_build.register(cli)
+build.register(cli)
 cli.command(epilog="Example: gradsift draft pool/*.jsonl --model smollm2 --targets mmlu.jsonl --out draft.parquet")(
     draft
 )
@@ -261,7 +261,7 @@ def doctor(
     """Show devices, libraries and folders as gradsift finds them; exits with 1 where something is wrong."""
     from dataclasses import asdict
 
-    from gradsift.doctor import describe, diagnose
+    from gradsift.cli.doctor import describe, diagnose
 
     findings = diagnose(store)
     if as_json:

@@ -22,7 +22,7 @@ def app(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """What a person waits for in the app on a large store: paint, interaction, search, re-ranking, payload, memory."""
-    from gradsift.bench.app import bench_app
+    from gradsift.cli.bench.app import bench_app
     from gradsift.runtime.paths import cache_home
     from gradsift.runtime.progress import Progress
 
@@ -44,7 +44,7 @@ def scoring(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """A scoring pass with 8 and 57 target vectors beside one plain pass over the same mapped bytes; the working set."""
-    from gradsift.bench.scoring import bench_scoring
+    from gradsift.cli.bench.scoring import bench_scoring
     from gradsift.runtime.paths import cache_home
     from gradsift.runtime.progress import Progress
 
@@ -62,7 +62,7 @@ def bm25(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Counting a pool's words and asking for 200 of them; time and scores beside rank-bm25 on a sample."""
-    from gradsift.bench.bm25 import bench_bm25
+    from gradsift.cli.bench.bm25 import bench_bm25
     from gradsift.runtime.progress import Progress
 
     progress = Progress()
@@ -86,7 +86,7 @@ def features(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """The price of gradient features: beside the bare backward pass, the released code's way, and bergson."""
-    from gradsift.bench.features import bench_features
+    from gradsift.cli.bench.features import bench_features
     from gradsift.data.encode import read_template
     from gradsift.runtime.progress import Progress
     from gradsift.workspace.workspace import sample_pool

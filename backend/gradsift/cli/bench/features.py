@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from gradsift.bench.bergson import Bergson
-from gradsift.bench.pairs import in_turn, timed
-from gradsift.bench.recipe import recipe
+from gradsift.cli.bench.bergson import Bergson
+from gradsift.cli.bench.pairs import in_turn, timed
+from gradsift.cli.bench.recipe import recipe
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row, read_rows, sample_rows

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gradsift.bench.pairs import timed
-from gradsift.bench.synthetic import passages, sentences
+from gradsift.cli.bench.pairs import timed
+from gradsift.cli.bench.synthetic import passages, sentences
 from gradsift.data.pool import read_rows
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gradsift.bench.browser import Tab, server, summary, tab
-from gradsift.bench.synthetic import NAME, TARGETS, made_rows, make_workspace
+from gradsift.cli.bench.browser import Tab, server, summary, tab
+from gradsift.cli.bench.synthetic import NAME, TARGETS, made_rows, make_workspace
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError

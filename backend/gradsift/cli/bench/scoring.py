@@ -19,8 +19,8 @@ import psutil
 import pyarrow as pa
 import torch
 
-from gradsift.bench.pairs import timed
-from gradsift.bench.synthetic import make_manifest
+from gradsift.cli.bench.pairs import timed
+from gradsift.cli.bench.synthetic import make_manifest
 from gradsift.config import StoreDtype, make_config
 from gradsift.datastore.metrics import METRICS, write_metrics
 from gradsift.datastore.shards import decode, write_tensors

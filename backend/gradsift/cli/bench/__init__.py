@@ -1,0 +1,1 @@
+"""What `gradsift bench` measures; each figure stands beside its peer in the same run."""
