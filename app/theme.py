@@ -1,7 +1,7 @@
 """Colors and marks: a method has one of each everywhere, a source one badge.
 
-Those of methods are in `gradsift.scoring.looks`. `css` turns all into variables that follow light and dark by themselves,
-through the `color-scheme` that Streamlit sets on the page.
+Those of methods are in `gradsift.scoring.looks`. `css` turns all into variables that follow light and dark by
+themselves, through the `color-scheme` that Streamlit sets on the page.
 """
 
 import zlib

@@ -1,4 +1,4 @@
-"""Figures of what the picks are made of, each from a table of `gradsift.analysis.distributions` (figures 9, 10 and table 12)."""
+"""Figures of what the picks are made of, from tables of `gradsift.analysis.distributions` (figures 9, 10, table 12)."""
 
 from collections.abc import Sequence
 

@@ -39,14 +39,14 @@ __all__ = [
 _HOME = {
     "BuildConfig": "config",
     "Engine": "config",
-    "GradsiftError": "errors",
-    "Store": "store",
-    "begin": "builder",
-    "build": "builder",
-    "read_targets": "targets",
-    "score": "picks",
-    "select": "picks",
-    "target_features": "portable",
+    "GradsiftError": "runtime.errors",
+    "Store": "datastore.store",
+    "begin": "builder.build",
+    "build": "builder.build",
+    "read_targets": "data.targets",
+    "score": "selection.picks",
+    "select": "selection.picks",
+    "target_features": "scoring.portable",
 }
 
 

@@ -1,1 +1,0 @@
-"""Cheap baselines; each returns scores (rows, targets), which are then pooled and aggregated like LESS's."""

@@ -1,1 +1,0 @@
-"""Measurements that print ratios and budgets, side by side in one run: `gradsift bench`."""
