@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from app import targeting
-from app.session import Session
+from app.state.session import Session
 from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.session import Session
+from app.state.session import Session
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import MANIFEST

@@ -13,7 +13,7 @@ import pandas as pd
 
 from app import choosing, comparing, data, deciding
 from app.comparing import Column
-from app.session import DEFAULT_BUDGET, Session, view_of
+from app.state.session import DEFAULT_BUDGET, Session, view_of
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring

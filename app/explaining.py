@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import comparing, data
 from app.comparing import Column, Comparison
-from app.session import Session
+from app.state.session import Session
 from gradsift.analysis.row import opponents
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS

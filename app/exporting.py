@@ -13,7 +13,7 @@ import streamlit as st
 
 from app import comparing, data, targeting
 from app.comparing import Column
-from app.session import Session
+from app.state.session import Session
 from gradsift.datastore.store import Store
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import Pick, preview

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import address, comparing, data
+from app import comparing, data
 from app.comparing import Column, Comparison
-from app.rooms import room
+from app.pages import room
+from app.state import address
 from gradsift.analysis.norms import Area, norm_table
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError

@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from app import comparing, session
+from app import comparing
 from app.components import controls, empty, opening, overlap, picks
-from app.components.text import label
+from app.state import session
+from app.text import label
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

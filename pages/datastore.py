@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from app import session
 from app.components import build_form, stores
 from app.components.stores import ALL, BUILD, OPEN
+from app.state import session
 
 now = session.current()
 if "datastore_next" in st.session_state:

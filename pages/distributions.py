@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from app import address, comparing, session
+from app import comparing
 from app.charting import View
 from app.components import controls, distributions, empty, opening
-from app.components.text import label
+from app.state import address, session
+from app.text import label
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

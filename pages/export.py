@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from app import address, comparing, deciding, exporting, session
+from app import comparing, deciding, exporting
 from app.components import controls, download, empty, opening, running
-from app.components.text import label
+from app.state import address, session
+from app.text import label
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime import jobs

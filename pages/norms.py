@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from app import comparing, session
+from app import comparing
 from app.charting import View
 from app.components import controls, empty, norms, opening
-from app.components.text import label
+from app.state import session
+from app.text import label
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app import session
 from app.components import opening, proof
+from app.state import session
 
 now = session.current()
 st.title("Proof", anchor=False)

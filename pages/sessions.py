@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from app import differing, session
+from app import differing
 from app.components import difference, session_list
-from app.components.text import label
+from app.state import session
+from app.text import label
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

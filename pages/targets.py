@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from app import data, session
+from app import data
 from app.components import examples, score, sources
-from app.components.text import label
+from app.state import session
+from app.text import label
 
 now = session.current()
 st.title("Targets", anchor=False)

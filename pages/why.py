@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from app import address, comparing, explaining, session
+from app import comparing, explaining
 from app.components import controls, empty, opening, why, why_opponents
-from app.components.text import label, plural
+from app.state import address, session
+from app.text import label, plural
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import address, data, filters, marking
+from app import data, filters, marking
 from app.comparing import Column, Comparison
 from app.components import cards, review, tables
-from app.components.text import plural
 from app.filters import Filter
-from app.session import Session
+from app.state import address
+from app.state.session import Session
+from app.text import plural
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import session
+from app.state import session
 from gradsift.selection.ranking import Budget
 
 UNITS = {"percent": "% of the pool", "rows": "rows", "tokens": "tokens"}

@@ -4,9 +4,10 @@ from typing import Any
 
 import streamlit as st
 
-from app import building, planning, session
+from app import building, planning
 from app.components import estimate, stores
-from app.components.text import label
+from app.state import session
+from app.text import label
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import sample_pool

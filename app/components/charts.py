@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import session, theme
+from app import theme
 from app.components import tables
-from app.components.text import ends
+from app.state import session
+from app.text import ends
 from gradsift.analysis.distributions import POOL
 from gradsift.scoring.methods import METHODS
 

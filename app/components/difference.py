@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import address, choosing, comparing, data, differing, theme
+from app import choosing, comparing, data, differing, theme
 from app.components import cards, conversation, empty, saved, tables
-from app.components.text import clip, escape, label, plural
 from app.differing import Difference, Opened, Side, Source
-from app.session import Session
+from app.state import address
+from app.state.session import Session
+from app.text import clip, escape, label, plural
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.scoring.methods import METHODS
 

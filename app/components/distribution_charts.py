@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.components import tables
 from app.components.charts import LINE, Chart, axes, blank, cells, color, dark, dim, listed, log_axis, name_of, tick
-from app.components.text import plural
+from app.text import plural
 from gradsift.analysis.distributions import POOL
 from gradsift.scoring.methods import METHODS
 

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import address, charting, choosing, filters
+from app import charting, choosing, filters
 from app.charting import View
 from app.components import charts, distribution_charts, empty, score, target_charts
-from app.components.text import label, plural
+from app.state import address
+from app.text import label, plural
 from gradsift.analysis import distributions
 from gradsift.analysis.stability import SplitHalf
 from gradsift.runtime.errors import UsageError

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import address, data, exporting
+from app import data, exporting
 from app.comparing import Column
 from app.components import leaks, tables, uploads
-from app.components.text import clip, escape, label, plural, size
 from app.exporting import Request
-from app.session import Session
+from app.state import address
+from app.state.session import Session
+from app.text import clip, escape, label, plural, size
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.sessions import Decisions

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app.components.text import escape
-from app.rooms import room
+from app.pages import room
+from app.text import escape
 
 
 def say(title: str, text: str, page: str = "", link: str = "") -> None:

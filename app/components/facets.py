@@ -6,11 +6,12 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import address, comparing, filters
+from app import comparing, filters
 from app.comparing import Comparison
 from app.components import overlap
-from app.components.text import clip, label
 from app.filters import Facet, Filter
+from app.state import address
+from app.text import clip, label
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.text.index import has_index

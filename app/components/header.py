@@ -5,9 +5,9 @@ import os
 import streamlit as st
 
 from app.components import saved
-from app.components.text import clip, label
-from app.rooms import room
-from app.session import Session
+from app.pages import room
+from app.state.session import Session
+from app.text import clip, label
 from gradsift.workspace.sessions import NAME_LENGTH
 from gradsift.workspace.workspace import MANIFEST, is_store
 

@@ -10,8 +10,8 @@ import streamlit as st
 from app import deciding, exporting
 from app.components import running
 from app.components.tables import position
-from app.components.text import clip, escape, label, plural
 from app.exporting import Request
+from app.text import clip, escape, label, plural
 from gradsift.selection.leakage import TARGETS
 
 PAGE = 5  # leaks on one page

@@ -12,7 +12,7 @@ from app.charting import thinned
 from app.components import tables
 from app.components.charts import Chart, blank, color, dark, log_axis
 from app.components.distribution_charts import label_of
-from app.components.text import plural
+from app.text import plural
 from gradsift.analysis.distributions import POOL
 from gradsift.analysis.norms import Area
 

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import address, charting, data, filters
+from app import charting, data, filters
 from app.charting import View
 from app.components import charts, norm_charts, tables
 from app.components.distribution_charts import label_of
-from app.components.text import label, plural
+from app.state import address
+from app.text import label, plural
 from gradsift.analysis import norms
 from gradsift.analysis.norms import Area
 from gradsift.config import Similarity

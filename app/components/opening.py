@@ -4,10 +4,11 @@ from typing import NoReturn
 
 import streamlit as st
 
-from app import comparing, data, session
+from app import comparing, data
 from app.components import empty
-from app.components.text import clip, label
-from app.rooms import room
+from app.pages import room
+from app.state import session
+from app.text import clip, label
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.scoring import Scoring

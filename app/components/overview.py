@@ -7,8 +7,8 @@ import streamlit as st
 
 from app import data
 from app.components import charts, tables
-from app.components.text import escape, plural, size
-from app.rooms import room
+from app.pages import room
+from app.text import escape, plural, size
 from gradsift.datastore.store import Store
 
 NUMBER = st.column_config.NumberColumn

@@ -2,12 +2,13 @@
 
 import streamlit as st
 
-from app import address, exporting, proving
+from app import exporting, proving
 from app.components import charts, empty, proof_charts, running, tables, uploads
 from app.components.score import method_label
-from app.components.text import label, plural
 from app.proving import Entry
-from app.session import Session
+from app.state import address
+from app.state.session import Session
+from app.text import label, plural
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, Report, runs_table, summary
 from gradsift.evaluation.script import training_script

@@ -10,8 +10,8 @@ import numpy as np
 import streamlit as st
 
 from app import deciding
-from app.components.text import label, plural
-from app.session import Session
+from app.state.session import Session
+from app.text import label, plural
 from gradsift.datastore.store import Store
 from gradsift.workspace.sessions import Decisions
 

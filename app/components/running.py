@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.components.text import clip, duration, escape, label, plural
+from app.text import clip, duration, escape, label, plural
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError, explain
 from gradsift.runtime.progress import Status

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from app import session
-from app.components.text import clip, label, plural
-from app.rooms import ROOMS
-from app.session import Session
+from app.pages import ROOMS
+from app.state import session
+from app.state.session import Session
+from app.text import clip, label, plural
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.sessions import NAME_LENGTH, SessionRecord, SessionView
 

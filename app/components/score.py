@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import comparing, session, targeting, theme
+from app import comparing, targeting, theme
 from app.components import running
 from app.components.sources import SAVED, Chosen
-from app.components.text import label, plural
-from app.rooms import room
+from app.pages import room
+from app.state import session
+from app.text import label, plural
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import building, data, session
+from app import building, data
 from app.components import empty, overview, running
-from app.components.text import escape, label, plural
+from app.state import session
+from app.text import escape, label, plural
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError

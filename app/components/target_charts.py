@@ -9,7 +9,7 @@ import streamlit as st
 from app.components import tables
 from app.components.charts import LINE, Chart, blank, cells, color, listed, log_axis, palette, tick
 from app.components.distribution_charts import label_of
-from app.components.text import plural
+from app.text import plural
 from gradsift.analysis.stability import SplitHalf
 
 NUMBER = st.column_config.NumberColumn

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import exporting
 from app.components import running
-from app.session import Session
+from app.state.session import Session
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
 

@@ -6,9 +6,9 @@ import streamlit as st
 
 from app import data, deciding, explaining
 from app.components import conversation, score, why_head, why_scores, why_tokens
-from app.components.text import clip, escape, label, plural
 from app.explaining import Subject
-from app.session import Session
+from app.state.session import Session
+from app.text import clip, escape, label, plural
 from gradsift.analysis.row import best_target, by_target
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError

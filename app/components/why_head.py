@@ -5,10 +5,10 @@ import streamlit as st
 from app import data, explaining, theme
 from app.comparing import Column, Comparison
 from app.components import cards
-from app.components.text import escape, label, plural
 from app.explaining import Subject
-from app.rooms import room
-from app.session import Session
+from app.pages import room
+from app.state.session import Session
+from app.text import escape, label, plural
 from gradsift.scoring.methods import METHODS
 
 

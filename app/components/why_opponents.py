@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from app import address, data, explaining
+from app import data, explaining
 from app.components import cards, conversation, tables, why_head
-from app.components.text import escape, label, plural
-from app.session import Session
+from app.state import address
+from app.state.session import Session
+from app.text import escape, label, plural
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.scoring import Scoring

@@ -8,8 +8,8 @@ import streamlit as st
 
 from app import theme
 from app.components import charts, tables, why_head
-from app.components.text import clip
 from app.explaining import Subject
+from app.text import clip
 from gradsift.analysis.row import by_subtask, by_target
 from gradsift.config import Aggregate
 from gradsift.data.pool import Row

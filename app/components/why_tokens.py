@@ -8,8 +8,8 @@ import streamlit as st
 
 from app import explaining
 from app.components import why_head, why_scores
-from app.components.text import escape, label
 from app.explaining import Subject
+from app.text import escape, label
 from gradsift.analysis.row import by_subtask
 from gradsift.runtime import errors
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from app import address, comparing, filters, marking
+from app import comparing, filters, marking
 from app.components import facets
 from app.filters import Filter
+from app.state import address
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store, StoreError
 from gradsift.scoring.methods import METHODS

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from app import memory
+from app.state import memory
 from gradsift.datastore.store import Store
 
 

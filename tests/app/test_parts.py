@@ -2,9 +2,10 @@
 
 import pytest
 
-from app import building, session, theme
+from app import building, theme
 from app.components import budget, cards, conversation, running, tables
-from app.components.text import clip, duration, ends, escape, label, plural, size
+from app.state import session
+from app.text import clip, duration, ends, escape, label, plural, size
 from gradsift.config import BuildConfig
 from gradsift.runtime.progress import Status
 from gradsift.scoring.methods import METHODS

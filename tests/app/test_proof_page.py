@@ -10,7 +10,7 @@ from figures import figures, title, values
 
 from app import proving
 from app.components import proof
-from app.session import Session
+from app.state.session import Session
 from gradsift.datastore.store import Store
 from gradsift.evaluation.plan import MethodSpec, store_recipe
 from gradsift.evaluation.report import read_report, summary

@@ -10,7 +10,7 @@ from stores import flip
 from streamlit.testing.v1 import AppTest
 
 from app.components.distributions import SECTIONS
-from app.rooms import ROOMS
+from app.pages import ROOMS
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets

@@ -11,7 +11,7 @@ import pytest
 from extremes import LONG, NAME, TEXTS, hostile_store, hostile_workspace  # noqa: F401  fixture
 
 from app.components.board import PAGE
-from app.components.text import visible
+from app.text import visible
 from gradsift.datastore.store import Store
 from gradsift.workspace.sessions import Sessions
 from gradsift.workspace.workspace import Workspace

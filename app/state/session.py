@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import streamlit as st
 
-from app import address as bar
-from app.rooms import ROOMS, room
+from app.pages import ROOMS, room
+from app.state import address as bar
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.selection.ranking import Budget
 from gradsift.workspace.sessions import Sessions, SessionView

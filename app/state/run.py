@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.runtime.scriptrunner import StopException
 
-from app import session
-from app.components.text import label
+from app.state import session
+from app.text import label
 from gradsift.runtime import errors
 
 

@@ -1,0 +1,1 @@
+"""app/state: what is open in this tab, and how a page runs."""
