@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from app import choosing, comparing, data, deciding
-from app.comparing import Column
 from app.state.session import DEFAULT_BUDGET, Session, view_of
+from app.views import choices as choosing
+from app.views import comparison as comparing
+from app.views import decisions as deciding
+from app.views import store as data
+from app.views.comparison import Column
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring

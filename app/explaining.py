@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import comparing, data
-from app.comparing import Column, Comparison
 from app.state.session import Session
+from app.views import comparison as comparing
+from app.views import store as data
+from app.views.comparison import Column, Comparison
 from gradsift.analysis.row import opponents
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import comparing, data, targeting
-from app.comparing import Column
 from app.state.session import Session
+from app.views import comparison as comparing
+from app.views import store as data
+from app.views import targets as targeting
+from app.views.comparison import Column
 from gradsift.datastore.store import Store
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import Pick, preview

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import targeting
 from app.state.session import Session
+from app.views import targets as targeting
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from app import comparing
 from app.components import controls, empty, opening, overlap, picks
 from app.state import session
 from app.text import label
+from app.views import comparison as comparing
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

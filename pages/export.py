@@ -2,10 +2,12 @@
 
 import streamlit as st
 
-from app import comparing, deciding, exporting
+from app import exporting
 from app.components import controls, download, empty, opening, running
 from app.state import address, session
 from app.text import label
+from app.views import comparison as comparing
+from app.views import decisions as deciding
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime import jobs

@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from app import comparing
-from app.charting import View
 from app.components import controls, empty, norms, opening
 from app.state import session
 from app.text import label
+from app.views import comparison as comparing
+from app.views.figures import View
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from app import data
 from app.components import examples, score, sources
 from app.state import session
 from app.text import label
+from app.views import store as data
 
 now = session.current()
 st.title("Targets", anchor=False)

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from app import comparing, explaining
+from app import explaining
 from app.components import controls, empty, opening, why, why_opponents
 from app.state import address, session
 from app.text import label, plural
+from app.views import comparison as comparing
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS

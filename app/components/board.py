@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import data, filters, marking
-from app.comparing import Column, Comparison
 from app.components import cards, review, tables
-from app.filters import Filter
 from app.state import address
 from app.state.session import Session
 from app.text import plural
+from app.views import filters
+from app.views import highlights as marking
+from app.views import store as data
+from app.views.comparison import Column, Comparison
+from app.views.filters import Filter
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import comparing
 from app.components import budget, options, score
 from app.state import address
 from app.state.session import Session
+from app.views import comparison as comparing
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices

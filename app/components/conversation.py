@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from app.marking import Marks, Span
 from app.text import escape
+from app.views.highlights import Marks, Span
 
 FOLD = 320  # characters above which a conversation is folded to its first lines
 LONGEST = 12_000  # characters of one turn that go to the browser; the rest is counted in words

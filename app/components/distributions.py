@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import charting, choosing, filters
-from app.charting import View
 from app.components import charts, distribution_charts, empty, score, target_charts
 from app.state import address
 from app.text import label, plural
+from app.views import choices as choosing
+from app.views import figures as charting
+from app.views import filters
+from app.views.figures import View
 from gradsift.analysis import distributions
 from gradsift.analysis.stability import SplitHalf
 from gradsift.runtime.errors import UsageError

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import data, exporting
-from app.comparing import Column
+from app import exporting
 from app.components import leaks, tables, uploads
 from app.exporting import Request
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural, size
+from app.views import store as data
+from app.views.comparison import Column
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.sessions import Decisions

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from app.components import conversation, tables
-from app.targeting import Counted
 from app.text import clip, escape, plural
+from app.views.targets import Counted
 from gradsift.data.pool import Row
 
 FEW = 5  # unusable rows that are listed unfolded

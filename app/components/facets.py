@@ -6,12 +6,13 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import comparing, filters
-from app.comparing import Comparison
 from app.components import overlap
-from app.filters import Facet, Filter
 from app.state import address
 from app.text import clip, label
+from app.views import comparison as comparing
+from app.views import filters
+from app.views.comparison import Comparison
+from app.views.filters import Facet, Filter
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.text.index import has_index

@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from app import choosing
 from app.state import address
 from app.text import clip, label
+from app.views import choices as choosing
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import comparing
-from app.comparing import Comparison
+from app.views import comparison as comparing
+from app.views.comparison import Comparison
 from gradsift.scoring.methods import METHODS
 
 _NAMES = {

@@ -6,14 +6,15 @@ A fragment: what is done in here draws it anew and nothing else of the page, whi
 import numpy as np
 import streamlit as st
 
-from app import deciding, filters
-from app.comparing import Comparison
 from app.components import board, empty, facets, review, why
 from app.components.controls import Controls
-from app.filters import Filter
 from app.state import run as guarding
 from app.state import session
 from app.text import label, plural
+from app.views import decisions as deciding
+from app.views import filters
+from app.views.comparison import Comparison
+from app.views.filters import Filter
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.scoring import Scoring

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import deciding
 from app.state.session import Session
 from app.text import label, plural
+from app.views import decisions as deciding
 from gradsift.datastore.store import Store
 from gradsift.workspace.sessions import Decisions
 

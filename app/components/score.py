@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import comparing, targeting, theme
+from app import theme
 from app.components import running
 from app.components.sources import SAVED, Chosen
 from app.pages import room
 from app.state import session
 from app.text import label, plural
+from app.views import comparison as comparing
+from app.views import targets as targeting
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import building, data
+from app import building
 from app.components import empty, overview, running
 from app.state import session
 from app.text import escape, label, plural
+from app.views import store as data
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError

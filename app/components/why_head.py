@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from app import data, explaining, theme
-from app.comparing import Column, Comparison
+from app import explaining, theme
 from app.components import cards
 from app.explaining import Subject
 from app.pages import room
 from app.state.session import Session
 from app.text import escape, label, plural
+from app.views import store as data
+from app.views.comparison import Column, Comparison
 from gradsift.scoring.methods import METHODS
 
 

@@ -9,8 +9,8 @@ import pytest
 import streamlit as st
 from boards import board, card, press
 
-from app import comparing
 from app.components.board import PAGE
+from app.views import comparison as comparing
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from figures import figures, points, table, title
 
-from app import charting, comparing
 from app.components import charts, distributions, tables, target_charts
+from app.views import comparison as comparing
+from app.views import figures as charting
 from gradsift.analysis.stability import SplitHalf, rank_intervals, split_half
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store

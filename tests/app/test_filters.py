@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from app import comparing, filters, marking
 from app.components import facets
-from app.filters import Filter
 from app.state import address
+from app.views import comparison as comparing
+from app.views import filters
+from app.views import highlights as marking
+from app.views.filters import Filter
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store, StoreError
 from gradsift.scoring.methods import METHODS

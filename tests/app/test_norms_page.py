@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from figures import figures, points, table, title
 
-from app import charting
 from app.components import norm_charts, norms
+from app.views import figures as charting
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import open_scoring

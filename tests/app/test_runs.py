@@ -8,7 +8,7 @@ import psutil
 import pytest
 from boards import board
 
-from app import targeting
+from app.views import targets as targeting
 from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Status
 

@@ -172,8 +172,9 @@ def test_a_session_is_opened_renamed_and_deleted_from_the_list(app, scored):
 def _deciding() -> None:
     import streamlit as st
 
-    from app import data, deciding
     from app.state import session
+    from app.views import decisions as deciding
+    from app.views import store as data
 
     now = session.begin("targets")
     store = data.store_of(now)

@@ -4,8 +4,8 @@ import json
 import shutil
 from dataclasses import asdict
 
-from app import comparing
 from app.components.stores import ALL, BUILD
+from app.views import comparison as comparing
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Status

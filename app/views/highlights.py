@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from app.comparing import Column
+from app.views.comparison import Column
 from gradsift.scoring.bm25 import matched_words, tokenize, word_spans
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from app import targeting
 from app.state.session import Session
+from app.views import targets as targeting
 from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import comparing, data
-from app.comparing import Column, Comparison
 from app.pages import room
 from app.state import address
+from app.views import comparison as comparing
+from app.views import store as data
+from app.views.comparison import Column, Comparison
 from gradsift.analysis.norms import Area, norm_table
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import comparing, data
-from app.comparing import Comparison
+from app.views import comparison as comparing
+from app.views import store as data
+from app.views.comparison import Comparison
 from gradsift.analysis import distributions, norms, stability
 from gradsift.analysis.stability import SplitHalf
 from gradsift.config import GradientKind, Similarity

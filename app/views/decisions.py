@@ -10,10 +10,11 @@ from contextlib import suppress
 import numpy as np
 import streamlit as st
 
-from app import comparing, data
 from app.state import session
 from app.state.session import Session
 from app.text import label
+from app.views import comparison as comparing
+from app.views import store as data
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.workspace.sessions import Decisions, Sessions

@@ -1,0 +1,1 @@
+"""app/views: what pages show, worked out without drawing."""
