@@ -10,11 +10,11 @@ if str(ROOT) not in sys.path:  # Streamlit puts app/ there, not its parent
 import streamlit as st  # noqa: E402
 
 from app import theme  # noqa: E402
-from app.components import header  # noqa: E402
 from app.pages import ROOMS  # noqa: E402
 from app.state import memory, session
 from app.state import run as guarding  # noqa: E402
 from app.views import decisions as deciding  # noqa: E402
+from app.widgets import header  # noqa: E402
 
 st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg", layout="wide")
 st.logo(ROOT / "assets" / "wordmark.svg", size="medium")

@@ -2,10 +2,12 @@
 
 import streamlit as st
 
-from app.components import controls, empty, opening, overlap, picks
+from app.components import overlap, picks
 from app.state import session
 from app.text import label
 from app.views import comparison as comparing
+from app.widgets import controls, empty
+from app.widgets import required as opening
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

@@ -2,11 +2,13 @@
 
 import streamlit as st
 
-from app.components import controls, distributions, empty, opening
+from app.components import distributions
 from app.state import address, session
 from app.text import label
 from app.views import comparison as comparing
 from app.views.figures import View
+from app.widgets import controls, empty
+from app.widgets import required as opening
 from gradsift.runtime.errors import GradsiftError
 
 now = session.current()

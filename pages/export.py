@@ -3,11 +3,13 @@
 import streamlit as st
 
 from app import exporting
-from app.components import controls, download, empty, opening, running
+from app.components import download
 from app.state import address, session
 from app.text import label
 from app.views import comparison as comparing
 from app.views import decisions as deciding
+from app.widgets import controls, empty, running
+from app.widgets import required as opening
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime import jobs

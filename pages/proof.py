@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from app.components import opening, proof
+from app.components import proof
 from app.state import session
+from app.widgets import required as opening
 
 now = session.current()
 st.title("Proof", anchor=False)

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from app.components import examples, score, sources
+from app.components import examples, sources
 from app.state import session
 from app.text import label
 from app.views import store as data
+from app.widgets import score
 
 now = session.current()
 st.title("Targets", anchor=False)

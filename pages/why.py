@@ -3,10 +3,12 @@
 import streamlit as st
 
 from app import explaining
-from app.components import controls, empty, opening, why, why_opponents
+from app.components import why, why_opponents
 from app.state import address, session
 from app.text import label, plural
 from app.views import comparison as comparing
+from app.widgets import controls, empty
+from app.widgets import required as opening
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.components import cards, review, tables
+from app.components import review
 from app.state import address
 from app.state.session import Session
 from app.text import plural
@@ -17,6 +17,7 @@ from app.views import highlights as marking
 from app.views import store as data
 from app.views.comparison import Column, Comparison
 from app.views.filters import Filter
+from app.widgets import cards, tables
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring

@@ -10,7 +10,6 @@ import pandas as pd
 import streamlit as st
 
 from app import differing, theme
-from app.components import cards, conversation, empty, saved, tables
 from app.differing import Difference, Opened, Side, Source
 from app.state import address
 from app.state.session import Session
@@ -18,6 +17,7 @@ from app.text import clip, escape, label, plural
 from app.views import choices as choosing
 from app.views import comparison as comparing
 from app.views import store as data
+from app.widgets import cards, conversation, empty, saved, tables
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.scoring.methods import METHODS
 

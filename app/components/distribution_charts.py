@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.components import tables
-from app.components.charts import LINE, Chart, axes, blank, cells, color, dark, dim, listed, log_axis, name_of, tick
 from app.text import plural
+from app.widgets import tables
+from app.widgets.charts import LINE, Chart, axes, blank, cells, color, dark, dim, listed, log_axis, name_of, tick
 from gradsift.analysis.distributions import POOL
 from gradsift.scoring.methods import METHODS
 

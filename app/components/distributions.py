@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.components import charts, distribution_charts, empty, score, target_charts
+from app.components import distribution_charts, target_charts
 from app.state import address
 from app.text import label, plural
 from app.views import choices as choosing
 from app.views import figures as charting
 from app.views import filters
 from app.views.figures import View
+from app.widgets import charts, empty, score
 from gradsift.analysis import distributions
 from gradsift.analysis.stability import SplitHalf
 from gradsift.runtime.errors import UsageError

@@ -8,13 +8,14 @@ import pandas as pd
 import streamlit as st
 
 from app import exporting
-from app.components import leaks, tables, uploads
+from app.components import leaks
 from app.exporting import Request
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural, size
 from app.views import store as data
 from app.views.comparison import Column
+from app.widgets import tables, uploads
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.sessions import Decisions

@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from app import planning
-from app.components import running
 from app.text import duration, escape, label, plural, size
+from app.widgets import running
 from gradsift.runtime import jobs
 
 _STAGES = ("read", "load", "warmup", "features")  # in the order of the work

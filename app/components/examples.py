@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.components import conversation, tables
 from app.text import clip, escape, plural
 from app.views.targets import Counted
+from app.widgets import conversation, tables
 from gradsift.data.pool import Row
 
 FEW = 5  # unusable rows that are listed unfolded

@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 
 from app import exporting
-from app.components import running
-from app.components.tables import position
 from app.exporting import Request
 from app.text import clip, escape, label, plural
 from app.views import decisions as deciding
+from app.widgets import running
+from app.widgets.tables import position
 from gradsift.selection.leakage import TARGETS
 
 PAGE = 5  # leaks on one page

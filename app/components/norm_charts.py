@@ -8,11 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.components import tables
-from app.components.charts import Chart, blank, color, dark, log_axis
 from app.components.distribution_charts import label_of
 from app.text import plural
 from app.views.figures import thinned
+from app.widgets import tables
+from app.widgets.charts import Chart, blank, color, dark, log_axis
 from gradsift.analysis.distributions import POOL
 from gradsift.analysis.norms import Area
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.components import charts, norm_charts, tables
+from app.components import norm_charts
 from app.components.distribution_charts import label_of
 from app.state import address
 from app.text import label, plural
@@ -15,6 +15,7 @@ from app.views import figures as charting
 from app.views import filters
 from app.views import store as data
 from app.views.figures import View
+from app.widgets import charts, tables
 from gradsift.analysis import norms
 from gradsift.analysis.norms import Area
 from gradsift.config import Similarity

@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import streamlit as st
 
-from app.components import charts, tables
 from app.pages import room
 from app.text import escape, plural, size
 from app.views import store as data
+from app.widgets import charts, tables
 from gradsift.datastore.store import Store
 
 NUMBER = st.column_config.NumberColumn

@@ -3,12 +3,13 @@
 import streamlit as st
 
 from app import exporting, proving
-from app.components import charts, empty, proof_charts, running, tables, uploads
-from app.components.score import method_label
+from app.components import proof_charts
 from app.proving import Entry
 from app.state import address
 from app.state.session import Session
 from app.text import label, plural
+from app.widgets import charts, empty, running, tables, uploads
+from app.widgets.score import method_label
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, Report, runs_table, summary
 from gradsift.evaluation.script import training_script

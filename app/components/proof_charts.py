@@ -4,8 +4,8 @@ import pandas as pd
 import streamlit as st
 
 from app import proving
-from app.components import tables
-from app.components.charts import LINE, Chart, blank, color, palette, tick
+from app.widgets import tables
+from app.widgets.charts import LINE, Chart, blank, color, palette, tick
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT
 from gradsift.scoring.methods import METHODS
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.components import empty, saved, tables
 from app.state import session
 from app.state.session import DEFAULT_BUDGET, Session
 from app.text import clip, escape, label, plural
+from app.widgets import empty, saved, tables
 from gradsift.scoring.methods import METHODS
 from gradsift.workspace.sessions import SessionRecord
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.components import examples, uploads
+from app.components import examples
 from app.state import session
 from app.text import clip, label
 from app.views import targets as targeting
 from app.views.targets import Counted
+from app.widgets import uploads
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetSet, parse_targets, read_targets
 from gradsift.datastore.store import Store

@@ -7,10 +7,11 @@ from pathlib import Path
 import streamlit as st
 
 from app import building
-from app.components import empty, overview, running
+from app.components import overview
 from app.state import session
 from app.text import escape, label, plural
 from app.views import store as data
+from app.widgets import empty, running
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError

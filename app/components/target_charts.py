@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.components import tables
-from app.components.charts import LINE, Chart, blank, cells, color, listed, log_axis, palette, tick
 from app.components.distribution_charts import label_of
 from app.text import plural
+from app.widgets import tables
+from app.widgets.charts import LINE, Chart, blank, cells, color, listed, log_axis, palette, tick
 from gradsift.analysis.stability import SplitHalf
 
 NUMBER = st.column_config.NumberColumn

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app import explaining
-from app.components import conversation, score, why_head, why_scores, why_tokens
+from app.components import why_head, why_scores, why_tokens
 from app.explaining import Subject
 from app.state.session import Session
 from app.text import clip, escape, label, plural
 from app.views import decisions as deciding
 from app.views import store as data
+from app.widgets import conversation, score
 from gradsift.analysis.row import best_target, by_target
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError

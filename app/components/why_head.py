@@ -3,13 +3,13 @@
 import streamlit as st
 
 from app import explaining, theme
-from app.components import cards
 from app.explaining import Subject
 from app.pages import room
 from app.state.session import Session
 from app.text import escape, label, plural
 from app.views import store as data
 from app.views.comparison import Column, Comparison
+from app.widgets import cards
 from gradsift.scoring.methods import METHODS
 
 

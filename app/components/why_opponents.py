@@ -3,11 +3,12 @@
 import streamlit as st
 
 from app import explaining
-from app.components import cards, conversation, tables, why_head
+from app.components import why_head
 from app.state import address
 from app.state.session import Session
 from app.text import escape, label, plural
 from app.views import store as data
+from app.widgets import cards, conversation, tables
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.scoring import Scoring

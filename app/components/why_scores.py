@@ -7,9 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.components import charts, tables, why_head
+from app.components import why_head
 from app.explaining import Subject
 from app.text import clip
+from app.widgets import charts, tables
 from gradsift.analysis.row import by_subtask, by_target
 from gradsift.config import Aggregate
 from gradsift.data.pool import Row

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from figures import figures, points, table, title
 
-from app.components import charts, distributions, tables, target_charts
+from app.components import distributions, target_charts
 from app.views import comparison as comparing
 from app.views import figures as charting
+from app.widgets import charts, tables
 from gradsift.analysis.stability import SplitHalf, rank_intervals, split_half
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store

@@ -3,9 +3,9 @@
 import pytest
 
 from app import building, theme
-from app.components import budget, cards, conversation, running, tables
 from app.state import session
 from app.text import clip, duration, ends, escape, label, plural, size
+from app.widgets import budget, cards, conversation, running, tables
 from gradsift.config import BuildConfig
 from gradsift.runtime.progress import Status
 from gradsift.scoring.methods import METHODS

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app import theme
-from app.components import conversation
 from app.text import escape, plural
 from app.views.highlights import Marks
+from app.widgets import conversation
 from gradsift.scoring.methods import METHODS
 
 LONGEST = 4_000  # characters of a conversation that a card holds; a page has up to 120 cards

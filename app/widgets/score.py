@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app import theme
-from app.components import running
 from app.components.sources import SAVED, Chosen
 from app.pages import room
 from app.state import session
 from app.text import label, plural
 from app.views import comparison as comparing
 from app.views import targets as targeting
+from app.widgets import running
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs

@@ -16,9 +16,9 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.components import tables
 from app.state import session
 from app.text import ends
+from app.widgets import tables
 from gradsift.analysis.distributions import POOL
 from gradsift.scoring.methods import METHODS
 

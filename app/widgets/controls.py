@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app.components import budget, options, score
 from app.state import address
 from app.state.session import Session
 from app.views import comparison as comparing
+from app.widgets import budget, score
+from app.widgets import what_if as options
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices

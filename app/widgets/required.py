@@ -4,12 +4,12 @@ from typing import NoReturn
 
 import streamlit as st
 
-from app.components import empty
 from app.pages import room
 from app.state import session
 from app.text import clip, label
 from app.views import comparison as comparing
 from app.views import store as data
+from app.widgets import empty
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.scoring import Scoring

@@ -6,8 +6,8 @@ from typing import Any
 import streamlit as st
 
 from app import exporting
-from app.components import running
 from app.state.session import Session
+from app.widgets import running
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
 

@@ -4,10 +4,10 @@ import os
 
 import streamlit as st
 
-from app.components import saved
 from app.pages import room
 from app.state.session import Session
 from app.text import clip, label
+from app.widgets import saved
 from gradsift.workspace.sessions import NAME_LENGTH
 from gradsift.workspace.workspace import MANIFEST, is_store
 

@@ -1,0 +1,1 @@
+"""app/widgets: what more than one page draws."""
