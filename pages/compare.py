@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.components import overlap, picks
+from app.compare import overlap, picks
 from app.state import session
 from app.text import label
 from app.views import comparison as comparing

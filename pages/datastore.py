@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from app.components import build_form, stores
-from app.components.stores import ALL, BUILD, OPEN
+from app.datastore import form as build_form
+from app.datastore import stores
+from app.datastore.stores import ALL, BUILD, OPEN
 from app.state import session
 
 now = session.current()

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.components import distributions
+from app.distributions import sections as distributions
 from app.state import address, session
 from app.text import label
 from app.views import comparison as comparing

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app import exporting
-from app.components import download
+from app.export import download
+from app.export import request as exporting
 from app.state import address, session
 from app.text import label
 from app.views import comparison as comparing

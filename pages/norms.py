@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.components import norms
+from app.norms import section as norms
 from app.state import session
 from app.text import label
 from app.views import comparison as comparing

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.components import proof
+from app.proof import form as proof
 from app.state import session
 from app.widgets import required as opening
 

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from app import differing
-from app.components import difference, session_list
+from app.sessions import difference
+from app.sessions import list as session_list
+from app.sessions import sides as differing
 from app.state import session
 from app.text import label
 from gradsift.runtime.errors import GradsiftError

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app.components import examples, sources
 from app.state import session
+from app.targets import examples, sources
 from app.text import label
 from app.views import store as data
 from app.widgets import score

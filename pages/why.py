@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from app import explaining
-from app.components import why, why_opponents
 from app.state import address, session
 from app.text import label, plural
 from app.views import comparison as comparing
+from app.why import opponents as why_opponents
+from app.why import row as why
+from app.why import subject as explaining
 from app.widgets import controls, empty
 from app.widgets import required as opening
 from gradsift.datastore.store import Store

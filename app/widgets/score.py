@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app import theme
-from app.components.sources import SAVED, Chosen
 from app.pages import room
 from app.state import session
+from app.targets.sources import SAVED, Chosen
 from app.text import label, plural
 from app.views import comparison as comparing
 from app.views import targets as targeting

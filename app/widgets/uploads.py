@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import exporting
+from app.export import request as exporting
 from app.state.session import Session
 from app.widgets import running
 

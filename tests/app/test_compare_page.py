@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from boards import board, card, press
 
-from app.components.board import PAGE
+from app.compare.board import PAGE
 from app.views import comparison as comparing
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
@@ -209,7 +209,7 @@ def test_all_filtered_rows_of_all_pages_are_decided_at_once(app, scored):
 
 
 def test_many_rows_are_decided_only_after_a_second_yes(app, scored, monkeypatch):
-    from app.components import review
+    from app.compare import review
 
     monkeypatch.setattr(review, "MANY", 5)
     at = app("compare", store="toy", targets="two", budget="10")
@@ -316,7 +316,7 @@ def test_membership_is_what_the_sets_say(scored, method):
 
 
 def test_the_options_count_different_rows(scored):
-    from app.components import overlap
+    from app.compare import overlap
     from gradsift.scoring.score_targets import score_targets
 
     store = Store.open(scored.store_path("toy"))

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from figures import figures, points, table, title
 
-from app.components import distributions, target_charts
+from app.distributions import sections as distributions
+from app.distributions import target_charts
 from app.views import comparison as comparing
 from app.views import figures as charting
 from app.widgets import charts, tables
@@ -254,7 +255,7 @@ def test_a_budget_that_picks_nothing_is_said(app, scored):
 def test_many_sources_leave_the_smallest_to_the_table():
     names = np.array([f"source {n:03}" for n in range(200)], dtype=object)
     sources = np.repeat(names, np.arange(200) + 1)
-    from app.components import distribution_charts
+    from app.distributions import charts as distribution_charts
     from gradsift.analysis.distributions import shares
 
     found = shares({"less": np.arange(300)}, sources)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app import planning
+from app.datastore import plan as planning
 from gradsift.builder.plan import PLAN
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Progress

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app import exporting
+from app.export import request as exporting
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.components import facets
+from app.compare import facets
 from app.state import address
 from app.views import comparison as comparing
 from app.views import filters

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from figures import figures, points, table, title
 
-from app.components import norm_charts, norms
+from app.norms import charts as norm_charts
+from app.norms import section as norms
 from app.views import figures as charting
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store

@@ -2,7 +2,8 @@
 
 import pytest
 
-from app import building, theme
+from app import theme
+from app.datastore import build as building
 from app.state import session
 from app.text import clip, duration, ends, escape, label, plural, size
 from app.widgets import budget, cards, conversation, running, tables

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from figures import figures, title, values
 
-from app import proving
-from app.components import proof
+from app.proof import evaluations as proving
+from app.proof import form as proof
 from app.state.session import Session
 from gradsift.datastore.store import Store
 from gradsift.evaluation.plan import MethodSpec, store_recipe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import differing
+from app.sessions import sides as differing
 from gradsift.builder.build import build
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store

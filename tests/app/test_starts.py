@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app import building, exporting
-from app.components.stores import ALL
+from app.datastore import build as building
+from app.datastore.stores import ALL
+from app.export import request as exporting
 from gradsift.runtime import jobs
 from gradsift.runtime.jobs import JobError
 from gradsift.runtime.progress import Status

@@ -9,7 +9,7 @@ from boards import board
 from stores import flip
 from streamlit.testing.v1 import AppTest
 
-from app.components.distributions import SECTIONS
+from app.distributions.sections import SECTIONS
 from app.pages import ROOMS
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig

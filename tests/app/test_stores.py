@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import asdict
 
-from app.components.stores import ALL, BUILD
+from app.datastore.stores import ALL, BUILD
 from app.views import comparison as comparing
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs

@@ -10,8 +10,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import explaining
 from app.views import comparison as comparing
+from app.why import subject as explaining
 from gradsift.analysis.row import by_subtask, by_target
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from extremes import LONG, NAME, TEXTS, hostile_store, hostile_workspace  # noqa: F401  fixture
 
-from app.components.board import PAGE
+from app.compare.board import PAGE
 from app.text import visible
 from gradsift.datastore.store import Store
 from gradsift.workspace.sessions import Sessions

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from app import proving
+from app.proof import evaluations as proving
 from gradsift.runtime import jobs
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.components.distribution_charts import label_of
+from app.distributions.charts import label_of
 from app.text import plural
 from app.views.figures import thinned
 from app.widgets import tables

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import building
-from app.components import overview
+from app.datastore import build as building
+from app.datastore import overview
 from app.state import session
 from app.text import escape, label, plural
 from app.views import store as data

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import exporting
-from app.components import leaks
-from app.exporting import Request
+from app.export import leaks
+from app.export import request as exporting
+from app.export.request import Request
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural, size

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import explaining
-from app.components import why_head, why_scores, why_tokens
-from app.explaining import Subject
 from app.state.session import Session
 from app.text import clip, escape, label, plural
 from app.views import decisions as deciding
 from app.views import store as data
+from app.why import head as why_head
+from app.why import scores as why_scores
+from app.why import subject as explaining
+from app.why import tokens as why_tokens
+from app.why.subject import Subject
 from app.widgets import conversation, score
 from gradsift.analysis.row import best_target, by_target
 from gradsift.datastore.store import Store

@@ -4,8 +4,9 @@ from typing import Any
 
 import streamlit as st
 
-from app import building, planning
-from app.components import estimate, stores
+from app.datastore import build as building
+from app.datastore import estimate, stores
+from app.datastore import plan as planning
 from app.state import session
 from app.text import label
 from gradsift.runtime import jobs

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import building
+from app.datastore import build as building
 from gradsift.runtime import jobs
 from gradsift.workspace.workspace import Workspace
 

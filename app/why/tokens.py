@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import explaining
-from app.components import why_head, why_scores
-from app.explaining import Subject
 from app.text import escape, label
+from app.why import head as why_head
+from app.why import scores as why_scores
+from app.why import subject as explaining
+from app.why.subject import Subject
 from gradsift.analysis.row import by_subtask
 from gradsift.runtime import errors
 

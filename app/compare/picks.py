@@ -6,7 +6,7 @@ A fragment: what is done in here draws it anew and nothing else of the page, whi
 import numpy as np
 import streamlit as st
 
-from app.components import board, facets, review, why
+from app.compare import board, facets, review
 from app.state import run as guarding
 from app.state import session
 from app.text import label, plural
@@ -14,6 +14,7 @@ from app.views import decisions as deciding
 from app.views import filters
 from app.views.comparison import Comparison
 from app.views.filters import Filter
+from app.why import row as why
 from app.widgets import empty
 from app.widgets.controls import Controls
 from gradsift.datastore.store import Store

@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from app import explaining
-from app.components import why_head
 from app.state import address
 from app.state.session import Session
 from app.text import escape, label, plural
 from app.views import store as data
+from app.why import head as why_head
+from app.why import subject as explaining
 from app.widgets import cards, conversation, tables
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from app import proving
+from app.proof import evaluations as proving
 from app.widgets import tables
 from app.widgets.charts import LINE, Chart, blank, color, palette, tick
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.components import distribution_charts, target_charts
+from app.distributions import charts as distribution_charts
+from app.distributions import target_charts
 from app.state import address
 from app.text import label, plural
 from app.views import choices as choosing

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import planning
+from app.datastore import plan as planning
 from app.text import duration, escape, label, plural, size
 from app.widgets import running
 from gradsift.runtime import jobs

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.components.distribution_charts import label_of
+from app.distributions.charts import label_of
 from app.text import plural
 from app.widgets import tables
 from app.widgets.charts import LINE, Chart, blank, cells, color, listed, log_axis, palette, tick

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app.components import overlap
+from app.compare import overlap
 from app.state import address
 from app.text import clip, label
 from app.views import comparison as comparing

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.components import examples
 from app.state import session
+from app.targets import examples
 from app.text import clip, label
 from app.views import targets as targeting
 from app.views.targets import Counted

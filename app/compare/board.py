@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.components import review
+from app.compare import review
 from app.state import address
 from app.state.session import Session
 from app.text import plural

@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from app import explaining, theme
-from app.explaining import Subject
+from app import theme
 from app.pages import room
 from app.state.session import Session
 from app.text import escape, label, plural
 from app.views import store as data
 from app.views.comparison import Column, Comparison
+from app.why import subject as explaining
+from app.why.subject import Subject
 from app.widgets import cards
 from gradsift.scoring.methods import METHODS
 

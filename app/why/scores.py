@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.components import why_head
-from app.explaining import Subject
 from app.text import clip
+from app.why import head as why_head
+from app.why.subject import Subject
 from app.widgets import charts, tables
 from gradsift.analysis.row import by_subtask, by_target
 from gradsift.config import Aggregate

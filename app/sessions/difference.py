@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import differing, theme
-from app.differing import Difference, Opened, Side, Source
+from app import theme
+from app.sessions import sides as differing
+from app.sessions.sides import Difference, Opened, Side, Source
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.components import norm_charts
-from app.components.distribution_charts import label_of
+from app.distributions.charts import label_of
+from app.norms import charts as norm_charts
 from app.state import address
 from app.text import label, plural
 from app.views import figures as charting

@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from app import exporting, proving
-from app.components import proof_charts
-from app.proving import Entry
+from app.export import request as exporting
+from app.proof import charts as proof_charts
+from app.proof import evaluations as proving
+from app.proof.evaluations import Entry
 from app.state import address
 from app.state.session import Session
 from app.text import label, plural

@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from app import exporting
-from app.exporting import Request
+from app.export import request as exporting
+from app.export.request import Request
 from app.text import clip, escape, label, plural
 from app.views import decisions as deciding
 from app.widgets import running
