@@ -11,7 +11,7 @@ import streamlit as st  # noqa: E402
 
 from app import theme  # noqa: E402
 from app.pages import ROOMS  # noqa: E402
-from app.state import memory, session
+from app.state import memory, session  # noqa: E402
 from app.state import run as guarding  # noqa: E402
 from app.views import decisions as deciding  # noqa: E402
 from app.widgets import header  # noqa: E402

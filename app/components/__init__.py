@@ -1,1 +1,0 @@
-"""What pages are drawn from: each file one kind of thing on the screen."""
