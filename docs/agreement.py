@@ -23,9 +23,10 @@ from gradsift.data.targets import require_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
-from gradsift.scoring.score_targets import influence, score_targets
+from gradsift.scoring.influence import influence
+from gradsift.scoring.score_targets import score_targets
+from gradsift.selection.budget import Budget
 from gradsift.selection.picks import score
-from gradsift.selection.ranking import Budget
 
 METHODS = ("draft", "rds+", "bm25")
 EXPLAINED, SAMPLE = 5, 40  # LESS's best rows, token by token; rows that the two scores are correlated over

@@ -26,10 +26,13 @@ from gradsift.datastore.shards import read_tensors, write_tensors
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
+from gradsift.model.lora import attach_adapter, attach_lora, set_adapter
 from gradsift.runtime import atomic
+from gradsift.runtime.device import resolve_dtype
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
-from gradsift.training.warmup import Warmup, choose_rows
+from gradsift.training.schedule import choose_rows
+from gradsift.training.warmup import Warmup
 
 SETS = ("mmlu", "bbh", "tydiqa")
 LONGEST = 256  # tokens of a pool row; longer ones are left out, so that the measurement stays affordable
@@ -132,7 +135,7 @@ class Gradients:
         rows = [self.examples[position] for position in chosen]
         path.parent.mkdir(exist_ok=True)
         warmup = Warmup(self.config, path.parent, self.cache / "checkpoints", Progress(quiet=True))
-        warmup.run(load.attach_lora(base, self.config), rows)
+        warmup.run(attach_lora(base, self.config), rows)
 
     def checkpoint(self, epoch: int) -> Checkpoint:
         return Checkpoint.load(self.cache / "checkpoints" / f"epoch-{epoch + 1}")
@@ -177,10 +180,10 @@ class Gradients:
     def _model(self, dtype: str, epoch: int) -> PerExampleGradients:
         """The model at a checkpoint; the last one asked for is kept."""
         if self._loaded[0] != (dtype, epoch):
-            base = load.load_model(self.config.model, load.resolve_dtype(dtype, CPU), CPU).model
+            base = load.load_model(self.config.model, resolve_dtype(dtype, CPU), CPU).model
             checkpoint = self.checkpoint(epoch)
-            peft = load.attach_adapter(base, self.cache / "checkpoints" / f"epoch-{epoch + 1}")
-            load.set_adapter(peft, checkpoint.adapter)
+            peft = attach_adapter(base, self.cache / "checkpoints" / f"epoch-{epoch + 1}")
+            set_adapter(peft, checkpoint.adapter)
             self._loaded = (dtype, epoch), PerExampleGradients(peft)
         assert self._loaded[1] is not None
         return self._loaded[1]

@@ -19,10 +19,10 @@ from measured import fill, table
 
 from gradsift.config import AdamForm
 from gradsift.datastore.shards import decode, encode, read_tensors, write_tensors
-from gradsift.gradients.per_example import Update, make_update
+from gradsift.gradients.adam import Update, make_update
 from gradsift.gradients.projection import make_projector
 from gradsift.runtime.paths import cache_home
-from gradsift.scoring.score_targets import influence
+from gradsift.scoring.influence import influence
 from gradsift.scoring.scoring import Products
 
 DIM = 8192  # the default, and the paper's

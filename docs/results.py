@@ -32,7 +32,9 @@ from gradsift.evaluation.plan import EvaluationSet
 from gradsift.evaluation.report import ALWAYS, VALIDATION, ZERO_SHOT, Recipe, Report, read_report, run_key
 from gradsift.evaluation.run import evaluate
 from gradsift.model import load
+from gradsift.model.lora import attach_lora
 from gradsift.runtime import atomic
+from gradsift.runtime.device import resolve_dtype
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Cancelled, Progress
@@ -176,8 +178,8 @@ def _same_for_any_store(core: Report) -> Report:
 def _untrained(folder: Path) -> Path:
     """A checkpoint as LoRA begins, B all zeros, for the gradients of a model that was not warmed up."""
     if not folder.is_dir():
-        dtype = load.resolve_dtype(CONFIG.dtype, torch.device("cpu"))
-        model = load.attach_lora(load.load_model(CONFIG.model, dtype, torch.device("cpu")).model, CONFIG)
+        dtype = resolve_dtype(CONFIG.dtype, torch.device("cpu"))
+        model = attach_lora(load.load_model(CONFIG.model, dtype, torch.device("cpu")).model, CONFIG)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=0.0)
         for weight in weights:

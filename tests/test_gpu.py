@@ -15,7 +15,6 @@ from gradsift.evaluation.heldout import read_heldout
 from gradsift.evaluation.plan import EvaluationSet
 from gradsift.evaluation.run import evaluate
 from gradsift.gradients.projection import SparseProjector
-from gradsift.model import load
 from gradsift.selection.picks import score
 
 pytestmark = pytest.mark.gpu
@@ -76,7 +75,7 @@ def test_a_store_finished_on_the_cpu_has_the_same_features(
     config = _config(tiny_model, "fp32")
     store = build([pool], tmp_path / "gpu", config)
     shutil.copytree(store.path, tmp_path / "cpu", ignore=shutil.ignore_patterns("features", "representations"))
-    monkeypatch.setattr(load, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # what `default_device` asks
     other = build([pool], tmp_path / "cpu", config)
     assert (_features(store) * _features(other)).sum(1).min() > 0.999
 
@@ -108,7 +107,7 @@ def test_an_evaluation_measures_what_it_measures_on_the_cpu(
     one = EvaluationSet("squares", read_targets(pool).rows[:3], read_heldout(tmp_path / "held-out.jsonl"))
     given = {"methods": ["less"], "budget": "6", "seeds": 1}
     here = evaluate([store.path], [one], tmp_path / "gpu.json", **given)
-    monkeypatch.setattr(load, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # what `default_device` asks
     pool_files = {"pool": [pool]}  # the picks of the first report, read by id: a GPU's scores may order ties otherwise
     here.model_copy(update={"runs": []}).save(tmp_path / "cpu.json")
     there = evaluate([store.path], [one], tmp_path / "cpu.json", **given, **pool_files)

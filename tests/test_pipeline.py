@@ -23,14 +23,16 @@ from gradsift.builder import build, extraction
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.gradients.adam import make_update
 from gradsift.gradients.extract import FeatureExtractor
-from gradsift.gradients.per_example import PerExampleGradients, make_update
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import Projector, make_projector
 from gradsift.model import load
+from gradsift.model.lora import attach_adapter, set_adapter
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import score_targets
-from gradsift.scoring.bm25 import tokenize
 from gradsift.selection.ranking import rank
+from gradsift.text.words import tokenize
 from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
@@ -234,8 +236,8 @@ def features_without_projection(store: Store, epoch: int, kinds: dict[str, str],
     """What the engine makes of rows at a checkpoint, before projection and quantizing: kind -> (rows, P)."""
     folder = store.path / "checkpoints" / store.epochs[epoch]
     base = load.load_model(store.manifest.config.model, torch.float32, CPU).model
-    peft, checkpoint = load.attach_adapter(base, folder), Checkpoint.load(folder)
-    load.set_adapter(peft, checkpoint.adapter)
+    peft, checkpoint = attach_adapter(base, folder), Checkpoint.load(folder)
+    set_adapter(peft, checkpoint.adapter)
     gradients = PerExampleGradients(peft)
     encoder = Encoder(load.load_tokenizer(store.manifest.config.model), "chat")
     encoded = [encoder.encode(row["messages"], row.get("prefix", ""), limit) for row in rows]

@@ -20,7 +20,7 @@ import streamlit as st
 from app.pages import ROOMS, room
 from app.state import address as bar
 from gradsift.runtime.errors import GradsiftError, UsageError
-from gradsift.selection.ranking import Budget
+from gradsift.selection.budget import Budget
 from gradsift.workspace.sessions import Sessions, SessionView
 from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 

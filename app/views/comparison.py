@@ -17,9 +17,10 @@ from gradsift.runtime import jobs
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring, open_scoring, scoring_path
+from gradsift.selection.budget import Budget
 from gradsift.selection.choices import Choices
 from gradsift.selection.picks import Traits, picked, ranked, traits
-from gradsift.selection.ranking import Budget, Ranking
+from gradsift.selection.ranking import Ranking
 from gradsift.text.index import has_index
 
 ALL, ONLY, SHARED, EVERY, OTHERS = "all", "only", "shared", "every", "others"

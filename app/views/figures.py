@@ -20,9 +20,10 @@ from gradsift.config import GradientKind, Similarity
 from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.budget import Budget
 from gradsift.selection.choices import Choices
 from gradsift.selection.picks import picked
-from gradsift.selection.ranking import Budget, Ranking
+from gradsift.selection.ranking import Ranking
 
 MOST_PICKS = 600  # picks of one method that a chart draws one by one: each is an element of the page
 

@@ -8,10 +8,11 @@ import numpy as np
 import streamlit as st
 
 from app.views.comparison import Column
-from gradsift.scoring.bm25 import matched_words, tokenize, word_spans
+from gradsift.scoring.bm25 import matched_words
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices
 from gradsift.text.search import terms
+from gradsift.text.words import tokenize, word_spans
 
 HIT, WORD = "gs-hit", "gs-word"  # the kinds of marks, as the style sheet calls them
 LOOKED_AT = 12_000  # characters of a turn whose words are compared with BM25's

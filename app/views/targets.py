@@ -80,7 +80,7 @@ def _model(store: Store) -> str:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
-    from gradsift.scoring.score_targets import target_encoder
+    from gradsift.scoring.target_features import target_encoder
 
     return target_encoder(_store)
 
@@ -92,7 +92,7 @@ def _count(model: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list
 
 
 def _one(encoder: "Encoder", window: int, row: Row) -> Counted:
-    from gradsift.scoring.score_targets import encode_target
+    from gradsift.scoring.target_features import encode_target
 
     encoded, reason = encode_target(encoder, window, row)
     return Counted(encoded.n_prompt, encoded.n_answer, reason) if encoded else Counted(0, 0, reason)

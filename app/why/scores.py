@@ -14,8 +14,8 @@ from app.widgets import charts, tables
 from gradsift.analysis.row import by_subtask, by_target
 from gradsift.config import Aggregate
 from gradsift.data.pool import Row
-from gradsift.scoring.bm25 import tokenize
 from gradsift.scoring.methods import METHODS
+from gradsift.text.words import tokenize
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

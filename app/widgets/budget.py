@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.state import session
-from gradsift.selection.ranking import Budget
+from gradsift.selection.budget import Budget
 
 UNITS = {"percent": "% of the pool", "rows": "rows", "tokens": "tokens"}
 _FIRST = {"percent": 5.0, "rows": 50.0, "tokens": 10_000.0}

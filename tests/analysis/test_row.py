@@ -8,7 +8,8 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring.score_targets import influence, score_targets
+from gradsift.scoring.influence import influence
+from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.ranking import rank
 

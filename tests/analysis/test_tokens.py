@@ -20,14 +20,18 @@ from transformers import AutoModelForCausalLM
 from gradsift.analysis.tokens import TokenExplainer, describe, explain
 from gradsift.builder.build import build
 from gradsift.data.encode import Encoder
+from gradsift.data.targets import TargetError
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
-from gradsift.datastore.store import Store, StoreError
-from gradsift.gradients.per_example import PerExampleGradients, adam_scale, make_update
+from gradsift.datastore.store import Store
+from gradsift.gradients.adam import adam_scale, make_update
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
 from gradsift.model.load import load_tokenizer
-from gradsift.runtime.errors import UsageError
+from gradsift.model.lora import attach_adapter, set_adapter
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.scoring.score_targets import TargetError, influence, score_targets
+from gradsift.scoring.influence import influence
+from gradsift.scoring.score_targets import score_targets
 from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
@@ -79,8 +83,8 @@ def exact(store):
     found = []
     for epoch, name in enumerate(store.epochs):
         base = AutoModelForCausalLM.from_pretrained(store.manifest.config.model)
-        peft = load.attach_adapter(base, store.path / "checkpoints" / name)
-        load.set_adapter(peft, store.checkpoint(epoch).adapter)
+        peft = attach_adapter(base, store.path / "checkpoints" / name)
+        set_adapter(peft, store.checkpoint(epoch).adapter)
         found.append(reference.in_float64(peft.eval()))
     return found
 
@@ -479,8 +483,8 @@ class TestBf16:
         found = explain(store, parse_targets("Q: where is the dog?\nA: on the mat").rows, 1)
         assert found.holds
         base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
-        peft = load.attach_adapter(base.float(), store.path / "checkpoints" / "epoch-1")
-        load.set_adapter(peft, store.checkpoint(0).adapter)
+        peft = attach_adapter(base.float(), store.path / "checkpoints" / "epoch-1")
+        set_adapter(peft, store.checkpoint(0).adapter)
         g = flat(gradient_of_one(reference.in_float64(peft.eval()), encoder_of(store).encode(POOL[1])))
         assert relative_error(torch.tensor(found.grad_norm[0]), g.norm()) < 1e-4
 

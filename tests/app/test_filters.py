@@ -10,7 +10,8 @@ from app.views import filters
 from app.views import highlights as marking
 from app.views.filters import Filter
 from gradsift.analysis.norms import Area
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
+from gradsift.runtime.errors import StoreError
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import open_scoring
 from gradsift.selection.choices import Choices
@@ -238,7 +239,7 @@ class TestMarks:
         assert [(kind, end - start) for start, end, kind in spans] == [("gs-hit", 5), ("gs-word", 4), ("gs-hit", 5)]
 
     def test_bm25s_words_are_those_of_the_subtask_that_won(self, opened, comparison):
-        from gradsift.scoring.bm25 import tokenize
+        from gradsift.text.words import tokenize
 
         store, scoring = opened
         column = next(column for column in comparison.columns if column.method == "bm25")
@@ -255,7 +256,7 @@ class TestMarks:
     def test_weights_are_rank_bm25s(self, opened):
         from rank_bm25 import BM25Okapi
 
-        from gradsift.scoring.bm25 import tokenize
+        from gradsift.text.words import tokenize
 
         store, scoring = opened
         texts = ["\n".join(t["content"] for t in turns) for turns in store.texts(scoring.rows)["messages"]]

@@ -14,9 +14,9 @@ from app.views import figures as charting
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import open_scoring
+from gradsift.selection.budget import Budget
 from gradsift.selection.choices import Choices
 from gradsift.selection.picks import picked, ranked, traits
-from gradsift.selection.ranking import Budget
 
 
 @pytest.fixture

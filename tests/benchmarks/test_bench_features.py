@@ -12,7 +12,8 @@ from gradsift.cli.bench import recipe as released
 from gradsift.cli.bench.bergson import loop_seconds
 from gradsift.cli.bench.pairs import in_turn
 from gradsift.cli.main import cli
-from gradsift.gradients.per_example import PerExampleGradients, make_update
+from gradsift.gradients.adam import make_update
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.training.checkpoint import Checkpoint
 
 

@@ -21,9 +21,9 @@ from gradsift.builder.engine_local import Extraction
 from gradsift.builder.ingest import NothingUsableError
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
-from gradsift.runtime.errors import UsageError
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.text.index import near, scripts
 from gradsift.text.search import search_rows

@@ -17,9 +17,9 @@ from gradsift.builder.destination import refuse_place
 from gradsift.builder.ingest import NothingUsableError
 from gradsift.config import BuildConfig
 from gradsift.data.pool import PoolError
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.model import load
-from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.runtime.errors import GradsiftError, StoreError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 
 
@@ -156,7 +156,7 @@ def test_a_store_is_finished_in_the_dtype_it_was_begun_with(
     tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as gpu:
-        gpu.setattr(load, "resolve_dtype", lambda choice, device: torch.bfloat16)
+        gpu.setattr("gradsift.builder.build.resolve_dtype", lambda choice, device: torch.bfloat16)
         interrupted(tiny_pool, tmp_path / "store", tiny_config, monkeypatch, extraction.FeatureExtractor, "extract")
     build(tiny_pool, tmp_path / "store", tiny_config)
     assert Store.open(tmp_path / "store").manifest.dtype == "bfloat16"

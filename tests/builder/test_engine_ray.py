@@ -22,8 +22,8 @@ from gradsift.builder import build
 from gradsift.builder.engine_local import EngineError
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.targets import read_targets
-from gradsift.datastore.store import Store, StoreError
-from gradsift.runtime.errors import UsageError
+from gradsift.datastore.store import Store
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install ray")

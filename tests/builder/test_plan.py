@@ -17,8 +17,8 @@ from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
-from gradsift.gradients.extract import PER_BATCH
-from gradsift.gradients.per_example import supervised_losses
+from gradsift.model.batches import PER_BATCH
+from gradsift.model.loss import supervised_losses
 from gradsift.runtime.progress import Progress
 
 

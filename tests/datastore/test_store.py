@@ -14,8 +14,8 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.metrics import METRICS
 from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
-from gradsift.datastore.store import Store, StoreError, locked
-from gradsift.runtime.errors import GradsiftError
+from gradsift.datastore.store import Store, locked
+from gradsift.runtime.errors import GradsiftError, StoreError
 from gradsift.selection.picks import score, select
 
 

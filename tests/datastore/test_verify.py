@@ -11,8 +11,9 @@ from stores import contents, flip
 
 from gradsift import score
 from gradsift.data.targets import read_targets
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
+from gradsift.runtime.errors import StoreError
 
 
 def test_a_whole_store_has_no_problem(tiny_store: Store) -> None:

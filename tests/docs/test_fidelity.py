@@ -9,8 +9,8 @@ from exact_gradients import CPU, SETS, Gradients, settings
 from fidelity import FORMS, PLAIN, Fidelity, overlap, scatter, spearman, work
 from measured import BEGIN, END, fill, table
 
+from gradsift.gradients.adam import make_update
 from gradsift.gradients.extract import FeatureExtractor
-from gradsift.gradients.per_example import make_update
 from gradsift.gradients.projection import make_projector
 
 DIMS = (64, 256, 512)

@@ -26,6 +26,7 @@ from gradsift.evaluation.report import EvaluationError, Recipe, Report, read_rep
 from gradsift.evaluation.run import evaluate, store_rows
 from gradsift.evaluation.script import training_script
 from gradsift.model import load
+from gradsift.model.lora import attach_adapter, set_adapter
 from gradsift.runtime.errors import GradsiftError
 from gradsift.selection.choices import make_choices
 from gradsift.selection.picks import score
@@ -346,8 +347,8 @@ def test_the_training_script_trains_what_the_evaluation_trained(made, store, box
     given = [sys.executable, "train.py", "picks.jsonl", "adapter", "1"]
     subprocess.run(given, cwd=tmp_path, check=True, capture_output=True, env=environment)
     base = load.load_model(report.recipe.model, torch.float32, torch.device("cpu")).model
-    peft = load.attach_adapter(base, tmp_path / "adapter")
-    load.set_adapter(peft, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    peft = attach_adapter(base, tmp_path / "adapter")
+    set_adapter(peft, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
     encoder = Encoder(load.load_tokenizer(report.recipe.model), report.recipe.template)
     encoded = [encoder.encode(row.messages, row.prefix) for row in boxes.targets]
     run = next(run for run in report.runs if run.key == run_key("boxes", "less", 1))

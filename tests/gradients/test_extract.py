@@ -15,9 +15,11 @@ from reference import (
 )
 from transformers import AutoModelForCausalLM
 
-from gradsift.gradients.extract import FeatureExtractor, pack
-from gradsift.gradients.per_example import PerExampleGradients, make_update
+from gradsift.gradients.adam import make_update
+from gradsift.gradients.extract import FeatureExtractor
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import make_projector
+from gradsift.model.batches import pack
 from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")

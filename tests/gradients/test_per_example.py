@@ -9,8 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
-from gradsift.gradients.per_example import PerExampleGradients, make_update
-from gradsift.model.load import ModelError, attach_lora, load_tokenizer
+from gradsift.gradients.adam import make_update
+from gradsift.gradients.per_example import PerExampleGradients
+from gradsift.model.load import ModelError, load_tokenizer
+from gradsift.model.lora import attach_lora
 from gradsift.training.checkpoint import Checkpoint, canonical
 
 LENGTHS = [3, 40, 17, 17, 64, 2, 33]

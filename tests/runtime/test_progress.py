@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gradsift.datastore.store import StoreError
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import FOLDER_VARIABLE, Cancelled, Progress, Status
 
 

@@ -16,13 +16,15 @@ from gradsift.analysis.summary import inspect
 from gradsift.builder.build import begin, build
 from gradsift.builder.extraction import encode_rows
 from gradsift.data.targets import read_targets
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
 from gradsift.model import load
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.base_model import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
 from gradsift.scoring.methods import METHODS
-from gradsift.scoring.score_targets import score_targets, target_encoder
+from gradsift.scoring.score_targets import score_targets
+from gradsift.scoring.target_features import target_encoder
 from gradsift.selection.ranking import rank
 
 

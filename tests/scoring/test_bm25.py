@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from gradsift.scoring.bm25 import bm25_index, bm25_scores, distinct_words, matched_words, tokenize, word_spans
+from gradsift.scoring.bm25 import bm25_index, bm25_scores, matched_words
+from gradsift.text.words import distinct_words, tokenize, word_spans
 
 DOCUMENTS = [
     "The cat sat on the mat.",

@@ -6,11 +6,13 @@ import torch
 from rank_bm25 import BM25Okapi
 from stores import flip
 
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring import bm25_index
-from gradsift.scoring.bm25 import bm25_scores, tokenize
+from gradsift.scoring.bm25 import bm25_scores
 from gradsift.scoring.bm25_index import ensure_words, read_words, words_path, write_words
+from gradsift.text.words import tokenize
 
 
 def documents(store: Store) -> list[str]:

@@ -12,18 +12,13 @@ from hypothesis import strategies as st
 from reference import cosine
 
 from gradsift.data.pool import Row
-from gradsift.data.targets import read_targets
+from gradsift.data.targets import TargetError, read_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
-from gradsift.datastore.store import StoreError
-from gradsift.scoring.score_targets import (
-    TargetError,
-    encode_target,
-    influence,
-    pooling_matrix,
-    score_targets,
-    target_encoder,
-)
+from gradsift.runtime.errors import StoreError
+from gradsift.scoring.influence import influence, pooling_matrix
+from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Products, Scoring, open_scoring
+from gradsift.scoring.target_features import encode_target, target_encoder
 
 SIMILARITIES = ["cosine", "dot"]
 POOLINGS = ["cosine-of-mean", "mean-of-cosines"]

@@ -15,8 +15,8 @@ from gradsift.builder import build
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, require_targets
-from gradsift.datastore.store import Store, StoreError
-from gradsift.runtime.errors import GradsiftError
+from gradsift.datastore.store import Store
+from gradsift.runtime.errors import GradsiftError, StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.selection.picks import score
 

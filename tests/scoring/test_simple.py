@@ -7,6 +7,7 @@ from reference import loss_of_one
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.model import load
+from gradsift.model.lora import attach_adapter, set_adapter
 from gradsift.selection.picks import score
 
 
@@ -21,8 +22,8 @@ def test_length_and_loss_are_those_of_every_row(tiny_store, tiny_targets):
     losses = np.zeros(len(rows))
     base = load.load_model(config.model, torch.float32, torch.device("cpu")).model
     for epoch, (name, weight) in enumerate(zip(tiny_store.epochs, tiny_store.weights, strict=True)):
-        peft = load.attach_adapter(base, tiny_store.path / "checkpoints" / name).eval()
-        load.set_adapter(peft, tiny_store.checkpoint(epoch).adapter)
+        peft = attach_adapter(base, tiny_store.path / "checkpoints" / name).eval()
+        set_adapter(peft, tiny_store.checkpoint(epoch).adapter)
         with torch.no_grad():
             losses += weight * np.array([float(loss_of_one(peft, row)) for row in rows])
         peft.unload()

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from gradsift.data.targets import read_targets
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.score_targets import score_targets
+from gradsift.selection.budget import Budget
 from gradsift.selection.choices import Choices, make_choices, read_choices
 from gradsift.selection.picks import Traits, picked, ranked, traits
-from gradsift.selection.ranking import Budget, Ranking, length_matched
+from gradsift.selection.ranking import Ranking, length_matched
 
 METHODS = ("less", "rds", "bm25", "random")
 OPTIONS = [

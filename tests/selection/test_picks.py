@@ -12,14 +12,14 @@ from gradsift import score, select
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
-from gradsift.data.targets import parse_targets, read_targets
+from gradsift.data.targets import TargetError, parse_targets, read_targets
 from gradsift.datastore.shards import ShardError
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.model import load
-from gradsift.runtime.errors import UsageError
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.methods import get_method
-from gradsift.scoring.score_targets import TargetError, score_targets
+from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.picks import traits
 
 METHODS = ("less", "rds", "bm25", "random")

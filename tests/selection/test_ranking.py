@@ -13,7 +13,8 @@ from gradsift.data.pool import Row
 from gradsift.datastore.shards import write_tensors
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.ranking import Budget, Ranking, rank, round_robin, scores_table
+from gradsift.selection.budget import Budget
+from gradsift.selection.ranking import Ranking, rank, round_robin, scores_table
 
 
 def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method="less") -> Scoring:

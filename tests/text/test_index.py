@@ -15,9 +15,9 @@ from stores import flip
 
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
-from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.errors import GradsiftError, StoreError
 from gradsift.runtime.progress import Cancelled, Progress
 from gradsift.text import index
 from gradsift.text.index import ensure_index, has_index, index_path, near, script_of, scripts

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradsift.scoring.bm25 import tokenize
 from gradsift.text.near_duplicates import near_duplicates
+from gradsift.text.words import tokenize
 
 
 def groups(texts: list[str]) -> list[int]:

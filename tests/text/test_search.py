@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
-from gradsift.datastore.store import Store, StoreError
-from gradsift.runtime.errors import UsageError
+from gradsift.datastore.store import Store
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.text import search
 from gradsift.text.index import ROLES, index_path

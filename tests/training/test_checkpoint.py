@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 from gradsift.builder.build import build
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
+from gradsift.model.lora import attach_adapter, set_adapter
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint, CheckpointError, canonical, read_trainer_checkpoint
@@ -95,8 +96,8 @@ class TestOwnFiles:
         weights = {canonical(name): p.detach() for name, p in trained.named_parameters() if "lora_" in name}
         config = {**trained.peft_config["default"].to_dict(), "target_modules": ATTENTION}
         Checkpoint(weights, config, {}, 1, (0.9, 0.999), 1e-8, 1.0).save(tmp_path / "c")
-        fresh = load.attach_adapter(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "c")
-        load.set_adapter(fresh, Checkpoint.load(tmp_path / "c").adapter)
+        fresh = attach_adapter(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "c")
+        set_adapter(fresh, Checkpoint.load(tmp_path / "c").adapter)
         ids = torch.tensor([random_rows(300, [20])[0].ids])
         with torch.no_grad():
             torch.testing.assert_close(fresh.eval()(ids).logits, trained(ids).logits, rtol=0, atol=0)
@@ -223,7 +224,7 @@ class TestTrainersFiles:
         config = json.loads((folder / "adapter_config.json").read_text())
         (folder / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
         with pytest.raises(load.ModelError, match="init_lora_weights='pissa', which changes the base model"):
-            load.attach_adapter(torch.nn.Linear(1, 1), folder)
+            attach_adapter(torch.nn.Linear(1, 1), folder)
 
     def test_no_rate_logged_between_the_steps(self, copied):
         folder, names = copied

@@ -23,14 +23,15 @@ LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # o
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from gradsift import cli, warmup
+from gradsift.cli.main import main
+from gradsift.training import warmup
 make = warmup.make_trainer
 def noted(*given):
     trainer = make(*given)
     Path(__file__).with_name("rank-" + os.environ["RANK"]).write_text(str(trainer.accelerator.num_processes))
     return trainer
 warmup.make_trainer = noted
-sys.exit(cli.main())
+sys.exit(main())
 """
 
 

@@ -12,11 +12,13 @@ import torch
 from reference import random_rows, small_config
 
 from gradsift.model import load
+from gradsift.model.lora import attach_lora
 from gradsift.runtime import atomic
 from gradsift.runtime.progress import Progress
-from gradsift.training import warmup
+from gradsift.training import trainer
 from gradsift.training.checkpoint import Checkpoint, canonical
-from gradsift.training.warmup import Warmup, choose_rows, learning_rate, short_epoch_note, steps_per_epoch
+from gradsift.training.schedule import choose_rows, learning_rate, short_epoch_note, steps_per_epoch
+from gradsift.training.warmup import Warmup
 
 ROWS = random_rows(300, [9, 30, 14, 22, 5, 17, 28, 11, 8, 26], seed=4)
 CPU = torch.device("cpu")
@@ -29,7 +31,7 @@ def config_of(model: Path, **changes):
 def train(config, store: Path, rows=ROWS, progress: Progress | None = None):
     """One warmup run into `store`, with a model loaded afresh as a build does; returns the trained model."""
     (store / "warmup").mkdir(parents=True, exist_ok=True)
-    model = load.attach_lora(load.load_model(config.model, torch.float32, CPU).model, config)
+    model = attach_lora(load.load_model(config.model, torch.float32, CPU).model, config)
     Warmup(config, store / "warmup", store / "checkpoints", progress or Progress(quiet=True)).run(model, rows)
     return model
 
@@ -146,7 +148,7 @@ class TestRun:
         assert losses[-1] < 0.9 * losses[0]
 
     def test_every_epoch_sees_every_row_once_in_another_order(self):
-        sampler = warmup._EpochOrder(10, seed=3)
+        sampler = trainer._EpochOrder(10, seed=3)
         orders = []
         for epoch in range(4):
             sampler.set_epoch(epoch)
@@ -154,13 +156,13 @@ class TestRun:
             assert list(sampler) == orders[-1]
             assert sorted(orders[-1]) == list(range(10))
         assert len(set(map(tuple, orders))) == 4
-        assert list(warmup._EpochOrder(10, seed=4)) != orders[0]
+        assert list(trainer._EpochOrder(10, seed=4)) != orders[0]
 
     def test_the_trainer_uses_that_order(self, tiny_model, tmp_path, monkeypatch):
         seen = []
-        monkeypatch.setattr(warmup._Examples, "__getitem__", lambda self, at: seen.append(at) or self.examples[at])
+        monkeypatch.setattr(trainer._Examples, "__getitem__", lambda self, at: seen.append(at) or self.examples[at])
         train(config_of(tiny_model, epochs=2), tmp_path)
-        sampler = warmup._EpochOrder(10, seed=0)
+        sampler = trainer._EpochOrder(10, seed=0)
         expected = list(sampler)
         sampler.set_epoch(1)
         assert seen == expected + list(sampler)
@@ -178,7 +180,7 @@ class TestRun:
         """Memory runs out at a step's second piece: what the first one added is not added twice."""
         config = config_of(tiny_model, epochs=1, batch_size=10, lora_dropout=0.0, token_budget=60)
         train(config, tmp_path / "whole")
-        real, sizes = warmup.supervised_losses, []
+        real, sizes = trainer.supervised_losses, []
 
         def tight(model, piece):
             sizes.append(len(piece))
@@ -186,7 +188,7 @@ class TestRun:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(model, piece)
 
-        monkeypatch.setattr(warmup, "supervised_losses", tight)
+        monkeypatch.setattr(trainer, "supervised_losses", tight)
         train(config, tmp_path / "parts")
         assert sizes == [2, 2, 1, 1, 1, 1, 1, 2, 3]  # 60 tokens, then 30
         whole, parts = (Checkpoint.load(tmp_path / name / "checkpoints" / "epoch-1") for name in ("whole", "parts"))
@@ -198,7 +200,7 @@ class TestRun:
         def full(model, piece):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr(warmup, "supervised_losses", full)
+        monkeypatch.setattr(trainer, "supervised_losses", full)
         with pytest.raises(torch.OutOfMemoryError):
             train(config_of(tiny_model, epochs=1), tmp_path)
 
@@ -207,7 +209,7 @@ class TestRun:
         """Against the model's own loss, one row at a time, and torch's AdamW."""
         config = config_of(tiny_model, epochs=1, batch_size=10, lora_dropout=0.0, token_budget=token_budget)
         trained = train(config, tmp_path)
-        model = load.attach_lora(load.load_model(config.model, torch.float32, CPU).model, config).eval()
+        model = attach_lora(load.load_model(config.model, torch.float32, CPU).model, config).eval()
         parameters = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
         total = sum(row.n_answer for row in ROWS)
         for row in ROWS:

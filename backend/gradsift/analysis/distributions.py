@@ -161,7 +161,7 @@ def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "ada
     """
     if not get_method(method).sees_targets:
         raise UsageError(f"{get_method(method).label} compares no row with a target: choose another method.")
-    from gradsift.scoring.score_targets import pooling_matrix
+    from gradsift.scoring.influence import pooling_matrix
 
     k = len(scoring.targets)
     each, subtasks = np.arange(k), np.array(scoring.subtask_names, dtype=object)[scoring.subtask_of]

@@ -6,8 +6,8 @@ import numpy as np
 
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.influence import influence
 from gradsift.scoring.methods import get_method
-from gradsift.scoring.score_targets import influence
 from gradsift.scoring.scoring import Products, Scoring
 from gradsift.selection.ranking import Ranking
 

@@ -114,7 +114,7 @@ def resampled_scores(scoring: "Scoring", method: str, counts: np.ndarray, choice
 
     Returns (R, n) float32. Beside it only a block of rows is held.
     """
-    from gradsift.scoring.score_targets import pooling_matrix
+    from gradsift.scoring.influence import pooling_matrix
 
     evidence = scoring.evidence(method, choices.gradient)
     subtask_of, n_subtasks = scoring.subtask_of, len(scoring.subtask_names)

@@ -20,15 +20,20 @@ import torch
 from gradsift.config import GradientKind
 from gradsift.data.encode import Encoded, Piece
 from gradsift.data.pool import Row
+from gradsift.data.targets import TargetError
 from gradsift.datastore.shards import read_tensors, write_tensors
-from gradsift.datastore.store import Store, StoreError, locked
-from gradsift.gradients.extract import FeatureExtractor, run_batches
-from gradsift.gradients.per_example import PerExampleGradients, adam_scale
+from gradsift.datastore.store import Store, locked
+from gradsift.gradients.adam import adam_scale
+from gradsift.gradients.extract import FeatureExtractor
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.store_model import StoreModel
-from gradsift.runtime.errors import UsageError
+from gradsift.model.batches import run_batches
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.scoring.score_targets import TargetError, encode_target, influence, score_targets, target_encoder
+from gradsift.scoring.influence import influence
+from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring, scoring_key
+from gradsift.scoring.target_features import encode_target, target_encoder
 from gradsift.training.checkpoint import Checkpoint
 
 STEP = 0.01  # ε of the central difference, ‖u‖ being 1: smaller drowns in rounding, larger in the loss's curvature

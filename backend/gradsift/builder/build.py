@@ -17,17 +17,20 @@ from gradsift.config import BuildConfig, Engine
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import CheckpointInfo, Manifest, Part
-from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, StoreError, hash_file, locked
+from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, hash_file, locked
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import projector_id
 from gradsift.model import load
+from gradsift.model.lora import attach_adapter, attach_lora
 from gradsift.runtime import atomic
-from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.text.index import ensure_index
 from gradsift.training import processes
 from gradsift.training.checkpoint import Checkpoint, check_folder, read_trainer_checkpoint
-from gradsift.training.warmup import Warmup, choose_rows, short_epoch_note
+from gradsift.training.schedule import choose_rows, short_epoch_note
+from gradsift.training.warmup import Warmup
 
 BASE = "representations/base"  # what depends on no checkpoint
 KEPT = ("scorings", "index", BASE)  # of them those that have locks of their own
@@ -109,8 +112,8 @@ class _Build:
 
     def __init__(self, pool: list[str | Path], out: Path, config: BuildConfig, progress: Progress) -> None:
         self.pool, self.out, self.config, self.progress = pool, out, config, progress
-        self.device = load.default_device()
-        self.dtype = load.resolve_dtype(config.dtype, self.device)
+        self.device = default_device()
+        self.dtype = resolve_dtype(config.dtype, self.device)
         self.tokenizer = load.load_tokenizer(config.model)
         self.encoder = Encoder(self.tokenizer, config.template)
         self.window = load.model_window(config.model)
@@ -236,9 +239,9 @@ class _Build:
         """Find out whether the LoRA that is to be trained, or that was given, fits the model, before anything goes."""
         for given in map(Path, self.config.checkpoints):
             if not (given / "moments.safetensors").is_file():
-                load.attach_adapter(base, given).unload()
+                attach_adapter(base, given).unload()
         if not self.config.checkpoints:
-            load.attach_lora(base, self.config).unload()
+            attach_lora(base, self.config).unload()
         base.requires_grad_(False)
 
     def _clear(self, store: Store, restart: bool) -> None:
@@ -296,7 +299,7 @@ class _Build:
         rows = store.rows[chosen].tolist()
         if processes.rank() == 0:
             atomic.write_json(folder / "rows.json", rows)
-        peft = load.attach_lora(self._base_of(store), self.config)
+        peft = attach_lora(self._base_of(store), self.config)
         examples = encode_rows(store, self.encoder, rows, self.max_length)
         try:
             Warmup(self.config, folder, self.out / "checkpoints", self.progress).run(peft, examples)
@@ -315,7 +318,7 @@ class _Build:
             if (source / "moments.safetensors").is_file():
                 checkpoint = Checkpoint.load(source)
             else:
-                peft = load.attach_adapter(self._base_of(store), source)
+                peft = attach_adapter(self._base_of(store), source)
                 names = list(PerExampleGradients(peft).shapes)
                 checkpoint = read_trainer_checkpoint(source, step, names)
                 self.base = peft.unload()

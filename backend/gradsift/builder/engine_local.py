@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 
 from gradsift.builder.extraction import Extraction
-from gradsift.datastore.store import Manifest, Store
+from gradsift.datastore.manifest import Manifest
+from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.progress import Progress
 

@@ -31,9 +31,9 @@ from gradsift.builder.engine_local import (
 )
 from gradsift.builder.extraction import Extraction
 from gradsift.config import Engine
-from gradsift.datastore.store import Store, StoreError
-from gradsift.model import load
-from gradsift.runtime.device import turn
+from gradsift.datastore.store import Store
+from gradsift.runtime.device import default_device, turn
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 
 ATTEMPTS = 3  # at one shard: what ends three workers would end the next
@@ -54,7 +54,7 @@ class Worker:
 
     def hello(self) -> dict[str, str]:
         """The machine, the device and the library versions."""
-        return {"host": socket.gethostname(), "device": load.default_device().type, **library_versions()}
+        return {"host": socket.gethostname(), "device": default_device().type, **library_versions()}
 
     def make(self, epoch: int, index: int) -> Iterator[int | tuple[int, list[str]]]:
         """Make one shard: the rows of every batch as they are done, at last (splits, notes)."""
@@ -84,7 +84,7 @@ class Worker:
         if store.fingerprint != self._fingerprint:
             raise EngineError(f"{self._path} on {socket.gethostname()} is another store: share one folder.")
         torch.set_num_threads(store.manifest.threads)
-        self._held.enter_context(turn(load.default_device(), self._progress))
+        self._held.enter_context(turn(default_device(), self._progress))
         return Extraction.load(store, self._progress)
 
 

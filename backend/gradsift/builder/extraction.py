@@ -10,12 +10,15 @@ import torch
 
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.datastore.shards import ShardError, write_shard
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
+from gradsift.gradients.adam import Update, make_update
 from gradsift.gradients.extract import FeatureExtractor, Features
-from gradsift.gradients.per_example import PerExampleGradients, Update, make_update
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import Projector, make_projector
 from gradsift.model import load
-from gradsift.runtime.device import try_order
+from gradsift.model.lora import attach_adapter, set_adapter
+from gradsift.runtime.device import default_device, try_order
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
 
@@ -40,7 +43,7 @@ class Extraction:
         Raises:
             ModelError: they cannot be loaded. StoreError: the model here is another one than the store's.
         """
-        config, device = store.manifest.config, load.default_device()
+        config, device = store.manifest.config, default_device()
         loaded = load.load_model(config.model, getattr(torch, store.manifest.dtype), device)
         check_model(store, loaded.fingerprint)
         try_order(loaded.model, progress)
@@ -109,8 +112,8 @@ def attach_checkpoint(
         StoreError: the checkpoint is damaged, or this version of gradsift makes another projector.
     """
     config, checkpoint = store.manifest.config, store.checkpoint(epoch)
-    peft = load.attach_adapter(base, store.path / "checkpoints" / store.epochs[epoch])
-    load.set_adapter(peft, checkpoint.adapter)
+    peft = attach_adapter(base, store.path / "checkpoints" / store.epochs[epoch])
+    set_adapter(peft, checkpoint.adapter)
     gradients = PerExampleGradients(peft)
     device = next(base.parameters()).device
     projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, gradients.shapes, device)

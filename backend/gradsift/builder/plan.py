@@ -18,9 +18,10 @@ from gradsift.config import BuildConfig, StoreDtype
 from gradsift.data.encode import Encoder
 from gradsift.model import load
 from gradsift.runtime import atomic
+from gradsift.runtime.device import default_device, resolve_dtype
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import check_folder
-from gradsift.training.warmup import short_epoch_note, steps_per_epoch
+from gradsift.training.schedule import short_epoch_note, steps_per_epoch
 
 PLAN = "plan.json"  # in a job's folder: the plan as far as it is known
 DTYPES: tuple[StoreDtype, ...] = ("int8", "fp16", "bit")
@@ -104,7 +105,7 @@ def plan(pool: Sequence[str | Path], config: BuildConfig, workers: int = 1, prog
     encoder = Encoder(load.load_tokenizer(config.model), config.template)
     max_length = min(config.max_length, load.model_window(config.model))
     found = survey(pool, config, encoder, max_length, progress)
-    device = load.default_device()
+    device = default_device()
     batches = found.feature_batches(config.resolve_token_budget(device.type))
     training = found.warmup_batches(config.resolve_training_budget(device.type))
     counted = _counted(found, batches, training, device)
@@ -127,7 +128,7 @@ def _counted(found: Survey, batches: list[Batch], training: list[Batch], device:
     return Plan(
         model=config.model,
         device=device.type,
-        dtype=str(load.resolve_dtype(config.dtype, device)).removeprefix("torch."),
+        dtype=str(resolve_dtype(config.dtype, device)).removeprefix("torch."),
         exact=found.sampled == found.rows,
         tokenized_rows=found.sampled,
         rows=found.rows,

@@ -16,9 +16,9 @@ from gradsift.builder.ingest import NothingUsableError, reason_kind, write_recor
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import read_rows, sample_rows
-from gradsift.gradients.extract import pack
+from gradsift.model.batches import pack
 from gradsift.runtime.progress import Progress
-from gradsift.training.warmup import choose_rows, epoch_order
+from gradsift.training.schedule import choose_rows, epoch_order
 
 COUNTED = 5000  # rows of a source that are tokenized
 

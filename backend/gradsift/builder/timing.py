@@ -17,14 +17,19 @@ import torch
 from gradsift.builder.survey import Batch, Survey, padded
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded
-from gradsift.gradients.extract import FeatureExtractor, run_batches
-from gradsift.gradients.per_example import PerExampleGradients, Update, make_update, supervised_losses
+from gradsift.gradients.adam import Update, make_update
+from gradsift.gradients.extract import FeatureExtractor
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import make_projector
 from gradsift.model import load
-from gradsift.runtime.device import try_order, turn
+from gradsift.model.batches import run_batches
+from gradsift.model.lora import attach_adapter, attach_lora
+from gradsift.model.loss import supervised_losses
+from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
-from gradsift.training.warmup import make_optimizer, snapshot
+from gradsift.training.trainer import make_optimizer
+from gradsift.training.warmup import snapshot
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -83,11 +88,11 @@ def measure(found: Survey, warmup: Sequence[Batch], features: Sequence[Batch], p
     Raises:
         ModelError: the model cannot be loaded or given LoRA as asked. torch.OutOfMemoryError: one row does not fit.
     """
-    device, burst, config = load.default_device(), Burst(), found.config
+    device, burst, config = default_device(), Burst(), found.config
     with turn(device, progress):
         progress.stage("load", f"Loading {config.model} on {device}", 0, "")
         began = time.perf_counter()
-        base = load.load_model(config.model, load.resolve_dtype(config.dtype, device), device).model
+        base = load.load_model(config.model, resolve_dtype(config.dtype, device), device).model
         try_order(base, progress)
         peft = _attach(base, config)
         burst.load, burst.loaded = time.perf_counter() - began, _peak(device)
@@ -113,8 +118,8 @@ def measure(found: Survey, warmup: Sequence[Batch], features: Sequence[Batch], p
 
 def _attach(base: torch.nn.Module, config: BuildConfig) -> "PeftModel":
     if not config.checkpoints:
-        return load.attach_lora(base, config)
-    peft = load.attach_adapter(base, Path(config.checkpoints[0]))
+        return attach_lora(base, config)
+    peft = attach_adapter(base, Path(config.checkpoints[0]))
     for name, parameter in peft.named_parameters():  # an adapter that was saved comes frozen
         parameter.requires_grad_("lora_" in name)
     return peft

@@ -12,7 +12,8 @@ import torch
 
 from gradsift.builder.engine_local import library_versions
 from gradsift.datastore.store import Store
-from gradsift.model import bundled, load
+from gradsift.model import bundled
+from gradsift.runtime.device import default_device, resolve_dtype
 from gradsift.runtime.paths import cache_home, data_home, studio
 
 
@@ -31,12 +32,12 @@ def diagnose(store: str | Path | None = None) -> list[Finding]:
     Raises:
         StoreError: no store can be opened at `store`.
     """
-    device = load.default_device()
+    device = default_device()
     findings = [
         Finding("Python", f"{platform.python_version()} at {sys.executable}"),
         *(Finding(name, version) for name, version in library_versions().items()),
         _device(device),
-        Finding("base weights", f"{load.resolve_dtype('auto', device)} unless --dtype says otherwise"),
+        Finding("base weights", f"{resolve_dtype('auto', device)} unless --dtype says otherwise"),
         Finding("app", *_app()),
         Finding("--engine ray", "installed" if find_spec("ray") else "not installed: pip install ray"),
         _bundled(),

@@ -17,11 +17,12 @@ from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row
 from gradsift.evaluation.heldout import HeldOut
-from gradsift.gradients.extract import run_batches
-from gradsift.gradients.per_example import mean_losses, supervised_losses
-from gradsift.model import load
+from gradsift.model.batches import run_batches
+from gradsift.model.lora import attach_lora
+from gradsift.model.loss import mean_losses, supervised_losses
 from gradsift.runtime.progress import Progress
-from gradsift.training.warmup import make_trainer, steps_per_epoch
+from gradsift.training.schedule import steps_per_epoch
+from gradsift.training.trainer import make_trainer
 
 T = TypeVar("T")
 ROOM = 8  # tokens an answer may be longer than the longest gold
@@ -82,7 +83,7 @@ def finetune(
 
     config: its epochs, rate, batch size, LoRA and seed count. Returns what `measure` found, one per epoch.
     """
-    peft = load.attach_lora(base, config)
+    peft = attach_lora(base, config)
     found: list[T] = []
     progress.stage("train", label, steps_per_epoch(len(rows), config.batch_size) * config.epochs, "steps")
     try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import require_targets
-from gradsift.scoring.bm25 import tokenize
+from gradsift.text.words import tokenize
 
 LONGEST_SPAN = 30  # words: a longer gold is free text, which the overlap of words does not judge
 _ARTICLES = {"a", "an", "the"}

@@ -39,14 +39,15 @@ from gradsift.evaluation.report import (
     read_report,
 )
 from gradsift.model import load
-from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
-from gradsift.scoring.score_targets import encode_target, score_targets
+from gradsift.scoring.score_targets import score_targets
+from gradsift.scoring.target_features import encode_target
+from gradsift.selection.budget import Budget
 from gradsift.selection.choices import make_choices
 from gradsift.selection.picks import picked, ranked, traits
-from gradsift.selection.ranking import Budget
 
 
 def evaluate(
@@ -101,7 +102,7 @@ class _Evaluation:
         self.paths, self.sets, self.out, self.specs = paths, sets, out, specs
         self.budget, self.pool, self.progress = budget, pool, progress
         before = read_report(out) if out.exists() else None
-        self.device = load.default_device()
+        self.device = default_device()
         self.recipe = self._settled(recipe or (before.recipe if before else store_recipe(self._store(0))), before)
         self.encoder = Encoder(load.load_tokenizer(self.recipe.model), self.recipe.template)
         self.window = load.model_window(self.recipe.model)
@@ -111,7 +112,7 @@ class _Evaluation:
         """With `auto` made the number type that it means here; a report that goes on elsewhere keeps its own."""
         if recipe.dtype != "auto":
             return recipe
-        meant = "bf16" if load.resolve_dtype("auto", self.device) == torch.bfloat16 else "fp32"
+        meant = "bf16" if resolve_dtype("auto", self.device) == torch.bfloat16 else "fp32"
         return recipe.model_copy(update={"dtype": before.recipe.dtype if before else meant})
 
     def run(self) -> Report:
@@ -134,7 +135,7 @@ class _Evaluation:
         return self.report
 
     def _load(self, device: torch.device) -> load.Loaded:
-        return load.load_model(self.recipe.model, load.resolve_dtype(self.recipe.dtype, self.device), device)
+        return load.load_model(self.recipe.model, resolve_dtype(self.recipe.dtype, self.device), device)
 
     def _plan(self) -> list[Planned]:
         return [

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.model import load
-from gradsift.runtime.device import try_order, turn
+from gradsift.model.lora import attach_adapter, set_adapter
+from gradsift.runtime.device import default_device, try_order, turn
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
 
@@ -27,7 +29,7 @@ class StoreModel:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.device = load.default_device()
+        self.device = default_device()
         self._lock = threading.Lock()
         self._base: Any = None
         self._gradients: PerExampleGradients | None = None
@@ -66,9 +68,9 @@ class StoreModel:
         if self._gradients is None or self._adapter_config != checkpoint.adapter_config:
             if self._gradients is not None:
                 self._base, self._gradients = self._gradients.model.unload(), None
-            peft = load.attach_adapter(self._base, self.store.path / "checkpoints" / name)
+            peft = attach_adapter(self._base, self.store.path / "checkpoints" / name)
             self._gradients, self._adapter_config = PerExampleGradients(peft), checkpoint.adapter_config
-        load.set_adapter(self._gradients.model, checkpoint.adapter)
+        set_adapter(self._gradients.model, checkpoint.adapter)
         return self._gradients, checkpoint
 
     def _load(self, progress: Progress) -> Any:

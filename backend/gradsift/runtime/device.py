@@ -8,12 +8,15 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    pass
 
 
 @contextmanager
@@ -76,3 +79,15 @@ def _fixed_order() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def default_device() -> torch.device:
+    """The best device there is: CUDA, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(choice: str, device: torch.device) -> torch.dtype:
+    """`auto` is bf16 on a GPU and fp32 on a CPU; LoRA parameters and gradients are fp32 either way."""
+    if choice == "auto":
+        choice = "bf16" if device.type == "cuda" else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[choice]

@@ -1,25 +1,17 @@
 """BM25: how well a pool row's words match a target's (rank-bm25's BM25Okapi defines the numbers; the index is ours)."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
-import regex
 
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = regex.compile(rf"(?=[\p{{L}}\p{{N}}])(?:[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{N}}]\p{{M}}*)+)")
-_ASCII_WORD = re.compile("[a-z0-9]+")  # the same words where the text is ASCII, in a third of the time
+from gradsift.text.words import tokenize
+
 K1, B, EPSILON = 1.5, 0.75, 0.25  # BM25Okapi's defaults
 _PART, _BLOCK = 4096, 32768  # documents whose words are held as text, and whose scores are summed, at once
 MOST_MATCHED, ENOUGH = 12, 0.8  # words that are shown as matched: how many at most, and what share of the weight
-
-
-def tokenize(text: str) -> list[str]:
-    """Lower-cased runs of letters, numbers and their marks; single characters of scripts written without spaces."""
-    return (_ASCII_WORD if text.isascii() else _WORD).findall(text.lower())
 
 
 @dataclass(frozen=True)
@@ -104,11 +96,6 @@ def bm25_scores(
     return scores
 
 
-def distinct_words(texts: Iterable[str]) -> set[str]:
-    """Every word of the texts once."""
-    return {word for text in texts for word in tokenize(text)}
-
-
 def matched_words(texts: Iterable[str], idf: Mapping[str, float]) -> list[str]:
     """The words of `texts` that are in `idf`, those that weigh most first, as far as they make the match.
 
@@ -125,12 +112,3 @@ def matched_words(texts: Iterable[str], idf: Mapping[str, float]) -> list[str]:
         kept.append(word)
         before += idf[word]
     return kept
-
-
-def word_spans(text: str, words: Container[str]) -> list[tuple[int, int]]:
-    """(start, end) of every occurrence in `text` of the words, which are as `tokenize` makes them."""
-    lowered = text.lower()
-    if len(lowered) != len(text):  # a few letters grow, such as İ
-        return [found.span() for found in _WORD.finditer(text) if found[0].lower() in words]
-    pattern = _ASCII_WORD if lowered.isascii() else _WORD
-    return [found.span() for found in pattern.finditer(lowered) if found[0] in words]

@@ -18,8 +18,8 @@ from gradsift.config import GradientKind
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
-from gradsift.datastore.store import Store, StoreError
-from gradsift.runtime.errors import UsageError
+from gradsift.datastore.store import Store
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.scoring.dsir import Ngrams, gumbel_noise
 from gradsift.scoring.methods import get_method
 from gradsift.scoring.random import random_scores

@@ -25,10 +25,11 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring.portable import use_target_features
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring
+from gradsift.selection.budget import Budget
 from gradsift.selection.choices import Choices, make_choices
 from gradsift.selection.diversity import HEAD, MOST, diverse_order, last_gain, load_updates
 from gradsift.selection.leakage import MOST_QUOTED, Evaluation, Found, Leak, Leakage, find_leaks, read_evaluation
-from gradsift.selection.ranking import Budget, Ranking, count_within, length_matched, rank, scores_table
+from gradsift.selection.ranking import Ranking, count_within, length_matched, rank, scores_table
 from gradsift.text.index import has_index, near
 from gradsift.text.overlap import Matcher
 

@@ -1,6 +1,5 @@
 """From scores per subtask to picks: aggregation, ranking, budgets (method, sections 2.5 and 3)."""
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -9,13 +8,9 @@ import pandas as pd
 
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.datastore.store import Store
-from gradsift.runtime.errors import UsageError
+from gradsift.scoring.influence import influence
 from gradsift.scoring.methods import get_method
-from gradsift.scoring.score_targets import influence
 from gradsift.scoring.scoring import Scoring
-
-_BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 2,500 is a number; 2,5% is one to other people only
 
 
 @dataclass(frozen=True)
@@ -48,61 +43,6 @@ class Ranking:
     def served(self, at: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Names of what `serves` finds, as objects; "" where that is none."""
         return np.array([*self.subtasks, ""], dtype=object)[self.serves(at)]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much to pick: a share of the usable rows, a number of rows, or a number of tokens (prompt and answer)."""
-
-    amount: float
-    unit: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Read `5%`, `200` or `50000tokens`.
-
-        Raises:
-            UsageError: it is none of these, or nothing would be picked.
-        """
-        match = _BUDGET.fullmatch(_THOUSANDS.sub("", text))
-        amount, unit = (float(match[1]), match[2] or "rows") if match else (0.0, "")
-        if amount <= 0 or (unit == "%" and amount > 100) or (unit != "%" and amount != int(amount)):
-            raise UsageError(
-                f"The budget {text!r} is none: say a share like 5%, a number of rows like 200, or 50000tokens."
-            )
-        return cls(amount, unit)
-
-    def __str__(self) -> str:
-        number = f"{self.amount:.15f}".rstrip("0").rstrip(".") if self.unit == "%" else f"{int(self.amount)}"
-        return number + {"%": "%", "rows": "", "tokens": "tokens"}[self.unit]
-
-    def take(
-        self, ranking: Ranking, n_tokens: np.ndarray, order: np.ndarray | None = None, least: int = 0
-    ) -> np.ndarray:
-        """Positions of the picks in rank order. n_tokens: (n,) tokens of every scored row, in pool order.
-
-        A share is of all scored rows, rounded down but at least 1 (method, section 2.5). A token budget takes the
-        longest run of best rows that fits. order: the candidates from best to worst, where not all rows are. least: how
-        many of the first are taken whatever the budget.
-
-        Raises:
-            UsageError: the token budget is smaller than the best row.
-        """
-        order = ranking.order if order is None else order
-        if self.unit == "tokens":
-            count = int(np.searchsorted(np.cumsum(n_tokens[order]), self.amount, side="right"))
-            if count == least == 0 and len(order):
-                best = int(n_tokens[order[0]])
-                raise UsageError(
-                    f"A budget of {int(self.amount)} tokens is less than the best row's {best}; give more."
-                )
-        else:
-            count = self.rows(len(ranking.rows))
-        return order[: max(count, least)]
-
-    def rows(self, n: int) -> int:
-        """How many of `n` scored rows a share or a number of rows picks."""
-        return max(1, int(n * self.amount / 100 + 1e-9)) if self.unit == "%" else min(int(self.amount), n)
 
 
 def rank(

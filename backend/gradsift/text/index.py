@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
 
-from gradsift.datastore.store import Store, StoreError
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
+from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.text.near_duplicates import near_duplicates
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from gradsift.scoring.bm25 import tokenize
+from gradsift.text.words import tokenize
 
 SIMILAR = 0.8  # Jaccard index from which two texts are near-duplicates
 RUN = 5  # words

@@ -21,7 +21,7 @@ from zlib import crc32
 
 import numpy as np
 
-from gradsift.scoring.bm25 import tokenize, word_spans
+from gradsift.text.words import tokenize, word_spans
 
 RUN = 13  # words
 SHORTEST = 5  # words of a text that says something by itself

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift.datastore.store import Store, StoreError
-from gradsift.runtime.errors import UsageError
+from gradsift.datastore.store import Store
+from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.text.index import ROLES, require_index
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from gradsift.cli.bench.synthetic import passages, sentences
 from gradsift.data.pool import read_rows
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
-from gradsift.scoring.bm25 import Bm25Index, bm25_index, bm25_scores, distinct_words, tokenize
+from gradsift.scoring.bm25 import Bm25Index, bm25_index, bm25_scores
 from gradsift.scoring.bm25_index import read_words, write_words
+from gradsift.text.words import distinct_words, tokenize
 
 WORDS, RUNS = 200, 9  # of a query; pairs of queries
 _SAMPLE = 5000  # documents for rank-bm25

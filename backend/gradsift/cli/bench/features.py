@@ -25,11 +25,15 @@ from gradsift.cli.bench.recipe import recipe
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoded, Encoder, RenderError
 from gradsift.data.pool import Row, read_rows, sample_rows
-from gradsift.gradients.extract import FeatureExtractor, pack
-from gradsift.gradients.per_example import PerExampleGradients, make_update, mean_losses, supervised_losses
+from gradsift.gradients.adam import make_update
+from gradsift.gradients.extract import FeatureExtractor
+from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import make_projector
 from gradsift.model import load
-from gradsift.runtime.device import turn
+from gradsift.model.batches import pack
+from gradsift.model.lora import attach_lora
+from gradsift.model.loss import mean_losses, supervised_losses
+from gradsift.runtime.device import default_device, resolve_dtype, turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
@@ -54,7 +58,7 @@ def bench_features(
         UsageError: the pool has no row short enough, or there is no bergson where it should be.
         GradsiftError: pool or model cannot be read.
     """
-    device = load.default_device()
+    device = default_device()
     bergson = Bergson(environment) if environment else None
     slow, slowest = max(1, runs // 3), max(1, runs // 9)
     with turn(device, progress):
@@ -99,7 +103,7 @@ class _Bench:
 
     def __init__(self, rows: list[Encoded], config: BuildConfig, device: torch.device) -> None:
         self.rows, self.config = rows, config
-        dtype = load.resolve_dtype(config.dtype, device)
+        dtype = resolve_dtype(config.dtype, device)
         self.precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
         budget = config.resolve_token_budget(device.type)
         lengths = [len(row.ids) for row in rows]
@@ -107,7 +111,7 @@ class _Bench:
         self.batches = [[rows[position] for position in batch] for batch in packed]
         self.padded_tokens = sum(len(batch) * lengths[batch[0]] for batch in packed)
         base = load.load_model(config.model, dtype, device).model
-        self.model: Any = load.attach_lora(base, config).eval()
+        self.model: Any = attach_lora(base, config).eval()
         self.checkpoint = self._train()
         gradients = PerExampleGradients(self.model)
         self.weights = gradients.weights

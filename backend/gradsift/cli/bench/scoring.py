@@ -22,9 +22,10 @@ import torch
 from gradsift.cli.bench.pairs import timed
 from gradsift.cli.bench.synthetic import make_manifest
 from gradsift.config import StoreDtype, make_config
+from gradsift.datastore.manifest import SCHEMA_VERSION
 from gradsift.datastore.metrics import METRICS, write_metrics
 from gradsift.datastore.shards import decode, write_tensors
-from gradsift.datastore.store import SCHEMA_VERSION, Store
+from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.products import int8_pays, stored_products
 

@@ -1,0 +1,105 @@
+"""LoRA on a base model: fresh layers, a checkpoint's adapter, its weights."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradsift.model.load import ModelError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from gradsift.config import BuildConfig
+
+
+_LEAVES_BASE = (True, False, "gaussian", "eva", "orthogonal")  # ways to begin LoRA that leave the base weights alone
+
+
+def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
+    """Wrap `base` with fresh LoRA layers, seeded, in fp32 whatever the base's dtype.
+
+    Raises:
+        ModelError: no layer has one of the names asked for.
+    """
+    from peft import LoraConfig
+
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets),
+        exclude_modules=_beside_text(base),
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(config.seed)
+    try:
+        return _wrap(base, lora)
+    except ValueError as error:
+        linear = {n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
+        raise ModelError(
+            f"The model has no layer named {' or '.join(config.lora_targets)}; its linear layers are called "
+            f"{', '.join(sorted(linear))}: choose among them with --lora-targets."
+        ) from error
+
+
+def attach_adapter(base: Any, folder: Path) -> "PeftModel":
+    """Wrap `base` with the LoRA layers that `folder/adapter_config.json` describes (weights come by `set_adapter`).
+
+    Raises:
+        ModelError: the adapter is not plain LoRA, or the model lacks its layers.
+    """
+    from peft import LoraConfig, PeftConfig
+
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig) or config.use_dora:
+        raise ModelError(f"The adapter in {folder} is not plain LoRA; gradients are defined here for LoRA only.")
+    if config.layer_replication or config.init_lora_weights not in _LEAVES_BASE:
+        how = "layer_replication" if config.layer_replication else f"init_lora_weights={config.init_lora_weights!r}"
+        raise ModelError(
+            f"The adapter in {folder} was made with {how}, which changes the base model's own weights: convert it to "
+            "plain LoRA first, as PEFT's documentation shows."
+        )
+    config.base_model_name_or_path = base.name_or_path
+    try:
+        return _wrap(base, config)
+    except ValueError as error:
+        raise ModelError(f"The adapter in {folder} does not fit the model: {error}") from error
+
+
+def set_adapter(model: "PeftModel", weights: dict[str, torch.Tensor]) -> None:
+    """Put a checkpoint's LoRA weights into the wrapped model.
+
+    Raises:
+        ModelError: names or shapes differ.
+    """
+    from peft import set_peft_model_state_dict
+
+    try:
+        result: Any = set_peft_model_state_dict(model, weights)
+    except RuntimeError as error:
+        raise ModelError(f"The checkpoint's adapter does not fit the model: {error}") from error
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if result.unexpected_keys or missing:
+        raise ModelError(f"The checkpoint's adapter does not fit the model: {(missing or result.unexpected_keys)[0]}.")
+
+
+def _wrap(base: Any, config: Any) -> "PeftModel":
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # between peft and transformers
+        return get_peft_model(base, config)
+
+
+def _beside_text(base: Any) -> str | None:
+    """Matches the layers of a composite model's other towers (vision, audio), which no text reaches; None without."""
+    from transformers import PreTrainedModel
+
+    known = {base.config.model_type, base.config.get_text_config().model_type}
+    parts = (name for name, part in base.named_modules() if isinstance(part, PreTrainedModel) and name
+             and part.config.model_type not in known)  # fmt: skip
+    towers = "|".join(map(re.escape, parts))
+    return rf"(?:{towers})\..*" if towers else None
