@@ -1,4 +1,4 @@
-"""Eq. 2 by loops, and random cases for it, in memory and on disk: what tests of influence, rankings and resampling share."""
+"""Eq. 2 by loops, and random cases for it in memory and on disk, shared by tests of influence, rankings, resampling."""
 
 from pathlib import Path
 

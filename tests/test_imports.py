@@ -1,4 +1,4 @@
-"""The order of the house: packages import only from those above them, no import leads back, pages are on top."""
+"""The order of the house: packages import only from those above them, no import leads back, pages are on top.
 
 Every import counts, lazy ones inside functions and those under `TYPE_CHECKING` too, since a reader follows them all.
 """
