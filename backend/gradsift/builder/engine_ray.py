@@ -32,7 +32,8 @@ from gradsift.builder.engine_local import (
 from gradsift.builder.extraction import Extraction
 from gradsift.config import Engine
 from gradsift.datastore.store import Store
-from gradsift.runtime.device import default_device, turn
+from gradsift.gradients.store_model import StoreModel
+from gradsift.runtime.device import default_device
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 
@@ -84,8 +85,9 @@ class Worker:
         if store.fingerprint != self._fingerprint:
             raise EngineError(f"{self._path} on {socket.gethostname()} is another store: share one folder.")
         torch.set_num_threads(store.manifest.threads)
-        self._held.enter_context(turn(default_device(), self._progress))
-        return Extraction.load(store, self._progress)
+        model = StoreModel(store)
+        self._held.enter_context(model.session(self._progress))
+        return Extraction(model)
 
 
 @dataclass
