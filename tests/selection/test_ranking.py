@@ -33,9 +33,9 @@ def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method=
 
 def tied(path: Path, scores, subtask_of, rows=None) -> Scoring:
     """A scoring whose single targets' scores are given outright (as BM25's are)."""
-    from gradsift.scoring.scoring import Products
+    from gradsift.scoring.evidence import Evidence
 
-    part = Products(np.asarray(scores, dtype=np.float32), None, None, 1.0)
+    part = Evidence(np.asarray(scores, dtype=np.float32), None, None, 1.0)
     return scoring_of(path, [part], subtask_of, rows, method="bm25")
 
 

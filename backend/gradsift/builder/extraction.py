@@ -14,7 +14,10 @@ from gradsift.gradients.store_model import StoreModel
 
 
 class Extraction:
-    """Makes shards of a store that has its checkpoints. model: the store's, loaded, on a device that the caller holds."""
+    """Makes shards of a store that has its checkpoints.
+
+    model: the store's, loaded, on a device that the caller holds.
+    """
 
     def __init__(self, model: StoreModel) -> None:
         self.model, self.store = model, model.store

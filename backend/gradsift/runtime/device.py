@@ -42,8 +42,10 @@ def exclusive(device: torch.device, progress: Progress) -> Iterator[None]:
 
 
 def try_order(model: Any, progress: Progress) -> None:
-    """Run a causal language model forth and back once under `exclusive`; where one of its operations has no deterministic
-    form, say so and go on without: such a model can be used, but not built twice alike.
+    """Run a causal language model forward and backward once under `exclusive`.
+
+    Where one of its operations has no deterministic form, say so and go on without: such a model can be used, but not
+    built twice alike.
     """
     if not torch.are_deterministic_algorithms_enabled():
         return

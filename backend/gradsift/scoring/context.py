@@ -10,20 +10,20 @@ from gradsift.datastore.store import Store
 from gradsift.gradients.store_model import StoreModel
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.evidence import ScoringFolder
-from gradsift.scoring.method import Method
 from gradsift.scoring.target_features import usable_targets
 
 
 @dataclass
 class Context:
-    """One run of scoring. scoring: where files go, with the targets. methods: all that this run computes, in order.
+    """One run of scoring. scoring: where files go, with the targets. methods: the names of all
+    that this run computes.
 
     gradient: the kind of stored gradients that is compared.
     """
 
     store: Store
     scoring: ScoringFolder
-    methods: Sequence[Method]
+    methods: Sequence[str]
     gradient: GradientKind
     progress: Progress
 

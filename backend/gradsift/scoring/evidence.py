@@ -1,4 +1,4 @@
-"""What a method's scores are made of: `Evidence`, the arrays of one checkpoint, and the folder where methods keep them."""
+"""What scores are made of: `Evidence`, the arrays of one checkpoint, and the folder where methods keep theirs."""
 
 import json
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,7 @@ class Method(ABC):
     def compute(self, context: "Context") -> None:
         """Make the files that are missing.
 
-        It may make those of other methods of `context.methods` along with its own, where one pass serves several.
+        It may make those of other methods named in `context.methods` along with its own, where one pass serves several.
         """
 
     @abstractmethod
@@ -120,9 +120,3 @@ class Method(ABC):
         files = self.files(scoring, gradient)
         weights = [float(weight) for weight in scoring.weights] if self.by_checkpoint else [1.0]
         return list(zip(scoring.arrays(files, self.name), weights, strict=True))
-
-    def write(self, path: Path, tensors: dict[str, Any]) -> None:
-        """Write one of the method's files."""
-        from gradsift.datastore.shards import write_tensors
-
-        write_tensors(path, tensors, {"kind": path.stem})

@@ -38,7 +38,7 @@ def score_targets(
             f"No row of {store.path} has a finite gradient: the warmup diverged; build with a smaller --lr."
         )
     todo = [method for method in METHODS.values() if method.name in methods and not scoring.has(method.name, gradient)]
-    context = Context(store, scoring, todo, gradient, progress or Progress(quiet=True))
+    context = Context(store, scoring, [method.name for method in todo], gradient, progress or Progress(quiet=True))
     if not (scoring.path / "targets.jsonl").is_file():
         _ = context.encoded  # refuses targets that cannot be used; those that are kept were checked when they were new
     if todo:

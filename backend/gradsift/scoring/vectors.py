@@ -51,7 +51,7 @@ class CheckpointVectors(VectorMethod):
 
     def compute(self, context: "Context") -> None:
         """Target features where they are missing, then one pass over the stored features of each checkpoint."""
-        from gradsift.datastore.shards import read_tensors
+        from gradsift.datastore.shards import read_tensors, write_tensors
         from gradsift.scoring.products import stored_products
         from gradsift.scoring.target_features import ensure_target_features, missing_targets, target_file
 
@@ -65,4 +65,4 @@ class CheckpointVectors(VectorMethod):
             label = f"Scoring the store by {kind}, checkpoint {epoch + 1} of {count}"
             progress.stage(f"score-{kind}-{epoch + 1}", label, store.manifest.usable, "rows")
             vectors = read_tensors(target_file(scoring, epoch))[0][self.side]
-            self.write(path, stored_products(store, kind, epoch, vectors, progress))
+            write_tensors(path, stored_products(store, kind, epoch, vectors, progress), {"kind": kind})

@@ -18,11 +18,11 @@ class BaseMethod(VectorMethod):
 
     def compute(self, context: "Context") -> None:
         """The vectors of all such methods of the run in one pass, then a pass over each method's vectors."""
-        from gradsift.datastore.shards import read_tensors
+        from gradsift.datastore.shards import read_tensors, write_tensors
         from gradsift.scoring.products import stored_products
 
         store, scoring, progress = context.store, context.scoring, context.progress
-        methods = [method for method in context.methods if isinstance(method, BaseMethod)]
+        methods = [method for method in METHODS if method.name in context.methods]
         _ensure_vectors(context, methods)
         for method in methods:
             vectors, _ = read_tensors(target_vectors(scoring, method))
@@ -31,7 +31,7 @@ class BaseMethod(VectorMethod):
             )
             products = stored_products(store, method.name, 0, vectors[method.name], progress)
             (path,) = method.files(scoring, context.gradient)
-            method.write(path, products)
+            write_tensors(path, products, {"kind": method.name})
 
 
 def _ensure_vectors(context: "Context", methods: list[BaseMethod]) -> None:
@@ -79,4 +79,4 @@ class Draft(BaseMethod):
     look = Look("◗", "hexagon", "#0b6fa8", "#7cc7f2", "blue")
 
 
-METHODS = (RdsPlus(), Draft())
+METHODS: tuple[BaseMethod, ...] = (RdsPlus(), Draft())

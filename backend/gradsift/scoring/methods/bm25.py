@@ -25,6 +25,7 @@ class Bm25(Method):
         """Scores of every row for every target, and the weights of the targets' words for those who show them."""
         import torch
 
+        from gradsift.datastore.shards import write_tensors
         from gradsift.runtime import atomic
         from gradsift.scoring.bm25 import bm25_scores
         from gradsift.scoring.bm25_index import ensure_words
@@ -37,7 +38,7 @@ class Bm25(Method):
         products = torch.from_numpy(bm25_scores(index, queries, progress.advance))
         atomic.write_json(scoring.path / WORDS, index.weights(distinct_words(queries)))
         (path,) = self.files(scoring, context.gradient)
-        self.write(path, {"products": products})
+        write_tensors(path, {"products": products}, {"kind": self.name})
 
     def evidence(
         self, scoring: "ScoringFolder", gradient: "GradientKind", seed: int, rows: slice, groups: "np.ndarray"

@@ -25,6 +25,7 @@ class Dsir(Method):
         """The counts from which the weights for any grouping of the targets follow."""
         import torch
 
+        from gradsift.datastore.shards import write_tensors
         from gradsift.scoring.bm25_index import documents
         from gradsift.scoring.dsir import count_ngrams
 
@@ -32,7 +33,8 @@ class Dsir(Method):
         progress.stage("score-dsir", "Counting words and pairs of words for DSIR", len(scoring.rows), "rows")
         ngrams = count_ngrams(documents(context.store), scoring.texts, progress.advance)
         (path,) = self.files(scoring, context.gradient)
-        self.write(path, {name: torch.from_numpy(array) for name, array in vars(ngrams).items()})
+        tensors = {name: torch.from_numpy(array) for name, array in vars(ngrams).items()}
+        write_tensors(path, tensors, {"kind": self.name})
 
     def evidence(
         self, scoring: "ScoringFolder", gradient: "GradientKind", seed: int, rows: slice, groups: "np.ndarray"

@@ -29,9 +29,11 @@ class RowScores(Method):
         """Keep the scores."""
         import torch
 
+        from gradsift.datastore.shards import write_tensors
+
         files = self.files(context.scoring, context.gradient)
         for path, scores in zip(files, self.scores(context.store), strict=True):
-            self.write(path, {"scores": torch.from_numpy(scores)})
+            write_tensors(path, {"scores": torch.from_numpy(scores)}, {"kind": path.stem})
 
     def evidence(
         self, scoring: "ScoringFolder", gradient: "GradientKind", seed: int, rows: slice, groups: "np.ndarray"
