@@ -213,7 +213,7 @@ class TokenExplainer:
     def _at(
         self, scoring: Scoring, subtask: int, kind: DirectionKind, epoch: str, progress: Progress
     ) -> tuple[PerExampleGradients, Vector]:
-        """The model at θ_i, and the direction there, which is computed at the first asking and kept."""
+        """The model at θ_i, and the direction there, which is computed when first needed and kept."""
         gradients, checkpoint = self._model.at(self.store.epochs.index(epoch))
         if not 0 <= subtask < len(scoring.subtask_names):
             raise UsageError(f"There is no subtask number {subtask}: the targets have {len(scoring.subtask_names)}.")
@@ -228,9 +228,9 @@ class TokenExplainer:
             with locked(scoring.path):
                 path.parent.mkdir(exist_ok=True)
                 write_tensors(path, _unit(mean), about)
-        u, found = read_tensors(path)
+        u, header = read_tensors(path)
         sizes = {name: weight.numel() for name, weight in gradients.weights.items()}
-        if found != about or {name: len(tensor) for name, tensor in u.items()} != sizes:
+        if header != about or {name: len(tensor) for name, tensor in u.items()} != sizes:
             raise StoreError(f"{path} belongs to other targets or another model; delete it and ask again.")
         return gradients, {name: tensor.to(self._model.device) for name, tensor in u.items()}
 
@@ -289,16 +289,16 @@ def explain(
     return TokenExplainer(store).explain(scoring, row, number, progress=progress)
 
 
-def describe(found: TokenInfluence) -> str:
+def describe(result: TokenInfluence) -> str:
     """A `TokenInfluence` as lines for a terminal; pieces are quoted, so that no text of the data steers it."""
-    lines = [f"Row {found.row} for {found.subtask!r}: cosine {found.cosine:+.4f} by the plain gradient."]
-    for name, mean, inner, norm in zip(found.epochs, found.mean, found.inner, found.grad_norm, strict=True):
+    lines = [f"Row {result.row} for {result.subtask!r}: cosine {result.cosine:+.4f} by the plain gradient."]
+    for name, mean, inner, norm in zip(result.epochs, result.mean, result.inner, result.grad_norm, strict=True):
         off = abs(mean - inner) * float(_inverse(np.array(norm)))
         lines.append(f"{name}: mean over tokens {mean:+.5f}, <u, g> {inner:+.5f}, apart by {off:.1e} of |g|")
     lines.append("Share of the cosine, piece by piece (positive: learning it lowers the targets' loss):")
-    lines += [f"{share:+.5f}  {piece!r}" for share, piece in zip(found.combined, found.pieces, strict=True)]
-    if found.n_cut:
-        lines.append(f"{found.n_cut:,} more tokens were cut by --max-length.")
+    lines += [f"{share:+.5f}  {piece!r}" for share, piece in zip(result.combined, result.pieces, strict=True)]
+    if result.n_cut:
+        lines.append(f"{result.n_cut:,} more tokens were cut by --max-length.")
     return "\n".join(lines)
 
 

@@ -48,10 +48,9 @@ def build(
 ) -> Store:
     """Build the gradient datastore of `pool` in the folder `out`, or finish one that was interrupted.
 
-    engine: where features are extracted, by default here. restart: throw away what is there first. append: add the rows
-    of `pool` to the finished store at `out`, whose parameters `config` has to repeat (its limit per source aside, which
-    is for the new rows). progress: where to
-    report; by default the terminal and `out/job/`.
+    engine: where features are extracted, by default in this process. restart: throw away what is there first. append:
+    add the rows of `pool` to the finished store at `out`, whose parameters `config` has to repeat (except its limit per
+    source, which is for the new rows). progress: where to report; by default the terminal and `out/job/`.
 
     Raises:
         StoreError: `out` holds a store of another pool, model or parameters, is being written by another process, or
@@ -108,7 +107,7 @@ def begin(
 
 
 class _Build:
-    """State shared by the stages of one run."""
+    """The state that the stages of one run share."""
 
     def __init__(self, pool: list[str | Path], out: Path, config: BuildConfig, progress: Progress) -> None:
         self.pool, self.out, self.config, self.progress = pool, out, config, progress
@@ -305,9 +304,7 @@ class _Build:
         try:
             Warmup(self.config, folder, self.out / "checkpoints", self.progress).run(peft, examples)
         except RuntimeError:
-            if (
-                processes.size() > 1
-            ):  # asked to stop, the others are gone before this process has seen that it shall, too
+            if processes.size() > 1:  # on a request to stop, the others may leave before this process has seen it
                 self.progress.check()
             raise
         peft.unload()
@@ -380,7 +377,7 @@ def _assist(out: Path) -> Store:
     processes.gather()
     try:
         trains = processes.agree()
-    except RuntimeError:  # the first has ended, and said why
+    except RuntimeError:  # the first process has ended with a message
         raise SystemExit(1) from None
     store = Store.open(out)
     if trains:

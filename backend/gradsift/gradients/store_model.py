@@ -70,8 +70,8 @@ class StoreModel:
         """
         if self.base.encoder.fingerprint != self.store.manifest.encoder_fingerprint:
             raise StoreError(
-                f"{self.store.path} was built with another tokenizer or chat template of {self.base.name} than is "
-                "here: bring the same version of the model here, or build again."
+                f"{self.store.path} was built with another tokenizer or template of {self.base.name} than is here now: "
+                "put the model's tokenizer or chat template back as it was, or build again."
             )
         return self.base.encoder
 

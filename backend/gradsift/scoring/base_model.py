@@ -79,7 +79,7 @@ class BaseExtractor:
         """Kind -> (rows, width) fp32 on the CPU, in the order of `rows`. `done(k)` is called after every k rows."""
         pieces, _, self.token_budget = run_batches(rows, self.token_budget, self._batch, done)
         batches = [batch for batch, _ in pieces]
-        return {kind: joined(batches, [found[kind] for _, found in pieces]) for kind in self.kinds}
+        return {kind: joined(batches, [vectors[kind] for _, vectors in pieces]) for kind in self.kinds}
 
     def _batch(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """Right padding needs no attention mask in a causal model, and padded positions weigh nothing."""

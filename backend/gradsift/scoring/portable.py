@@ -57,7 +57,8 @@ def use_target_features(store: Store, targets: Sequence[Row], path: str | Path) 
     """Take the features of `targets` from a file into the store's scoring of them, which then needs no model.
 
     Raises:
-        StoreError: the file is damaged, none of `target_features`, or of another store. TargetError: of other targets.
+        StoreError: the file is damaged, was not written by `target_features`, or is of another store. TargetError: it
+            is of other targets.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Targets x store -> a kept `Scoring`: every method asked for computes what it has not computed before."""
+"""Targets x store -> a kept `Scoring`: every requested method computes what is missing."""
 
 from collections.abc import Sequence
 
@@ -47,6 +47,6 @@ def score_targets(
             atomic.sweep(scoring.path)
             write_targets(scoring.path / "targets.jsonl", targets)
             for method in todo:
-                if not method.computed(scoring, gradient):  # else an earlier one has done its work too
+                if not method.computed(scoring, gradient):  # else an earlier method has done its work
                     method.compute(context)
     return scoring

@@ -49,12 +49,12 @@ def _ensure_vectors(context: "Context", methods: list[BaseMethod]) -> None:
     with model.session(context.progress):
         if missing:
             kinds = [method.name for method in missing]
-            found = BaseExtractor(
+            vectors = BaseExtractor(
                 model.base.module, kinds, store.manifest.token_budget, store.manifest.config.seed
             ).extract(context.encoded)
             for method in missing:
                 path = target_vectors(scoring, method)
-                write_tensors(path, {method.name: found[method.name]}, {"kind": "targets"})
+                write_tensors(path, {method.name: vectors[method.name]}, {"kind": "targets"})
         ensure_base(model, names, context.progress)
 
 
