@@ -140,7 +140,7 @@ def _report(path: str, changed: int) -> Report:
 def _spec(method: str, store: Store) -> str:
     """The method as the command takes it: by the store's own gradient where that is not the default one."""
     gradient = store.manifest.config.gradients[0]
-    by_gradient = METHODS[method].evidence == "features" and gradient != Choices().gradient
+    by_gradient = METHODS[method].needs == "gradients" and gradient != Choices().gradient
     return f"{method}:gradient={gradient}" if by_gradient else method
 
 

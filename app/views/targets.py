@@ -80,9 +80,10 @@ def _model(store: Store) -> str:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
-    from gradsift.scoring.target_features import target_encoder
+    from gradsift.gradients.store_model import StoreModel
 
-    return target_encoder(_store)
+    of_store = StoreModel(_store)
+    return of_store.encoder, of_store.window
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
