@@ -11,8 +11,8 @@ from app.views import choices as choosing
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices, make_choices
 from gradsift.text.index import has_index
 
 _ABOUT = {

@@ -14,10 +14,10 @@ from gradsift.analysis.stability import rank_intervals, resampled_scores, split_
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.influence import influence, pooling_matrix
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.selection.ranking import rank
 
 SIZES = [1, 4, 2]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from gradsift.data.targets import read_targets
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices, make_choices, read_choices
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import Choices, make_choices, read_choices
 from gradsift.selection.picks import Traits, picked, ranked, traits
 from gradsift.selection.ranking import Ranking, length_matched
 

@@ -14,10 +14,10 @@ from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.choices import make_choices
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection import diversity
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import make_choices
 from gradsift.selection.diversity import DIM, diverse_order, load_updates
 from gradsift.selection.picks import Traits, picked, ranked, traits
 from gradsift.selection.ranking import Ranking

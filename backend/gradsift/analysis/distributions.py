@@ -146,7 +146,9 @@ def winners(ranking: "Ranking", picks: np.ndarray, subtask_names: Sequence[str])
     return pd.DataFrame({"subtask": list(subtask_names), "rows": rows, "share": rows / max(len(picks), 1)})
 
 
-def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "adam", points: int = 300) -> pd.DataFrame:
+def target_curves(
+    scoring: "Scoring", method: str, gradient: GradientKind | None = None, points: int = 300
+) -> pd.DataFrame:
     """Similarity of all rows to each single target example in descending order (the paper's figure 9).
 
     Σ_i w_i cos(target k, row), or the score of a method that compares words. One line per target and sampled rank:

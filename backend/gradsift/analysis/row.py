@@ -12,7 +12,7 @@ from gradsift.scoring.scoring import Products, Scoring
 from gradsift.selection.ranking import Ranking
 
 
-def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind = "adam") -> np.ndarray:
+def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind | None = None) -> np.ndarray:
     """(K, N + 1) float64: cos(target k, row) at each of N checkpoints, then Σ_i w_i of them.
 
     A method that compares words knows no checkpoint: (K, 2), its score twice.
@@ -29,7 +29,7 @@ def by_subtask(
     scoring: Scoring,
     method: str,
     position: int,
-    gradient: GradientKind = "adam",
+    gradient: GradientKind | None = None,
     similarity: Similarity = "cosine",
     pooling: TargetPooling = "cosine-of-mean",
 ) -> np.ndarray:
@@ -54,7 +54,7 @@ def opponents(ranking: Ranking) -> np.ndarray:
 
 
 def _of_row(
-    scoring: Scoring, method: str, position: int, gradient: GradientKind, groups: np.ndarray | None = None
+    scoring: Scoring, method: str, position: int, gradient: GradientKind | None, groups: np.ndarray | None = None
 ) -> list[Products]:
     """The evidence with this one row in it; what other rows have is not copied, however few targets are left."""
     if not get_method(method).sees_targets:

@@ -19,8 +19,8 @@ from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
 
 if TYPE_CHECKING:
+    from gradsift.scoring.choices import Choices
     from gradsift.scoring.scoring import Products, Scoring
-    from gradsift.selection.choices import Choices
 
 _BLOCK = 8192  # rows of evidence that are worked on at once
 
@@ -190,7 +190,7 @@ def _offered(scoring: "Scoring", method: str, choices: "Choices") -> "Scoring":
             "Resampling is not offered for picks under a cap, without near-duplicates or with copies that count less: "
             "they pass rows over, which the ranks alone do not show; switch these off."
         )
-    return scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    return scoring.under(choices)
 
 
 def _half(subtask_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,8 +12,8 @@ from gradsift.datastore.store import Store
 from gradsift.evaluation.heldout import HeldOut, metric
 from gradsift.evaluation.report import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.methods import get_method
-from gradsift.selection.choices import Choices, make_choices
 from gradsift.training.checkpoint import Checkpoint
 
 
@@ -56,7 +56,9 @@ class MethodSpec:
         for field in fields:
             key, equals, value = field.partition("=")
             if not equals:
-                raise UsageError(f"{text!r}: say METHOD:CHOICE=VALUE, for instance less:aggregate=round-robin.")
+                raise UsageError(
+                    f"{text!r} is not a method with choices: use METHOD:CHOICE=VALUE, like less:aggregate=round-robin."
+                )
             known = Choices.model_fields.get(key)
             several = known is not None and isinstance(known.default, tuple)
             choices[key] = tuple(value.split("+")) if several else value

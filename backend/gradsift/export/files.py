@@ -26,11 +26,12 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from gradsift.data.streams import clause
 from gradsift.export.card import Tally, dataset_card
-from gradsift.export.formats import LINES, Pick, check_format, turns_of
+from gradsift.export.formats import LINES, check_format, turns_of
 from gradsift.export.trainers import configurations
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.selection.picks import Pick
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -43,10 +43,12 @@ def score_targets(
     store: Store,
     targets: Sequence[Row],
     methods: Sequence[str] = DEFAULT_METHODS,
-    gradient: GradientKind = "adam",
+    gradient: GradientKind | None = None,
     progress: Progress | None = None,
 ) -> Scoring:
     """Compute, or open where kept, the evidence of `methods` for `targets`.
+
+    gradient: the stored update that LESS compares; by default the store's first kind.
 
     Raises:
         TargetError: targets that are too long or have nothing to learn, by number.
@@ -55,6 +57,7 @@ def score_targets(
     """
     if store.epochs or any(get_method(method).by_checkpoint for method in methods):
         store.require_complete()
+    gradient = gradient or store.manifest.config.gradients[0]
     if "less" in methods and gradient not in store.manifest.config.gradients:
         kept = ", ".join(store.manifest.config.gradients)
         raise StoreError(

@@ -20,6 +20,7 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.scoring.choices import RankingChoices
 from gradsift.scoring.dsir import Ngrams, gumbel_noise
 from gradsift.scoring.methods import get_method
 from gradsift.scoring.random import random_scores
@@ -45,7 +46,8 @@ class Products:
 class Scoring:
     """Kept evidence for one store and one set of targets. rows: (n,) pool row numbers that are scored.
 
-    columns: which of the kept targets these are, (K,), or None for all of them.
+    columns: which of the kept targets these are, (K,), or None for all of them. gradient: the store's first kind, which
+    LESS compares where no other is named.
     """
 
     path: Path
@@ -54,11 +56,13 @@ class Scoring:
     epochs: list[str]
     weights: np.ndarray
     columns: np.ndarray | None = None
+    gradient: GradientKind = "adam"
 
     @classmethod
     def at(cls, path: Path, store: Store, targets: Sequence[Row]) -> "Scoring":
         """The scoring of `targets` that lies, or shall lie, at `path`."""
-        return cls(path, list(targets), store.scored_rows, store.epochs, store.weights)
+        gradient = store.manifest.config.gradients[0]
+        return cls(path, list(targets), store.scored_rows, store.epochs, store.weights, gradient=gradient)
 
     @property
     def subtask_names(self) -> list[str]:
@@ -71,18 +75,17 @@ class Scoring:
         names = {name: index for index, name in enumerate(self.subtask_names)}
         return np.array([names[target.subtask] for target in self.targets])
 
-    def without(
-        self, targets: Sequence[int] = (), subtasks: Sequence[str] = (), checkpoints: Sequence[str] = ()
-    ) -> "Scoring":
-        """The same evidence less some targets (by index), subtasks and checkpoints (by name).
+    def under(self, choices: RankingChoices) -> "Scoring":
+        """The same evidence without the targets, subtasks and checkpoints that the choices leave out.
 
         The remaining checkpoints' weights are scaled to sum to 1, so that scores equal a scoring from scratch.
 
         Raises:
             UsageError: one of them is not here, or nothing would be left.
         """
-        asked = (targets, range(len(self.targets))), (subtasks, self.subtask_names), (checkpoints, self.epochs)
-        if unknown := [name for names, known in asked for name in names if name not in known]:
+        targets, subtasks, checkpoints = choices.without_targets, choices.without_subtasks, choices.without_checkpoints
+        parts = (targets, range(len(self.targets))), (subtasks, self.subtask_names), (checkpoints, self.epochs)
+        if unknown := [name for names, known in parts for name in names if name not in known]:
             raise UsageError(f"There is no {unknown[0]!r} among the scored targets, subtasks and checkpoints.")
         kept = [k for k, row in enumerate(self.targets) if k not in targets and row.subtask not in subtasks]
         left = [i for i, name in enumerate(self.epochs) if name not in checkpoints]
@@ -99,7 +102,7 @@ class Scoring:
             columns=columns[kept],
         )
 
-    def has(self, method: str, gradient: GradientKind = "adam") -> bool:
+    def has(self, method: str, gradient: GradientKind | None = None) -> bool:
         """Whether a method's evidence is kept here."""
         files = self._files(method, gradient)  # none at all where a method by checkpoints meets a store without one
         return get_method(method).evidence == "none" or (bool(files) and all(path.is_file() for path in files))
@@ -107,7 +110,7 @@ class Scoring:
     def evidence(
         self,
         method: str,
-        gradient: GradientKind = "adam",
+        gradient: GradientKind | None = None,
         seed: int = 0,
         rows: slice = slice(None),
         groups: np.ndarray | None = None,
@@ -158,13 +161,13 @@ class Scoring:
         except (OSError, ValueError, AttributeError, TypeError):
             return {}
 
-    def _files(self, method: str, gradient: GradientKind) -> list[Path]:
+    def _files(self, method: str, gradient: GradientKind | None) -> list[Path]:
         evidence = get_method(method).evidence
         if evidence == "none":
             return []
         if not get_method(method).by_checkpoint:
             return [self.path / f"{method}.safetensors"]
-        kind = gradient if evidence == "features" else method
+        kind = (gradient or self.gradient) if evidence == "features" else method
         return [self.path / f"{kind}-{epoch}.safetensors" for epoch in self.epochs]
 
 

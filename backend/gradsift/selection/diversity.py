@@ -26,19 +26,20 @@ DIM = 1024
 _BLOCK = 256  # rows whose gains are brought up to date at once
 
 
-def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind = "adam") -> torch.Tensor:
+def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind | None = None) -> torch.Tensor:
     """Sketches of the updates of scored rows at `positions`, (k, DIM) fp32 of length one (or zero): their inner
-    products stand for Σ_i w_i cos(z, z') over the checkpoints.
+    products stand for Σ_i w_i cos(z, z') over the checkpoints. gradient: the kind of update; None for the store's first.
 
     Reads, and checks, the shards that hold these rows.
 
     Raises:
         ShardError: a shard is missing or damaged.
     """
+    gradient = gradient or store.manifest.config.gradients[0]
     usable = np.flatnonzero(store.scored)[positions]
     shapes = dict.fromkeys(store.epochs, (store.manifest.config.dim,))
     projector = make_projector("sparse", 0, 0, DIM, shapes, torch.device("cpu"))
-    found = torch.zeros(len(usable), DIM)
+    sketches = torch.zeros(len(usable), DIM)
     shard_of = np.searchsorted([start for start, _ in store.shard_ranges], usable, side="right") - 1
     for epoch, name in enumerate(store.epochs):
         for index in np.unique(shard_of).tolist():
@@ -47,8 +48,8 @@ def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind = "
             rows = shard.take(torch.from_numpy(usable)[mine] - shard.start)
             part = torch.zeros(len(rows), DIM)
             projector.add(name, rows * store.weights[epoch] ** 0.5, part)
-            found[mine] += part
-    return found / found.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            sketches[mine] += part
+    return sketches / sketches.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enough: int | None = None) -> np.ndarray:
