@@ -117,8 +117,8 @@ def side(of: Opened, method: str, budget: str) -> Side:
 
 def differ(a: Side, b: Side) -> Difference:
     """Match the picks of two sides."""
-    tables = (side.column.selection.table(data.pool_of(side.store)) for side in (a, b))
-    return difference(*tables, same_store=a.store.fingerprint == b.store.fingerprint)
+    table_a, table_b = (side.column.selection.table(data.pool_of(side.store)) for side in (a, b))
+    return difference(table_a, table_b, a.store.fingerprint == b.store.fingerprint)
 
 
 def places(of: Side, other: Side, rows: Sequence[int]) -> dict[int, int]:

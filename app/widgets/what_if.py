@@ -49,7 +49,6 @@ def draw(store: Store, scoring: Scoring) -> Choices:
                 "aggregate": _choice("Over subtasks", get_args(Aggregate), "aggregate"),
                 "similarity": _choice("Similarity", get_args(Similarity), "similarity"),
                 "target_pooling": _choice("Within a subtask", get_args(TargetPooling), "pooling"),
-                "gradient": gradients[0],
             }
             if len(gradients) > 1:
                 chosen["gradient"] = _choice("Gradient", gradients, "gradient")

@@ -84,7 +84,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """The one in pyproject.toml: as the package was installed with, or in a checkout that is not installed, as it says."""
+    """What pyproject.toml says: recorded with an installed package, read in a checkout that is not installed."""
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
 

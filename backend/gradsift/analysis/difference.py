@@ -54,8 +54,8 @@ class Difference:
     def table(self) -> pd.DataFrame:
         """The whole difference, one line per row.
 
-        where ("both", "only A", "only B"), source, id, file, line, sha256, then row, rank and score on each side (row_a,
-        ..., score_b), missing on the side that does not pick the row.
+        where ("both", "only A", "only B"), source, id, file, line, sha256, then row, rank and score on each side (row_a
+        to score_b), missing on the side that does not pick the row.
         """
         names_a, names_b = ({name: f"{name}_{side}" for name in _NUMBERS} for side in "ab")
         theirs = self.b.iloc[self.both[:, 1]][_NUMBERS].reset_index(drop=True).rename(columns=names_b)

@@ -6,9 +6,9 @@ import pandas as pd
 from gradsift.analysis import distributions
 from gradsift.analysis.norms import KINDS, binned, correlations, norm_table
 from gradsift.export.svg import bar, cells, chart, cut, dots, line, steps, table, text_of, x_axis, y_axis
-from gradsift.picks.positions import Picks, picked, ranked
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
+from gradsift.selection.picks import Picks, picked, ranked
 
 MOST_DOTS = 1500  # picks drawn on the chart of norms
 _MOST_LINES = 40  # sources and subtasks in a table; the others are counted

@@ -28,7 +28,7 @@ _BLOCK = 256  # rows whose gains are brought up to date at once
 
 def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind | None = None) -> torch.Tensor:
     """Sketches of the updates of scored rows at `positions`, (k, DIM) fp32 of length one (or zero): their inner
-    products stand for Σ_i w_i cos(z, z') over the checkpoints. gradient: the kind of update; None for the store's first.
+    products stand for Σ_i w_i cos(z, z') over the checkpoints. gradient: which update; None for the store's first kind.
 
     Reads, and checks, the shards that hold these rows.
 

@@ -194,7 +194,8 @@ def ranked(scoring: Scoring, method: str, choices: RankingChoices, traits: Trait
     """Rank every scored row by one method.
 
     Raises:
-        UsageError: a choice names what the scoring does not hold, or leaves nothing. StoreError: the scoring lacks the method.
+        UsageError: a choice names what is not scored, or leaves nothing. StoreError: the scoring does not hold
+            the method's evidence.
     """
     ranking = rank(
         scoring.under(choices),
