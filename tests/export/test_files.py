@@ -16,8 +16,9 @@ import zstandard
 
 from gradsift.cli.main import cli
 from gradsift.export.files import COMPRESSIONS, export_picks
-from gradsift.export.formats import FORMATS, Pick, preview
+from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime.errors import UsageError
+from gradsift.selection.picks import Pick
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]})
 HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
