@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import cosine
-from test_influence import case, evidence_of
-from test_selection import scoring_of, tied
+from scoring.test_influence import case, evidence_of
+from selection.test_ranking import scoring_of, tied
 
 from gradsift.analysis import distributions
 from gradsift.analysis.distributions import (

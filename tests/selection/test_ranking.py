@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
+from scoring.test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 
 from gradsift.data.pool import Row
 from gradsift.datastore.shards import write_tensors
