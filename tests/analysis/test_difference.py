@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradsift
@@ -27,6 +27,7 @@ def table(rows, lines=None) -> pd.DataFrame:
 
 
 @given(PICKS, PICKS)
+@settings(deadline=None)
 def test_within_a_store_rows_differ_as_sets(one, two):
     found = difference(table(one), table(two), True)
     assert [one[at] for at in found.only_a] == [row for row in one if row not in two]
@@ -38,6 +39,7 @@ def test_within_a_store_rows_differ_as_sets(one, two):
 
 
 @given(LINES, LINES)
+@settings(deadline=None)
 def test_across_stores_lines_match_as_often_as_both_have_them(one, two):
     found = difference(table(range(len(one)), one), table(range(len(two)), two), False)
     assert Counter(one[at] for at, _ in found.both) == Counter(one) & Counter(two)
@@ -47,6 +49,7 @@ def test_across_stores_lines_match_as_often_as_both_have_them(one, two):
 
 
 @given(PICKS, PICKS)
+@settings(deadline=None)
 def test_tables_add_up(one, two):
     found = difference(table(one), table(two), True)
     whole, by_source = found.table(), found.by_source()
@@ -66,8 +69,8 @@ def test_tables_add_up(one, two):
 def test_ranks_of_rows_there():
     ranking = SimpleNamespace(rows=np.array([2, 3, 5, 8]), rank=np.array([4, 1, 3, 2]))
     assert ranks_there(ranking, [3, 4, 8, 99]) == {3: 1, 8: 2}
-    theirs = pd.Series(["x", "y", "z", "x"], index=pd.Index([0, 1, 2, 3], name="row"))
-    ours = pd.Series(["x", "x", "y", "w"], index=pd.Index([2, 5, 8, 9], name="row"))
+    theirs = pd.Series(["x", "y", "z", "x"], index=pd.Index([0, 1, 2, 3], name="row"), name="sha256")
+    ours = pd.Series(["x", "x", "y", "w"], index=pd.Index([2, 5, 8, 9], name="row"), name="sha256")
     assert ranks_there(ranking, [0, 1, 2], (theirs, ours)) == {0: 3, 1: 2}  # the better of rows 2 and 5
 
 

@@ -29,9 +29,7 @@ class Budget:
         match = _BUDGET.fullmatch(_THOUSANDS.sub("", text))
         amount, unit = (float(match[1]), match[2] or "rows") if match else (0.0, "")
         if amount <= 0 or (unit == "%" and amount > 100) or (unit != "%" and amount != int(amount)):
-            raise UsageError(
-                f"{text!r} is not a budget: use a share like 5%, a number of rows like 200, or 50000tokens."
-            )
+            raise UsageError(f"{text!r} is not a budget; use a share (5%), rows (200) or tokens (50000tokens).")
         return cls(amount, unit)
 
     def __str__(self) -> str:
