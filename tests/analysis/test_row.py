@@ -81,5 +81,5 @@ def test_opponents_are_the_ranking_from_below(scoring):
 
 
 def test_a_draw_has_no_evidence(scoring):
-    with pytest.raises(UsageError, match="looks at no target"):
+    with pytest.raises(UsageError, match="does not look at the targets"):
         by_target(scoring, "random", 0)

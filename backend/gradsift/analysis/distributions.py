@@ -162,7 +162,7 @@ def target_curves(
         UsageError: the method does not look at the targets. StoreError: it is not scored yet.
     """
     if not get_method(method).sees_targets:
-        raise UsageError(f"{get_method(method).label} compares no row with a target: choose another method.")
+        raise UsageError(f"{get_method(method).label} does not look at the targets: choose another method.")
     from gradsift.scoring.influence import pooling_matrix
 
     k = len(scoring.targets)

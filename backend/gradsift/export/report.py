@@ -201,7 +201,7 @@ def _settings(picks: Picks, manifest: Mapping[str, Any]) -> str:
         f"<tr><th>{html.escape(name)}</th><td>{text_of(value, 2000)}</td></tr>" for name, value in values.items()
     )
     return (
-        f"<h2>How to make it again</h2><pre>{text_of(manifest['command'], 4000)}</pre>"
+        f"<h2>How to reproduce it</h2><pre>{text_of(manifest['command'], 4000)}</pre>"
         f'<table class="settings"><tbody>{lines}</tbody></table>'
     )
 

@@ -81,7 +81,7 @@ def scores(picks: Picks) -> str:
 def subtasks(picks: Picks) -> str:
     """Which subtask won for how many picks; nothing where there is one subtask."""
     won = distributions.winners(picks.ranking, picks.positions, picks.ranking.subtasks)
-    if len(won) < 2 or not won["rows"].any():  # of a method that looks at no target
+    if len(won) < 2 or not won["rows"].any():  # of a method that does not look at the targets
         return ""
     most = max(float(won["share"].max()), 1e-9)
     lines = [
@@ -113,7 +113,7 @@ def overlap(picks: Picks) -> str:
         lines.append([METHODS[row.other].label, bar(share, "pool"), f"{row.rows:,}", f"{share:.1%}"])
         lines[-1].append(f"{row.jaccard:.3f}")
     head = ["method", "", "rows in common", "of these picks", "Jaccard"]
-    return f"<h2>What other methods pick too</h2><p>At the same budget and choices.</p>{table(head, lines)}"
+    return f"<h2>What other methods also pick</h2><p>At the same budget and choices.</p>{table(head, lines)}"
 
 
 def norms(picks: Picks) -> str:

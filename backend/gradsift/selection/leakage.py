@@ -29,12 +29,12 @@ TARGETS = "targets"  # what the target examples are called beside the evaluation
 MOST_QUOTED = 1000  # flagged picks, the best, whose texts are quoted
 _BATCH = 1000  # picks compared at once
 
-Hits = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and how many examples more
+Hits = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and at least how many more examples
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A flagged pick: its hits, the longest first, and how many examples more it hits at least."""
+    """A flagged pick: its hits, the longest first, and at least how many more examples it hits."""
 
     row: int
     rank: int
@@ -60,7 +60,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Leakage:
-    """The result of a check: the flagged picks in rank order, dropped ones too, and what they were compared with."""
+    """The result of a check: the flagged picks in rank order, also those dropped, and what they were compared with."""
 
     against: Evaluation
     checked_rows: int
