@@ -72,8 +72,8 @@ def correlations(table: dict[str, pd.DataFrame]) -> pd.DataFrame:
             for source, rows in groups:
                 x, y = length[rows], norm[rows]
                 lines.append((epoch, source, kind, int(np.isfinite(y).sum()), correlation(x, y)))
-    table = pd.DataFrame(lines, columns=["epoch", "source", "kind", "rows", "r"])
-    return table.assign(r=table["r"].astype(np.float64))
+    result = pd.DataFrame(lines, columns=["epoch", "source", "kind", "rows", "r"])
+    return result.assign(r=result["r"].astype(np.float64))
 
 
 def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> pd.DataFrame:
