@@ -1,6 +1,9 @@
 """A `Selection` in hand: its rows and table by ranking and budget, what it writes, and the gradient it was made by."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,8 @@ from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.budget import Budget
 from gradsift.selection.picks import picked, ranked, read_traits
 from gradsift.selection.ranking import rank
+from gradsift.workspace.demo import demo_config
+from gradsift.workspace.workspace import sample_pool
 
 COLUMNS = ["rank", "row", "id", "source", "task", "score", "tokens", "best_subtask", "file", "line", "sha256"]
 WAYS = [
@@ -144,3 +149,24 @@ def test_adams_gradient_goes_without_saying_where_it_is_the_first(
         manifest = json.loads((tmp_path / str(named) / "manifest.json").read_text())
         assert (manifest["gradient"], manifest["choices"]) == ("adam", {})
         assert not (tmp_path / str(named) / "choices.json").exists()
+
+
+def test_three_lines_of_python_on_the_sample_by_the_demos_settings(tiny_model: Path, tmp_path: Path) -> None:
+    """As the documentation has it, in a Python of its own; the demo's own model is too large for this."""
+    smaller = {"model": str(tiny_model), "template": "chat", "dim": 256, "limit_per_source": 4, "max_length": 128}
+    config = demo_config().model_copy(update=smaller)
+    build([sample_pool()[0].parent], tmp_path / "demo", config, progress=Progress(quiet=True))
+    targets = sample_pool()[0].parents[1] / "targets" / "yes-no.jsonl"
+    code = f"""
+import gradsift
+store = gradsift.Store.open({str(tmp_path / "demo")!r})
+targets = gradsift.read_targets({str(targets)!r}).rows
+s = gradsift.pick(store, targets, "3")
+print(len(s.rows), len(s.table()), s.write({str(tmp_path / "one")!r}))
+gradsift.select(store, targets, "3", {str(tmp_path / "two")!r})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(gradsift.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["3", "3", str(tmp_path / "one" / "train.jsonl")]
+    files = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert files[0] == files[1]
