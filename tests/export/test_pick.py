@@ -151,6 +151,7 @@ def test_adams_gradient_goes_without_saying_where_it_is_the_first(
         assert not (tmp_path / str(named) / "choices.json").exists()
 
 
+@pytest.mark.slow
 def test_three_lines_of_python_on_the_sample_by_the_demos_settings(tiny_model: Path, tmp_path: Path) -> None:
     """As the documentation has it, in a Python of its own; the demo's own model is too large for this."""
     smaller = {"model": str(tiny_model), "template": "chat", "dim": 256, "limit_per_source": 4, "max_length": 128}
