@@ -118,10 +118,10 @@ def _ranks(order: np.ndarray) -> np.ndarray:
 
 
 def length_matched(ranking: Ranking, n_answer: np.ndarray, bins: int = 10) -> Ranking:
-    """The same rows so ordered that every head of the list has the pool's answer lengths.
+    """The same rows, reordered so that every head of the list has the pool's answer lengths.
 
     Rows are cut into `bins` of equal number by answer tokens, n_answer (n,); each is ranked within its bin, and the
-    bins take turns in proportion to their size, the higher rank first. Scores stay what they were.
+    bins take turns in proportion to their size, the higher rank first. Scores stay the same.
     """
     n = len(ranking.rows)
     by_length = np.argsort(n_answer, kind="stable")
