@@ -66,8 +66,7 @@ def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence
     folder = run_folder(workspace, store, entry)
     folder.mkdir(parents=True, exist_ok=True)
     write_targets(folder / "targets.jsonl", rows)
-    gradient = store.manifest.config.gradients[0]  # a store need not hold the default one
-    arguments = ["score", str(store.path), "--targets", str(folder / "targets.jsonl"), "--gradient", gradient]
+    arguments = ["score", str(store.path), "--targets", str(folder / "targets.jsonl")]
     for method in methods:
         arguments += ["--method", method]
     jobs.start(folder, [*arguments, "--out", str(folder / "scores.parquet")])

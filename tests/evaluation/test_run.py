@@ -28,8 +28,8 @@ from gradsift.evaluation.script import training_script
 from gradsift.model import load
 from gradsift.model.lora import attach_adapter, set_adapter
 from gradsift.runtime.errors import GradsiftError
-from gradsift.selection.choices import make_choices
-from gradsift.selection.picks import score
+from gradsift.scoring.choices import make_choices
+from gradsift.selection.score import score
 
 SPECS = ("less", "less:aggregate=round-robin")
 

@@ -18,7 +18,7 @@ from gradsift.data.targets import TargetError, require_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError, StoreError
 from gradsift.runtime.progress import Progress
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 
 METHODS = ("less", "rds", "bm25", "random")
 

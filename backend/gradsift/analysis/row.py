@@ -1,4 +1,4 @@
-"""One row's evidence laid open: its score against every target example, at every checkpoint (method, section 2.4)."""
+"""One row taken apart: its score against every target example, at every checkpoint (method, section 2.4)."""
 
 from dataclasses import replace
 
@@ -13,13 +13,13 @@ from gradsift.scoring.scoring import Scoring
 from gradsift.selection.ranking import Ranking
 
 
-def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind = "adam") -> np.ndarray:
+def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind | None = None) -> np.ndarray:
     """(K, N + 1) float64: cos(target k, row) at each of N checkpoints, then Σ_i w_i of them.
 
-    A method that compares words knows no checkpoint: (K, 2), its score twice.
+    A method that compares words has no checkpoints: (K, 2), its score twice.
 
     Raises:
-        UsageError: the method looks at no target. StoreError: the targets are not scored by it.
+        UsageError: the method does not look at the targets. StoreError: the targets are not scored by it.
     """
     each = np.arange(len(scoring.targets))
     parts = _of_row(scoring, method, position, gradient, each)
@@ -30,7 +30,7 @@ def by_subtask(
     scoring: Scoring,
     method: str,
     position: int,
-    gradient: GradientKind = "adam",
+    gradient: GradientKind | None = None,
     similarity: Similarity = "cosine",
     pooling: TargetPooling = "cosine-of-mean",
 ) -> np.ndarray:
@@ -55,11 +55,11 @@ def opponents(ranking: Ranking) -> np.ndarray:
 
 
 def _of_row(
-    scoring: Scoring, method: str, position: int, gradient: GradientKind, groups: np.ndarray | None = None
+    scoring: Scoring, method: str, position: int, gradient: GradientKind | None, groups: np.ndarray | None = None
 ) -> list[Evidence]:
     """The evidence with this one row in it; what other rows have is not copied, however few targets are left."""
     if not get_method(method).sees_targets:
-        raise UsageError(f"{get_method(method).label} looks at no target, so there is nothing to lay open.")
+        raise UsageError(f"{get_method(method).label} does not look at the targets, so its score has no parts to show.")
     return scoring.evidence(method, gradient, rows=slice(position, position + 1), groups=groups)
 
 

@@ -180,14 +180,14 @@ class TokenExplainer:
         scoring: Scoring,
         subtask: int,
         direction: DirectionKind = "gradient",
-        gradient: GradientKind = "adam",
+        gradient: GradientKind | None = None,
         sample: int = 40,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Agreement:
         """The plain gradient's cosines against LESS's scores on a seeded sample of scored rows: one backward pass each.
 
-        gradient: the stored update that LESS compares.
+        gradient: the stored update that LESS compares; None for the store's first kind.
 
         Raises:
             StoreError: the targets are not scored by LESS with that gradient. Else as `explain`.
@@ -277,13 +277,12 @@ def explain(
         UsageError: no such row or subtask, or the row is excluded. Others as `score_targets` and `TokenExplainer`.
     """
     store.require_complete()
-    gradient = store.manifest.config.gradients[0]
-    scoring = score_targets(store, targets, ["less"], gradient, progress)
+    scoring = score_targets(store, targets, ["less"], progress=progress)
     names = scoring.subtask_names
     if subtask is not None and subtask not in names:
         raise UsageError(f"The targets have no subtask {subtask!r}: choose among {', '.join(names)}.")
     _check_row(store, scoring, row)
-    scores = influence(scoring.evidence("less", gradient), scoring.subtask_of, len(names))
+    scores = influence(scoring.evidence("less"), scoring.subtask_of, len(names))
     best = int(scores[np.searchsorted(scoring.rows, row)].argmax())
     number = best if subtask is None else names.index(subtask)
     return TokenExplainer(store).explain(scoring, row, number, progress=progress)

@@ -43,11 +43,11 @@ from gradsift.runtime.device import default_device, exclusive, resolve_dtype
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.choices import make_choices
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.target_features import encode_target
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import make_choices
-from gradsift.selection.picks import picked, ranked, traits
+from gradsift.selection.picks import make_picks
 
 
 def evaluate(
@@ -199,10 +199,8 @@ class _Evaluation:
             return pool.loc[store.scored_rows, "id"].tolist()
         choices = make_choices(**{"seed": planned.seed, **planned.spec.choices})
         scoring = score_targets(store, planned.set.targets, [planned.spec.name], choices.gradient, self.progress)
-        about = traits(store, scoring)
-        ranking = ranked(scoring, planned.spec.name, choices, about)
-        picks = picked(ranking, Budget.parse(self.budget), choices, about)
-        return pool.loc[ranking.rows[picks], "id"].tolist()
+        picks = make_picks(store, scoring, planned.spec.name, Budget.parse(self.budget), choices)
+        return pool.loc[picks.rows, "id"].tolist()
 
     def _store(self, seed: int) -> Store:
         path = self.paths[seed % len(self.paths)]

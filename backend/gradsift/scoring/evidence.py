@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gradsift.config import GradientKind
 from gradsift.data.pool import Row
 from gradsift.datastore.shards import read_tensors
 from gradsift.runtime.errors import StoreError
@@ -34,7 +35,8 @@ class ScoringFolder:
     """The folder of one store's scoring by one set of targets, where every method keeps its files.
 
     rows: (n,) pool row numbers that are scored. epochs, weights: the store's checkpoints and their w_i. columns: which
-    of the kept targets these are, (K,), or None for all of them.
+    of the kept targets these are, (K,), or None for all of them. gradient: the store's first kind, which LESS compares
+    unless another is named.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class ScoringFolder:
     epochs: list[str]
     weights: np.ndarray
     columns: np.ndarray | None = None
+    gradient: GradientKind = "adam"
 
     @property
     def subtask_names(self) -> list[str]:

@@ -18,10 +18,12 @@ def score_targets(
     store: Store,
     targets: Sequence[Row],
     methods: Sequence[str] = DEFAULT_METHODS,
-    gradient: GradientKind = "adam",
+    gradient: GradientKind | None = None,
     progress: Progress | None = None,
 ) -> Scoring:
     """Compute, or open where kept, the evidence of `methods` for `targets`.
+
+    gradient: the stored update that LESS compares; by default the store's first kind.
 
     Raises:
         TargetError: targets that are too long or have nothing to learn, by number.
@@ -30,6 +32,7 @@ def score_targets(
     """
     if store.epochs:
         store.require_complete()
+    gradient = gradient or store.manifest.config.gradients[0]
     for name in methods:
         get_method(name).check(store, gradient)
     scoring = Scoring.at(scoring_path(store, targets), store, targets)

@@ -18,6 +18,7 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.scoring.choices import RankingChoices
 from gradsift.scoring.evidence import Evidence, ScoringFolder
 from gradsift.scoring.methods import get_method
 
@@ -29,20 +30,20 @@ class Scoring(ScoringFolder):
     @classmethod
     def at(cls, path: Path, store: Store, targets: Sequence[Row]) -> "Scoring":
         """The scoring of `targets` that lies, or shall lie, at `path`."""
-        return cls(path, list(targets), store.scored_rows, store.epochs, store.weights)
+        gradient = store.manifest.config.gradients[0]
+        return cls(path, list(targets), store.scored_rows, store.epochs, store.weights, gradient=gradient)
 
-    def without(
-        self, targets: Sequence[int] = (), subtasks: Sequence[str] = (), checkpoints: Sequence[str] = ()
-    ) -> "Scoring":
-        """The same evidence less some targets (by index), subtasks and checkpoints (by name).
+    def under(self, choices: RankingChoices) -> "Scoring":
+        """The same evidence without the targets, subtasks and checkpoints that the choices leave out.
 
         The remaining checkpoints' weights are scaled to sum to 1, so that scores equal a scoring from scratch.
 
         Raises:
             UsageError: one of them is not here, or nothing would be left.
         """
-        asked = (targets, range(len(self.targets))), (subtasks, self.subtask_names), (checkpoints, self.epochs)
-        if unknown := [name for names, known in asked for name in names if name not in known]:
+        targets, subtasks, checkpoints = choices.without_targets, choices.without_subtasks, choices.without_checkpoints
+        parts = (targets, range(len(self.targets))), (subtasks, self.subtask_names), (checkpoints, self.epochs)
+        if unknown := [name for names, known in parts for name in names if name not in known]:
             raise UsageError(f"There is no {unknown[0]!r} among the scored targets, subtasks and checkpoints.")
         kept = [k for k, row in enumerate(self.targets) if k not in targets and row.subtask not in subtasks]
         left = [i for i, name in enumerate(self.epochs) if name not in checkpoints]
@@ -59,14 +60,14 @@ class Scoring(ScoringFolder):
             columns=columns[kept],
         )
 
-    def has(self, method: str, gradient: GradientKind = "adam") -> bool:
+    def has(self, method: str, gradient: GradientKind | None = None) -> bool:
         """Whether a method's evidence is kept here."""
-        return get_method(method).computed(self, gradient)
+        return get_method(method).computed(self, gradient or self.gradient)
 
     def evidence(
         self,
         method: str,
-        gradient: GradientKind = "adam",
+        gradient: GradientKind | None = None,
         seed: int = 0,
         rows: slice = slice(None),
         groups: np.ndarray | None = None,
@@ -80,7 +81,7 @@ class Scoring(ScoringFolder):
             StoreError: it was not computed; `score_targets` does.
         """
         groups = self.subtask_of if groups is None else groups
-        return get_method(method).evidence(self, gradient, seed, rows, groups)
+        return get_method(method).evidence(self, gradient or self.gradient, seed, rows, groups)
 
 
 def open_scoring(store: Store, path: Path) -> Scoring:
