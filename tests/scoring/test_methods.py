@@ -23,7 +23,7 @@ from gradsift.runtime.errors import StoreError, UsageError
 from gradsift.scoring import methods
 from gradsift.scoring.methods import METHODS, get_method, look, register
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = '''
