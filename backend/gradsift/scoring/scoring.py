@@ -5,7 +5,6 @@ checkpoint and the targets' Gram matrices. Both poolings, every aggregation, dot
 follow from these without touching model or store again. It lies under `STORE/scorings/KEY/`; influence.py makes it.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.runtime.hashing import hash_json
 from gradsift.scoring.dsir import Ngrams, gumbel_noise
 from gradsift.scoring.methods import get_method
 from gradsift.scoring.random import random_scores
@@ -196,7 +196,7 @@ def open_scoring(store: Store, path: Path) -> Scoring:
 
 def scoring_key(store: Store, targets: Sequence[Row]) -> str:
     """Name of the scoring of these targets in this store; equal content, equal name."""
-    return hashlib.sha256(json.dumps([store.fingerprint, targets_content(targets)]).encode()).hexdigest()[:16]
+    return hash_json([store.fingerprint, targets_content(targets)])[:16]
 
 
 def targets_content(targets: Sequence[Row]) -> list:
