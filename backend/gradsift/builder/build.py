@@ -17,7 +17,7 @@ from gradsift.config import BuildConfig, Engine
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import CheckpointInfo, Manifest, Part
-from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, locked
+from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import projector_id
 from gradsift.model import load
@@ -26,6 +26,7 @@ from gradsift.runtime import atomic
 from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.hashing import hash_file
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.text.index import ensure_index
 from gradsift.training import processes

@@ -15,13 +15,11 @@ A shard that is present and whole is the progress record. A build promises all b
 three. Nothing of it depends on time or place: an interrupted and resumed build ends with the bytes of an unbroken one.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -324,22 +322,6 @@ class Store:
         parts = ("features", "representations", "metrics", "checkpoints", "scorings", "index")
         sizes = {part: sum(f.stat().st_size for f in (self.path / part).rglob("*") if f.is_file()) for part in parts}
         return {**sizes, "pool": sum((self.path / name).stat().st_size for name in self.pool_names)}
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[IO[str]]:
-    """Hold the store's lock: one process writes at a time.
-
-    Raises:
-        StoreError: another process holds it.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"Another process is writing into {path}; wait for it, or stop it first.") from None
-        yield file
 
 
 def _shard_name(kind: str, index: int) -> str:

@@ -40,6 +40,7 @@ from gradsift.model import load
 from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_json, hash_text
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.score_targets import score_targets
@@ -79,10 +80,9 @@ def evaluate(
     progress = progress or Progress(quiet=True)
     if len({one.name for one in sets}) < len(sets):
         raise UsageError("Two target sets have one name: rename a file.")
-    out, locks = Path(out).resolve(), cache_home() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / f"report-{hash_text(str(out))[:16]}.lock", "a") as lock:
-        progress.take(lock, f"Waiting for {out}: another evaluation is writing it")
+    out = Path(out).resolve()
+    lock = cache_home() / "locks" / f"report-{hash_text(str(out))[:16]}.lock"
+    with waiting(lock, f"Waiting for {out}: another evaluation is writing it", progress):
         return _Evaluation([Path(path) for path in stores], sets, out, specs, budget, recipe, pool, progress).run()
 
 

@@ -17,6 +17,7 @@ from gradsift.datastore.store import Store
 from gradsift.datastore.verified import Checked
 from gradsift.runtime import atomic
 from gradsift.runtime.hashing import hash_parts
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.bm25 import Bm25Index, bm25_index
 
@@ -38,9 +39,9 @@ def ensure_words(store: Store, progress: Progress) -> Bm25Index:
     """
     path, of, checked = words_path(store), _of(store), Checked(store.path)
     if (kept := read_words(path, of, checked)) is None:
-        path.parent.mkdir(exist_ok=True)
-        with open(path.parent / ".lock", "a") as lock:
-            progress.take(lock, f"Waiting for the index of {store.path}: another process is making it")
+        path.parent.mkdir(exist_ok=True)  # in a store that is there
+        label = f"Waiting for the index of {store.path}: another process is making it"
+        with waiting(path.parent / ".lock", label, progress):
             if (kept := read_words(path, of, checked)) is None:
                 atomic.sweep(path.parent)
                 progress.stage("index-bm25", "Counting words for BM25", len(store.scored_rows), "rows")

@@ -12,10 +12,11 @@ from typing import Any
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, write_targets
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.hashing import hash_json
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.scoring import Scoring, scoring_path, targets_content
 from gradsift.scoring.target_features import ensure_target_features, target_file, usable_targets

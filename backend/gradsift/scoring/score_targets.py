@@ -15,10 +15,11 @@ from gradsift.data.encode import Encoded
 from gradsift.data.pool import Row
 from gradsift.data.targets import write_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.device import default_device, turn
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.base_model import BaseExtractor, ensure_base, missing_base
 from gradsift.scoring.bm25 import bm25_scores
