@@ -15,6 +15,7 @@ from gradsift.datastore.store import Store
 from gradsift.model import bundled
 from gradsift.runtime.device import default_device, resolve_dtype
 from gradsift.runtime.paths import cache_home, data_home, studio
+from gradsift.runtime.tables import table
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,12 @@ def diagnose(store: str | Path | None = None) -> list[Finding]:
 
 def describe(findings: list[Finding]) -> str:
     """The same for a terminal: a line each, what is wrong below it."""
-    width = max(len(finding.name) for finding in findings)
-    lines = []
+    rows = []
     for finding in findings:
-        lines.append(f"{'!' if finding.problem else ' '} {finding.name:<{width}}  {finding.found}")
+        rows.append(("!" if finding.problem else "", finding.name, finding.found))
         if finding.problem:
-            lines.append(f"  {'':<{width}}  {finding.problem}")
-    return "\n".join(lines)
+            rows.append(("", "", finding.problem))
+    return table(rows, left=3)
 
 
 def _device(device: torch.device) -> Finding:
