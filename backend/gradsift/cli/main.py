@@ -43,6 +43,8 @@ cli.add_typer(bench, name="bench")
 
 def main() -> None:
     """Run the command line; every expected failure is one sentence on standard error."""
+    # OpenMP reads it when torch is loaded. Threads that spin while they wait take the cores from every other process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its asides are no news to who types commands
     try:
         cli()
