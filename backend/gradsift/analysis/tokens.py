@@ -22,13 +22,14 @@ from gradsift.data.encode import Encoded
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError
 from gradsift.datastore.shards import read_tensors, write_tensors
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
 from gradsift.gradients.adam import adam_scale
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.store_model import StoreModel
 from gradsift.model.batches import run_batches
 from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.influence import influence
 from gradsift.scoring.score_targets import score_targets

@@ -16,7 +16,7 @@ from gradsift.builder.ingest import ingest
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import CheckpointInfo, Manifest, Part
-from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, hash_file, locked
+from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import projector_id
 from gradsift.gradients.store_model import StoreModel
@@ -25,6 +25,8 @@ from gradsift.model.lora import attach_adapter, attach_lora
 from gradsift.runtime import atomic
 from gradsift.runtime.device import default_device, exclusive, resolve_dtype
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.hashing import hash_file
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.text.index import ensure_index
 from gradsift.training import processes

@@ -330,6 +330,7 @@ def _connected(engine: Engine, threads: int, progress: Progress) -> Iterator[Any
 def _environment(threads: int) -> dict[str, str]:
     """What a worker's process needs to import this gradsift and to compute as this process would."""
     variables = {"OMP_NUM_THREADS": str(threads), FOLDER_VARIABLE: ""}  # progress is reported by the driver alone
+    variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     home = Path(__file__).parents[2]
     if home.name != "site-packages":  # a checkout: the machines share it, or have gradsift installed
         before = os.environ.get("PYTHONPATH")

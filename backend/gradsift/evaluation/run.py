@@ -5,8 +5,6 @@ those that are missing. Picks are kept in the report as pool ids, so that with t
 store any more.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections import Counter
@@ -41,6 +39,8 @@ from gradsift.evaluation.report import (
 from gradsift.model.base import BaseModel
 from gradsift.runtime.device import default_device, exclusive, resolve_dtype
 from gradsift.runtime.errors import UsageError
+from gradsift.runtime.hashing import hash_json, hash_text
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.choices import make_choices
@@ -80,10 +80,9 @@ def evaluate(
     progress = progress or Progress(quiet=True)
     if len({one.name for one in sets}) < len(sets):
         raise UsageError("Two target sets have one name: rename a file.")
-    out, locks = Path(out).resolve(), cache_home() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / f"report-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}.lock", "a") as lock:
-        progress.take(lock, f"Waiting for {out}: another evaluation is writing it")
+    out = Path(out).resolve()
+    lock = cache_home() / "locks" / f"report-{hash_text(str(out))[:16]}.lock"
+    with waiting(lock, f"Waiting for {out}: another evaluation is writing it", progress):
         return _Evaluation([Path(path) for path in stores], sets, out, specs, budget, recipe, pool, progress).run()
 
 
@@ -339,8 +338,7 @@ def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
 
 
 def _content(rows: Sequence[Row]) -> str:
-    texts = json.dumps([(row.prefix, row.messages) for row in rows])
-    return hashlib.sha256(texts.encode()).hexdigest()[:16]
+    return hash_json([(row.prefix, row.messages) for row in rows])[:16]
 
 
 def _run(planned: Planned, found: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:

@@ -8,15 +8,13 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager
@@ -29,10 +27,8 @@ def exclusive(device: torch.device, progress: Progress) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    folder = cache_home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{_card(device)}.lock", "a") as lock:
-        progress.take(lock, f"Waiting for {device}: another gradsift run is using it")
+    lock = cache_home() / "locks" / f"{_card(device)}.lock"
+    with waiting(lock, f"Waiting for {device}: another gradsift run is using it", progress):
         try:
             with _fixed_order():
                 yield

@@ -20,12 +20,13 @@ import torch
 
 from gradsift.data.encode import Encoded
 from gradsift.datastore.shards import ShardError, write_shard
-from gradsift.datastore.store import BASE_KINDS, Store, locked
+from gradsift.datastore.store import BASE_KINDS, Store
 from gradsift.gradients.projection import make_projector
 from gradsift.gradients.store_model import StoreModel
 from gradsift.model.batches import joined, run_batches
 from gradsift.model.loss import pad, supervised_positions
 from gradsift.runtime import atomic
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 
 DRAFT_DIM = 2048

@@ -11,7 +11,6 @@ rows. Rows are then drawn without replacement with probability proportional to w
 The package is not used itself: it reads and writes files, draws without a seed, and leaves out short texts.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+
+from gradsift.runtime.hashing import raw_hash
 
 BUCKETS = 10_000
 EPSILON = 1e-8  # the package's
@@ -68,7 +69,7 @@ class Ngrams:
 
 def bucket(ngram: str) -> int:
     """The bucket of an n-gram."""
-    return int.from_bytes(hashlib.sha256(ngram.encode("utf-8", "replace")).digest()) % BUCKETS
+    return int.from_bytes(raw_hash(ngram.encode("utf-8", "replace"))) % BUCKETS
 
 
 def gumbel_noise(rows: int, seed: int) -> np.ndarray:

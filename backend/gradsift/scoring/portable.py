@@ -4,8 +4,6 @@ The file holds, for every checkpoint, the tensors that a scoring keeps of its ta
 checkpoints, projections and targets they are, so that no other store or target set takes them.
 """
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +12,12 @@ from typing import Any
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, write_targets
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
 from gradsift.gradients.store_model import StoreModel
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.hashing import hash_json
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.evidence import ScoringFolder
 from gradsift.scoring.scoring import Scoring, scoring_path, targets_content
@@ -102,11 +102,7 @@ def _about(store: Store, targets: Sequence[Row]) -> dict[str, Any]:
     return {
         "kind": KIND,
         "model": manifest.config.model,
-        "checkpoints": _hash(decides),
-        "targets": _hash(targets_content(targets)),
+        "checkpoints": hash_json(decides)[:32],
+        "targets": hash_json(targets_content(targets))[:32],
         "count": len(targets),
     }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

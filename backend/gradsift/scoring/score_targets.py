@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from gradsift.config import GradientKind
 from gradsift.data.pool import Row
 from gradsift.data.targets import write_targets
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.context import Context
 from gradsift.scoring.methods import DEFAULT_METHODS, METHODS, get_method

@@ -5,8 +5,6 @@ checkpoint and the targets' Gram matrices. Both poolings, every aggregation, dot
 follow from these without touching model or store again. It lies under `STORE/scorings/KEY/`; `score_targets` makes it.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.runtime.hashing import hash_json
 from gradsift.scoring.choices import RankingChoices
 from gradsift.scoring.evidence import Evidence, ScoringFolder
 from gradsift.scoring.methods import get_method
@@ -103,7 +102,7 @@ def open_scoring(store: Store, path: Path) -> Scoring:
 
 def scoring_key(store: Store, targets: Sequence[Row]) -> str:
     """Name of the scoring of these targets in this store; equal content, equal name."""
-    return hashlib.sha256(json.dumps([store.fingerprint, targets_content(targets)]).encode()).hexdigest()[:16]
+    return hash_json([store.fingerprint, targets_content(targets)])[:16]
 
 
 def targets_content(targets: Sequence[Row]) -> list:
