@@ -106,7 +106,9 @@ def _command(name: str, command: Any) -> str:
     usage = " ".join([name, *words, *required, "[OPTIONS]"])
     parts = [f"## {name}", inspect.cleandoc(command.help or ""), f"```text\n{usage}\n```"]
     if shown:
-        parts.append(_table(["argument or option", "default", "meaning"], [_parameter(command, param) for param in shown]))
+        parts.append(
+            _table(["argument or option", "default", "meaning"], [_parameter(command, param) for param in shown])
+        )
     if command.epilog:
         parts += [_example(sentence) for sentence in _examples(command.epilog)]
     return "\n\n".join(part for part in parts if part)
@@ -144,7 +146,9 @@ def _innermost(kind: Any) -> Any:
 
 def _value(kind: Any) -> str:
     """What stands for an option's value in a usage line."""
-    return "NAME" if typing.get_origin(kind) is typing.Literal else {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+    return (
+        "NAME" if typing.get_origin(kind) is typing.Literal else {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+    )
 
 
 def _default(param: Any) -> str:
@@ -282,7 +286,9 @@ def store() -> str:
         shown.add(module.__name__)
         parts += [f"## {_title(module)}", _prose(module)]
     parts += [f"## {_title(_defining('Manifest'))}", _prose(_defining("Manifest"))]
-    parts += [f"### {model.__name__}\n\n{_prose(model)}\n\n{_fields(model)}" for model in _models(_defining("Manifest"))]
+    parts += [
+        f"### {model.__name__}\n\n{_prose(model)}\n\n{_fields(model)}" for model in _models(_defining("Manifest"))
+    ]
     for module in sorted(_modules(package), key=lambda module: module.__name__):
         if module.__name__ not in shown and module.__doc__:
             parts += [f"## {_title(module)}", _prose(module)]

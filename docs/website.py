@@ -1,7 +1,7 @@
 """The documentation site, built strictly: python docs/website.py [FOLDER]
 
     FOLDER/build/docs/   what the generator reads: the pages of docs/, the reference made from the code, the pictures
-    FOLDER/site/         the site; it needs no server and loads nothing from elsewhere
+    FOLDER/site/         the site; it loads nothing from other hosts, and only its search needs a server
 
 FOLDER is the checkout unless given. Zensical reads zensical.toml; a link to a page or heading that is not there fails.
 """
@@ -19,6 +19,7 @@ from latex2mathml.converter import convert
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+_PRIME = re.compile(r"<msup><mi>(\w)</mi><m\w>&#x02032;</m\w></msup>")  # whose glyph is raised already
 _MATH = re.compile(r"^```math\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 
 
@@ -65,7 +66,7 @@ def _page(page: Path, target: Path) -> str:
         return f"![{text}]({light}#only-light)\n![{text}]({_bring(dark, page, target)}#only-dark)"
 
     text = _LINK.sub(link, page.read_text(encoding="utf-8"))
-    return _MATH.sub(lambda match: convert(match[1], display="block"), text)
+    return _MATH.sub(lambda match: _PRIME.sub(r"<mi>\1′</mi>", convert(match[1], display="block")), text)
 
 
 def _bring(file: Path, page: Path, target: Path) -> str:
