@@ -14,6 +14,7 @@ import tempfile
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,8 +72,8 @@ def write(folder: Path) -> None:
 
 def command_line() -> Any:
     """The command line as a click group."""
-    module = importlib.import_module("gradsift.cli.main")
-    apps = [value for value in vars(module).values() if isinstance(value, typer.Typer)]
+    (script,) = entry_points(group="console_scripts", name="gradsift")
+    apps = [value for value in vars(importlib.import_module(script.module)).values() if isinstance(value, typer.Typer)]
     return typer.main.get_command(next(app for app in apps if app.info.name == "gradsift"))
 
 
@@ -106,9 +107,8 @@ def _command(name: str, command: Any) -> str:
     usage = " ".join([name, *words, *required, "[OPTIONS]"])
     parts = [f"## {name}", inspect.cleandoc(command.help or ""), f"```text\n{usage}\n```"]
     if shown:
-        parts.append(
-            _table(["argument or option", "default", "meaning"], [_parameter(command, param) for param in shown])
-        )
+        lines = [_parameter(command, param) for param in shown]
+        parts.append(_table(["argument or option", "default", "meaning"], lines))
     if command.epilog:
         parts += [_example(sentence) for sentence in _examples(command.epilog)]
     return "\n\n".join(part for part in parts if part)
@@ -135,7 +135,7 @@ def _parameter(command: Any, param: Any) -> list[str]:
 
 
 def _innermost(kind: Any) -> Any:
-    """X of Annotated[list[X] | None, ...]: what an option's function declares, since typer's own types are no interface."""
+    """X of Annotated[list[X] | None, ...]: what an option's function declares (typer's own types are no interface)."""
     while typing.get_origin(kind) is not typing.Literal:
         inner = [one for one in typing.get_args(kind) if one is not type(None)]
         if not inner:
@@ -146,9 +146,9 @@ def _innermost(kind: Any) -> Any:
 
 def _value(kind: Any) -> str:
     """What stands for an option's value in a usage line."""
-    return (
-        "NAME" if typing.get_origin(kind) is typing.Literal else {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
-    )
+    if typing.get_origin(kind) is typing.Literal:
+        return "NAME"
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 
 
 def _default(param: Any) -> str:
@@ -190,10 +190,10 @@ def python() -> str:
 
 def _member(name: str, value: Any) -> str:
     if inspect.isroutine(value):
-        return f"### {name}\n\n{_signature(name, value)}\n\n{_prose(value)}"
+        return f"### `{name}`\n\n{_signature(name, value)}\n\n{_prose(value)}"
     if not inspect.isclass(value):
-        return f"### {name}\n\nA {type(value).__name__}."
-    parts = [f"### {name}"]
+        return f"### `{name}`\n\n`{value!r}`, a `{type(value).__name__}`."
+    parts = [f"### `{name}`"]
     if issubclass(value, Exception):
         parts.append(f"Derived from `{value.__bases__[0].__name__}`. {_prose(value)}")
         return "\n\n".join(parts)
@@ -213,9 +213,9 @@ def _method(name: str, attribute: str, raw: Any) -> str:
     if not inspect.isfunction(function) or not inspect.getdoc(function):
         return ""
     if function is raw or isinstance(raw, classmethod | staticmethod):
-        return f"#### {name}.{attribute}\n\n{_signature(f'{name}.{attribute}', function)}\n\n{_prose(function)}"
-    kind = typing.get_type_hints(function).get("return")
-    return f"#### {name}.{attribute}\n\nA property" + (f", `{_type(kind)}`" if kind else "") + f". {_prose(function)}"
+        return f"#### `{name}.{attribute}`\n\n{_signature(f'{name}.{attribute}', function)}\n\n{_prose(function)}"
+    kind = function.__annotations__.get("return")
+    return f"#### `{name}.{attribute}`\n\nA property" + (f", `{_type(kind)}`" if kind else "") + f". {_prose(function)}"
 
 
 def _signature(name: str, value: Any) -> str:
@@ -285,10 +285,9 @@ def store() -> str:
         module = _defining(name)
         shown.add(module.__name__)
         parts += [f"## {_title(module)}", _prose(module)]
-    parts += [f"## {_title(_defining('Manifest'))}", _prose(_defining("Manifest"))]
-    parts += [
-        f"### {model.__name__}\n\n{_prose(model)}\n\n{_fields(model)}" for model in _models(_defining("Manifest"))
-    ]
+    manifest = _defining("Manifest")
+    parts += [f"## {_title(manifest)}", _prose(manifest)]
+    parts += [f"### {model.__name__}\n\n{_prose(model)}\n\n{_fields(model)}" for model in _models(manifest)]
     for module in sorted(_modules(package), key=lambda module: module.__name__):
         if module.__name__ not in shown and module.__doc__:
             parts += [f"## {_title(module)}", _prose(module)]

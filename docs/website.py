@@ -50,7 +50,7 @@ def build(folder: Path) -> int:
 
 
 def _page(page: Path, target: Path) -> str:
-    """A page as the generator takes it: formulas as MathML, pictures brought along, in their dark form for dark mode."""
+    """A page as the generator takes it: formulas as MathML, and pictures brought along, both light and dark."""
 
     def link(match: re.Match[str]) -> str:
         mark, text, place, anchor = match[1], match[2], match[3], match[4] or ""

@@ -231,7 +231,7 @@ def test_every_command_has_help_an_example_and_a_place_in_the_pages():
 
 def test_every_public_name_is_in_the_reference(reference):
     text = (reference / "python.md").read_text()
-    assert [name for name in gradsift.__all__ if f"\n### {name}\n" not in text] == []
+    assert [name for name in gradsift.__all__ if f"\n### `{name}`\n" not in text] == []
 
 
 def test_every_method_is_in_the_guide():
