@@ -185,7 +185,22 @@ def python() -> str:
         if members:
             parts.append(f"## {title}")
             parts += [_member(name, value) for name, value in members.items()]
+    if met := _met(functions.values(), set(public.values())):
+        parts += ["## Types you meet", "Taken or returned by these functions, without being public names themselves."]
+        parts += [_member(kind.__name__, kind) for kind in met]
     return "\n\n".join(parts) + "\n"
+
+
+def _met(functions: Iterable[Any], known: set[Any]) -> list[type]:
+    """gradsift's own classes in the signatures of `functions`, except `known` ones, by name."""
+    open_kinds = [kind for function in functions for kind in inspect.get_annotations(function).values()]
+    met = set()
+    while open_kinds:
+        kind = open_kinds.pop()
+        open_kinds += typing.get_args(kind)
+        if inspect.isclass(kind) and kind.__module__.startswith("gradsift.") and kind not in known:
+            met.add(kind)
+    return sorted(met, key=lambda kind: kind.__name__)
 
 
 def _member(name: str, value: Any) -> str:
