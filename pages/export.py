@@ -55,7 +55,7 @@ with left:
         download.summary(store, scoring, column, ranked, format, compress)
 with right:
     st.markdown(f"**The first {min(PREVIEW, len(column.picks))} rows**, as they will stand in the file")
-    shown = preview(format, exporting.picks_of(store, scoring, column, PREVIEW), PREVIEW)
+    shown = preview(format, exporting.picks_of(column, PREVIEW), PREVIEW)
     st.code(download.shortened(shown), language="json", wrap_lines=True)
     files = download.evaluation(now, scoring)
     with st.container(horizontal=True, gap="medium"):

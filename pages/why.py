@@ -12,9 +12,9 @@ from app.widgets import controls, empty
 from app.widgets import required as opening
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 
 ROW, OPPONENTS = "row", "opponents"
 VIEWS = {ROW: "This row", OPPONENTS: "Opponents"}

@@ -19,9 +19,9 @@ from app.views.comparison import Column, Comparison
 from app.views.filters import Filter
 from app.widgets import cards, tables
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.workspace.sessions import Decisions
 
 PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search

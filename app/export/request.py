@@ -18,11 +18,11 @@ from app.views import targets as targeting
 from app.views.comparison import Column
 from gradsift.datastore.store import Store
 from gradsift.export.files import COMPRESSIONS
-from gradsift.export.formats import Pick, preview
+from gradsift.export.formats import preview
 from gradsift.runtime import atomic, jobs
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
-from gradsift.selection.picks import iter_picks
+from gradsift.selection.picks import Pick
 from gradsift.workspace.sessions import Decisions
 from gradsift.workspace.workspace import TargetEntry
 
@@ -70,7 +70,7 @@ class Request:
             content,
             self.method,
             self.budget,
-            self.choices.changed,
+            self.record,
         ]
         asked += [self.format, self.compress, files, self.drop_leaks, self.report]
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
@@ -99,15 +99,20 @@ class Request:
         for path in self.evaluation:
             arguments += ["--evaluation", str(path)]
         arguments += ["--drop-leaks"] * self.drop_leaks + ["--report"] * self.report
-        return arguments + (["--choices", str(_choices_file(out))] if self.choices.changed else [])
+        return arguments + (["--choices", str(_choices_file(out))] if self.record else [])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What its choices.json holds; empty where nothing differs from the defaults."""
+        return self.choices.record(self.store.manifest.config.gradients[0])
 
 
 def start(request: Request) -> None:
     """Write the files as a process of its own (`gradsift select`)."""
     out = request.out
-    if request.choices.changed:
+    if request.record:
         _choices_file(out).parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(_choices_file(out), request.choices.changed)
+        atomic.write_json(_choices_file(out), request.record)
     jobs.start(out, request.arguments(out))
 
 
@@ -120,10 +125,9 @@ def with_decisions(choices: Choices, take: str, decided: Decisions) -> Choices:
     return choices.model_copy(update=update)
 
 
-def picks_of(store: Store, scoring: Scoring, column: Column, limit: int) -> Iterator[Pick]:
+def picks_of(column: Column, limit: int) -> Iterator[Pick]:
     """The column's first `limit` picks with their text."""
-    about = comparing.traits_of(store, scoring)
-    return iter_picks(store, column.ranking, column.picks[:limit], about, data.pool_of(store))
+    return column.selection.read(column.picks[:limit], data.pool_of(column.selection.store))
 
 
 def size_of(store: Store, scoring: Scoring, column: Column, format: str) -> int:
@@ -184,6 +188,6 @@ def _leaks(path: str, changed: int) -> list[dict[str, Any]]:
 def _size(path: str, picks: bytes, format: str, _store: Store, _scoring: Scoring, _column: Column) -> int:
     about, n = comparing.traits_of(_store, _scoring), len(_column.picks)
     sample = _column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
-    lines = preview(format, iter_picks(_store, _column.ranking, sample, about, data.pool_of(_store)), SAMPLE)
+    lines = preview(format, _column.selection.read(sample, data.pool_of(_store)), SAMPLE)
     tokens = about.n_tokens + data.pool_of(_store).loc[about.rows, "n_cut"].to_numpy()  # all of a row is exported
     return int(len(lines.encode()) / tokens[sample].sum() * tokens[_column.picks].sum())

@@ -17,7 +17,6 @@ from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs
 from gradsift.scoring.methods import METHODS
-from gradsift.selection.choices import Choices
 from gradsift.workspace.workspace import TargetEntry, Workspace
 
 REPORT = "report.json"
@@ -138,9 +137,9 @@ def _report(path: str, changed: int) -> Report:
 
 
 def _spec(method: str, store: Store) -> str:
-    """The method as the command takes it: by the store's own gradient where that is not the default one."""
+    """The method as the command takes it; the report names the gradient where it is not Adam's."""
     gradient = store.manifest.config.gradients[0]
-    by_gradient = METHODS[method].evidence == "features" and gradient != Choices().gradient
+    by_gradient = METHODS[method].needs == "gradients" and gradient != "adam"
     return f"{method}:gradient={gradient}" if by_gradient else method
 
 

@@ -18,10 +18,10 @@ from gradsift.analysis import distributions, norms, stability
 from gradsift.analysis.stability import SplitHalf
 from gradsift.config import GradientKind, Similarity
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import Choices
 from gradsift.selection.picks import picked
 from gradsift.selection.ranking import Ranking
 
@@ -66,8 +66,7 @@ class View:
     @property
     def left(self) -> Scoring:
         """The scoring without what the choices leave out."""
-        chosen = self.chosen
-        return self.scoring.without(chosen.without_targets, chosen.without_subtasks, chosen.without_checkpoints)
+        return self.scoring.under(self.chosen)
 
     @property
     def targeted(self) -> list[str]:
@@ -158,7 +157,7 @@ def _kept(key: str, name: str, _make: Callable[[], pd.DataFrame]) -> pd.DataFram
 
 
 @st.cache_data(max_entries=8, show_spinner="Sorting all rows by every target …")
-def _target_curves(key: str, method: str, gradient: GradientKind, _part: Scoring) -> pd.DataFrame:
+def _target_curves(key: str, method: str, gradient: GradientKind | None, _part: Scoring) -> pd.DataFrame:
     table = distributions.target_curves(_part, method, gradient)
     return table if _part.columns is None else table.assign(target=_part.columns[table["target"]])
 

@@ -9,8 +9,8 @@ import streamlit as st
 
 from app.views.comparison import Column
 from gradsift.scoring.bm25 import matched_words
+from gradsift.scoring.choices import Choices, RankingChoices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.text.search import terms
 from gradsift.text.words import tokenize, word_spans
 
@@ -65,9 +65,9 @@ def matched(scoring: Scoring, choices: Choices, column: Column, at: int, turns: 
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _weights(path: str, choices: Choices, _scoring: Scoring) -> dict[str, dict[str, float]]:
+def _weights(path: str, choices: RankingChoices, _scoring: Scoring) -> dict[str, dict[str, float]]:
     """Of every subtask: its targets' words that the pool has, with their weights."""
-    left = _scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    left = _scoring.under(choices)
     weights, found = _scoring.word_weights, dict[str, dict[str, float]]()
     for target in left.targets:
         words = {word for _, text in target.messages for word in tokenize(text) if word in weights}

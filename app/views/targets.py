@@ -66,8 +66,7 @@ def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence
     folder = run_folder(workspace, store, entry)
     folder.mkdir(parents=True, exist_ok=True)
     write_targets(folder / "targets.jsonl", rows)
-    gradient = store.manifest.config.gradients[0]  # a store need not hold the default one
-    arguments = ["score", str(store.path), "--targets", str(folder / "targets.jsonl"), "--gradient", gradient]
+    arguments = ["score", str(store.path), "--targets", str(folder / "targets.jsonl")]
     for method in methods:
         arguments += ["--method", method]
     jobs.start(folder, [*arguments, "--out", str(folder / "scores.parquet")])
@@ -80,9 +79,10 @@ def _model(store: Store) -> str:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
-    from gradsift.scoring.target_features import target_encoder
+    from gradsift.gradients.store_model import StoreModel
 
-    return target_encoder(_store)
+    of_store = StoreModel(_store)
+    return of_store.encoder, of_store.window
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -11,8 +11,8 @@ from app.why import subject as explaining
 from app.widgets import cards, conversation, tables
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 
 PAGE = 10
 ALL = "all"
@@ -59,7 +59,7 @@ def _over(subtask: str, subtasks: int, choices: Choices) -> str:
 
 def _subtask(scoring: Scoring, choices: Choices) -> str:
     """The subtask that is looked at; empty for all of them."""
-    left = scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    left = scoring.under(choices)
     names = left.subtask_names
     if len(names) < 2:
         return ""

@@ -17,9 +17,9 @@ from app.widgets import conversation, score
 from gradsift.analysis.row import best_target, by_target
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 
 TWINS = 20  # near-duplicates that are listed; the rest is counted
 

@@ -14,9 +14,9 @@ from app.views import store as data
 from app.views.comparison import Column, Comparison
 from gradsift.analysis.row import opponents
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices, RankingChoices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.selection.ranking import Ranking
 from gradsift.text.index import has_index, near
 
@@ -63,7 +63,7 @@ def subject(
         UsageError: the budget cannot be read, or a choice leaves nothing.
     """
     comparison = comparing.compare(store, scoring, methods, budget, choices)
-    left = scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    left = scoring.under(choices)
     about = data.pool_of(store).loc[row]
     at = position(comparison.rows, row)
     reason = ""
@@ -120,7 +120,7 @@ def against(store: Store, scoring: Scoring, choices: Choices, subtask: str) -> t
 
     Round-robin has no score over subtasks: the highest stands in.
     """
-    kept = scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    kept = scoring.under(choices)
     others = tuple(name for name in kept.subtask_names if subtask and name != subtask)
     asked = choices.for_ranking.model_copy(
         update={
@@ -151,7 +151,7 @@ def agreement(subject: Subject, subtask: int) -> "Agreement":
     return _agreement(*_asked(subject), subtask, subject)
 
 
-def _asked(subject: Subject) -> tuple[str, str, Choices]:
+def _asked(subject: Subject) -> tuple[str, str, RankingChoices]:
     return subject.store.fingerprint, str(subject.left.path), subject.choices.for_ranking
 
 
@@ -161,7 +161,7 @@ def _near(fingerprint: str, _store: Store) -> np.ndarray:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _opponents(path: str, choices: Choices, _ranking: Ranking) -> np.ndarray:
+def _opponents(path: str, choices: RankingChoices, _ranking: Ranking) -> np.ndarray:
     return opponents(_ranking)
 
 
@@ -174,14 +174,14 @@ def _explainer(fingerprint: str, path: str, _store: Store) -> "TokenExplainer":
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _tokens(
-    fingerprint: str, path: str, choices: Choices, row: int, subtask: int, _subject: Subject
+    fingerprint: str, path: str, choices: RankingChoices, row: int, subtask: int, _subject: Subject
 ) -> "TokenInfluence":
     explainer = _explainer(fingerprint, str(_subject.store.path), _subject.store)
     return explainer.explain(_subject.left, row, subtask)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _agreement(fingerprint: str, path: str, choices: Choices, subtask: int, _subject: Subject) -> "Agreement":
+def _agreement(fingerprint: str, path: str, choices: RankingChoices, subtask: int, _subject: Subject) -> "Agreement":
     explainer = _explainer(fingerprint, str(_subject.store.path), _subject.store)
     return explainer.correlate(_subject.left, subtask, gradient=choices.gradient)
 

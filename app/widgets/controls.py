@@ -11,8 +11,8 @@ from app.views import comparison as comparing
 from app.widgets import budget, score
 from app.widgets import what_if as options
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Controls:
 
 def several(now: Session, store: Store, scoring: Scoring) -> Controls:
     """Draw the row where a page compares methods."""
-    known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
+    known = comparing.methods_of(scoring)
     row = _row()
     with row:
         with address.held("methods", known, default=known):
@@ -38,7 +38,7 @@ def several(now: Session, store: Store, scoring: Scoring) -> Controls:
 
 def one(now: Session, store: Store, scoring: Scoring, label: str) -> Controls:
     """Draw the row where a page shows the picks of one method, which `label` names."""
-    known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
+    known = comparing.methods_of(scoring)
     row = _row()
     with row:
         with address.held("method", known, default=known[0]):

@@ -91,7 +91,7 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
     scoring = comparing.scoring_of(now, store)
     # scores that another window or the command line made have no run of ours
     if scoring is not None and (status is None or status.state == "finished"):
-        known = comparing.methods_of(scoring, store.manifest.config.gradients[0])
+        known = comparing.methods_of(scoring)
         names = ", ".join(METHODS[name].label for name in known)
         st.caption(f"Scored on {label(now.store_title)} by {names}.")
         if st.button(
@@ -151,6 +151,6 @@ def _methods(name: str, options: list[str], default: Sequence[str], key: str) ->
         persist_state="session",
     )
     for method in (METHODS[option] for option in options if option not in DEFAULT_METHODS):
-        cost = "; one pass of the base model over the pool, once" if method.evidence == "base" else ""
+        cost = "; one pass of the base model over the pool, once" if method.needs == "base model" else ""
         st.caption(f"{method_label(method.name)}: {method.description}{cost}.")
     return chosen

@@ -15,10 +15,10 @@ from app.widgets import charts, tables
 from gradsift.analysis.stability import SplitHalf, rank_intervals, split_half
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import open_scoring
-from gradsift.selection.choices import Choices
 
 MOST = 20_000
 

@@ -9,9 +9,9 @@ import pytest
 from app.export import request as exporting
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.export.selection import select
 from gradsift.runtime import jobs
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection.picks import select
 from gradsift.selection.ranking import rank
 from gradsift.workspace.sessions import Sessions
 

@@ -15,8 +15,9 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.metrics import METRICS
 from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
 from gradsift.datastore.store import Store, locked
+from gradsift.export.selection import select
 from gradsift.runtime.errors import GradsiftError, StoreError
-from gradsift.selection.picks import score, select
+from gradsift.selection.score import score
 
 
 @pytest.fixture

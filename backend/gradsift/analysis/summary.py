@@ -42,7 +42,7 @@ def inspect(store: Store) -> dict[str, Any]:
         "notes": list(manifest.notes),
         "versions": manifest.versions,
         "bytes": store.bytes_by_part(),
-        "base_shards": {kind: found for kind in BASE_KINDS if (found := _base_shards(store, kind))},
+        "base_shards": {kind: count for kind in BASE_KINDS if (count := _base_shards(store, kind))},
     }
     if store.complete:
         description["not_finite_rows"] = np.setdiff1d(store.rows, store.scored_rows).tolist()
@@ -51,21 +51,21 @@ def inspect(store: Store) -> dict[str, Any]:
 
 
 def _base_shards(store: Store, kind: str) -> int:
-    """How many shards of the base model's vectors are there; scoring by a method that needs them makes the others."""
+    """How many shards of the base model's vectors exist; scoring by a method that needs them makes the others."""
     return sum(store.shard_path(kind, 0, index).is_file() for index in range(len(store.shard_ranges)))
 
 
 def norm_length_correlation(store: Store) -> dict[str, float]:
     """Pearson correlation of log ‖g‖ with log answer length (tokens), by checkpoint."""
-    found = {
+    by_epoch = {
         epoch: correlation(frame["length"].to_numpy(), frame["grad_norm"].to_numpy())
         for epoch, frame in norm_table(store).items()
     }
-    return {epoch: r for epoch, r in found.items() if r is not None}
+    return {epoch: r for epoch, r in by_epoch.items() if r is not None}
 
 
 def describe(description: dict[str, Any]) -> str:
-    """The same for a terminal."""
+    """What `inspect` returns as text for a terminal."""
     d = description
     lines = [
         f"{d['store']}  ({'complete' if d['complete'] else 'NOT FINISHED: run the same build again'})",

@@ -30,7 +30,7 @@ def draft(
     from gradsift.data.targets import require_targets
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
-    from gradsift.selection.picks import score
+    from gradsift.selection.score import score
 
     config = make_config(
         model=model, template=read_template(template), limit_per_source=limit_per_source, max_length=max_length

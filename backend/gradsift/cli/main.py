@@ -47,7 +47,9 @@ MethodsOption = Annotated[list[str], typer.Option("--method", help=f"{', '.join(
 SimilarityOption = Annotated[Similarity, typer.Option(help="how vectors are compared")]
 PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: the paper's, or the released code's")]
 AggregateOption = Annotated[Aggregate, typer.Option(help="over subtasks")]
-GradientOption = Annotated[GradientKind, typer.Option(help="which stored update LESS compares")]
+GradientOption = Annotated[
+    GradientKind | None, typer.Option(help="which stored update LESS compares [default: the store's first]")
+]
 TargetFeaturesOption = Annotated[
     Path | None, typer.Option(help="the targets' features as gradsift features wrote them; no model is loaded then")
 ]
@@ -65,7 +67,7 @@ def score(
     similarity: SimilarityOption = "cosine",
     target_pooling: PoolingOption = "cosine-of-mean",
     aggregate: AggregateOption = "max",
-    gradient: GradientOption = "adam",
+    gradient: GradientOption = None,
     target_features: TargetFeaturesOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +76,7 @@ def score(
     from gradsift.datastore.store import Store
     from gradsift.runtime import atomic
     from gradsift.runtime.progress import Progress
-    from gradsift.selection.picks import score as run
+    from gradsift.selection.score import score as run
     from gradsift.text.index import ensure_index
 
     method = list(dict.fromkeys(method))
@@ -131,7 +133,7 @@ def select(
     similarity: SimilarityOption = "cosine",
     target_pooling: PoolingOption = "cosine-of-mean",
     aggregate: AggregateOption = "max",
-    gradient: GradientOption = "adam",
+    gradient: GradientOption = None,
     target_features: TargetFeaturesOption = None,
     cap: Annotated[str, typer.Option(help="the most one source may have: 30% of the picks, or 200 rows")] = "",
     drop_duplicates: Annotated[bool, typer.Option("--drop-duplicates", help="one of near-duplicates")] = False,
@@ -147,9 +149,9 @@ def select(
     """Pick the best rows within a budget and write them for a trainer."""
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
+    from gradsift.export.selection import select as run
     from gradsift.runtime.progress import Progress
-    from gradsift.selection.choices import make_choices, read_choices
-    from gradsift.selection.picks import select as run
+    from gradsift.scoring.choices import make_choices, read_choices
 
     _check_methods([method])
     chosen = (

@@ -49,7 +49,7 @@ class Ngrams:
         share = together / together.sum(1, keepdims=True).clip(1)
         gain = torch.from_numpy(np.ascontiguousarray((np.log(share + EPSILON) - np.log(EPSILON)).T))
         first, stop, _ = rows.indices(len(self.others))
-        found = np.empty((stop - first, len(member)), dtype=np.float32)
+        result = np.empty((stop - first, len(member)), dtype=np.float32)
         for at in range(first, stop, _BLOCK):
             bounds = self.starts[at : min(at + _BLOCK, stop) + 1]
             entries = slice(int(bounds[0]), int(bounds[-1]))
@@ -62,8 +62,8 @@ class Ngrams:
                 include_last_offset=True,
             )
             size = len(bounds) - 1
-            found[at - first : at - first + size] = block.numpy() + self.others[at : at + size, None]
-        return found
+            result[at - first : at - first + size] = block.numpy() + self.others[at : at + size, None]
+        return result
 
 
 def bucket(ngram: str) -> int:
@@ -85,16 +85,16 @@ def count_ngrams(
     pool = np.zeros(BUCKETS)
     buckets, counts = [np.empty(0, np.int16)], [np.empty(0, np.int32)]
     for text in documents:
-        found, times = np.unique(_of(text, known), return_counts=True)
-        pool[found] += times
-        buckets.append(found.astype(np.int16))
+        unique, times = np.unique(_of(text, known), return_counts=True)
+        pool[unique] += times
+        buckets.append(unique.astype(np.int16))
         counts.append(times.astype(np.int32))
         if len(known) > _REMEMBERED:
             known.clear()
         done(1)
     base = np.log(EPSILON) - np.log(pool / max(pool.sum(), 1) + EPSILON)
-    others = np.array([base[found] @ times for found, times in zip(buckets[1:], counts[1:], strict=True)])
-    starts = np.cumsum([len(found) for found in buckets])
+    others = np.array([base[unique] @ times for unique, times in zip(buckets[1:], counts[1:], strict=True)])
+    starts = np.cumsum([len(unique) for unique in buckets])
     in_pool, times = np.concatenate(buckets), np.concatenate(counts)
     shared = (wanted.sum(0) > 0)[in_pool]
     starts = np.concatenate([[0], shared.cumsum()])[starts]
