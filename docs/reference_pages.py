@@ -217,10 +217,16 @@ def _member(name: str, value: Any) -> str:
         parts.append(_fields(value))
     elif inspect.getdoc(value.__init__) or "__init__" in vars(value):
         parts.append(_signature(name, value))
-    for attribute, raw in vars(value).items():
+    for attribute, raw in _attributes(value).items():
         if not attribute.startswith("_") and (text := _method(name, attribute, raw)):
             parts.append(text)
     return "\n\n".join(parts)
+
+
+def _attributes(value: type) -> dict[str, Any]:
+    """What a class and those it is made from define in this package."""
+    own = [kind for kind in reversed(value.__mro__) if kind.__module__.startswith("gradsift.")]
+    return {attribute: raw for kind in own for attribute, raw in vars(kind).items()}
 
 
 def _method(name: str, attribute: str, raw: Any) -> str:
@@ -367,8 +373,8 @@ def _written() -> Iterator[str]:
         row = next(iter(_defining("read_rows").read_rows([path])))
     turns = [{"role": role, "content": content} for role, content in row.messages]
     values = {"rank": 1, "score": 0.2, "messages": turns, "tokens": 20, "best_subtask": "sums", "raw": row.raw}
-    known = {name: getattr(row, name, None) for name in formats.Pick.__dataclass_fields__}
-    pick = formats.Pick(**{**known, **values})
+    kind = _defining("Pick").Pick
+    pick = kind(**{**{name: getattr(row, name, None) for name in kind.__dataclass_fields__}, **values})
     for name in formats.FORMATS:
         yield f"### As {name}"
         yield f"```json\n{formats.preview(name, [pick], 1).strip()}\n```"
