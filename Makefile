@@ -1,6 +1,7 @@
 # make demo                 the sample's datastore, built with the bundled model, then the app
 # make demo ARGS=--no-app   stops after the build; the last line on standard output is the store's path
 # make test                 lint, types and every test this machine can run; writes junit.xml
+# make docs                 the documentation site in site/; a broken link fails
 # make lint | wheel | clean
 #
 # Everything lives in .venv at the root. Another interpreter: make demo PYTHON=python3.12
@@ -16,7 +17,7 @@ LOG := $(ENV)/install.log
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint wheel clean chromium
+.PHONY: demo test lint docs wheel clean chromium
 
 demo: $(ENV)/.demo
 	@$(BIN)/gradsift demo $(ARGS)
@@ -36,11 +37,14 @@ lint: $(ENV)/.test
 	$(BIN)/mypy --no-error-summary || status=1; \
 	exit $$status
 
+docs: $(ENV)/.docs
+	@$(BIN)/python docs/website.py
+
 wheel: $(ENV)/.test
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 clean:
-	@rm -rf build dist junit.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist site .cache junit.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -path ./$(ENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment, in steps that run again only when what they install from has changed. Standard output stays clean:
@@ -65,8 +69,13 @@ $(ENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(ENV)/.test: $(ENV)/.demo
 	@echo "Installing what the tests need into $(ENV); pip writes to $(LOG)." >&2
-	@$(call install,--no-build-isolation -e '.[demo$(COMMA)ray$(COMMA)test]')
+	@$(call install,--no-build-isolation -e '.[demo$(COMMA)ray$(COMMA)test$(COMMA)docs]')
 	@echo "Installed." >&2
+	@touch $@
+
+$(ENV)/.docs: $(ENV)/.demo
+	@echo "Installing what the documentation needs into $(ENV); pip writes to $(LOG)." >&2
+	@$(call install,--no-build-isolation -e '.[demo$(COMMA)ray$(COMMA)docs]')
 	@touch $@
 
 chromium: | $(BIN)/python

@@ -126,7 +126,7 @@ def _pairs(report: Report) -> str:
         for row in summary(report).itertuples()
         if row.paired and row.method != ZERO_SHOT
     ]
-    text = "Loss less random's loss of the same training seed: below zero is better than chance."
+    text = "The loss minus random's loss with the same training seed: below zero is better than chance."
     return f"## Against random, paired over seeds\n\n{text}\n\n" + table(
         ["set", "method", "difference", "sd", "lower on"], lines
     )
@@ -145,7 +145,7 @@ def _others(core: Report) -> str:
         return ""
     text = (
         "Held-out loss of training seed 0 when a store that differs in one thing picks the rows, and in brackets the "
-        "mean answer length of its picks in tokens and how many of them LESS picks from the core's store, too (a draw "
+        "mean answer length of its picks in tokens and how many of them LESS also picks from the core's store (a draw "
         "at random: a tenth). Then the paper's scores for the same change, in percent (its tables 9 and 11 warm up on "
         "the whole pool)."
     )

@@ -1,4 +1,4 @@
-"""The pictures of the README's tour, taken from the running app: python docs/screenshots.py [WORKSPACE] [--all]
+"""The pictures of the app in README and docs, taken while it runs: python docs/screenshots.py [WORKSPACE] [--all]
 
 WORKSPACE holds the demo's store (`make demo`), whose target sets this scores first where they are not. Every page is
 taken at 1440 x 900, light and dark, into assets/screenshots/; --all takes the phone's width (390 x 844) as well, and
