@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gradsift.builder import build
+from gradsift.builder import build as builder
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
@@ -214,7 +214,7 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
 
 def make_store(model: Path, files: tuple[Path, Path], out: Path, **changes) -> Store:
     config = small_config(model, max_length=MAX_LENGTH, gradients=("adam", "sgd"), store_dtype="fp16", **changes)
-    return build.build([files[0]], out, config, progress=Progress(quiet=True))
+    return builder.build([files[0]], out, config, progress=Progress(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +325,7 @@ class TestPublicFunctions:
     def test_with_projection(self, tiny_model, files, targets, tmp_path, answers, store, projection, store_dtype):
         """Both sides of the script projected by the matrix that the store names; quantizing costs what it may cost."""
         config = store.manifest.config.model_copy(update={"projection": projection, "store_dtype": store_dtype})
-        built = build.build([files[0]], tmp_path / "store", config, progress=Progress(quiet=True))
+        built = builder.build([files[0]], tmp_path / "store", config, progress=Progress(quiet=True))
         matrices = [self._matrix(built, epoch) for epoch in range(2)]
         pool_side = [np.array(a.updates["paper"]) @ pi for a, pi in zip(answers, matrices, strict=True)]
         target_side = [np.array(a.targets) @ pi for a, pi in zip(answers, matrices, strict=True)]

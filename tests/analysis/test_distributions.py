@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from influences import case, evidence_of, scoring_of, tied
 from reference import cosine
-from test_influence import case, evidence_of
-from test_selection import scoring_of, tied
 
 from gradsift.analysis import distributions
 from gradsift.analysis.distributions import (

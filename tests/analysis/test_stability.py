@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from influences import POOLINGS, SIMILARITIES, case, evidence_of, scoring_of, tied
 from reference import cosine
-from test_influence import POOLINGS, SIMILARITIES, case, evidence_of
-from test_selection import scoring_of, tied
 
 from gradsift.analysis import stability
 from gradsift.analysis.stability import rank_intervals, resampled_scores, split_half

@@ -247,10 +247,11 @@ def test_the_drawer_shows_the_same_row(scored):
 
 DRAWER = """
 import streamlit as st
-from app import session
-from app.components import opening, why
-from app.rooms import ROOMS
-from gradsift.choices import Choices
+from app.pages import ROOMS
+from app.state import session
+from app.why import row as why
+from app.widgets import required as opening
+from gradsift.selection.choices import Choices
 st.navigation([st.Page(room.path, title=room.title) for room in ROOMS])
 now = session.begin("compare")
 store, scoring = opening.scored(now)

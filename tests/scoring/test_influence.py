@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import cosine
+from influences import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, read_targets
@@ -21,49 +21,6 @@ from gradsift.scoring.influence import influence, pooling_matrix
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring, open_scoring
 from gradsift.scoring.target_features import encode_target
-
-SIMILARITIES = ["cosine", "dot"]
-POOLINGS = ["cosine-of-mean", "mean-of-cosines"]
-
-
-def case(n: int, sizes: list[int], epochs: int = 2, dim: int = 24, seed: int = 0):
-    """Random pool rows and targets in ragged, shuffled subtasks: (rows and targets per epoch, subtask_of, weights)."""
-    rng = np.random.default_rng(seed)
-    subtask_of = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    rows = [rng.normal(size=(n, dim)) * np.exp(rng.normal(size=(n, 1)) * 2) for _ in range(epochs)]
-    lengths = np.exp(rng.normal(size=(len(subtask_of), 1)) * 2)
-    targets = [rng.normal(size=(len(subtask_of), dim)) * lengths for _ in range(epochs)]
-    weights = rng.random(epochs) + 0.1
-    return rows, targets, subtask_of, weights / weights.sum()
-
-
-def evidence_of(rows, targets, weights) -> list[Evidence]:
-    """What `score_targets` keeps of such vectors."""
-    found = []
-    for x, t, w in zip(rows, targets, weights, strict=True):
-        norms = np.linalg.norm(x, axis=1)
-        products = (x / norms[:, None]) @ t.T
-        found.append(Evidence(*(a.astype(np.float32) for a in (products, t @ t.T, norms)), float(w)))
-    return found
-
-
-def by_hand(rows, targets, subtask_of, weights, similarity: str, pooling: str) -> np.ndarray:
-    """Inf(z, j) row by row, subtask by subtask, checkpoint by checkpoint."""
-    n, subtasks = len(rows[0]), max(subtask_of) + 1
-    scores = np.zeros((n, subtasks))
-    for x, t, weight in zip(rows, targets, weights, strict=True):
-        for z in range(n):
-            for j in range(subtasks):
-                mine = [t[k] for k in range(len(t)) if subtask_of[k] == j]
-                mean = sum(mine) / len(mine)
-                if similarity == "dot":
-                    value = float(mean @ x[z])
-                elif pooling == "cosine-of-mean":
-                    value = cosine(mean, x[z])
-                else:
-                    value = sum(cosine(one, x[z]) for one in mine) / len(mine)
-                scores[z, j] += weight * value
-    return scores
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradsift.builder import build
+from gradsift.builder import build as builder
 from gradsift.config import BuildConfig
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
@@ -54,7 +54,7 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
     assert done.stdout.splitlines() == [str((tmp_path / "two").resolve())]
     assert done.stderr.count("Warmup (10 steps)") == 1
     assert [(tmp_path / f"rank-{rank}").read_text() for rank in range(2)] == ["2", "2"]
-    one = build.build([tiny_pool], tmp_path / "one", config, progress=Progress(quiet=True))
+    one = builder.build([tiny_pool], tmp_path / "one", config, progress=Progress(quiet=True))
     two = Store.open(tmp_path / "two")
     assert verify(two.path) == []
     assert json.loads((two.path / "job" / "status.json").read_text())["state"] == "finished"
