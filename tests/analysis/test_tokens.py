@@ -304,7 +304,7 @@ class TestTheModelIsLeftAlone:
     def test_weights_return_bit_for_bit(self, store, scoring):
         explainer = TokenExplainer(store)
         explainer.explain(scoring, 0, 0)
-        gradients, checkpoint = explainer._model.at("epoch-2")
+        gradients, checkpoint = explainer._model.at(1)
         weights = gradients.weights
         assert all(torch.equal(weights[name], checkpoint.adapter[name]) for name in weights)
         explainer.explain(scoring, 1, 1, "adam")
@@ -317,7 +317,7 @@ class TestTheModelIsLeftAlone:
     def test_also_when_a_pass_fails(self, store, scoring, monkeypatch):
         explainer = TokenExplainer(store)
         before = explainer.explain(scoring, 0, 0)
-        gradients, checkpoint = explainer._model.at("epoch-1")
+        gradients, checkpoint = explainer._model.at(0)
 
         def refuse(self, batch):
             raise torch.OutOfMemoryError("full")
@@ -333,7 +333,7 @@ class TestTheModelIsLeftAlone:
         """Memory runs out half way back: what such a batch had found by then counts once."""
         explainer, quiet = TokenExplainer(store), Progress(quiet=True)
         with explainer._model.session(quiet):
-            gradients, _ = explainer._model.at("epoch-1")
+            gradients, _ = explainer._model.at(0)
             whole = explainer._mean_gradient(gradients, scoring.targets, quiet)
             run = PerExampleGradients.run
 
