@@ -8,7 +8,8 @@ from reference import cosine
 
 from gradsift.data.pool import Row
 from gradsift.datastore.shards import write_tensors
-from gradsift.scoring.scoring import Products, Scoring
+from gradsift.scoring.evidence import Evidence
+from gradsift.scoring.scoring import Scoring
 
 SIMILARITIES = ["cosine", "dot"]
 POOLINGS = ["cosine-of-mean", "mean-of-cosines"]
@@ -25,13 +26,13 @@ def case(n: int, sizes: list[int], epochs: int = 2, dim: int = 24, seed: int = 0
     return rows, targets, subtask_of, weights / weights.sum()
 
 
-def evidence_of(rows, targets, weights) -> list[Products]:
+def evidence_of(rows, targets, weights) -> list[Evidence]:
     """What `score_targets` keeps of such vectors."""
     found = []
     for x, t, w in zip(rows, targets, weights, strict=True):
         norms = np.linalg.norm(x, axis=1)
         products = (x / norms[:, None]) @ t.T
-        found.append(Products(*(a.astype(np.float32) for a in (products, t @ t.T, norms)), float(w)))
+        found.append(Evidence(*(a.astype(np.float32) for a in (products, t @ t.T, norms)), float(w)))
     return found
 
 
@@ -70,5 +71,5 @@ def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method=
 
 def tied(path: Path, scores, subtask_of, rows=None) -> Scoring:
     """A scoring whose single targets' scores are given outright (as BM25's are)."""
-    part = Products(np.asarray(scores, dtype=np.float32), None, None, 1.0)
+    part = Evidence(np.asarray(scores, dtype=np.float32), None, None, 1.0)
     return scoring_of(path, [part], subtask_of, rows, method="bm25")

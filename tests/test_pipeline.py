@@ -20,10 +20,10 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gradsift.builder import build as builder
-from gradsift.builder import extraction
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.gradients import store_model
 from gradsift.gradients.adam import make_update
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.gradients.per_example import PerExampleGradients
@@ -311,7 +311,7 @@ class TestPublicFunctions:
     @pytest.mark.parametrize("form", FORMS)
     def test_without_projection(self, tiny_model, files, targets, tmp_path, monkeypatch, form):
         """With the identity in place of Π, only rounding to 16 bits is left between the engine and the script."""
-        monkeypatch.setattr(extraction, "make_projector", lambda kind, *args: Unprojected(*args))
+        monkeypatch.setattr(store_model, "make_projector", lambda kind, *args: Unprojected(*args))
         store = make_store(tiny_model, files, tmp_path / "store", dim=P, adam=form)
         answers = brute_force(store.path, tiny_model, 2)
         expected = equation_two(store.weights, [a.updates[form] for a in answers], [a.targets for a in answers])

@@ -3,7 +3,6 @@
 `gradsift plan` runs as a process of its own; the counts are on disk before the estimate is.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from app.datastore import build as building
 from gradsift.runtime import jobs
+from gradsift.runtime.hashing import hash_json
 from gradsift.workspace.workspace import Workspace
 
 PLAN = "plan.json"  # `gradsift.builder.plan.PLAN`, which cannot be imported here: torch comes with it
@@ -23,7 +23,7 @@ def start(workspace: Workspace, pool: Sequence[str | Path], values: Mapping[str,
         JobError: this very question is being answered already. OSError: it cannot be written.
     """
     command = building.plan_argv(pool, values)
-    name = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:12]
+    name = hash_json(command)[:12]
     folder = workspace.job_folder(f"plan-{name}")
     status = jobs.status(folder)
     if status is None or status.state != "running":

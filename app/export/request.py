@@ -1,6 +1,5 @@
 """An export: what is asked for, the command that writes it, and what it wrote. No drawing here."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from gradsift.datastore.store import Store
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import preview
 from gradsift.runtime import atomic, jobs
+from gradsift.runtime.hashing import hash_bytes, hash_file, hash_json
 from gradsift.scoring.choices import Choices
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.picks import Pick
@@ -62,7 +62,7 @@ class Request:
     @property
     def out(self) -> Path:
         """The folder it goes into."""
-        content = hashlib.sha256(self.entry.path.read_bytes()).hexdigest()
+        content = hash_file(self.entry.path)
         files = [(str(path), path.stat().st_mtime_ns) for path in self.evaluation if path.exists()]
         asked: list[Any] = [
             self.store.fingerprint,
@@ -73,7 +73,7 @@ class Request:
             self.record,
         ]
         asked += [self.format, self.compress, files, self.drop_leaks, self.report]
-        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+        key = hash_json(asked)[:8]
         stem = f"{self.entry.name}-{self.method}-{self.budget.replace('%', 'pct')}-{self.format}"
         return self.session.workspace.export_folder(f"{stem}-{key}")
 
@@ -140,7 +140,7 @@ def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
     paths: list[Path] = []
     for upload in uploads:
         content = upload.getvalue()
-        folder = f"evaluation-{hashlib.sha256(content).hexdigest()[:12]}"
+        folder = f"evaluation-{hash_bytes(content)[:12]}"
         kept = session.workspace.root / "uploads" / folder / Path(upload.name).name
         paths += [kept] if kept.is_file() else session.workspace.keep_uploads(folder, [(upload.name, content)])
     return paths

@@ -3,8 +3,6 @@
 An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the targets, the held-out file, and its job.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from app.views import targets as targeting
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs
+from gradsift.runtime.hashing import hash_file, hash_json
 from gradsift.scoring.methods import METHODS
 from gradsift.workspace.workspace import TargetEntry, Workspace
 
@@ -71,8 +70,8 @@ def start(
     """
     targets = targeting.run_folder(now.workspace, store, entry) / "targets.jsonl"
     targets = targets if targets.is_file() else entry.path
-    asked = [store.fingerprint, _hash(targets), _hash(heldout), now.budget, seeds, *sorted(recipe.items())]
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+    asked = [store.fingerprint, hash_file(targets), hash_file(heldout), now.budget, seeds, *sorted(recipe.items())]
+    key = hash_json(asked)[:6]
     made = Entry(f"{entry.name}-{now.budget.replace('%', 'pct')}-{key}", now.workspace.root / "evaluations")
     made = Entry(made.name, made.folder / made.name)
     made.folder.mkdir(parents=True, exist_ok=True)
@@ -139,12 +138,8 @@ def _report(path: str, changed: int) -> Report:
 def _spec(method: str, store: Store) -> str:
     """The method as the command takes it; the report names the gradient where it is not Adam's."""
     gradient = store.manifest.config.gradients[0]
-    by_gradient = METHODS[method].evidence == "features" and gradient != "adam"
+    by_gradient = METHODS[method].needs == "gradients" and gradient != "adam"
     return f"{method}:gradient={gradient}" if by_gradient else method
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _changed(folder: Path) -> float:

@@ -108,7 +108,7 @@ def scoring_of(session: Session, store: Store) -> Scoring | None:
         return None
     scoring = open_scoring(store, path)
     known = methods_of(scoring)
-    if all(METHODS[name].evidence == "none" for name in known):
+    if all(METHODS[name].needs == "nothing" for name in known):
         status = jobs.status(targeting.run_folder(session.workspace, store, entry))
         if status is not None and status.state != "finished":
             return None

@@ -151,6 +151,6 @@ def _methods(name: str, options: list[str], default: Sequence[str], key: str) ->
         persist_state="session",
     )
     for method in (METHODS[option] for option in options if option not in DEFAULT_METHODS):
-        cost = "; one pass of the base model over the pool, once" if method.evidence == "base" else ""
+        cost = "; one pass of the base model over the pool, once" if method.needs == "base model" else ""
         st.caption(f"{method_label(method.name)}: {method.description}{cost}.")
     return chosen

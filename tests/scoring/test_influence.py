@@ -14,11 +14,13 @@ from influences import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, read_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
+from gradsift.gradients.store_model import StoreModel
 from gradsift.runtime.errors import StoreError
+from gradsift.scoring.evidence import Evidence
 from gradsift.scoring.influence import influence, pooling_matrix
 from gradsift.scoring.score_targets import score_targets
-from gradsift.scoring.scoring import Products, Scoring, open_scoring
-from gradsift.scoring.target_features import encode_target, target_encoder
+from gradsift.scoring.scoring import Scoring, open_scoring
+from gradsift.scoring.target_features import encode_target
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -85,7 +87,7 @@ class TestPooling:
     def test_scores_without_vectors_are_averaged(self):
         """BM25: the mean within a subtask, whatever similarity and pooling say."""
         products = np.arange(12, dtype=np.float32).reshape(3, 4)
-        part = Products(products, None, None, 1.0)
+        part = Evidence(products, None, None, 1.0)
         for similarity in SIMILARITIES:
             for pooling in POOLINGS:
                 found = influence([part], np.array([0, 1, 0, 0]), 2, similarity, pooling)
@@ -175,8 +177,8 @@ class TestScoring:
 
 
 def _reasons(store, targets) -> list[str]:
-    encoder, window = target_encoder(store)
-    return [encode_target(encoder, window, target)[1] for target in targets]
+    model = StoreModel(store)
+    return [encode_target(model.encoder, model.window, target)[1] for target in targets]
 
 
 class TestBadTargets:

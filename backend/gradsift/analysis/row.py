@@ -6,9 +6,10 @@ import numpy as np
 
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.evidence import Evidence
 from gradsift.scoring.influence import influence
 from gradsift.scoring.methods import get_method
-from gradsift.scoring.scoring import Products, Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.selection.ranking import Ranking
 
 
@@ -55,7 +56,7 @@ def opponents(ranking: Ranking) -> np.ndarray:
 
 def _of_row(
     scoring: Scoring, method: str, position: int, gradient: GradientKind | None, groups: np.ndarray | None = None
-) -> list[Products]:
+) -> list[Evidence]:
     """The evidence with this one row in it; what other rows have is not copied, however few targets are left."""
     if not get_method(method).sees_targets:
         raise UsageError(f"{get_method(method).label} does not look at the targets, so its score has no parts to show.")
@@ -63,7 +64,7 @@ def _of_row(
 
 
 def _columns(
-    parts: list[Products], subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
+    parts: list[Evidence], subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
 ) -> np.ndarray:
     """(J, N + 1) what each checkpoint says alone, and all of them by their weights."""
     alone = [[replace(part, weight=1.0)] for part in parts]

@@ -20,7 +20,8 @@ from gradsift.scoring.methods import get_method
 
 if TYPE_CHECKING:
     from gradsift.scoring.choices import Choices
-    from gradsift.scoring.scoring import Products, Scoring
+    from gradsift.scoring.evidence import Evidence
+    from gradsift.scoring.scoring import Scoring
 
 _BLOCK = 8192  # rows of evidence that are worked on at once
 
@@ -140,7 +141,7 @@ def resampled_scores(scoring: "Scoring", method: str, counts: np.ndarray, choice
     return scores
 
 
-def _rows_of(part: "Products", rows: slice, similarity: str) -> np.ndarray:
+def _rows_of(part: "Evidence", rows: slice, similarity: str) -> np.ndarray:
     """(B, K) the products of a block of rows, with the rows' lengths where they matter."""
     block = part.products[rows]
     return block * part.norms[rows, None] if similarity == "dot" and part.norms is not None else block

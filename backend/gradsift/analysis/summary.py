@@ -7,6 +7,9 @@ import numpy as np
 
 from gradsift.analysis.norms import correlation, norm_table
 from gradsift.datastore.store import BASE_KINDS, Store
+from gradsift.runtime.tables import table
+
+_COUNTS = ("rows_in_file", "rows_in_store", "usable", "excluded", "truncated")  # of a source, as they are shown
 
 
 def inspect(store: Store) -> dict[str, Any]:
@@ -72,12 +75,10 @@ def describe(description: dict[str, Any]) -> str:
         f"model {d['model']}, {d['dtype']} on {d['device']}, d = {d['config']['dim']}, {d['config']['store_dtype']}",
         f"rows {d['rows']:,} = {d['usable']:,} usable + {d['rows'] - d['usable']:,} excluded; {d['truncated']:,} cut",
         "",
-        f"{'source':<24}{'in file':>10}{'in store':>10}{'usable':>10}{'excluded':>10}{'cut':>8}",
-    ]
-    lines += [
-        f"{s['source'][:23]:<24}{s['rows_in_file']:>10,}{s['rows_in_store']:>10,}{s['usable']:>10,}"
-        f"{s['excluded']:>10,}{s['truncated']:>8,}"
-        for s in d["sources"]
+        table(
+            [(s["source"], *(f"{s[name]:,}" for name in _COUNTS)) for s in d["sources"]],
+            ("source", "in file", "in store", "usable", "excluded", "cut"),
+        ),
     ]
     lines += ["", *(f"{file}: {_counts(schemas)}" for file, schemas in d["schemas"].items())]
     lines += [f"appended {p['rows']:,} rows ({p['usable']:,} usable): {_names(p['inputs'])}" for p in d["parts"][1:]]

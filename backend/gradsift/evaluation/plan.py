@@ -3,8 +3,6 @@
 All runs train by one recipe.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ from gradsift.datastore.store import Store
 from gradsift.evaluation.heldout import HeldOut, metric
 from gradsift.evaluation.report import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.runtime.errors import UsageError
+from gradsift.runtime.hashing import hash_json
 from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.methods import get_method
 from gradsift.training.checkpoint import Checkpoint
@@ -31,7 +30,7 @@ class EvaluationSet:
         """For the report."""
         targets = [(row.subtask, row.prefix, row.messages) for row in self.targets]
         heldout = [(h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
-        content = hashlib.sha256(json.dumps([targets, heldout]).encode()).hexdigest()[:16]
+        content = hash_json([targets, heldout])[:16]
         return SetAbout(
             targets=len(self.targets), heldout=len(self.heldout), metric=metric(self.heldout), content=content
         )

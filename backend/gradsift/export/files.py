@@ -14,7 +14,6 @@ Everything is streamed, so memory does not grow with the picks' text, and whole 
 """
 
 import gzip
-import hashlib
 import json
 import shutil
 import zipfile
@@ -30,6 +29,7 @@ from gradsift.export.formats import LINES, check_format, turns_of
 from gradsift.export.trainers import configurations
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.runtime.hashing import hash_file, hash_text
 from gradsift.runtime.progress import Progress
 from gradsift.selection.picks import Pick
 
@@ -200,7 +200,7 @@ def _write_scores(path: Path, scores: "pd.DataFrame") -> None:
 
 def _finish(out: Path, files: list[str], manifest: str, bundle: bool, progress: Progress) -> None:
     """SHA256SUMS, the bundle, and last the manifest."""
-    sums = {**{name: _sha256(out / name) for name in files}, "manifest.json": _digest(manifest.encode())}
+    sums = {**{name: hash_file(out / name) for name in files}, "manifest.json": hash_text(manifest)}
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
     atomic.write_text(out / SUMS, lines)
     if bundle:
@@ -242,13 +242,4 @@ def _cell(name: str) -> str:
 
 
 def _describe(path: Path, format: str, rows: int) -> dict[str, Any]:
-    return {"file": path.name, "sha256": _sha256(path), "bytes": path.stat().st_size, "rows": rows, "format": format}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return {"file": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size, "rows": rows, "format": format}

@@ -14,8 +14,7 @@ import numpy as np
 
 from gradsift.export import report_figures as figures
 from gradsift.export.svg import text_of
-from gradsift.scoring.looks import look
-from gradsift.scoring.methods import get_method
+from gradsift.scoring.methods import get_method, look
 from gradsift.selection.leakage import TARGETS, Leak, Leakage
 from gradsift.selection.picks import Pick, Picks
 from gradsift.text.overlap import Quote

@@ -14,9 +14,10 @@ import numpy as np
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
-from gradsift.datastore.store import Store, hash_file
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import UsageError
+from gradsift.runtime.hashing import hash_file
 from gradsift.runtime.progress import Progress
 from gradsift.selection.picks import Picks, picked
 from gradsift.text.overlap import RUN, SHORTEST, Example, Hit, Matcher
