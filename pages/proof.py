@@ -3,17 +3,17 @@
 import streamlit as st
 
 from app.proof import form as proof
-from app.state import session
-from app.widgets import required as opening
+from app.state.session import current_session
+from app.widgets import required
 
-now = session.current()
+session = current_session()
 st.title("Proof", anchor=False)
-chosen = proof.choose(now)
+chosen = proof.choose(session)
 if chosen is None:
     proof.nothing()
 else:
     proof.show(chosen)
-store, scoring = opening.scored(now)
-entry = now.workspace.target_set(now.targets)
+store, scoring = required.scored(session)
+entry = session.workspace.target_set(session.targets)
 if entry is not None:
-    proof.form(now, store, entry, folded=chosen is not None)
+    proof.form(session, store, entry, folded=chosen is not None)

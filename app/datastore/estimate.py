@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.datastore import plan as planning
+from app.datastore import build
 from app.text import duration, escape, label, plural, size
 from app.widgets import running
 from gradsift.runtime import jobs
@@ -24,7 +24,7 @@ def draw(folder: Path, current: bool) -> None:
         st.markdown("**What this build would cost**")
         if not current:
             st.caption("For what the form said before: estimate again.")
-        plan = planning.found(folder)
+        plan = build.found(folder)
         if plan is not None:
             _figures(plan)
         if status is not None and status.state != "finished":
@@ -38,7 +38,7 @@ def _follow(folder: Path) -> None:
     status = jobs.status(folder)
     if status is None or status.state != "running":
         st.rerun()
-    plan = planning.found(folder)
+    plan = build.found(folder)
     with st.container(border=True, key="estimate"):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             st.markdown("**What this build would cost**", width="content")

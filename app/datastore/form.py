@@ -4,10 +4,8 @@ from typing import Any
 
 import streamlit as st
 
-from app.datastore import build as building
-from app.datastore import estimate, stores
-from app.datastore import plan as planning
-from app.state import session
+from app.datastore import build, estimate, stores
+from app.state.session import Session, current_session, remember
 from app.text import label
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
@@ -32,14 +30,14 @@ def draw() -> None:
         )
         st.segmented_control(
             "Start from",
-            list(building.PRESETS),
+            list(build.PRESETS),
             default=_PRESET,
             required=True,
             key="build_preset",
             on_change=lambda: _fill(st.session_state.build_preset),
             persist_state="session",
         )
-    st.caption(building.ABOUT[st.session_state.build_preset])
+    st.caption(build.ABOUT[st.session_state.build_preset])
     with st.form("build", border=True):
         uploads = _pool(origin)
         left, right = st.columns(2)
@@ -55,7 +53,7 @@ def draw() -> None:
             "Model",
             key="build_model",
             persist_state="session",
-            help=f"`{building.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id within reach.",
+            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id within reach.",
         )
         _common()
         with st.expander("More parameters"):
@@ -154,7 +152,7 @@ def _rare() -> None:
 
 
 def _values() -> dict[str, Any]:
-    return {name: st.session_state.get(f"build_{name}") for name in building.FLAGS}
+    return {name: st.session_state.get(f"build_{name}") for name in build.FLAGS}
 
 
 def _question(origin: str) -> tuple[Any, ...]:
@@ -163,48 +161,48 @@ def _question(origin: str) -> tuple[Any, ...]:
 
 
 def _estimate(origin: str, uploads: list[Any]) -> None:
-    now = session.current()
+    session = current_session()
     try:
-        pool = _chosen_pool(now, origin, uploads, st.session_state.build_name or "")
+        pool = _chosen_pool(session, origin, uploads, st.session_state.build_name or "")
         if not pool:
             st.error(NO_POOL)
             return
-        st.session_state.build_plan = planning.start(now.workspace, pool, _values()), _question(origin)
+        st.session_state.build_plan = build.start(session.workspace, pool, _values()), _question(origin)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
 
 
 def _start(origin: str, uploads: list[Any]) -> None:
-    now = session.current()
+    session = current_session()
     try:
         name = st.session_state.build_name or ""
-        out = now.workspace.new_store_path(name)
-        pool = _chosen_pool(now, origin, uploads, name)
+        out = session.workspace.new_store_path(name)
+        pool = _chosen_pool(session, origin, uploads, name)
         if not pool:
             st.error(NO_POOL)
             return
         if planned := st.session_state.pop("build_plan", None):
             jobs.cancel(planned[0])  # the build's own start is a better estimate, and they would slow each other down
-        jobs.start(out, building.argv(pool, _values(), out))
+        jobs.start(out, build.argv(pool, _values(), out))
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return
-    session.remember(store=out.name)
+    remember(store=out.name)
     st.session_state.datastore_next = stores.OPEN
     st.rerun()
 
 
-def _chosen_pool(now: session.Session, origin: str, uploads: list[Any], name: str) -> list[Any]:
+def _chosen_pool(session: Session, origin: str, uploads: list[Any], name: str) -> list[Any]:
     if origin == "The sample":
         return list(sample_pool())
     if origin == "Upload":
-        return now.workspace.keep_uploads(name, ((file.name, file.getvalue()) for file in uploads or []))
-    return building.pool_paths(st.session_state.get("build_paths") or "")
+        return session.workspace.keep_uploads(name, ((file.name, file.getvalue()) for file in uploads or []))
+    return build.pool_paths(st.session_state.get("build_paths") or "")
 
 
 def _fill(preset: str, only_missing: bool = False) -> None:
     """Put a preset's values into the form; `only_missing` keeps what the person typed."""
-    values = {**building.PRESETS[preset], "model": st.session_state.get("build_model") or building.BUNDLED}
+    values = {**build.PRESETS[preset], "model": st.session_state.get("build_model") or build.BUNDLED}
     for name, value in values.items():
         if not only_missing or f"build_{name}" not in st.session_state:
             st.session_state[f"build_{name}"] = value

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.pages import room
 from app.text import escape, plural, size
-from app.views import store as data
+from app.views.store import coverage_of, pool_of, sizes_of
 from app.widgets import charts, tables
 from gradsift.datastore.store import Store
 
@@ -34,7 +34,7 @@ def draw(store: Store) -> None:
 
 def figures(store: Store) -> None:
     """The store's key figures in one row."""
-    manifest, sizes = store.manifest, data.sizes_of(store)
+    manifest, sizes = store.manifest, sizes_of(store)
     truncated = sum(source.truncated for source in manifest.sources)
     pairs = [
         (f"{manifest.rows:,}", "rows in the store"),
@@ -57,7 +57,7 @@ def _notes(store: Store) -> None:
 def _coverage(store: Store) -> None:
     st.subheader("Coverage")
     st.caption("From the rows in each source's files to the rows that have features. Nothing is cut silently.")
-    frame = data.coverage_of(store)
+    frame = coverage_of(store)
     columns = ["rows_in_file", "rows_in_store", "usable", "excluded", "truncated"]
     total = pd.DataFrame([{"source": "all", **frame[columns].sum().to_dict()}])
     config: tables.Columns = {
@@ -106,7 +106,7 @@ def _excluded(store: Store) -> None:
         st.caption("Every row is usable.")
         return
     st.caption(f"{plural(excluded, 'row')} have no features; they are never picked and never lost.")
-    pool = data.pool_of(store)
+    pool = pool_of(store)
     frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
     config: tables.Columns = {
         "file": st.column_config.TextColumn("File", width="medium"),
@@ -129,7 +129,7 @@ def _parameters(store: Store) -> None:
             "Projections": ", ".join(f"{c.name} {c.projector}" for c in manifest.checkpoints),
             **({"Taken in": _parts(store)} if len(manifest.parts) > 1 else {}),
             "Shapes of the data": ", ".join(f"{name}: {_schemas(found)}" for name, found in manifest.schemas.items()),
-            "On disk": ", ".join(f"{part} {size(count)}" for part, count in data.sizes_of(store).items() if count),
+            "On disk": ", ".join(f"{part} {size(count)}" for part, count in sizes_of(store).items() if count),
             "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         }
         cells = "".join(f"<tr><td class='gs-dim'>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in about.items())

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.datastore import build as building
+from app.datastore import build
 from gradsift.runtime import jobs
 from gradsift.workspace.workspace import Workspace
 
@@ -22,7 +22,7 @@ def start(workspace: Workspace, pool: Sequence[str | Path], values: Mapping[str,
     Raises:
         JobError: this very question is being answered already. OSError: it cannot be written.
     """
-    command = building.plan_argv(pool, values)
+    command = build.plan_argv(pool, values)
     name = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:12]
     folder = workspace.job_folder(f"plan-{name}")
     status = jobs.status(folder)

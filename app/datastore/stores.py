@@ -6,11 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.datastore import build as building
-from app.datastore import overview
-from app.state import session
+from app.datastore import build, overview
+from app.state.session import Session, remember
 from app.text import escape, label, plural
-from app.views import store as data
+from app.views.store import store_or_error
 from app.widgets import empty, running
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -20,23 +19,23 @@ from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page
 
 
-def show(now: session.Session) -> None:
+def show(session: Session) -> None:
     """The open store as it is: being built, finished, unfinished, unreadable; or, with none open, what to do."""
-    if now.store_path is None:
-        choose(now.workspace, now.store)
+    if session.store_path is None:
+        choose(session.workspace, session.store)
         return
-    store, problem = data.store_or_error(now)
-    status = jobs.status(now.store_path)
-    st.subheader(label(now.store_title), anchor=False)
+    store, problem = store_or_error(session)
+    status = jobs.status(session.store_path)
+    st.subheader(label(session.store_title), anchor=False)
     if status is not None and status.state == "running":
-        running.watch(now.store_path, f"Building {now.store_title}")
+        running.watch(session.store_path, f"Building {session.store_title}")
         st.caption("The build is a process of its own: close this page, come back, it goes on.")
         if store is not None:
             overview.figures(store)
     elif problem:
         st.error(label(problem))
     elif store is None or not store.complete:
-        unfinished(now, now.store_path, store)
+        unfinished(session, session.store_path, store)
     else:
         overview.draw(store)
 
@@ -59,10 +58,10 @@ def choose(workspace: Workspace, opened: str) -> None:
     _by_path(workspace)
 
 
-def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
+def unfinished(session: Session, path: Path, store: Store | None) -> None:
     """A store whose build is not finished and not running: what is missing, and the way on."""
     status = jobs.status(path)
-    again = _again(now, path)
+    again = _again(session, path)
     if status is not None and again is not None and status.state in ("failed", "cancelled", "interrupted"):
         running.ended(path, status, again, "build")
     elif store is None and status is None:
@@ -81,13 +80,13 @@ def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
             st.code(names, language=None, height=200)
 
 
-def _again(now: session.Session, path: Path) -> Callable[[], None] | None:
+def _again(session: Session, path: Path) -> Callable[[], None] | None:
     """What starts the build at `path` again, where that is known."""
     command = jobs.command(path)
-    if building.builds(command, path):
+    if build.builds(command, path):
         return lambda: jobs.start(path, command)
-    if path == now.workspace.store_path(SAMPLE_STORE) and path.exists():
-        return lambda: build_sample(now.workspace)
+    if path == session.workspace.store_path(SAMPLE_STORE) and path.exists():
+        return lambda: build_sample(session.workspace)
     return None
 
 
@@ -152,7 +151,7 @@ def build_sample(workspace: Workspace) -> None:
 
 
 def _open(name: str) -> None:
-    session.remember(store=name)
+    remember(store=name)
     st.session_state.datastore_next = OPEN  # the tabs may be drawn already: the page takes it up at its next run
 
 

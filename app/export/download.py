@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.export import leaks
-from app.export import request as exporting
-from app.export.request import Request
+from app.export import exports, leaks
+from app.export.exports import Request
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural, size
-from app.views import store as data
 from app.views.comparison import Column
+from app.views.store import pool_of
 from app.widgets import tables, uploads
 from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
@@ -31,21 +30,21 @@ DROP = "Rows that share text with the targets or an evaluation go, and the next 
 REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
 
 
-def take(decided: Decisions) -> str:
+def take(decisions: Decisions) -> str:
     """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
-    with address.held("take", list(exporting.TAKES), default=exporting.DECIDED):
+    with address.held("take", list(exports.TAKES), default=exports.DECIDED):
         chosen = st.segmented_control(
             "Rows",
-            list(exporting.TAKES),
+            list(exports.TAKES),
             key="take",
             required=True,
-            format_func=lambda name: exporting.TAKES[name],
+            format_func=lambda name: exports.TAKES[name],
             help="Accepted rows are always in, rejected ones never: the next rows take their places.",
         )
-    accepted, rejected = len(decided.accepted), len(decided.rejected)
+    accepted, rejected = len(decisions.accepted), len(decisions.rejected)
     said = f"{accepted:,} accepted and {rejected:,} rejected in this session."
     st.caption(said if accepted or rejected else "Nothing is accepted or rejected yet.")
-    return chosen or exporting.DECIDED
+    return chosen or exports.DECIDED
 
 
 def summary(store: Store, scoring: Scoring, column: Column, ranked: Column, format: str, compress: str) -> None:
@@ -55,14 +54,14 @@ def summary(store: Store, scoring: Scoring, column: Column, ranked: Column, form
     figures = {
         "row" if rows == 1 else "rows": f"{rows:,}",
         "tokens": f"{tokens:,}",
-        "before compression" if packed else "as a file": f"~ {size(exporting.size_of(store, scoring, column, format))}",
+        "before compression" if packed else "as a file": f"~ {size(exports.size_of(store, scoring, column, format))}",
     }
     cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
     st.html(f'<div class="gs-figures">{cells}</div>')
     came, went = len(np.setdiff1d(column.picks, ranked.picks)), len(np.setdiff1d(ranked.picks, column.picks))
     if came or went:
         st.caption(f"By decisions {plural(came, 'row')} came in and {went:,} went out.")
-    picked = data.pool_of(store).loc[column.ranking.rows[column.picks]]
+    picked = pool_of(store).loc[column.ranking.rows[column.picks]]
     counts = picked["source"].value_counts().rename_axis("source").reset_index(name="rows")
     used = (picked["n_prompt_tokens"] + picked["n_answer_tokens"]).groupby(picked["source"]).sum()
     counts["tokens"] = counts["source"].map(used)
@@ -82,14 +81,14 @@ def shortened(lines: str) -> str:
     )
 
 
-def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
+def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
     """The evaluation files that the person names, uploaded or by path."""
     with st.expander("Evaluation files", icon=":material/fact_check:"):
         st.caption(
             f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with what you name here: a "
             "row is flagged where 13 words in a row, a whole turn or a whole short question are the same."
         )
-        uploads.into("evaluation_paths", now, "Upload files", several=True)
+        uploads.into("evaluation_paths", session, "Upload files", several=True)
         typed = st.text_area(
             "Compared with, one file a line",
             key="evaluation_paths",
@@ -97,7 +96,7 @@ def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
             persist_state="session",
             placeholder="/data/gsm8k/test.jsonl",
         )
-        files, missing = exporting.evaluation_files(typed or "")
+        files, missing = exports.evaluation_files(typed or "")
         for path in missing:
             st.error(label(f"There is no file {path}: check the path."))
     if files:
@@ -110,7 +109,7 @@ def earlier(request: Request, rejecting: bool) -> None:
     last = st.session_state.get("exported")
     if last is None or not request.differs_by_decisions(last):
         return
-    manifest = exporting.written(last.out)
+    manifest = exports.written(last.out)
     if manifest is not None:
         st.caption("Other rows are asked for than stand in the files below: write them again.")
         draw(request, last.out, manifest, rejecting)
@@ -129,7 +128,7 @@ def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool)
             f"<code>{escape(about['sha256'])}</code></p>"
         )
         leaks.draw(request, out, manifest, rejecting)
-        files = exporting.files_of(out)
+        files = exports.files_of(out)
         frame = pd.DataFrame({"file": [f.name for f in files], "size": [size(f.stat().st_size) for f in files]})
         with st.expander(f"All {len(files)} files, and where they lie"):
             st.code(str(out), language=None, wrap_lines=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from app.export import request as exporting
-from app.export.request import Request
+from app.export import exports
+from app.export.exports import Request
 from app.text import clip, escape, label, plural
-from app.views import decisions as deciding
+from app.views.decisions import current_decisions, decide
 from app.widgets import running
 from app.widgets.tables import position
 from gradsift.selection.leakage import TARGETS
@@ -42,7 +42,7 @@ def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bo
             on_click=_drop,
             args=(request,),
         )
-    found = exporting.leaks_of(out)
+    found = exports.leaks_of(out)
     if found:
         title = f"Rows dropped for it ({len(found):,})" if not flagged else f"Rows that leak ({len(found):,})"
         with st.expander(title, expanded=flagged > 0):
@@ -59,17 +59,17 @@ def _page(request: Request, found: Sequence[Mapping[str, Any]], rejecting: bool)
     shown = found[(page - 1) * PAGE : page * PAGE]
     if pages > 1:
         where.caption(position((page - 1) * PAGE, len(shown), len(found), "rows"), width="content")
-    decided = deciding.decisions(request.session, request.store)
+    decisions = current_decisions(request.session, request.store)
     with slot:
         for leak in shown:
             st.html(_card(leak))
             if rejecting and not leak["dropped"]:
-                gone = leak["row"] in decided.rejected
+                gone = leak["row"] in decisions.rejected
                 st.button(
                     "Rejected" if gone else "Reject this row",
                     key=f"leak-{leak['row']}",
                     disabled=gone,
-                    on_click=deciding.decide,
+                    on_click=decide,
                     args=(request.session, request.store, [leak["row"]], "reject"),
                 )
 
@@ -101,4 +101,4 @@ def _quoted(quote: Mapping[str, str]) -> str:
 
 def _drop(request: Request) -> None:
     st.session_state.drop_leaks = True
-    running.attempt(exporting.start, replace(request, drop_leaks=True))
+    running.attempt(exports.start, replace(request, drop_leaks=True))

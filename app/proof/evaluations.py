@@ -12,7 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.state.session import Session
-from app.views import targets as targeting
+from app.views.targets import scoring_folder
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs
@@ -55,7 +55,7 @@ def entries(workspace: Workspace) -> list[Entry]:
 
 
 def start(
-    now: Session,
+    session: Session,
     store: Store,
     entry: TargetEntry,
     heldout: Path,
@@ -70,11 +70,11 @@ def start(
     Raises:
         JobError: it is running already.
     """
-    targets = targeting.run_folder(now.workspace, store, entry) / "targets.jsonl"
+    targets = scoring_folder(session.workspace, store, entry) / "targets.jsonl"
     targets = targets if targets.is_file() else entry.path
-    asked = [store.fingerprint, _hash(targets), _hash(heldout), now.budget, seeds, *sorted(recipe.items())]
+    asked = [store.fingerprint, _hash(targets), _hash(heldout), session.budget, seeds, *sorted(recipe.items())]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
-    made = Entry(f"{entry.name}-{now.budget.replace('%', 'pct')}-{key}", now.workspace.root / "evaluations")
+    made = Entry(f"{entry.name}-{session.budget.replace('%', 'pct')}-{key}", session.workspace.root / "evaluations")
     made = Entry(made.name, made.folder / made.name)
     made.folder.mkdir(parents=True, exist_ok=True)
     kept = made.folder / f"{entry.name}.jsonl"  # the set is named by this file
@@ -83,7 +83,7 @@ def start(
     for file, path in ((targets, kept), (heldout, test)):  # resuming finds them, whatever becomes of the originals
         if not path.is_file():  # the folder is named by their hashes: it is this one
             atomic.write_bytes(path, file.read_bytes())
-    arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(test), "--budget", now.budget]
+    arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(test), "--budget", session.budget]
     arguments += ["--seeds", str(seeds), "--out", str(made.report)]
     for name, value in recipe.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]

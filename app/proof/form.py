@@ -2,15 +2,14 @@
 
 import streamlit as st
 
-from app.export import request as exporting
-from app.proof import charts as proof_charts
-from app.proof import evaluations as proving
+from app.export import exports
+from app.proof import evaluations, loss_charts
 from app.proof.evaluations import Entry
 from app.state import address
 from app.state.session import Session
+from app.targets.score import method_label
 from app.text import label, plural
 from app.widgets import charts, empty, running, tables, uploads
-from app.widgets.score import method_label
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, Report, runs_table, summary
 from gradsift.evaluation.script import training_script
@@ -31,12 +30,12 @@ _TABLE: tables.Columns = {
 }  # fmt: skip
 
 
-def choose(now: Session) -> Entry | None:
+def choose(session: Session) -> Entry | None:
     """Which evaluation is looked at; None where there is none."""
-    found = proving.entries(now.workspace)
+    found = evaluations.entries(session.workspace)
     if not found:
         return None
-    found.sort(key=lambda entry: entry.store != now.store_path)  # the open store's first
+    found.sort(key=lambda entry: entry.store != session.store_path)  # the open store's first
     names = {entry.name: f"{entry.name} · {entry.store.name}" if entry.store else entry.name for entry in found}
     if (fresh := st.session_state.pop("proof_next", "")) in names:
         st.query_params["evaluation"] = fresh
@@ -57,9 +56,9 @@ def show(entry: Entry) -> None:
     if status is not None and status.state == "running":
         running.watch(entry.folder, f"Evaluating {entry.name}", entry.report)
     elif status is not None and status.state != "finished":
-        running.ended(entry.folder, status, lambda: proving.again(entry), "evaluation")
+        running.ended(entry.folder, status, lambda: evaluations.again(entry), "evaluation")
     try:
-        report = proving.report_of(entry)
+        report = evaluations.report_of(entry)
     except GradsiftError as error:
         st.error(label(error))
         return
@@ -67,7 +66,7 @@ def show(entry: Entry) -> None:
         st.caption("No run has ended yet: the first one is the base model's own loss.")
         return
     st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} have ended. {_recipe(report)}")
-    for sentence in proving.verdict(report):
+    for sentence in evaluations.verdict(report):
         st.markdown(f"**{label(sentence)}**")
     runs, found = runs_table(report), summary(report)
     for name, about in report.sets.items():
@@ -79,12 +78,12 @@ def show(entry: Entry) -> None:
         judged = own.dropna(subset="score")
         left, right = st.columns(2, gap="large") if about.metric and len(judged) else (st.container(), None)
         with left:
-            charts.draw(proof_charts.by_epoch(own, name))
+            charts.draw(loss_charts.by_epoch(own, name))
         if right is not None:
             with right:
-                charts.draw(proof_charts.against_answers(judged, name, str(about.metric)))
+                charts.draw(loss_charts.against_answers(judged, name, str(about.metric)))
         lines = found[found["target_set"] == name].drop(columns=["target_set", "against_random_sd", "paired"])
-        lines["method"] = lines["method"].map(proving.label_of)
+        lines["method"] = lines["method"].map(evaluations.label_of)
         columns = {key: column for key, column in _TABLE.items() if lines[key].notna().any()}  # one seed has no spread
         tables.show(
             lines[list(columns)], f"Held-out results on {name} by method", columns, charts.file_stem(f"proof-{name}")
@@ -93,16 +92,16 @@ def show(entry: Entry) -> None:
         _take(report, entry)
 
 
-def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
+def form(session: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
     """The form that starts an evaluation of the open store and targets."""
     with st.expander("Evaluate these targets", expanded=not folded, icon=":material/science:"):
         st.caption(
-            f"Fine-tunes the base model on the {label(now.budget)} that each method picks for {label(entry.name)}, "
+            f"Fine-tunes the base model on the {label(session.budget)} that each method picks for {label(entry.name)}, "
             "with one recipe, and measures held-out rows after every epoch. Zero-shot, random and training on the "
             "targets alone are always beside them. The paper's choices are evaluated, whatever What if says. It takes "
             "time: a small fine-tuning for every method and seed."
         )
-        uploads.into("proof_path", now, "Held-out rows of the same skill", several=False, help=_HELP)
+        uploads.into("proof_path", session, "Held-out rows of the same skill", several=False, help=_HELP)
         st.text_input(
             "Their file on this machine",
             key="proof_path",
@@ -141,7 +140,7 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
                 icon=":material/play_arrow:",
                 key="proof-start",
                 on_click=_start,
-                args=(now, store, entry),
+                args=(session, store, entry),
             )
         if problem := st.session_state.pop("proof_problem", ""):
             st.error(label(problem))
@@ -157,9 +156,9 @@ _HELP = (
 )
 
 
-def _start(now: Session, store: Store, entry: TargetEntry) -> None:
+def _start(session: Session, store: Store, entry: TargetEntry) -> None:
     state = st.session_state
-    files, missing = exporting.evaluation_files(state.get("proof_path") or "")
+    files, missing = exports.evaluation_files(state.get("proof_path") or "")
     if not state.proof_methods:
         state.proof_problem = "Choose at least one method."
         return
@@ -172,7 +171,7 @@ def _start(now: Session, store: Store, entry: TargetEntry) -> None:
         return
     try:
         recipe = {name: state[f"proof_{name}"] for name in ("epochs", *_untold(store))}
-        started = proving.start(now, store, entry, files[-1], state.proof_methods, state.proof_seeds, recipe)
+        started = evaluations.start(session, store, entry, files[-1], state.proof_methods, state.proof_seeds, recipe)
         state.proof_next = started.name
     except (GradsiftError, OSError) as error:
         state.proof_problem = str(error)

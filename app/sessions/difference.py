@@ -10,14 +10,14 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.sessions import sides as differing
+from app.sessions import sides
 from app.sessions.sides import Difference, Opened, Side, Source
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural
-from app.views import choices as choosing
-from app.views import comparison as comparing
-from app.views import store as data
+from app.views.choices import methods_in
+from app.views.comparison import budget_problem
+from app.views.store import pool_of, sources_of, texts_of
 from app.widgets import cards, conversation, empty, saved, tables
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.scoring.methods import METHODS
@@ -25,7 +25,7 @@ from gradsift.scoring.methods import METHODS
 PAGE = 10  # rows of each list on one page
 
 
-def draw(now: Session, sources: list[Source]) -> None:
+def draw(session: Session, sources: list[Source]) -> None:
     """Draw the two choices and the difference they make."""
     if not sources:
         empty.say(
@@ -37,27 +37,27 @@ def draw(now: Session, sources: list[Source]) -> None:
         return
     left, right = st.columns(2, gap="large")
     with left:
-        a = _side(now, "a", sources, sources[0], 0)
+        a = _side(session, "a", sources, sources[0], 0)
     with right:
-        b = _side(now, "b", sources, *_other(now, sources))
+        b = _side(session, "b", sources, *_other(session, sources))
     if a is None or b is None:
         return
-    found = differing.differ(a, b)
+    found = sides.differ(a, b)
     _figures(a, b, found)
     _by_source(a, b, found)
     _lists(a, b, found)
 
 
-def _other(now: Session, sources: list[Source]) -> tuple[Source, int]:
+def _other(session: Session, sources: list[Source]) -> tuple[Source, int]:
     """What stands on B at first, and which of its methods: another source if there is one, else another method."""
     others = [source for source in sources[1:] if source.record or source.store != sources[0].store]
     return (others[0], 0) if others else (sources[0], 1)
 
 
-def _side(now: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
+def _side(session: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
     """The fields of one side and the picks they make; what is missing is said in its place."""
     known = {source.key: source for source in sources}
-    titles = _titles(now, sources)
+    titles = _titles(session, sources)
     with address.held(name, list(known), default=default.key):
         key = st.selectbox(
             f"Side {name.upper()}",
@@ -69,9 +69,9 @@ def _side(now: Session, name: str, sources: list[Source], default: Source, at: i
         )
     source = known[key or default.key]
     try:
-        of = differing.opened(now, source)
+        of = sides.opened(session, source)
         method, budget = _fields(name, of, at if source == default else 0)
-        side = differing.side(of, method, budget)
+        side = sides.side(of, method, budget)
     except UsageError as error:
         st.info(label(error))
         return None
@@ -84,7 +84,7 @@ def _side(now: Session, name: str, sources: list[Source], default: Source, at: i
 
 def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
     methods = list(of.methods)
-    first = choosing.methods_in(of.source.address, methods)
+    first = methods_in(of.source.address, methods)
     default = first[at % len(first)] if len(first) > at else methods[at % len(methods)]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         with address.held(f"{name}-method", methods, default=default):
@@ -96,7 +96,7 @@ def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
                 "Budget", key=f"{name}-budget", max_chars=24, width=150, help="5%, 200 (rows) or 50000tokens"
             )
     text = (budget or "").strip() or of.source.budget
-    if problem := comparing.budget_problem(text):
+    if problem := budget_problem(text):
         raise UsageError(problem)
     return method or default, text
 
@@ -107,9 +107,9 @@ def _reset(name: str) -> None:
         address.forget(key)
 
 
-def _titles(now: Session, sources: list[Source]) -> dict[str, str]:
+def _titles(session: Session, sources: list[Source]) -> dict[str, str]:
     """What each source is called, by key. No two are called the same: a browser sends back the name, not the key."""
-    plain = {source.key: _title(now, source) for source in sources}
+    plain = {source.key: _title(session, source) for source in sources}
     often = Counter(plain.values())
     return {
         source.key: plain[source.key]
@@ -119,11 +119,11 @@ def _titles(now: Session, sources: list[Source]) -> dict[str, str]:
     }
 
 
-def _title(now: Session, source: Source) -> str:
+def _title(session: Session, source: Source) -> str:
     about = f"{clip(Path(source.store).name, 32)}, {clip(source.targets, 32)}"
     if source.record is None:
         return f"Store {about}"
-    own = " (this one)" if source.record.id == now.session_id else ""
+    own = " (this one)" if source.record.id == session.session_id else ""
     return f"{saved.title(source.record)}{own}: {about}"
 
 
@@ -135,8 +135,8 @@ def _about(side: Side) -> str:
         del changed["gradient"]
     parts = [f"{plural(len(side.rows), 'pick')}, {plural(side.column.tokens, 'token')}"]
     parts += [f"{name.replace('_', ' ')}: {_value(value)}" for name, value in changed.items()]
-    if len(of.decided.accepted) or len(of.decided.rejected):
-        parts.append(f"with {len(of.decided.accepted):,} accepted and {len(of.decided.rejected):,} rejected rows")
+    if len(of.decisions.accepted) or len(of.decisions.rejected):
+        parts.append(f"with {len(of.decisions.accepted):,} accepted and {len(of.decisions.rejected):,} rejected rows")
     return " · ".join(parts)
 
 
@@ -159,7 +159,7 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
         st.html(f'<div class="gs-figures">{cells}</div>')
         st.download_button(
             "Download the difference as CSV",
-            lambda: tables.csv(differing.table_of(a, b, found)),
+            lambda: tables.csv(sides.table_of(a, b, found)),
             file_name="difference.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -172,7 +172,7 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
 
 
 def _by_source(a: Side, b: Side, found: Difference) -> None:
-    table = differing.by_source(a, b, found)
+    table = sides.by_source(a, b, found)
     for name in ("a", "b"):
         table[f"share_{name}"] = 100 * table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
     number, share = st.column_config.NumberColumn, st.column_config.ProgressColumn
@@ -210,8 +210,8 @@ def _list(names: str, of: Side, other: Side, only: np.ndarray, first: int) -> st
     """The rows that only one side picks, a page of them; names: what this side and the other are called."""
     shown = only[first : first + PAGE]
     rows = of.rows[shown].tolist()
-    texts, there = data.texts(of.store, rows), differing.places(other, of, rows)
-    pool = data.pool_of(of.store).loc[rows]
+    texts, there = texts_of(of.store, rows), sides.places(other, of, rows)
+    pool = pool_of(of.store).loc[rows]
     method = of.column.method
     title = f"Only in {names[0]}"
     where = tables.position(first, len(shown), len(only), "rows")
@@ -232,7 +232,7 @@ def _elsewhere(name: str, rank: int | None) -> str:
 def _card(of: Side, other: Side, at: int, about: pd.Series, text: Mapping[str, Any], elsewhere: str) -> str:
     """One row that only `of` picks; elsewhere: where the other side has it."""
     ranking, position = of.column.ranking, int(of.column.picks[at])
-    sources = data.sources_of(of.store)
+    sources = sources_of(of.store)
     badges = cards.badge(str(about["source"]), sources)
     if about["task"] and about["task"] != about["source"]:
         badges += f'<span class="gs-badge gs-plain">{escape(about["task"])}</span>'
@@ -252,6 +252,6 @@ def _card(of: Side, other: Side, at: int, about: pd.Series, text: Mapping[str, A
 
 def _decided(of: Side, other: Side, row: int) -> list[str]:
     """Whether a decision is why only one side picks the row."""
-    said = ["accepted here"] if row in of.opened.decided.accepted else []
+    said = ["accepted here"] if row in of.opened.decisions.accepted else []
     same = of.store.fingerprint == other.store.fingerprint
-    return said + (["rejected there"] if same and row in other.opened.decided.rejected else [])
+    return said + (["rejected there"] if same and row in other.opened.decisions.rejected else [])

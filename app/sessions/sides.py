@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from app.state.session import DEFAULT_BUDGET, Session, view_of
-from app.views import choices as choosing
-from app.views import comparison as comparing
-from app.views import decisions as deciding
-from app.views import store as data
-from app.views.comparison import Column
+from app.views.choices import gradients_of, restored_choices
+from app.views.comparison import Column, compare, methods_of, scoring_of
+from app.views.decisions import NO_DECISIONS, decisions_of
+from app.views.store import pool_of, store_of
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.scoring import Scoring
@@ -53,7 +52,7 @@ class Opened:
     scoring: Scoring
     methods: tuple[str, ...]
     choices: Choices
-    decided: Decisions
+    decisions: Decisions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,41 +84,41 @@ class Difference:
         return len(self.both) / union if union else 0.0
 
 
-def sources_of(now: Session, records: Sequence[SessionRecord]) -> list[Source]:
+def sources_of(session: Session, records: Sequence[SessionRecord]) -> list[Source]:
     """The sessions that have a comparison, the open one first, then those that are kept, then the stores under the open
     view.
     """
     found = [
         Source(SESSION + r.id, r.address["store"], r.address["targets"], r.address, r)
-        for r in sorted(records, key=lambda record: (record.id != now.session_id, not record.kept))
+        for r in sorted(records, key=lambda record: (record.id != session.session_id, not record.kept))
         if r.address.get("store") and r.address.get("targets")
     ]
-    if now.targets:
-        view = view_of(now.saved.address) if now.saved else {"budget": now.budget}
-        found += [Source(STORE + e.name, e.name, now.targets, view, None) for e in now.workspace.stores()]
+    if session.targets:
+        view = view_of(session.saved.address) if session.saved else {"budget": session.budget}
+        found += [Source(STORE + e.name, e.name, session.targets, view, None) for e in session.workspace.stores()]
     return found
 
 
-def opened(now: Session, source: Source) -> Opened:
+def opened(session: Session, source: Source) -> Opened:
     """Open a source's store and scores.
 
     Raises:
         UsageError: a sentence about what is missing. GradsiftError: something cannot be read.
     """
-    there = replace(now, store=source.store, targets=source.targets)
-    store = data.store_of(there)
+    there = replace(session, store=source.store, targets=source.targets)
+    store = store_of(there)
     if store is None:
         raise UsageError(f"There is no finished datastore {source.store}: choose another side.")
-    scoring = comparing.scoring_of(there, store)
+    scoring = scoring_of(there, store)
     if scoring is None:
         raise UsageError(
             f"The target set {source.targets} is not scored on {there.store_title}: open both, score it under Targets."
         )
-    gradients = choosing.gradients(store, scoring)
-    decided = deciding.decisions_of(now.sessions, source.record.id, store) if source.record else deciding.NOTHING
-    choices = choosing.restored(scoring, gradients, has_index(store), source.address, decided)
-    methods = tuple(comparing.methods_of(scoring, choices.gradient))
-    return Opened(source, store, scoring, methods, choices, decided)
+    gradients = gradients_of(store, scoring)
+    decisions = decisions_of(session.sessions, source.record.id, store) if source.record else NO_DECISIONS
+    choices = restored_choices(scoring, gradients, has_index(store), source.address, decisions)
+    methods = tuple(methods_of(scoring, choices.gradient))
+    return Opened(source, store, scoring, methods, choices, decisions)
 
 
 def side(of: Opened, method: str, budget: str) -> Side:
@@ -128,7 +127,7 @@ def side(of: Opened, method: str, budget: str) -> Side:
     Raises:
         UsageError: the budget cannot be read, or a choice leaves nothing.
     """
-    comparison = comparing.compare(of.store, of.scoring, [method], budget, of.choices)
+    comparison = compare(of.store, of.scoring, [method], budget, of.choices)
     column = comparison.columns[0]
     return Side(of, column, comparison.rows[column.picks])
 
@@ -148,7 +147,7 @@ def differ(a: Side, b: Side) -> Difference:
 
 def by_source(a: Side, b: Side, found: Difference) -> pd.DataFrame:
     """One line per source: source, picks of A and of B, in both, only in A, only in B; a row counts as A has it."""
-    of_a, of_b = (data.pool_of(s.store)["source"].loc[s.rows].to_numpy(str) for s in (a, b))
+    of_a, of_b = (pool_of(s.store)["source"].loc[s.rows].to_numpy(str) for s in (a, b))
     parts = {
         "picks_a": of_a,
         "picks_b": of_b,
@@ -170,8 +169,8 @@ def places(of: Side, other: Side, rows: Sequence[int]) -> dict[int, int]:
     if of.store.fingerprint == other.store.fingerprint:
         found = pd.Series(rows, index=rows)
     else:
-        wanted = data.pool_of(other.store)["sha256"].loc[list(rows)]
-        contents = data.pool_of(of.store)["sha256"]
+        wanted = pool_of(other.store)["sha256"].loc[list(rows)]
+        contents = pool_of(of.store)["sha256"]
         hits = contents[contents.isin(wanted)]
         owners = wanted.reset_index().merge(hits.reset_index(), on="sha256", suffixes=("", "_there"))
         found = pd.Series(owners["row_there"].to_numpy(), index=owners["row"].to_numpy())
@@ -197,7 +196,7 @@ def table_of(a: Side, b: Side, found: Difference) -> pd.DataFrame:
 
 def _contents(a: Side, b: Side) -> tuple[pd.Index, pd.Index]:
     """A number for every pick, its side's own: of its content, and of the how-manieth pick with this content it is."""
-    contents = [data.pool_of(side.store)["sha256"].loc[side.rows].to_numpy(object) for side in (a, b)]
+    contents = [pool_of(side.store)["sha256"].loc[side.rows].to_numpy(object) for side in (a, b)]
     codes = pd.factorize(np.concatenate(contents))[0]
     sides = np.split(codes, [len(a.rows)])
     keys = [code * np.int64(len(codes)) + count_within(code) for code in sides]
@@ -206,6 +205,6 @@ def _contents(a: Side, b: Side) -> tuple[pd.Index, pd.Index]:
 
 def _described(of: Side) -> pd.DataFrame:
     """The picks as a table: source, id, file, line, sha256, row, rank, score."""
-    about = data.pool_of(of.store).loc[of.rows, ["source", "id", "file", "line", "sha256"]]
+    about = pool_of(of.store).loc[of.rows, ["source", "id", "file", "line", "sha256"]]
     ranking, picks = of.column.ranking, of.column.picks
     return about.assign(row=of.rows, rank=ranking.rank[picks], score=ranking.score[picks]).reset_index(drop=True)

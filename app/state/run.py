@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.runtime.scriptrunner import StopException
 
-from app.state import session
+from app.state.session import save_view
 from app.text import label
 from gradsift.runtime import errors
 
@@ -20,7 +20,7 @@ def guarded(page: str) -> Iterator[None]:
     try:
         yield
     except StopException:  # a page that ends early is a view like any other; one that broke or begins anew is none
-        session.save_view(page)
+        save_view(page)
         raise
     except Exception as error:
         sentence = errors.explain(error)
@@ -28,4 +28,4 @@ def guarded(page: str) -> Iterator[None]:
             raise
         st.error(label(sentence))
     else:
-        session.save_view(page)
+        save_view(page)

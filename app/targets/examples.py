@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app.text import clip, escape, plural
-from app.views.targets import Counted
+from app.views.targets import TokenCount
 from app.widgets import conversation, tables
 from gradsift.data.pool import Row
 
@@ -17,7 +17,7 @@ SHOWN = 50  # unusable rows listed at once; the rest is counted
 NUMBER = st.column_config.NumberColumn
 
 
-def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[Counted] | None) -> str:
+def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[TokenCount] | None) -> str:
     """One line: 6 examples in 2 subtasks, 1,204 tokens; 1 line cannot be used."""
     names = {row.subtask for row in rows}
     text = f"{plural(len(rows), 'example')} in {plural(len(names), 'subtask')}"
@@ -28,7 +28,7 @@ def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[Counted] |
     return text + (f"; {plural(len(bad), 'row')} cannot be read" if bad else "")
 
 
-def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable: bool) -> list[Row]:
+def table(rows: list[Row], counts: Sequence[TokenCount] | None, key: str, editable: bool) -> list[Row]:
     """The examples with their subtask and tokens; returns them with the subtasks as edited.
 
     Streamlit forgets an edit when the page changes: the names are kept beside the widget, and a widget that is new
@@ -79,7 +79,7 @@ def unreadable(bad: Sequence[Row]) -> None:
         _list([(f"Line {row.line}", row.reason, row.raw.decode("utf-8", "replace")) for row in bad])
 
 
-def refused(rows: Sequence[Row], counts: Sequence[Counted]) -> None:
+def refused(rows: Sequence[Row], counts: Sequence[TokenCount]) -> None:
     """Rows that the store's model refuses; they are left out of the scoring."""
     left_out = [(row, c.reason) for row, c in zip(rows, counts, strict=True) if c.reason]
     if not left_out:

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from app.state.session import Session
-from app.views import targets as targeting
+from app.views.targets import scored_rows, scoring_folder
 from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -88,14 +88,14 @@ def scoring_of(session: Session, store: Store) -> Scoring | None:
     entry = session.workspace.target_set(session.targets) if session.targets else None
     if entry is None or not store.complete:
         return None
-    rows = targeting.scored_rows(session.workspace, store, entry)
+    rows = scored_rows(session.workspace, store, entry)
     path = scoring_path(store, rows)
     if not (path / "targets.jsonl").is_file():
         return None
     scoring = open_scoring(store, path)
     known = methods_of(scoring, store.manifest.config.gradients[0])
     if all(METHODS[name].evidence == "none" for name in known):
-        status = jobs.status(targeting.run_folder(session.workspace, store, entry))
+        status = jobs.status(scoring_folder(session.workspace, store, entry))
         if status is not None and status.state != "finished":
             return None
     return scoring

@@ -48,7 +48,7 @@ def sources_of(store: Store) -> list[str]:
     return sorted({source.source for source in store.manifest.sources})
 
 
-def texts(store: Store, rows: list[int]) -> dict[int, dict[str, Any]]:
+def texts_of(store: Store, rows: list[int]) -> dict[int, dict[str, Any]]:
     """Messages and prefix of some rows, by row number; those of the last pages are kept between runs."""
     return _texts(store.fingerprint, tuple(rows), store)
 

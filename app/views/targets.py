@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class TokenCount:
     """A target example as the model sees it; `reason` says why it is left out, empty when it is taken."""
 
     n_prompt: int
@@ -31,7 +31,7 @@ class Counted:
     reason: str = ""
 
 
-def count(store: Store, rows: Sequence[Row]) -> list[Counted]:
+def count_tokens(store: Store, rows: Sequence[Row]) -> list[TokenCount]:
     """Tokens of every row with the store's own encoder, and why a row cannot be scored.
 
     Raises:
@@ -43,12 +43,12 @@ def count(store: Store, rows: Sequence[Row]) -> list[Counted]:
     return _count(_model(store), digest.hexdigest(), store, rows)
 
 
-def accepted(rows: Sequence[Row], counts: Sequence[Counted]) -> list[Row]:
+def scorable(rows: Sequence[Row], counts: Sequence[TokenCount]) -> list[Row]:
     """The rows that can be scored."""
     return [row for row, counted in zip(rows, counts, strict=True) if not counted.reason]
 
 
-def run_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
+def scoring_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
     """Where the run that scores this target set on this store keeps its state and its rows."""
     content = hashlib.sha256(entry.path.read_bytes()).hexdigest()
     name = hashlib.sha256(f"{store.fingerprint} {store.path} {content}".encode()).hexdigest()[:12]
@@ -57,13 +57,15 @@ def run_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
 
 def scored_rows(workspace: Workspace, store: Store, entry: TargetEntry) -> list[Row]:
     """The rows a scoring of this set is kept for: those the app's run took, else all good ones of the file."""
-    taken = run_folder(workspace, store, entry) / "targets.jsonl"
+    taken = scoring_folder(workspace, store, entry) / "targets.jsonl"
     return read_targets(taken if taken.is_file() else entry.path).rows
 
 
-def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]) -> None:
+def start_scoring(
+    workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]
+) -> None:
     """Score `rows` (those of `entry` that are taken) as a process of its own."""
-    folder = run_folder(workspace, store, entry)
+    folder = scoring_folder(workspace, store, entry)
     folder.mkdir(parents=True, exist_ok=True)
     write_targets(folder / "targets.jsonl", rows)
     gradient = store.manifest.config.gradients[0]  # a store need not hold the default one
@@ -86,13 +88,13 @@ def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _count(model: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[Counted]:
+def _count(model: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[TokenCount]:
     encoder, window = _encoder(model, _store)
     return [_one(encoder, window, row) for row in _rows]
 
 
-def _one(encoder: "Encoder", window: int, row: Row) -> Counted:
+def _one(encoder: "Encoder", window: int, row: Row) -> TokenCount:
     from gradsift.scoring.target_features import encode_target
 
     encoded, reason = encode_target(encoder, window, row)
-    return Counted(encoded.n_prompt, encoded.n_answer, reason) if encoded else Counted(0, 0, reason)
+    return TokenCount(encoded.n_prompt, encoded.n_answer, reason) if encoded else TokenCount(0, 0, reason)

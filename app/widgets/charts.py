@@ -16,7 +16,7 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.state import session
+from app.state.session import current_session
 from app.text import ends
 from app.widgets import tables
 from gradsift.analysis.distributions import POOL
@@ -102,8 +102,8 @@ def config(stem: str, *buttons: str) -> dict[str, Any]:
 
 def file_stem(name: str) -> str:
     """The name of a chart's files: what is open, then the chart."""
-    now = session.current()
-    parts = ("gradsift", now.store_title, now.targets, name)
+    session = current_session()
+    parts = ("gradsift", session.store_title, session.targets, name)
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.")[:40] for part in parts if part)
 
 
@@ -166,9 +166,14 @@ def palette() -> list[str]:
     return ["#8da6ff", "#f0b04a", "#4fd1c5", "#c79bff", "#f08cbc"] if dark() else _PALETTE
 
 
+def label_of(method: str) -> str:
+    """The name of a method, or of the whole pool, in a table or a sentence."""
+    return "Whole pool" if method == POOL else METHODS[method].label
+
+
 def name_of(method: str) -> str:
     """A method's mark and name in a legend."""
-    return "Whole pool" if method == POOL else f"{theme.look(method).mark} {METHODS[method].label}"
+    return label_of(method) if method == POOL else f"{theme.look(method).mark} {label_of(method)}"
 
 
 def tick(name: str, length: int = LABEL) -> str:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.datastore import plan as planning
+from app.datastore import build
 from gradsift.builder.plan import PLAN
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Progress
@@ -44,7 +44,7 @@ def test_the_form_estimates_before_it_builds(app, workspace, tiny_model):
         time.sleep(0.1)
     assert status.state == "finished", status.message
     at.run()
-    plan = planning.found(folder)
+    plan = build.found(folder)
     assert plan["exact"]
     assert plan["rows"] == sum(len(path.read_text().splitlines()) for path in sample_pool())
     figures = said(at)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.export import request as exporting
+from app.export import exports
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -149,7 +149,7 @@ def test_leaks_are_shown_beside_the_evaluation_and_dropped(app, scored, tmp_path
     cards = [html.value for html in at.html if html.value.startswith('<article class="gs-card gs-leak">')]
     assert "held &lt;out&gt;.jsonl" in "".join(cards)
     assert "<mark>" in cards[0]
-    row = exporting.leaks_of(out)[0]["row"]
+    row = exports.leaks_of(out)[0]["row"]
     at.button(key=f"leak-{row}").click().run()
     assert "1 rejected in this session" in texts(at)
     assert at.button(key=f"leak-{row}").disabled  # and the others can be rejected too
@@ -182,13 +182,13 @@ def test_uploaded_evaluation_files_are_kept_and_found(scored):
             return b'{"a": "b"}\n'
 
     session = type("S", (), {"workspace": scored})
-    (path,) = exporting.keep(session, [Upload()])
+    (path,) = exports.keep(session, [Upload()])
     assert path.read_bytes() == Upload().getvalue()
     assert path.is_relative_to(scored.root / "uploads")
-    assert exporting.keep(session, [Upload(), Upload()]) == [path, path]
-    assert exporting.evaluation_files(f"\n {path} \n") == ([path], [])
+    assert exports.keep(session, [Upload(), Upload()]) == [path, path]
+    assert exports.evaluation_files(f"\n {path} \n") == ([path], [])
     nothing = ["~no-such-person/x", "a" * 300, "a\0b"]
-    assert exporting.evaluation_files("\n".join(nothing)) == ([], nothing)
+    assert exports.evaluation_files("\n".join(nothing)) == ([], nothing)
 
 
 def test_uploads_join_the_files_that_are_named_and_stay_when_the_page_changes(app, scored):

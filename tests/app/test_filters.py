@@ -5,9 +5,8 @@ import pytest
 
 from app.compare import facets
 from app.state import address
-from app.views import comparison as comparing
-from app.views import filters
-from app.views import highlights as marking
+from app.views import filters, highlights
+from app.views.comparison import Comparison, compare
 from app.views.filters import Filter
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
@@ -32,7 +31,7 @@ def opened(scored):
 
 @pytest.fixture
 def comparison(opened):
-    return comparing.compare(*opened, list(METHODS), "25%", Choices())
+    return compare(*opened, list(METHODS), "25%", Choices())
 
 
 def expected(opened, keep) -> list[bool]:
@@ -128,7 +127,7 @@ def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, co
 
 def test_subtasks_are_counted_over_the_columns_once(comparison):
     for columns in [comparison.columns, comparison.columns[:1]]:
-        found = filters.subtasks_of(comparing.Comparison(columns, comparison.rows, comparison.shared))
+        found = filters.subtasks_of(Comparison(columns, comparison.rows, comparison.shared))
         pool = {name: set() for name in found}
         picks = {name: set() for name in found}
         for column in columns:
@@ -141,9 +140,9 @@ def test_subtasks_are_counted_over_the_columns_once(comparison):
 
 
 def test_subtasks_are_offered_where_there_are_several_and_a_method_looks_at_them(opened):
-    assert not filters.subtasks_of(comparing.compare(*opened, ["random"], "25%", Choices()))
+    assert not filters.subtasks_of(compare(*opened, ["random"], "25%", Choices()))
     one = Choices(without_subtasks=opened[1].subtask_names[1:])
-    assert not filters.subtasks_of(comparing.compare(*opened, ["less", "bm25"], "25%", one))
+    assert not filters.subtasks_of(compare(*opened, ["less", "bm25"], "25%", one))
 
 
 def test_verdicts(opened):
@@ -221,7 +220,7 @@ def test_commas_and_percent_signs_in_names_survive_the_address():
 
 class TestMarks:
     def test_hits_are_found_whatever_their_case_and_only_in_the_role(self):
-        marks = marking.Marks(marking.search_pattern('CAT "the mat"'), "user")
+        marks = highlights.Marks(highlights.search_pattern('CAT "the mat"'), "user")
         text = "The cat sat on The Mat, Concat."
         assert [text[a:b] for a, b, _ in marks.spans("user", text)] == ["cat", "The Mat", "cat"]
         assert marks.first("user", text) == 4
@@ -229,12 +228,12 @@ class TestMarks:
         assert marks.first("assistant", text) == -1
 
     def test_a_search_of_signs_is_no_pattern(self):
-        marks = marking.Marks(marking.search_pattern(".* ( ["))
-        assert [kind for *_, kind in marks.spans("user", "a.*b([")] == [marking.HIT] * 3
-        assert marking.search_pattern("  ") is None
+        marks = highlights.Marks(highlights.search_pattern(".* ( ["))
+        assert [kind for *_, kind in marks.spans("user", "a.*b([")] == [highlights.HIT] * 3
+        assert highlights.search_pattern("  ") is None
 
     def test_marks_never_overlap_and_the_hit_wins(self):
-        marks = marking.Marks(marking.search_pattern("river"), "any", ("rivers", "bank"))
+        marks = highlights.Marks(highlights.search_pattern("river"), "any", ("rivers", "bank"))
         spans = marks.spans("user", "Rivers and a bank by the rivers")
         assert [(kind, end - start) for start, end, kind in spans] == [("gs-hit", 5), ("gs-word", 4), ("gs-hit", 5)]
 
@@ -248,7 +247,7 @@ class TestMarks:
             won = column.ranking.subtasks[column.ranking.best_subtask[at]]
             theirs = {w for t in scoring.targets if t.subtask == won for _, text in t.messages for w in tokenize(text)}
             shared = theirs & {word for _, text in turns for word in tokenize(text)}
-            found = marking.matched(scoring, Choices(), column, at, turns)
+            found = highlights.matched(scoring, Choices(), column, at, turns)
             weights = scoring.word_weights
             assert found == sorted(shared & set(weights), key=lambda w: (-weights[w], w))[: len(found)]
             assert bool(found) == bool(shared & set(weights))
@@ -267,12 +266,12 @@ class TestMarks:
 
 
 def test_a_comparison_is_made_once_and_another_budget_is_another_one(opened):
-    first = comparing.compare(*opened, ["less", "random"], "25%", Choices())
-    assert comparing.compare(*opened, ["less", "random"], "25%", Choices()) is first
-    assert comparing.compare(*opened, ["less"], "25%", Choices()) is not first
+    first = compare(*opened, ["less", "random"], "25%", Choices())
+    assert compare(*opened, ["less", "random"], "25%", Choices()) is first
+    assert compare(*opened, ["less"], "25%", Choices()) is not first
     accepted = Choices(accepted=first.rows[first.columns[0].ranking.order[-1:]].tolist())
     for budget, choices in (("50%", Choices()), ("25%", accepted)):
-        other = comparing.compare(*opened, ["less", "random"], budget, choices)
+        other = compare(*opened, ["less", "random"], budget, choices)
         assert other.columns[0].picks.tolist() != first.columns[0].picks.tolist()
 
 

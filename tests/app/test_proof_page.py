@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from figures import figures, title, values
 
-from app.proof import evaluations as proving
+from app.proof import evaluations
 from app.proof import form as proof
 from app.state.session import Session
 from gradsift.datastore.store import Store
@@ -43,7 +43,7 @@ def evaluated(app, scored, heldout):
     at.session_state["proof_methods"] = ["less"]
     at.button(key="proof-start").click().run()
     assert not at.exception, at.exception
-    (entry,) = proving.entries(scored)
+    (entry,) = evaluations.entries(scored)
     for child in list(jobs._children.values()):
         child.wait()
     status = jobs.status(entry.folder)
@@ -75,7 +75,7 @@ def test_it_is_resumed_without_the_file_that_was_named(app, scored, heldout):
     before = read_report(entry.report)
     heldout.unlink()
     before.model_copy(update={"runs": before.runs[:2]}).save(entry.report)
-    proving.again(entry)
+    evaluations.again(entry)
     for child in list(jobs._children.values()):
         child.wait()
     again = read_report(entry.report)
@@ -91,7 +91,7 @@ def test_what_is_missing_is_said(app, scored):
     at.text_input(key="proof_path").set_value("/nowhere/test.jsonl")
     at.button(key="proof-start").click().run()
     assert "Nothing lies at /nowhere/test.jsonl" in said(at)
-    assert not proving.entries(scored)
+    assert not evaluations.entries(scored)
 
 
 def test_an_evaluation_is_named_by_its_store_and_the_open_ones_come_first(app, scored):
@@ -155,7 +155,7 @@ def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, m
     config = store.manifest.config.model_copy(update={"gradients": gradients})
     store.manifest = store.manifest.model_copy(update={"config": config})
     now = Session(scored, "toy", "two", "4")
-    proving.start(now, store, scored.target_set("two"), heldout, ["less", "rds", "bm25", "draft"], 1, {"epochs": 1})
+    evaluations.start(now, store, scored.target_set("two"), heldout, ["less", "rds", "bm25", "draft"], 1, {"epochs": 1})
     specs = [value for flag, value in pairwise(asked) if flag == "--method"]
     assert specs == [spec, "rds", "bm25", "draft"]
     assert [MethodSpec.parse(text).text for text in specs] == specs

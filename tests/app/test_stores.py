@@ -5,7 +5,7 @@ import shutil
 from dataclasses import asdict
 
 from app.datastore.stores import ALL, BUILD
-from app.views import comparison as comparing
+from app.views.comparison import traits_of
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Status
@@ -51,7 +51,7 @@ def test_a_copy_of_a_store_reads_its_own_files(scored):
     shutil.copytree(scored.store_path("toy"), copied)
     for path in (scored.store_path("toy"), copied):
         store = Store.open(path)
-        about = comparing.traits_of(store, open_scoring(store, next((path / "scorings").iterdir())))
+        about = traits_of(store, open_scoring(store, next((path / "scorings").iterdir())))
         assert about.updates.args[0].path == path
 
 

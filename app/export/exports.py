@@ -12,10 +12,9 @@ import numpy as np
 import streamlit as st
 
 from app.state.session import Session
-from app.views import comparison as comparing
-from app.views import store as data
-from app.views import targets as targeting
-from app.views.comparison import Column
+from app.views.comparison import Column, traits_of
+from app.views.store import pool_of
+from app.views.targets import scoring_folder
 from gradsift.datastore.store import Store
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import Pick, preview
@@ -91,7 +90,7 @@ class Request:
 
     def arguments(self, out: Path) -> list[str]:
         """The command line that writes it, `gradsift` aside; the choices lie in the job's own folder."""
-        taken = targeting.run_folder(self.session.workspace, self.store, self.entry) / "targets.jsonl"
+        taken = scoring_folder(self.session.workspace, self.store, self.entry) / "targets.jsonl"
         targets = taken if taken.is_file() else self.entry.path
         arguments = ["select", str(self.store.path), "--targets", str(targets), "--out", str(out)]
         arguments += ["--method", self.method, "--top", self.budget, "--format", self.format]
@@ -111,19 +110,19 @@ def start(request: Request) -> None:
     jobs.start(out, request.arguments(out))
 
 
-def with_decisions(choices: Choices, take: str, decided: Decisions) -> Choices:
+def with_decisions(choices: Choices, take: str, decisions: Decisions) -> Choices:
     """The what-ifs with what the open session decided, as far as `take` says."""
     if take == RANKED:
         return choices
-    accepted, rejected = tuple(decided.accepted.tolist()), tuple(decided.rejected.tolist())
+    accepted, rejected = tuple(decisions.accepted.tolist()), tuple(decisions.rejected.tolist())
     update = {"accepted": accepted, "rejected": rejected, "only_accepted": take == ACCEPTED}
     return choices.model_copy(update=update)
 
 
 def picks_of(store: Store, scoring: Scoring, column: Column, limit: int) -> Iterator[Pick]:
     """The column's first `limit` picks with their text."""
-    about = comparing.traits_of(store, scoring)
-    return iter_picks(store, column.ranking, column.picks[:limit], about, data.pool_of(store))
+    about = traits_of(store, scoring)
+    return iter_picks(store, column.ranking, column.picks[:limit], about, pool_of(store))
 
 
 def size_of(store: Store, scoring: Scoring, column: Column, format: str) -> int:
@@ -182,8 +181,8 @@ def _leaks(path: str, changed: int) -> list[dict[str, Any]]:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _size(path: str, picks: bytes, format: str, _store: Store, _scoring: Scoring, _column: Column) -> int:
-    about, n = comparing.traits_of(_store, _scoring), len(_column.picks)
+    about, n = traits_of(_store, _scoring), len(_column.picks)
     sample = _column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
-    lines = preview(format, iter_picks(_store, _column.ranking, sample, about, data.pool_of(_store)), SAMPLE)
-    tokens = about.n_tokens + data.pool_of(_store).loc[about.rows, "n_cut"].to_numpy()  # all of a row is exported
+    lines = preview(format, iter_picks(_store, _column.ranking, sample, about, pool_of(_store)), SAMPLE)
+    tokens = about.n_tokens + pool_of(_store).loc[about.rows, "n_cut"].to_numpy()  # all of a row is exported
     return int(len(lines.encode()) / tokens[sample].sum() * tokens[_column.picks].sum())
