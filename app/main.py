@@ -11,8 +11,7 @@ import streamlit as st  # noqa: E402
 
 from app import theme  # noqa: E402
 from app.pages import ROOMS  # noqa: E402
-from app.state import memory  # noqa: E402
-from app.state.run import guarded  # noqa: E402
+from app.state.run import guarded, settle  # noqa: E402
 from app.state.session import begin_run  # noqa: E402
 from app.views.decisions import keep_session  # noqa: E402
 from app.widgets import header  # noqa: E402
@@ -43,4 +42,4 @@ try:
     with guarded(stem):
         page.run()
 finally:
-    memory.settle()
+    settle()

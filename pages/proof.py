@@ -2,18 +2,18 @@
 
 import streamlit as st
 
-from app.proof import form as proof
+from app.proof import form, results
 from app.state.session import current_session
 from app.widgets import required
 
 session = current_session()
 st.title("Proof", anchor=False)
-chosen = proof.choose(session)
-if chosen is None:
-    proof.nothing()
+evaluation = results.choose(session)
+if evaluation is None:
+    results.nothing()
 else:
-    proof.show(chosen)
+    results.show(evaluation)
 store, scoring = required.scored(session)
 entry = session.workspace.target_set(session.targets)
 if entry is not None:
-    proof.form(session, store, entry, folded=chosen is not None)
+    form.draw(session, store, scoring, entry, folded=evaluation is not None)

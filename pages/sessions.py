@@ -17,5 +17,5 @@ except GradsiftError as error:
     st.stop()
 listing.draw(session, records)
 st.space("small")
-st.subheader("Compare picks", anchor=False)
+st.subheader("Compare two selections", anchor=False)
 difference.draw(session, sides.sources_of(session, records))

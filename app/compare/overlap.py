@@ -12,7 +12,7 @@ _NAMES = {
     ONLY: "One method only",
     SHARED: "Shared",
     EVERY: "In all",
-    OTHERS: "In others only",
+    OTHERS: "Missed by this method",
 }
 
 

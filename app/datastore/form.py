@@ -7,6 +7,7 @@ import streamlit as st
 from app.datastore import build, estimate, stores
 from app.state.session import Session, current_session, remember
 from app.text import label
+from app.views.commands import Build, Plan
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import sample_pool
@@ -37,7 +38,7 @@ def draw() -> None:
             on_change=lambda: _fill(st.session_state.build_preset),
             persist_state="session",
         )
-    st.caption(build.ABOUT[st.session_state.build_preset])
+    st.caption(build.NOTES[st.session_state.build_preset])
     with st.form("build", border=True):
         uploads = _pool(origin)
         left, right = st.columns(2)
@@ -59,11 +60,11 @@ def draw() -> None:
         with st.expander("More parameters"):
             _rare()
         with st.container(horizontal=True):
-            asked = st.form_submit_button("Estimate the cost", icon=":material/timer:")
-            sent = st.form_submit_button("Build the datastore", type="primary", icon=":material/play_arrow:")
-    if asked:
+            estimating = st.form_submit_button("Estimate the cost", icon=":material/timer:")
+            building = st.form_submit_button("Build the datastore", type="primary", icon=":material/play_arrow:")
+    if estimating:
         _estimate(origin, uploads)
-    if sent:
+    if building:
         _start(origin, uploads)
     if planned := st.session_state.get("build_plan"):
         folder, question = planned
@@ -151,13 +152,15 @@ def _rare() -> None:
     )
 
 
-def _values() -> dict[str, Any]:
-    return {name: st.session_state.get(f"build_{name}") for name in build.FLAGS}
+def _parameters() -> dict[str, Any]:
+    """The parameters by name; None leaves the command's own default."""
+    values = {name: st.session_state.get(f"build_{name}") for name in build.PARAMETERS}
+    return {name: None if value == "" else value for name, value in values.items()}
 
 
 def _question(origin: str) -> tuple[Any, ...]:
     """What an estimate answers: another form asks another question."""
-    return origin, st.session_state.get("build_paths"), *_values().values()
+    return origin, st.session_state.get("build_paths"), *_parameters().values()
 
 
 def _estimate(origin: str, uploads: list[Any]) -> None:
@@ -167,7 +170,8 @@ def _estimate(origin: str, uploads: list[Any]) -> None:
         if not pool:
             st.error(NO_POOL)
             return
-        st.session_state.build_plan = build.start(session.workspace, pool, _values()), _question(origin)
+        folder = build.start_plan(session.workspace, Plan(pool=pool, **_parameters()))
+        st.session_state.build_plan = folder, _question(origin)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
 
@@ -183,7 +187,7 @@ def _start(origin: str, uploads: list[Any]) -> None:
             return
         if planned := st.session_state.pop("build_plan", None):
             jobs.cancel(planned[0])  # the build's own start is a better estimate, and they would slow each other down
-        jobs.start(out, build.argv(pool, _values(), out))
+        Build(pool=pool, out=out, **_parameters()).start(out)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return
@@ -192,12 +196,13 @@ def _start(origin: str, uploads: list[Any]) -> None:
     st.rerun()
 
 
-def _chosen_pool(session: Session, origin: str, uploads: list[Any], name: str) -> list[Any]:
+def _chosen_pool(session: Session, origin: str, uploads: list[Any], name: str) -> tuple[str, ...]:
     if origin == "The sample":
-        return list(sample_pool())
+        return tuple(map(str, sample_pool()))
     if origin == "Upload":
-        return session.workspace.keep_uploads(name, ((file.name, file.getvalue()) for file in uploads or []))
-    return build.pool_paths(st.session_state.get("build_paths") or "")
+        files = session.workspace.keep_uploads(name, ((file.name, file.getvalue()) for file in uploads or []))
+        return tuple(map(str, files))
+    return tuple(build.pool_paths(st.session_state.get("build_paths") or ""))
 
 
 def _fill(preset: str, only_missing: bool = False) -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
-from app.datastore import build, overview
+from app.datastore import overview
 from app.state.session import Session, remember
 from app.text import escape, label, plural
+from app.views.commands import Build
 from app.views.store import store_or_error
 from app.widgets import empty, running
 from gradsift.datastore.store import Store
@@ -16,7 +18,7 @@ from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
-OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page
+OPEN, ALL, BUILD = "This store", "All stores", "New store"  # rooms of the Datastore page
 
 
 def show(session: Session) -> None:
@@ -82,9 +84,9 @@ def unfinished(session: Session, path: Path, store: Store | None) -> None:
 
 def _again(session: Session, path: Path) -> Callable[[], None] | None:
     """What starts the build at `path` again, where that is known."""
-    command = jobs.command(path)
-    if build.builds(command, path):
-        return lambda: jobs.start(path, command)
+    command = Build.read(jobs.command(path))
+    if command is not None and command.out.resolve() == path.resolve():  # a store from elsewhere may say anything
+        return partial(command.start, path)
     if path == session.workspace.store_path(SAMPLE_STORE) and path.exists():
         return lambda: build_sample(session.workspace)
     return None
@@ -101,13 +103,13 @@ def _line(entry: StoreEntry, opened: bool) -> None:
 
 
 @contextmanager
-def _row(key: str, name: str, about: str, more: str = "") -> Iterator[None]:
+def _row(key: str, name: str, note: str, more: str = "") -> Iterator[None]:
     """A bordered line: what it is on the left, the block's button on the right."""
     line = st.container(
         border=True, key=key, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
     )
     with line:
-        st.html(f"<div>{name} <span class='gs-small gs-dim'>{escape(about)}</span>{more}</div>", width="content")
+        st.html(f"<div>{name} <span class='gs-small gs-dim'>{escape(note)}</span>{more}</div>", width="content")
         yield
 
 
@@ -131,8 +133,8 @@ def _exists(entry: StoreEntry) -> bool:
 
 
 def _sample(workspace: Workspace) -> None:
-    about = "about 150 short examples from four sources, a real small model; a few minutes on two cores"
-    with _row("sample-offer", "<b>Sample</b>", about):
+    note = "about 150 short examples from four sources, a real small model; a few minutes on two cores"
+    with _row("sample-offer", "<b>Sample</b>", note):
         st.button(
             "Build the sample",
             type="primary",
@@ -160,8 +162,8 @@ def _by_path(workspace: Workspace) -> None:
         text = st.text_input(
             "Open a datastore elsewhere on this machine", placeholder="/path/to/store", key="open_path"
         )
-        sent = st.form_submit_button("Open")
-    if sent:
+        opening = st.form_submit_button("Open")
+    if opening:
         try:
             entry = workspace.open_store(text or "")
             Store.open(entry.path) if (entry.path / "manifest.json").is_file() else None

@@ -1,9 +1,8 @@
-"""An export: what is asked for, the command that writes it, and what it wrote. No drawing here."""
+"""Exports: what one is made of, the run that writes it, and what it wrote. No drawing here."""
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,20 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.state.session import Session
-from app.views.comparison import Column, traits_of
+from app.views.commands import Select
 from app.views.store import pool_of
-from app.views.targets import scoring_folder
-from gradsift.datastore.store import Store
+from app.views.targets import targets_file
+from app.views.view import View
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import Pick, preview
-from gradsift.runtime import atomic, jobs
-from gradsift.scoring.scoring import Scoring
+from gradsift.runtime import atomic
 from gradsift.selection.choices import Choices
 from gradsift.selection.picks import iter_picks
 from gradsift.workspace.sessions import Decisions
 from gradsift.workspace.workspace import TargetEntry
 
 SAMPLE = 20  # picks by which the size is estimated
-ABOUT = {
+NOTES = {
     "messages": "`messages` with role and content: TRL, axolotl, LLaMA-Factory, most trainers.",
     "prompt-completion": "`prompt` and `completion` as messages: TRL learns the completion only.",
     "alpaca": "`instruction`, `input`, `output`, `system`, `history`: LLaMA-Factory.",
@@ -44,14 +41,10 @@ TAKES = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one export is made of; equal requests go into the same folder."""
+    """What one export is made of; equal requests go into the same folder. view: of one method, decisions included."""
 
-    session: Session
-    store: Store
+    view: View
     entry: TargetEntry
-    method: str
-    budget: str
-    choices: Choices
     format: str
     compress: str
     evaluation: tuple[Path, ...]
@@ -61,57 +54,57 @@ class Request:
     @property
     def out(self) -> Path:
         """The folder it goes into."""
+        view = self.view
         content = hashlib.sha256(self.entry.path.read_bytes()).hexdigest()
         files = [(str(path), path.stat().st_mtime_ns) for path in self.evaluation if path.exists()]
-        asked: list[Any] = [
-            self.store.fingerprint,
-            str(self.store.path),
-            content,
-            self.method,
-            self.budget,
-            self.choices.changed,
-        ]
-        asked += [self.format, self.compress, files, self.drop_leaks, self.report]
-        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-        stem = f"{self.entry.name}-{self.method}-{self.budget.replace('%', 'pct')}-{self.format}"
-        return self.session.workspace.export_folder(f"{stem}-{key}")
+        parts: list[Any] = [view.store.fingerprint, str(view.store.path), content]
+        parts += [view.method, view.budget, view.choices.changed]
+        parts += [self.format, self.compress, files, self.drop_leaks, self.report]
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        stem = f"{self.entry.name}-{view.method}-{view.budget.replace('%', 'pct')}-{self.format}"
+        return view.session.workspace.export_folder(f"{stem}-{key}")
 
     def differs_by_decisions(self, other: "Request") -> bool:
         """Whether the other asks for the same but for what is accepted and rejected."""
         mine, theirs = (
             (
-                *(one.store.fingerprint, one.entry.name, one.method, one.budget, one.format, one.compress),
-                *(one.evaluation, one.drop_leaks, one.report),
-                one.choices.model_copy(update={"accepted": (), "rejected": (), "only_accepted": False}),
+                *(one.view.store.fingerprint, one.entry.name, one.view.method, one.view.budget),
+                *(one.format, one.compress, one.evaluation, one.drop_leaks, one.report),
+                one.view.choices.model_copy(update={"accepted": (), "rejected": (), "only_accepted": False}),
             )
             for one in (self, other)
         )
-        return self.choices != other.choices and mine == theirs
+        return self.view.choices != other.view.choices and mine == theirs
 
-    def arguments(self, out: Path) -> list[str]:
-        """The command line that writes it, `gradsift` aside; the choices lie in the job's own folder."""
-        taken = scoring_folder(self.session.workspace, self.store, self.entry) / "targets.jsonl"
-        targets = taken if taken.is_file() else self.entry.path
-        arguments = ["select", str(self.store.path), "--targets", str(targets), "--out", str(out)]
-        arguments += ["--method", self.method, "--top", self.budget, "--format", self.format]
-        arguments += ["--compress", self.compress, "--bundle"]
-        for path in self.evaluation:
-            arguments += ["--evaluation", str(path)]
-        arguments += ["--drop-leaks"] * self.drop_leaks + ["--report"] * self.report
-        return arguments + (["--choices", str(_choices_file(out))] if self.choices.changed else [])
+    def start(self) -> None:
+        """Write the files as a process of its own; the choices lie in the job's own folder.
 
-
-def start(request: Request) -> None:
-    """Write the files as a process of its own (`gradsift select`)."""
-    out = request.out
-    if request.choices.changed:
-        _choices_file(out).parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(_choices_file(out), request.choices.changed)
-    jobs.start(out, request.arguments(out))
+        Raises:
+            JobError: they are being written already. OSError: something cannot be written.
+        """
+        view, out = self.view, self.out
+        choices = out / "job" / "choices.json" if view.choices.changed else None
+        if choices is not None:
+            choices.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(choices, view.choices.changed)
+        command = Select(
+            store=view.store.path,
+            targets=targets_file(view.session.workspace, view.store, self.entry),
+            out=out,
+            method=view.method,
+            top=view.budget,
+            format=self.format,
+            compress=self.compress,
+            evaluation=self.evaluation,
+            drop_leaks=self.drop_leaks,
+            report=self.report,
+            choices=choices,
+        )
+        command.start(out)
 
 
 def with_decisions(choices: Choices, take: str, decisions: Decisions) -> Choices:
-    """The what-ifs with what the open session decided, as far as `take` says."""
+    """The what-ifs with the open session's decisions, as far as `take` says."""
     if take == RANKED:
         return choices
     accepted, rejected = tuple(decisions.accepted.tolist()), tuple(decisions.rejected.tolist())
@@ -119,36 +112,18 @@ def with_decisions(choices: Choices, take: str, decisions: Decisions) -> Choices
     return choices.model_copy(update=update)
 
 
-def picks_of(store: Store, scoring: Scoring, column: Column, limit: int) -> Iterator[Pick]:
-    """The column's first `limit` picks with their text."""
-    about = traits_of(store, scoring)
-    return iter_picks(store, column.ranking, column.picks[:limit], about, pool_of(store))
+def picks_of(view: View, limit: int) -> Iterator[Pick]:
+    """The first `limit` picks of the view's method with their text."""
+    column = view.comparison.columns[0]
+    return iter_picks(view.store, column.ranking, column.picks[:limit], view.traits, pool_of(view.store))
 
 
-def size_of(store: Store, scoring: Scoring, column: Column, format: str) -> int:
-    """About how many bytes the column's picks take in this format before compression: by a sample's bytes per token."""
-    return _size(str(scoring.path), column.picks.tobytes(), format, store, scoring, column)
+def size_of(view: View, format: str) -> int:
+    """About how many bytes the picks take in this format before compression: by a sample's bytes per token."""
+    return _size(str(view.scoring.path), view.comparison.columns[0].picks.tobytes(), format, view)
 
 
-def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
-    """Uploaded files kept in the workspace, each once however often it comes."""
-    paths: list[Path] = []
-    for upload in uploads:
-        content = upload.getvalue()
-        folder = f"evaluation-{hashlib.sha256(content).hexdigest()[:12]}"
-        kept = session.workspace.root / "uploads" / folder / Path(upload.name).name
-        paths += [kept] if kept.is_file() else session.workspace.keep_uploads(folder, [(upload.name, content)])
-    return paths
-
-
-def evaluation_files(typed: str) -> tuple[list[Path], list[str]]:
-    """The files named, one a line, that are there; and the paths where nothing lies."""
-    paths = [Path(os.path.expanduser(line.strip())) for line in typed.splitlines() if line.strip()]
-    missing = [str(path) for path in paths if not os.path.exists(path)]  # of any text, other than Path.exists
-    return [path for path in paths if os.path.exists(path)], missing
-
-
-def written(out: Path) -> dict[str, Any] | None:
+def manifest_of(out: Path) -> dict[str, Any] | None:
     """The manifest of a finished export, or None."""
     try:
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
@@ -170,19 +145,16 @@ def leaks_of(out: Path) -> list[dict[str, Any]]:
     return _leaks(str(path), path.stat().st_mtime_ns) if path.is_file() else []
 
 
-def _choices_file(out: Path) -> Path:
-    return out / "job" / "choices.json"
-
-
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _leaks(path: str, changed: int) -> list[dict[str, Any]]:
     return list(json.loads(Path(path).read_text(encoding="utf-8"))["leaks"])
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _size(path: str, picks: bytes, format: str, _store: Store, _scoring: Scoring, _column: Column) -> int:
-    about, n = traits_of(_store, _scoring), len(_column.picks)
-    sample = _column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
-    lines = preview(format, iter_picks(_store, _column.ranking, sample, about, pool_of(_store)), SAMPLE)
-    tokens = about.n_tokens + pool_of(_store).loc[about.rows, "n_cut"].to_numpy()  # all of a row is exported
-    return int(len(lines.encode()) / tokens[sample].sum() * tokens[_column.picks].sum())
+def _size(path: str, picks: bytes, format: str, _view: View) -> int:
+    column, traits, pool = _view.comparison.columns[0], _view.traits, pool_of(_view.store)
+    n = len(column.picks)
+    sample = column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
+    lines = preview(format, iter_picks(_view.store, column.ranking, sample, traits, pool), SAMPLE)
+    tokens = traits.n_tokens + pool.loc[traits.rows, "n_cut"].to_numpy()  # all of a row is exported
+    return int(len(lines.encode()) / tokens[sample].sum() * tokens[column.picks].sum())

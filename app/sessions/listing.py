@@ -41,7 +41,7 @@ def _worth_showing(session: Session, records: list[SessionRecord]) -> list[Sessi
     passing = len(records) - len(kept)
     if not passing or not kept:
         return records
-    every = st.toggle(f"Also {plural(passing, 'session')} without a name or a decision", key="all-sessions")
+    every = st.toggle(f"Show {plural(passing, 'unnamed, undecided session')}", key="all-sessions")
     return records if every else kept
 
 

@@ -1,5 +1,7 @@
 """One run of a page, or of the part of it that is drawn anew: what goes wrong is said, and the view is kept."""
 
+import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,3 +31,18 @@ def guarded(page: str) -> Iterator[None]:
         st.error(label(sentence))
     else:
         save_view(page)
+
+
+def settle() -> None:
+    """Call at the end of a run: later garbage collections skip what the libraries that are loaded by now hold.
+
+    Streamlit collects after every run. Looking at all that torch, pandas, pyarrow and plotly hold takes 0.13 s, longer
+    than most pages take to run.
+    """
+    _settled(len(sys.modules))
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _settled(modules: int) -> None:
+    gc.collect()
+    gc.freeze()

@@ -18,7 +18,7 @@ from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import TargetEntry
 
-SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"
+SETS, PASTE, UPLOAD = "Saved sets", "Paste", "Upload"
 SAVED = "targets_saved"  # in the session, for one run: a set was saved, and is what the page shows next
 FEW = 12  # sets that are offered side by side; more become a list
 _UPLOADED = "targets_uploaded"  # in the session: name and bytes

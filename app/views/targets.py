@@ -1,7 +1,7 @@
-"""Target examples against the open store's model: token counts, which are refused, and the run that scores them.
+"""Target examples and the open store's model: their tokens, which of them it refuses, and the run that scores them.
 
-No drawing here. A run's folder is named after the store and the target file's content, so an edited file never finds
-the old file's scores.
+No drawing here. A run's folder is named after the store and the target file's content, so that an edited file never
+finds the old file's scores.
 """
 
 import hashlib
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from app.views.commands import Score
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.store import Store
-from gradsift.runtime import jobs
 from gradsift.workspace.workspace import TargetEntry, Workspace
 
 if TYPE_CHECKING:
     from gradsift.data.encode import Encoder
+
+
+TARGETS = "targets.jsonl"  # in a run's folder: the rows that it scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def count_tokens(store: Store, rows: Sequence[Row]) -> list[TokenCount]:
 
 def scorable(rows: Sequence[Row], counts: Sequence[TokenCount]) -> list[Row]:
     """The rows that can be scored."""
-    return [row for row, counted in zip(rows, counts, strict=True) if not counted.reason]
+    return [row for row, count in zip(rows, counts, strict=True) if not count.reason]
 
 
 def scoring_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
@@ -55,10 +58,15 @@ def scoring_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Pa
     return workspace.job_folder(f"score-{name}")
 
 
+def targets_file(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
+    """The file with the rows that a scoring of this set is kept for: those the app's run took, else all of the set."""
+    taken = scoring_folder(workspace, store, entry) / TARGETS
+    return taken if taken.is_file() else entry.path
+
+
 def scored_rows(workspace: Workspace, store: Store, entry: TargetEntry) -> list[Row]:
-    """The rows a scoring of this set is kept for: those the app's run took, else all good ones of the file."""
-    taken = scoring_folder(workspace, store, entry) / "targets.jsonl"
-    return read_targets(taken if taken.is_file() else entry.path).rows
+    """The rows a scoring of this set is kept for."""
+    return read_targets(targets_file(workspace, store, entry)).rows
 
 
 def start_scoring(
@@ -67,12 +75,15 @@ def start_scoring(
     """Score `rows` (those of `entry` that are taken) as a process of its own."""
     folder = scoring_folder(workspace, store, entry)
     folder.mkdir(parents=True, exist_ok=True)
-    write_targets(folder / "targets.jsonl", rows)
-    gradient = store.manifest.config.gradients[0]  # a store need not hold the default one
-    arguments = ["score", str(store.path), "--targets", str(folder / "targets.jsonl"), "--gradient", gradient]
-    for method in methods:
-        arguments += ["--method", method]
-    jobs.start(folder, [*arguments, "--out", str(folder / "scores.parquet")])
+    write_targets(folder / TARGETS, rows)
+    command = Score(
+        store=store.path,
+        targets=folder / TARGETS,
+        gradient=store.manifest.config.gradients[0],  # a store need not hold the default one
+        method=tuple(methods),
+        out=folder / "scores.parquet",
+    )
+    command.start(folder)
 
 
 def _model(store: Store) -> str:

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from app.state.session import Session, remember
+from app.text import plural
 from gradsift.selection.budget import Budget
 
 UNITS = {"percent": "% of the pool", "rows": "rows", "tokens": "tokens"}
@@ -18,6 +19,12 @@ def parts(text: str) -> tuple[str, float]:
 def written(unit: str, value: float) -> str:
     """The budget as text, as the command line takes it."""
     return str(Budget(value, "%" if unit == "percent" else unit))
+
+
+def shown(text: str) -> str:
+    """A budget in words: 5%, 200 rows, 50,000 tokens."""
+    unit, amount = parts(text)
+    return text if unit == "percent" else plural(int(amount), unit.removesuffix("s"))
 
 
 def draw(session: Session) -> str:

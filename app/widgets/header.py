@@ -7,7 +7,7 @@ import streamlit as st
 from app.pages import room
 from app.state.session import Session
 from app.text import clip, label
-from app.widgets import saved
+from app.widgets import budget, saved
 from gradsift.workspace.sessions import NAME_LENGTH
 from gradsift.workspace.workspace import MANIFEST, is_store
 
@@ -18,7 +18,7 @@ def draw(session: Session) -> None:
         st.page_link(room("datastore"), label=f"Store **{_store(session)}**", icon=":material/database:")
         targets = clip(session.targets, 32) if session.targets else "none chosen"
         st.page_link(room("targets"), label=f"Targets **{label(targets)}**", icon=":material/target:")
-        st.page_link(room("compare"), label=f"Budget **{label(session.budget)}**", icon=":material/tune:")
+        st.page_link(room("compare"), label=f"Budget **{label(budget.shown(session.budget))}**", icon=":material/tune:")
         _session(session)
     if problem := st.session_state.get("session_problem"):
         st.warning(label(problem))
@@ -35,8 +35,8 @@ def _session(session: Session) -> None:
             st.caption("A session keeps the view and what you accept, reject and note. It begins by itself on Compare.")
             st.text_input("Name of the session", key="header-new-name", max_chars=NAME_LENGTH)
         with st.container(horizontal=True, vertical_alignment="center"):
-            said, named = ("Start a new one", "") if view else ("Start it now", "header-new-name")
-            st.button(said, icon=":material/add:", on_click=saved.begin, args=(session, named), key="session-new")
+            action, field = ("Start a new one", "") if view else ("Start it now", "header-new-name")
+            st.button(action, icon=":material/add:", on_click=saved.begin, args=(session, field), key="session-new")
             st.page_link(room("sessions"), label="All sessions", icon=":material/list:")
 
 

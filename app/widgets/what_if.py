@@ -15,7 +15,7 @@ from gradsift.scoring.scoring import Scoring
 from gradsift.selection.choices import Choices, make_choices
 from gradsift.text.index import has_index
 
-_ABOUT = {
+_LABELS = {
     "max": "best subtask (the paper)",
     "mean": "mean over subtasks",
     "round-robin": "each target example picks in turn",
@@ -24,7 +24,7 @@ _ABOUT = {
     "cosine-of-mean": "cosine with the subtask's mean (the paper)",
     "mean-of-cosines": "mean of cosines (the released code)",
     UNIQUE: "Drop near-duplicates",
-    DIVERSE: "Copies of a pick, by features, bring less",
+    DIVERSE: "Penalise near-copies of earlier picks",
     MATCHED: "Match the pool's answer lengths",
 }
 _DEFAULTS: dict[str, str | list[str]] = {
@@ -67,7 +67,7 @@ def draw(store: Store, scoring: Scoring) -> Choices:
 
 def _choice(name: str, options: tuple[str, ...], key: str) -> str:
     with address.held(key, options, default=options[0]):
-        return st.radio(name, options, key=key, format_func=lambda value: _ABOUT.get(value, value))
+        return st.radio(name, options, key=key, format_func=lambda value: _LABELS.get(value, value))
 
 
 def _without(scoring: Scoring) -> list[str]:
@@ -89,7 +89,7 @@ def _also(store: Store) -> list[str]:
     ways = extras(has_index(store))
     with address.held("also", ways, default=[]):
         also = st.pills(
-            "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _ABOUT[name]
+            "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _LABELS[name]
         )
     if UNIQUE not in ways:
         st.caption("Near-duplicates of this pool are not indexed yet: score a target set, which does it.")

@@ -1,6 +1,7 @@
 """Distributions on real scores of the toy model: every section, its numbers against loops, many subtasks, clicks."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,10 @@ import pytest
 from figures import figures, points, table, title
 
 from app.distributions import sections, target_charts
-from app.views import figures
+from app.state.session import Session
 from app.views.comparison import compare
+from app.views.figures import picked_by, target_curves
+from app.views.view import View
 from app.widgets import charts, tables
 from gradsift.analysis.stability import SplitHalf, rank_intervals, split_half
 from gradsift.data.targets import parse_targets, read_targets
@@ -27,8 +30,8 @@ def view(scored):
     """What the page sees at a budget of 10 rows."""
     store = Store.open(scored.store_path("toy"))
     scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
-    comparison = compare(store, scoring, list(METHODS), "10", Choices())
-    return figures.View(store, scoring, comparison, "10", Choices())
+    session = Session(scored, "toy", "two", "10")
+    return View(session, store, scoring, tuple(METHODS), "10", Choices())
 
 
 def opened(app, section: str, **more: str):
@@ -133,7 +136,7 @@ def test_single_targets_keep_their_numbers_when_others_are_left_out(app, view):
     assert not at.exception
     assert set(table(at, "similarity")["target"]) == {2}
     assert set(table(at, "similarity")["subtask"]) == {"sums"}
-    full = figures.target_curves(view, "less")
+    full = target_curves(view, "less")
     part = view.scoring.evidence("less")
     for target in (0, 1):
         cosines = sum(p.weight * p.products[:, target] / p.gram[target, target] ** 0.5 for p in part)
@@ -234,8 +237,7 @@ def test_a_click_on_a_subtasks_cell_opens_its_rows_in_compare(app, view):
 
 def test_a_click_on_other_sources_asks_for_those_that_the_chart_folds(app, view, monkeypatch):
     monkeypatch.setattr(target_charts, "MOST_COLUMNS", 1)
-    every = compare(view.store, view.scoring, ["less"], "100%", Choices())
-    table = figures.picked_by(figures.View(view.store, view.scoring, every, "100%", Choices()), "less")
+    table = picked_by(replace(view, methods=("less",), budget="100%"), "less")
     kept = pd.Series(view.columns.source).value_counts(sort=False).nlargest(1).index[0]
     subtask = table.loc[(table["rows"] > 0) & (table["source"] != kept), "subtask"].iloc[0]
     folded = table.loc[(table["rows"] > 0) & (table["source"] != kept) & (table["subtask"] == subtask), "source"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.export import exports
+from app.widgets import uploads
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -111,7 +112,7 @@ def written_rows(out: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     ("take", "said", "rows"),
-    [("decided", "By decisions 1 row came in and 1 went out", 5), ("ranked", "", 5), ("accepted", "", 1)],
+    [("decided", "Your decisions removed 1 row and added 1", 5), ("ranked", "", 5), ("accepted", "", 1)],
 )
 def test_decisions_go_into_the_export(app, scored, decided, take, said, rows):
     id, order = decided
@@ -182,13 +183,13 @@ def test_uploaded_evaluation_files_are_kept_and_found(scored):
             return b'{"a": "b"}\n'
 
     session = type("S", (), {"workspace": scored})
-    (path,) = exports.keep(session, [Upload()])
+    (path,) = uploads.keep(session, [Upload()])
     assert path.read_bytes() == Upload().getvalue()
     assert path.is_relative_to(scored.root / "uploads")
-    assert exports.keep(session, [Upload(), Upload()]) == [path, path]
-    assert exports.evaluation_files(f"\n {path} \n") == ([path], [])
+    assert uploads.keep(session, [Upload(), Upload()]) == [path, path]
+    assert uploads.named_files(f"\n {path} \n") == ([path], [])
     nothing = ["~no-such-person/x", "a" * 300, "a\0b"]
-    assert exports.evaluation_files("\n".join(nothing)) == ([], nothing)
+    assert uploads.named_files("\n".join(nothing)) == ([], nothing)
 
 
 def test_uploads_join_the_files_that_are_named_and_stay_when_the_page_changes(app, scored):

@@ -66,37 +66,6 @@ def test_every_preset_is_a_config_and_the_papers_is_the_default(tmp_path):
     assert BuildConfig(model="m", **build.PRESETS["Paper"]) == BuildConfig(model="m")
 
 
-def test_the_forms_values_become_the_command_line(tmp_path):
-    values = {"model": "smollm2", "limit_per_source": None, "epochs": 2, "lr": 2e-4, "template": ""}
-    arguments = build.argv(["-odd name.jsonl", "b.jsonl"], values, tmp_path)
-    assert arguments == [
-        "build", "--out", str(tmp_path), "--model", "smollm2", "--epochs", "2", "--lr", "0.0002",
-        "--", "-odd name.jsonl", "b.jsonl",
-    ]  # fmt: skip
-
-
-def test_every_flag_of_the_form_is_one_of_the_command(tmp_path):
-    from typer.main import get_command
-
-    from gradsift.cli.main import cli
-
-    known = {name for parameter in get_command(cli).commands["build"].params for name in parameter.opts}
-    assert set(build.FLAGS.values()) <= known
-    assert set(build.FLAGS) <= set(BuildConfig.model_fields)
-
-
-def test_only_a_build_into_the_store_itself_is_resumed(tmp_path):
-    assert build.builds(build.argv(["pool"], {"model": "m"}, tmp_path), tmp_path)
-    for command in (
-        [],
-        ["demo"],
-        ["build", "--out", str(tmp_path / "other"), "--", "pool"],
-        ["build", "--out", str(tmp_path), "--restart", "--", "pool"],
-        ["build", "--out"],
-    ):
-        assert not build.builds(command, tmp_path)
-
-
 def test_pool_paths_are_lines():
     assert build.pool_paths(" /a/*.jsonl \n\norg/data\n") == ["/a/*.jsonl", "org/data"]
     assert not build.pool_paths("~/x")[0].startswith("~")

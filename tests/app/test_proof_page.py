@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 from figures import figures, title, values
 
-from app.proof import evaluations
-from app.proof import form as proof
+from app.proof import evaluations, form
 from app.state.session import Session
+from app.views.view import View
 from gradsift.datastore.store import Store
 from gradsift.evaluation.plan import MethodSpec, store_recipe
 from gradsift.evaluation.report import read_report, summary
 from gradsift.runtime import jobs
+from gradsift.scoring.scoring import open_scoring
+from gradsift.selection.choices import Choices
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}
+STARTED_BEFORE = (
+    *("--targets", "two.jsonl", "--test", "rows.jsonl", "--budget", "5%", "--seeds", "3", "--out", "report.json"),
+    *("--epochs", "3", "--method", "less", "--method", "rds"),
+)
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def said(at) -> str:
 def evaluated(app, scored, heldout):
     """The page after an evaluation of one seed and one epoch was started from it and has ended."""
     at = app("proof", **ASK)
-    assert "Nothing is proven yet" in said(at)
+    assert "No evaluation yet" in said(at)
     assert "The paper's choices are evaluated, whatever What if says" in said(at)
     at.text_input(key="proof_path").set_value(str(heldout))
     at.number_input(key="proof_seeds").set_value(1)
@@ -98,7 +104,7 @@ def test_an_evaluation_is_named_by_its_store_and_the_open_ones_come_first(app, s
     for name, store in (("mine", scored.store_path("toy")), ("theirs", "/elsewhere/other")):  # the last is the newest
         job = scored.root / "evaluations" / name / "job"
         job.mkdir(parents=True)
-        (job / "command.json").write_text(json.dumps(["evaluate", str(store)]))
+        (job / "command.json").write_text(json.dumps(["evaluate", str(store), *STARTED_BEFORE]))
     os.utime(scored.root / "evaluations" / "mine" / "job", (1, 1))
     at = app("proof", **ASK)
     assert at.selectbox(key="evaluation").value == "mine"
@@ -118,11 +124,11 @@ def test_a_store_of_given_checkpoints_asks_for_the_recipe_it_does_not_know(app, 
     asked: list[list[str]] = []
     monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.append(arguments))
     store = Store.open(scored.store_path("toy"))
-    assert proof._untold(store) == ()
+    assert form._unknown(store) == ()
     config = store.manifest.config.model_copy(update={"checkpoints": ("elsewhere",)})
     given = Store(store.path, store.manifest.model_copy(update={"config": config}))
-    untold = proof._untold(given)
-    monkeypatch.setattr(proof, "_untold", lambda store: untold)  # the page's own store has scores to show
+    unknown = form._unknown(given)
+    monkeypatch.setattr(form, "_unknown", lambda store: unknown)  # the page's own store has scores to show
     at = app("proof", **ASK)
     at.text_input(key="proof_path").set_value(str(heldout))
     at.number_input(key="proof_batch_size").set_value(16)
@@ -154,8 +160,10 @@ def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, m
     store = Store.open(scored.store_path("toy"))
     config = store.manifest.config.model_copy(update={"gradients": gradients})
     store.manifest = store.manifest.model_copy(update={"config": config})
-    now = Session(scored, "toy", "two", "4")
-    evaluations.start(now, store, scored.target_set("two"), heldout, ["less", "rds", "bm25", "draft"], 1, {"epochs": 1})
+    scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
+    methods = ("less", "rds", "bm25", "draft")
+    view = View(Session(scored, "toy", "two", "4"), store, scoring, methods, "4", Choices())
+    evaluations.start(view, scored.target_set("two"), heldout, 1, {"epochs": 1})
     specs = [value for flag, value in pairwise(asked) if flag == "--method"]
     assert specs == [spec, "rds", "bm25", "draft"]
     assert [MethodSpec.parse(text).text for text in specs] == specs

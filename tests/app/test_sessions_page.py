@@ -176,15 +176,15 @@ def _deciding() -> None:
     from app.views.decisions import current_decisions, decide, last_step, undo, write_note
     from app.views.store import store_of
 
-    now = begin_run("targets")
-    store = store_of(now)
+    session = begin_run("targets")
+    store = store_of(session)
     assert store is not None
-    st.button("Accept", on_click=decide, args=(now, store, [3, 5], "accept"))
-    st.button("Note", on_click=write_note, args=(now, store, 5, "why?"))
-    st.button("Undo", on_click=lambda: st.session_state.update(undone=undo(now, store)))
-    found = current_decisions(now, store)
-    st.session_state.seen = (found.accepted.tolist(), found.rejected.tolist(), found.notes)
-    st.session_state.last = last_step(now, store)
+    st.button("Accept", on_click=decide, args=(session, store, [3, 5], "accept"))
+    st.button("Note", on_click=write_note, args=(session, store, 5, "why?"))
+    st.button("Undo", on_click=lambda: st.session_state.update(undone=undo(session, store)))
+    decisions = current_decisions(session, store)
+    st.session_state.seen = (decisions.accepted.tolist(), decisions.rejected.tolist(), decisions.notes)
+    st.session_state.last = last_step(session, store)
 
 
 def test_decisions_begin_a_session_and_are_taken_back(scored):
@@ -249,8 +249,8 @@ def test_two_methods_of_a_store_differ_as_their_sets_of_rows_do(scored, budget, 
 @pytest.mark.parametrize("budget", ["6", "40%", "100%"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_two_stores_differ_as_their_lines_do_each_counted_as_often_as_it_is_picked(both, other, budget, turned):
-    sides = [_side(both, name, "less", budget, Choices()) for name in ("toy", other)]
-    a, b = sides[::-1] if turned else sides
+    pair = [_side(both, name, "less", budget, Choices()) for name in ("toy", other)]
+    a, b = pair[::-1] if turned else pair
     found = sides.differ(a, b)
     lines_a, lines_b = Counter(_lines(a, np.arange(len(a.rows)))), Counter(_lines(b, np.arange(len(b.rows))))
     assert Counter(_lines(a, found.both[:, 0])) == lines_a & lines_b

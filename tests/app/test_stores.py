@@ -4,7 +4,10 @@ import json
 import shutil
 from dataclasses import asdict
 
+from app.datastore import stores
 from app.datastore.stores import ALL, BUILD
+from app.state.session import Session
+from app.views.commands import Build
 from app.views.comparison import traits_of
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -51,8 +54,8 @@ def test_a_copy_of_a_store_reads_its_own_files(scored):
     shutil.copytree(scored.store_path("toy"), copied)
     for path in (scored.store_path("toy"), copied):
         store = Store.open(path)
-        about = traits_of(store, open_scoring(store, next((path / "scorings").iterdir())))
-        assert about.updates.args[0].path == path
+        traits = traits_of(store, open_scoring(store, next((path / "scorings").iterdir())))
+        assert traits.updates.args[0].path == path
 
 
 def test_a_name_with_blanks_around_it_opens_the_store_it_builds(app, workspace, monkeypatch):
@@ -67,3 +70,23 @@ def test_a_name_with_blanks_around_it_opens_the_store_it_builds(app, workspace, 
     assert not at.exception, at.exception
     assert started == [workspace.store_path("my-pool")]
     assert at.query_params["store"] == "my-pool"
+
+
+def test_only_a_build_into_the_store_itself_is_resumed(workspace, tmp_path):
+    path = tmp_path / "store"
+    session = Session(workspace, str(path), "", "5%")
+    (path / "job").mkdir(parents=True)
+
+    def again(command: list[str]) -> bool:
+        (path / "job" / "command.json").write_text(json.dumps(command))
+        return stores._again(session, path) is not None
+
+    assert again(Build(pool=("pool",), model="m", out=path).argv())
+    for command in (
+        [],
+        ["demo"],
+        ["build", "--out", str(path / "other"), "--", "pool"],
+        ["build", "--out", str(path), "--restart", "--", "pool"],
+        ["build", "--out"],
+    ):
+        assert not again(command)

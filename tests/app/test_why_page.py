@@ -247,14 +247,16 @@ def test_the_drawer_shows_the_same_row(scored):
 
 DRAWER = """
 import streamlit as st
-from app import session
-from app.components import opening, why
-from app.rooms import ROOMS
-from gradsift.choices import Choices
+from app.pages import ROOMS
+from app.state.session import begin_run
+from app.views.view import View
+from app.why import explanation
+from app.widgets import required
+from gradsift.selection.choices import Choices
 st.navigation([st.Page(room.path, title=room.title) for room in ROOMS])
-now = session.begin("compare")
-store, scoring = opening.scored(now)
-why.drawer(now, store, scoring, int(st.query_params["asked"]), ["less", "bm25"], "5%", Choices())
+session = begin_run("compare")
+view = View(session, *required.scored(session), ("less", "bm25"), "5%", Choices())
+explanation.drawer(view, int(st.query_params["asked"]))
 """
 
 

@@ -16,7 +16,7 @@ def test_runs_appear_as_they_end(visit, scored, tmp_path):
     lines = [{"prompt": f"How much is {n} and one?", "completion": str(n + 1)} for n in range(3)]
     heldout.write_text("".join(json.dumps(line) + "\n" for line in lines))
     visit.go("proof?store=toy&targets=two&budget=4")
-    visit.sees("Nothing is proven yet")
+    visit.sees("No evaluation yet")
     page = visit.page
     path = page.get_by_role("textbox", name="Their file on this machine")
     path.fill(str(heldout))
