@@ -27,8 +27,8 @@ def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, f
         st.caption(
             f"Fine-tunes the base model on the {label(budget.shown(session.budget))} that each method picks for "
             f"{label(entry.name)}, with one recipe, and measures held-out rows after every epoch. Zero-shot, random "
-            "and training on the targets alone are always beside them. The paper's choices are evaluated, whatever What "
-            "if says. It takes time: a small fine-tuning for every method and seed."
+            "and training on the targets alone are always beside them. The paper's choices are evaluated, whatever "
+            "What if says. It takes time: a small fine-tuning for every method and seed."
         )
         uploads.into("proof_path", session, "Held-out rows of the same skill", several=False, help=_HELP)
         st.text_input(

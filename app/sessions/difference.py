@@ -42,10 +42,10 @@ def draw(session: Session, sources: list[Source]) -> None:
         b = _side(session, "b", sources, *_other(session, sources))
     if a is None or b is None:
         return
-    found = sides.differ(a, b)
-    _figures(a, b, found)
-    _by_source(a, b, found)
-    _lists(a, b, found)
+    difference = sides.differ(a, b)
+    _figures(a, b, difference)
+    _by_source(a, b, difference)
+    _lists(a, b, difference)
 
 
 def _other(session: Session, sources: list[Source]) -> tuple[Source, int]:
@@ -55,7 +55,7 @@ def _other(session: Session, sources: list[Source]) -> tuple[Source, int]:
 
 
 def _side(session: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
-    """The fields of one side and the picks they make; what is missing is said in its place."""
+    """The fields of one side and the picks they make; a sentence in its place where something is missing."""
     known = {source.key: source for source in sources}
     titles = _titles(session, sources)
     with address.held(name, list(known), default=default.key):
@@ -120,11 +120,11 @@ def _titles(session: Session, sources: list[Source]) -> dict[str, str]:
 
 
 def _title(session: Session, source: Source) -> str:
-    about = f"{clip(Path(source.store).name, 32)}, {clip(source.targets, 32)}"
+    names = f"{clip(Path(source.store).name, 32)}, {clip(source.targets, 32)}"
     if source.record is None:
-        return f"Store {about}"
+        return f"Store {names}"
     own = " (this one)" if source.record.id == session.session_id else ""
-    return f"{saved.title(source.record)}{own}: {about}"
+    return f"{saved.title(source.record)}{own}: {names}"
 
 
 def _about(side: Side) -> str:
@@ -146,12 +146,12 @@ def _value(value: Any) -> str:
     return "yes" if value is True else str(value)
 
 
-def _figures(a: Side, b: Side, found: Difference) -> None:
+def _figures(a: Side, b: Side, difference: Difference) -> None:
     figures = {
-        "in both": f"{len(found.both):,}",
-        "only in A": f"{len(found.only_a):,}",
-        "only in B": f"{len(found.only_b):,}",
-        "of all picks in both": f"{found.overlap:.0%}",
+        "in both": f"{len(difference.both):,}",
+        "only in A": f"{len(difference.only_a):,}",
+        "only in B": f"{len(difference.only_b):,}",
+        "of all picks in both": f"{difference.overlap:.0%}",
     }
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
     st.space("small")
@@ -159,7 +159,7 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
         st.html(f'<div class="gs-figures">{cells}</div>')
         st.download_button(
             "Download the difference as CSV",
-            lambda: tables.csv(sides.table_of(a, b, found)),
+            lambda: tables.csv(sides.table_of(a, b, difference)),
             file_name="difference.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -171,8 +171,8 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
         st.caption("Two stores: a row is the same where its line in the pool file is the same, byte for byte.")
 
 
-def _by_source(a: Side, b: Side, found: Difference) -> None:
-    table = sides.by_source(a, b, found)
+def _by_source(a: Side, b: Side, difference: Difference) -> None:
+    table = sides.by_source(a, b, difference)
     for name in ("a", "b"):
         table[f"share_{name}"] = 100 * table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
     number, share = st.column_config.NumberColumn, st.column_config.ProgressColumn
@@ -194,16 +194,16 @@ def _by_source(a: Side, b: Side, found: Difference) -> None:
     )
 
 
-def _lists(a: Side, b: Side, found: Difference) -> None:
-    longest = max(len(found.only_a), len(found.only_b))
+def _lists(a: Side, b: Side, difference: Difference) -> None:
+    longest = max(len(difference.only_a), len(difference.only_b))
     if not longest:
         empty.say("No difference", "Both sides pick the same rows.")
         return
     pages = -(-longest // PAGE)
     page = st.pagination(pages, key=f"difference-page-{pages}", width=280) if pages > 1 else 1
     left, right = st.columns(2, gap="large")
-    left.html(_list("AB", a, b, found.only_a, (page - 1) * PAGE))
-    right.html(_list("BA", b, a, found.only_b, (page - 1) * PAGE))
+    left.html(_list("AB", a, b, difference.only_a, (page - 1) * PAGE))
+    right.html(_list("BA", b, a, difference.only_b, (page - 1) * PAGE))
 
 
 def _list(names: str, of: Side, other: Side, only: np.ndarray, first: int) -> str:
@@ -229,18 +229,18 @@ def _elsewhere(name: str, rank: int | None) -> str:
     return f"rank {rank:,} in {name}" if rank else f"not among the rows scored in {name}"
 
 
-def _card(of: Side, other: Side, at: int, about: pd.Series, text: Mapping[str, Any], elsewhere: str) -> str:
+def _card(of: Side, other: Side, at: int, record: pd.Series, text: Mapping[str, Any], elsewhere: str) -> str:
     """One row that only `of` picks; elsewhere: where the other side has it."""
     ranking, position = of.column.ranking, int(of.column.picks[at])
     sources = sources_of(of.store)
-    badges = cards.badge(str(about["source"]), sources)
-    if about["task"] and about["task"] != about["source"]:
-        badges += f'<span class="gs-badge gs-plain">{escape(about["task"])}</span>'
+    badges = cards.badge(str(record["source"]), sources)
+    if record["task"] and record["task"] != record["source"]:
+        badges += f'<span class="gs-badge gs-plain">{escape(record["task"])}</span>'
     badges += "".join(
-        f'<span class="gs-badge gs-plain">{said}</span>' for said in _decided(of, other, int(of.rows[at]))
+        f'<span class="gs-badge gs-plain">{verdict}</span>' for verdict in _decided(of, other, int(of.rows[at]))
     )
     turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
-    foot = f"{about['id']} · {about['file']}, line {int(about['line']):,}"
+    foot = f"{record['id']} · {record['file']}, line {int(record['line']):,}"
     return (
         f'<article class="gs-card gs-m-{theme.css_name(of.column.method)}">'
         f'<div class="gs-top"><span class="gs-rank">{int(ranking.rank[position]):,}</span>'
@@ -252,6 +252,6 @@ def _card(of: Side, other: Side, at: int, about: pd.Series, text: Mapping[str, A
 
 def _decided(of: Side, other: Side, row: int) -> list[str]:
     """Whether a decision is why only one side picks the row."""
-    said = ["accepted here"] if row in of.opened.decisions.accepted else []
+    verdicts = ["accepted here"] if row in of.opened.decisions.accepted else []
     same = of.store.fingerprint == other.store.fingerprint
-    return said + (["rejected there"] if same and row in other.opened.decisions.rejected else [])
+    return verdicts + (["rejected there"] if same and row in other.opened.decisions.rejected else [])

@@ -6,7 +6,8 @@ import streamlit as st
 
 from app.state.session import DEFAULT_BUDGET, GONE, Session, reopen
 from app.text import clip, escape, label, plural
-from app.widgets import empty, saved, tables
+from app.views.comparison import budget_problem
+from app.widgets import budget, empty, saved, tables
 from gradsift.scoring.methods import METHODS
 from gradsift.workspace.sessions import SessionRecord
 
@@ -76,7 +77,7 @@ def _about(record: SessionRecord, opened: bool) -> str:
     parts = [
         Path(address["store"]).name if address.get("store") else "no store",
         address.get("targets") or "no targets",
-        f"{methods or 'all methods'} at {address.get('budget') or DEFAULT_BUDGET}",
+        f"{methods or 'all methods'} at {_budget(address.get('budget') or DEFAULT_BUDGET)}",
     ]
     view = " · ".join(f"<bdi>{escape(clip(part, 48))}</bdi>" for part in parts)
     badge = ' <span class="gs-badge gs-plain">open in this tab</span>' if opened else ""
@@ -86,6 +87,11 @@ def _about(record: SessionRecord, opened: bool) -> str:
         f'<div class="gs-small gs-num">{escape(saved.counts(record))}'
         f'<span class="gs-dim"> · changed {escape(saved.when(record.changed))}</span></div></div>'
     )
+
+
+def _budget(text: str) -> str:
+    """A saved budget in words, or as it stands where it is none."""
+    return text if budget_problem(text) else budget.shown(text)
 
 
 def _delete(session: Session, record: SessionRecord) -> None:

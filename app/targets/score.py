@@ -1,10 +1,9 @@
-"""From examples to scores: save the set by name, start the run, watch it, go to Compare."""
+"""From examples to scores: save the set under a name, start the run, watch it, go on to Compare."""
 
 from collections.abc import Sequence
 
 import streamlit as st
 
-from app import theme
 from app.pages import room
 from app.state.session import Session, remember
 from app.targets.sources import SAVED, Chosen
@@ -12,6 +11,7 @@ from app.text import label, plural
 from app.views.comparison import methods_of, scoring_of
 from app.views.targets import scorable, scoring_folder, start_scoring
 from app.widgets import running
+from app.widgets.controls import method_label
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -43,12 +43,6 @@ def draw(session: Session, store: Store | None, chosen: Chosen) -> None:
         st.page_link(
             room("datastore"), label="Back to the datastore", icon=":material/arrow_forward:", icon_position="right"
         )
-
-
-def method_label(name: str) -> str:
-    """A method's mark and name for a widget."""
-    look = theme.look(name)
-    return f":{look.ink}[{look.mark}] {METHODS[name].label}"
 
 
 def _save(session: Session, store: Store | None, chosen: Chosen, rows: list[Row], ready: bool) -> None:
@@ -123,7 +117,7 @@ def _score(session: Session, store: Store, entry: TargetEntry, rows: list[Row], 
         )
 
 
-def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row]], ready: bool) -> None:
+def _more(known: list[str], request: tuple[Workspace, Store, TargetEntry, list[Row]], ready: bool) -> None:
     """Offer the methods that the set is not scored by yet."""
     others = [name for name in METHODS if name not in known]
     if not ready or not others:
@@ -131,11 +125,11 @@ def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row
     with st.expander("Score by more methods", key="more-methods"):
         chosen = _methods("Not scored yet", others, (), "more_methods")
         st.button(
-            "Score by these, too",
+            "Score by these as well",
             key="score-more",
             disabled=not chosen,
             on_click=running.attempt,
-            args=(start_scoring, *asked, [*known, *chosen]),
+            args=(start_scoring, *request, [*known, *chosen]),
         )
 
 

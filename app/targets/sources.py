@@ -105,11 +105,11 @@ def _from_disk(session: Session) -> Chosen | None:
             st.caption("Choose one to see its examples, or paste your own.")
         return None
     try:
-        found = _read(str(entry.path), entry.path.stat().st_mtime_ns)
+        result = _read(str(entry.path), entry.path.stat().st_mtime_ns)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return None
-    return Chosen(entry.name, list(found.rows), list(found.bad), entry)
+    return Chosen(entry.name, list(result.rows), list(result.bad), entry)
 
 
 def _named(entry: TargetEntry) -> str:
@@ -143,11 +143,11 @@ def _upload(session: Session) -> Chosen | None:
         return _parsed(data.decode("utf-8", "replace"), "upload")
     digest = hashlib.sha256(data).hexdigest()
     try:
-        found = _read_upload(digest, name, data)
+        result = _read_upload(digest, name, data)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return None
-    return Chosen(f"upload-{digest[:8]}", list(found.rows), list(found.bad))
+    return Chosen(f"upload-{digest[:8]}", list(result.rows), list(result.bad))
 
 
 def _take() -> None:
@@ -158,11 +158,11 @@ def _take() -> None:
 def _parsed(text: str, kind: str) -> Chosen | None:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     try:
-        found = _parse(digest, text)
+        result = _parse(digest, text)
     except GradsiftError as error:
         st.error(label(error))
         return None
-    return Chosen(f"{kind}-{digest[:8]}", list(found.rows), list(found.bad))
+    return Chosen(f"{kind}-{digest[:8]}", list(result.rows), list(result.bad))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

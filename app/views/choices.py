@@ -18,12 +18,12 @@ UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
 
 
 def extras(indexed: bool) -> tuple[str, ...]:
-    """What can be asked beside; near-duplicates by their words only where they are `indexed`."""
+    """The options besides; near-duplicates by their words only where those are `indexed`."""
     return (UNIQUE, DIVERSE, MATCHED) if indexed else (DIVERSE, MATCHED)
 
 
 def gradients_of(store: Store, scoring: Scoring) -> tuple[GradientKind, ...]:
-    """The kinds of gradient to choose among: the store's first, by which the app scores, and others that are scored."""
+    """The kinds of gradient to choose from: the store's first, by which the app scores, and others with scores."""
     first, *others = store.manifest.config.gradients
     return (first, *(kind for kind in others if scoring.has("less", kind)))
 
@@ -53,8 +53,8 @@ def choice_fields(scoring: Scoring, without: Sequence[str], also: Sequence[str],
 
 def methods_in(address: Mapping[str, str], known: Sequence[str]) -> list[str]:
     """The methods that a saved address compares, in the order of `known`; all of them where it names none."""
-    asked = address.get("methods", "").split(",")
-    return [method for method in known if method in asked] or list(known)
+    names = address.get("methods", "").split(",")
+    return [method for method in known if method in names] or list(known)
 
 
 def restored_choices(
@@ -62,7 +62,7 @@ def restored_choices(
 ) -> Choices:
     """The choices that a saved address and a session's decisions make, as its pages made them.
 
-    What the address says and the scoring does not have is left at its default. gradients: of `gradients`.
+    What the address says and the scoring does not have is left at its default. gradients: from `gradients_of`.
     indexed: whether its near-duplicates are known.
     """
 

@@ -53,7 +53,7 @@ class Command:
         if name != cls.NAME or not texts[cls.ARGUMENT]:
             return None
         try:
-            return cls(**{field: _value(*kinds[field], given) for field, given in texts.items()})
+            return cls(**{field: _value(*kinds[field], values) for field, values in texts.items()})
         except (TypeError, ValueError):  # one is missing, is no number, or stands there twice
             return None
 

@@ -127,7 +127,7 @@ def traits_of(store: Store, scoring: Scoring) -> Traits:
 
 
 def budget_problem(text: str) -> str:
-    """Why `text` is no budget; empty when it is one."""
+    """Why `text` is not a budget; empty when it is one."""
     try:
         Budget.parse(text)
     except UsageError as error:
@@ -146,21 +146,21 @@ def _comparison(
     _scoring: Scoring,
     _choices: Choices,
 ) -> Comparison:
-    parsed, about = Budget.parse(budget), traits_of(_store, _scoring)
+    parsed, row_traits = Budget.parse(budget), traits_of(_store, _scoring)
     columns = []
     for method in methods:
         ranking = ranking_of(_store, _scoring, method, _choices)
-        picks = picked(ranking, parsed, _choices, about)
+        picks = picked(ranking, parsed, _choices, row_traits)
         mask = np.zeros(len(_scoring.rows), dtype=bool)
         mask[picks] = True
-        columns.append(Column(method, ranking, picks, mask, int(about.n_tokens[picks].sum())))
+        columns.append(Column(method, ranking, picks, mask, int(row_traits.n_tokens[picks].sum())))
     shared = np.stack([column.picked for column in columns]).sum(axis=0, dtype=np.int64)
     return Comparison(tuple(columns), np.asarray(_scoring.rows), shared)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _ranking(path: str, method: str, choices: Choices, _scoring: Scoring, _about: Traits) -> Ranking:
-    return ranked(_scoring, method, choices, _about)
+def _ranking(path: str, method: str, choices: Choices, _scoring: Scoring, _row_traits: Traits) -> Ranking:
+    return ranked(_scoring, method, choices, _row_traits)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

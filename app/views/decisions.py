@@ -1,7 +1,7 @@
-"""What the open session decided on a store, and how to decide more: accept, reject, note, take back.
+"""The open session's decisions on a store, and how to make more: accept, reject, note, undo.
 
-The session begins by itself, at the first decision or with the first comparison on the screen. Nothing here raises for
-a session that went or a file that cannot be written: it is said in a toast, and the page goes on.
+A session begins by itself, with the first decision or the first comparison on the screen. Nothing here raises when a
+session is gone or a file cannot be written: a toast says so, and the page goes on.
 """
 
 from collections.abc import Callable, Sequence

@@ -96,8 +96,8 @@ def head(
 
 def badge(source: str, sources: Sequence[str], after: str = "") -> str:
     """The source's badge, with a number `after` its name; a name that turns the writing direction turns only itself."""
-    said = f"<bdi>{escape(source)}</bdi>" + (f" {escape(after)}" if after else "")
-    return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{said}</span>'
+    text = f"<bdi>{escape(source)}</bdi>" + (f" {escape(after)}" if after else "")
+    return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{text}</span>'
 
 
 def number(score: float) -> str:

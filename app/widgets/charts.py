@@ -184,15 +184,15 @@ def tick(name: str, length: int = LABEL) -> str:
 
 def log_ticks(low: float, high: float, most: int = 8) -> tuple[list[float], list[str]]:
     """Round values between `low` and `high` for a logarithmic axis, at most `most`: their logarithms and texts."""
-    found: list[float] = []
+    ticks: list[float] = []
     for steps in _STEPS:
         powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-        ticks = [step * 10.0**power for power in powers for step in steps]
-        inside = [value for value in ticks if low - 1e-9 <= np.log10(value) <= high + 1e-9]
-        if found and len(inside) > most:
+        candidates = [step * 10.0**power for power in powers for step in steps]
+        inside = [value for value in candidates if low - 1e-9 <= np.log10(value) <= high + 1e-9]
+        if ticks and len(inside) > most:
             break
-        found = inside
-    thinned = found[:: -(-len(found) // most)] if found else []
+        ticks = inside
+    thinned = ticks[:: -(-len(ticks) // most)] if ticks else []
     return [float(np.log10(value)) for value in thinned], [f"{value:,.10g}" for value in thinned]
 
 
@@ -217,10 +217,10 @@ def listed(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def cells(figure: "go.Figure", values: np.ndarray, about: list[Any], hover: str, method: str, most: float) -> None:
+def cells(figure: "go.Figure", values: np.ndarray, marks: list[Any], hover: str, method: str, most: float) -> None:
     """Draw a table of numbers as shaded cells with their texts, in the color of a method or of the pool.
 
-    values: (R, C) shades from 0 to `most`; missing ones are left blank. about: R lists of C lists of customdata, the
+    values: (R, C) shades from 0 to `most`; missing ones are left blank. marks: R lists of C lists of customdata, the
     last of which is the text. A click anywhere in a cell is a click on it: heat maps know none, so that points do.
     """
     height, width = values.shape
@@ -231,7 +231,7 @@ def cells(figure: "go.Figure", values: np.ndarray, about: list[Any], hover: str,
     )  # fmt: skip
     full = np.nan_to_num(values / most) > 0.5
     inks = ("#e6e8ee", "#14171d") if dark() else ("#1b1f27", "#ffffff")
-    flat = [cell for line in about for cell in line]
+    flat = [cell for line in marks for cell in line]
     figure.add_scatter(
         x=x * height, y=np.repeat(y, width), mode="markers+text", text=[cell[-1] for cell in flat], customdata=flat,
         textfont={"size": 14, "color": [inks[int(deep)] for deep in full.ravel()]}, showlegend=False,

@@ -34,7 +34,7 @@ def counts(record: SessionRecord) -> str:
         f"{record.rejected:,} rejected": record.rejected,
         plural(record.notes, "note"): record.notes,
     }
-    return " · ".join(said for said, count in parts.items() if count) or "nothing decided yet"
+    return " · ".join(text for text, count in parts.items() if count) or "nothing decided yet"
 
 
 def link(id: str) -> str:

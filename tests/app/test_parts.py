@@ -45,6 +45,11 @@ def test_a_budget_survives_its_fields(text):
     assert budget.written(*budget.parts(text)) == text
 
 
+def test_a_budget_is_shown_with_its_unit():
+    texts = ("5%", "200", "1", "50000tokens")
+    assert [budget.shown(text) for text in texts] == ["5%", "200 rows", "1 row", "50,000 tokens"]
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [("lots", "5%"), ("-3", "5%"), ("1.2.3", "5%"), ("5 %%", "5%"), ("2,500", "2500"), (" 0.05 %", "0.05%"), ("", "")],
@@ -113,6 +118,8 @@ def test_a_stage_is_said_in_one_line():
     status = Status(done=12, total=40, unit="rows", rate=3.14, seconds_left=9.0)
     assert running.line(status) == "12 of 40 rows · 3.1 rows/s · 9 s left in this stage"
     assert running.line(Status()) == ""
+    slow = Status(done=1, total=8, unit="steps", rate=1 / 56, seconds_left=392.0)
+    assert running.line(slow) == "1 of 8 steps · 56 s a step · 6 min 32 s left in this stage"
 
 
 def test_what_is_not_seen_is_shown_by_its_number():
