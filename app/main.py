@@ -1,4 +1,4 @@
-"""Entry of the app: `streamlit run app/main.py`, or `gradsift app`, which passes the settings too."""
+"""Entry of the app: `streamlit run app/main.py`, or `gradsift app`, which also passes the settings."""
 
 import sys
 from pathlib import Path

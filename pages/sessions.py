@@ -1,4 +1,4 @@
-"""Sessions: what was looked at and decided, kept by itself; open one again, or compare the picks of two."""
+"""Sessions: views and decisions, saved automatically; open one again, or compare two selections."""
 
 import streamlit as st
 
@@ -9,7 +9,7 @@ from gradsift.runtime.errors import GradsiftError
 
 session = current_session()
 st.title("Sessions", anchor=False)
-st.caption("A session keeps the view and what you accept, reject and note. It is saved by itself.")
+st.caption("A session keeps the view and what you accept, reject and note. It is saved automatically.")
 try:
     records = session.sessions.list()
 except GradsiftError as error:

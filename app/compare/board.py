@@ -20,7 +20,7 @@ from app.widgets import cards, tables
 from gradsift.scoring.methods import METHODS
 from gradsift.workspace.sessions import Decisions
 
-PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search
+PAGE = 12  # cards of a column on one page: some four screens; all of them are redrawn at every key of a search
 WIDE = 280  # pixels; left to itself the pagination hides pages that would fit
 
 
@@ -88,7 +88,7 @@ def draw(board: Board) -> None:
 
 
 def _begin_again(board: Board) -> None:
-    """Go back to the first page when something else is asked for, unless the address has just been opened so."""
+    """Go back to the first page when the question changes, unless the address was just opened like this."""
     address.own("page")
     sizes = tuple((column.method, len(column.picks)) for column in board.comparison.columns)
     question = (board.filter, board.view.choices, sizes)

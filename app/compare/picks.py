@@ -1,6 +1,6 @@
 """All of Compare below its controls: search, filters, the board, and what is opened from it.
 
-A fragment: what happens here draws it anew and nothing else of the page, which is most of what a person waits for.
+A fragment: what happens here redraws only this part of the page, which spares most of the waiting.
 """
 
 from collections.abc import Callable

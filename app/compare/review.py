@@ -35,7 +35,7 @@ def request() -> tuple[str, int]:
 
 
 def _take(view: View) -> None:
-    """Do what the board sent and we have not done: it sends again what it has no answer to."""
+    """Do what the board sent and is not done yet: it sends again whatever has no answer."""
     seen = st.session_state.get(_SEEN, 0)
     for action in st.session_state[_KEY].get("acts") or ():
         if action["number"] > seen:
@@ -59,7 +59,7 @@ def _undo(view: View) -> None:
 
 
 def bar(view: View, rows: np.ndarray, decisions: Decisions) -> None:
-    """What is decided, the way back, and decisions on all filtered rows. rows: their pool row numbers."""
+    """Counts of decisions, Undo, and decisions on all filtered rows. rows: their pool row numbers."""
     counts = [plural(len(decisions.notes), "note")] if decisions.notes else []
     counts += [f"{len(theirs):,} {name}" for name, theirs in _verdicts(decisions) if len(theirs)]
     with st.container(

@@ -15,7 +15,7 @@ _STAGES = ("read", "load", "warmup", "features")  # in the order of the work
 
 
 def draw(folder: Path, current: bool) -> None:
-    """Draw the plan in `folder`, kept current while it is made. current: whether the form still says the same."""
+    """Draw the plan in `folder`, kept current while it is made. current: whether the form still has the same values."""
     status = jobs.status(folder)
     if status is not None and status.state == "running":
         st.fragment(run_every=running.INTERVAL)(_follow)(folder)

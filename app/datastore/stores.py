@@ -31,7 +31,7 @@ def show(session: Session) -> None:
     st.subheader(label(session.store_title), anchor=False)
     if status is not None and status.state == "running":
         running.watch(session.store_path, f"Building {session.store_title}")
-        st.caption("The build is a process of its own: close this page, come back, it goes on.")
+        st.caption("The build is a process of its own: you may close this page, it goes on.")
         if store is not None:
             overview.figures(store)
     elif problem:
@@ -73,7 +73,7 @@ def unfinished(session: Session, path: Path, store: Store | None) -> None:
         if again is not None:
             st.button("Resume the build", type="primary", on_click=running.attempt, args=(again,), key="resume-build")
         else:
-            st.caption("It was begun on the command line: run the same `gradsift build` again, and it goes on.")
+            st.caption("It was started on the command line: run the same `gradsift build` again to resume it.")
     if store is not None:
         missing = store.missing()
         st.caption(f"Still to do: {plural(len(missing), 'file')} of the datastore.")

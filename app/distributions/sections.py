@@ -184,7 +184,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[View], None]]] = {
 
 
 def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[str, str]:
-    """What resampling says to the person: a headline and a sentence. table: a line per pick, with `stays`."""
+    """What resampling means: a headline and a sentence. table: a line per pick, with `stays`."""
     above = (half.mean - half.chance) / max(1 - half.chance, 1e-9)  # 0: as by chance, 1: the same rows
     if above >= 0.75:
         title = "These picks are steady"
@@ -220,7 +220,7 @@ def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
 
 
 def _targeted(view: View) -> str | None:
-    """Which of the methods that look at the targets; None, and a sentence, where there is none."""
+    """The chosen method among those that look at the targets; without one, None and a sentence on the page."""
     if not view.targeted:
         empty.say("Nothing here looks at the targets", "Choose another method above.")
         return None

@@ -25,7 +25,7 @@ MIMES = {
     ".zst": "application/zstd",
 }
 LONGEST = 700  # characters of one previewed line
-DROP = "Rows that share text with the targets or an evaluation go, and the next ones take their places."
+DROP = "Rows that share text with the targets or an evaluation are replaced by the next ones."
 REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
 
 
@@ -79,7 +79,7 @@ def summary(view: View, ranked: np.ndarray, format: str, compress: str) -> None:
 
 
 def shortened(lines: str) -> str:
-    """The preview with very long lines cut, which is said."""
+    """The preview with very long lines cut, each with a count of what is missing."""
     rows = lines.removesuffix("\n").split("\n")
     return "\n".join(
         r if len(r) <= LONGEST else f"{r[:LONGEST]} … [{len(r) - LONGEST:,} more characters]" for r in rows
@@ -105,7 +105,7 @@ def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
         for path in missing:
             st.error(label(f"There is no file {path}: check the path."))
     if files:
-        st.caption(label(f"Compared with {', '.join(clip(path.name, 60) for path in files)} too."))
+        st.caption(label(f"Compared with {', '.join(clip(path.name, 60) for path in files)} as well."))
     return tuple(files)
 
 
@@ -121,8 +121,9 @@ def earlier(request: Request, rejecting: bool) -> None:
 
 
 def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool) -> None:
-    """A finished export in `out`. request: what is asked for now. rejecting: what is rejected in the session concerns
-    it.
+    """Draw a finished export in `out`.
+
+    request: the export that the page describes now. rejecting: whether rejecting rows in the session changes it.
     """
     data = manifest["data"]
     with st.container(border=True, key="export-done"):
@@ -163,7 +164,7 @@ def _buttons(out: Path, file: Path) -> None:
 
 
 def _button(title: str, file: Path, name: str, mime: str | None, icon: str, key: str) -> None:
-    """Take a file home under `name`; it is read when it is asked for."""
+    """A button that downloads a file under `name`; it is read when pressed."""
     st.download_button(
         title,
         file.read_bytes,

@@ -20,8 +20,9 @@ _KINDS = {"equal": "a whole text", "contained": "a whole question", "run": "a ru
 
 
 def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bool) -> None:
-    """What the check of the finished export in `out` found. request: what is asked for now. rejecting: each leak has a
-    button that rejects its row.
+    """Draw what the check of the finished export in `out` found.
+
+    request: the export that the page describes now. rejecting: each leak has a button that rejects its row.
     """
     leakage = manifest.get("leakage")
     if not leakage:

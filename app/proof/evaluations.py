@@ -1,4 +1,4 @@
-"""Evaluations of the workspace: where they lie, the command that makes one, and what a report says. No drawing here.
+"""Evaluations of the workspace: their folders, the run that makes one, and what a report says. No drawing here.
 
 An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the targets, the held-out file, and its job.
 """
@@ -57,7 +57,7 @@ def entries(workspace: Workspace) -> list[Entry]:
 
 
 def start(view: View, entry: TargetEntry, heldout: Path, seeds: int, recipe: Mapping[str, Any]) -> Entry:
-    """Run `gradsift evaluate` as a process of its own; the same question again goes on where it stopped.
+    """Run `gradsift evaluate` as a process of its own; the same evaluation again resumes where it stopped.
 
     view: its store, methods and budget are evaluated. recipe: what the store's own does not say, or is to be otherwise:
     epochs, batch_size, lr.
@@ -98,7 +98,7 @@ def again(entry: Entry) -> None:
 
 
 def report_of(entry: Entry) -> Report | None:
-    """The report as it is now, or None before there is one.
+    """The report so far, or None before there is one.
 
     Raises:
         EvaluationError: the file is damaged.

@@ -26,7 +26,7 @@ _TABLE: tables.Columns = {
 
 
 def choose(session: Session) -> Entry | None:
-    """Which evaluation is looked at; None where there is none."""
+    """The evaluation to look at; None before there is one."""
     entries = evaluations.entries(session.workspace)
     if not entries:
         return None
@@ -58,7 +58,7 @@ def show(entry: Entry) -> None:
         st.error(label(error))
         return
     if report is None or not report.runs:
-        st.caption("No run has ended yet: the first one is the base model's own loss.")
+        st.caption("No run has finished yet: the first one is the base model's own loss.")
         return
     st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} have ended. {_recipe(report)}")
     for sentence in evaluations.verdict(report):
@@ -106,8 +106,8 @@ def _recipe(report: Report) -> str:
 
 
 def nothing() -> None:
-    """What stands where no evaluation was made yet."""
+    """Draw what to do before there is an evaluation."""
     empty.say(
         "No evaluation yet",
-        "Give held-out rows of the skill, and every method's picks are trained on and compared: does it help here?",
+        "Give held-out rows of the skill: a model is trained on every method's picks, and the results are compared.",
     )

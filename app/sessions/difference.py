@@ -49,7 +49,7 @@ def draw(session: Session, sources: list[Source]) -> None:
 
 
 def _other(session: Session, sources: list[Source]) -> tuple[Source, int]:
-    """What stands on B at first, and which of its methods: another source if there is one, else another method."""
+    """What side B shows at first, and which of its methods: another source if there is one, else another method."""
     others = [source for source in sources[1:] if source.record or source.store != sources[0].store]
     return (others[0], 0) if others else (sources[0], 1)
 

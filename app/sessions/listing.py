@@ -20,7 +20,7 @@ def draw(session: Session, records: list[SessionRecord]) -> None:
         empty.say(
             "No session yet",
             "A session keeps the view and what you accept, reject and note, and has an address of its own. "
-            "It begins by itself with the first comparison.",
+            "It begins automatically with the first comparison.",
             "compare",
             "Compare picks",
         )
@@ -90,7 +90,7 @@ def _about(record: SessionRecord, opened: bool) -> str:
 
 
 def _budget(text: str) -> str:
-    """A saved budget in words, or as it stands where it is none."""
+    """A saved budget in words, or as it is where it cannot be read."""
     return text if budget_problem(text) else budget.shown(text)
 
 

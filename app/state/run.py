@@ -1,4 +1,4 @@
-"""One run of a page, or of the part of it that is drawn anew: what goes wrong is said, and the view is kept."""
+"""One run of a page or of a part of it: errors become a sentence, the view is saved, memory is settled."""
 
 import gc
 import sys
@@ -15,13 +15,13 @@ from gradsift.runtime import errors
 
 @contextmanager
 def guarded(page: str) -> Iterator[None]:
-    """Say what the run cannot do without, damaged or gone, in one sentence; keep the view of a run that ended well.
+    """Show one sentence for what is damaged or gone; save the view of a run that ended well.
 
     page: the stem of the page that runs.
     """
     try:
         yield
-    except StopException:  # a page that ends early is a view like any other; one that broke or begins anew is none
+    except StopException:  # a page that ends early has a view like any other; one that broke or starts over has not
         save_view(page)
         raise
     except Exception as error:

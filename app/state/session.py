@@ -1,10 +1,10 @@
 """What is open in this tab: the workspace, the store, the target set, the budget and the saved session.
 
-The four names stand in the address address, so that a reload, a second tab or a link sent to a colleague shows the same
+The four names are in the address bar, so that a reload, a second tab or a link sent to a colleague shows the same
 thing; everything else is read from disk. Streamlit clears the address at a change of page, so `begin` (called once a
 run, by the entry script) takes each name from the address, else from this tab's memory, and writes it back to both.
 
-A saved session holds decisions and the view. It begins by itself: with the first comparison on the screen, or with the
+A saved session holds decisions and the view. It begins automatically, with the first comparison on the screen or the
 first decision, whichever comes first. An address that names nothing but a session opens the view it was left at.
 """
 
@@ -62,7 +62,7 @@ class Session:
 
 
 def begin_run(page: str) -> Session:
-    """Settle what is open for this run, in memory and in the address bar. page: the stem of the page that is asked for.
+    """Settle what is open for this run, in memory and in the address bar. page: the stem of the requested page.
 
     May switch to the page that a saved session was left at; the run then begins again.
     """
@@ -107,7 +107,7 @@ def remember(**names: str) -> None:
 
 
 def start_session(session: Session, name: str = "") -> str:
-    """Begin a saved session in this tab and return its id; the view stays, the decisions begin anew.
+    """Begin a saved session in this tab and return its id; the view stays, the decisions start empty.
 
     Raises:
         GradsiftError: it cannot be written, or the name is too long.
@@ -136,7 +136,7 @@ def save_view(page: str) -> None:
     drawn = address.drawn()  # what is at its default is drawn, and yet not in the address
     others = {name: value for name, value in saved.address.items() if name not in drawn}
     view = {**others, **view_of(st.query_params.to_dict())}
-    # A session that went meanwhile is said by the next run; a disk that is full is said by the next decision.
+    # The next run reports a session that is gone by now, the next decision a full disk.
     with suppress(GradsiftError):
         current_session().sessions.save_view(saved.id, page, view)
 
@@ -155,7 +155,7 @@ def view_of(address: Mapping[str, str]) -> dict[str, str]:
 
 
 def _readable(budget: str) -> str:
-    """A budget as the fields write it; the default for what is none, so that no page takes it for something else."""
+    """A budget as the fields write it; the default where it cannot be read, so that all pages agree on one."""
     try:
         return str(Budget.parse(budget)) if budget else ""
     except UsageError:
@@ -184,7 +184,7 @@ def _settle_saved(sessions: Sessions, page: str) -> None:
 
 
 def _restore(view: SessionView, page: str) -> None:
-    """The saved address, and the saved page too where the address names none."""
+    """Restore the saved address, and the saved page where the address names no page."""
     if page == ROOMS[0].stem and view.page != page and any(view.page == known.stem for known in ROOMS):
         reopen(view)
     address.recall(view.address)

@@ -40,20 +40,20 @@ def table(rows: list[Row], counts: Sequence[TokenCount] | None, key: str, editab
     frame = pd.DataFrame(
         {
             "subtask": state[begun],
-            "asked": [clip(_said(row, "user"), 240) for row in rows],
-            "answered": [clip(_said(row, "assistant"), 160) for row in rows],
+            "question": [clip(_first(row, "user"), 240) for row in rows],
+            "reply": [clip(_first(row, "assistant"), 160) for row in rows],
             "prompt": [c.n_prompt for c in counts] if counts else [None] * len(rows),
             "answer": [c.n_answer for c in counts] if counts else [None] * len(rows),
         }
     )
     config: tables.Columns = {
         "subtask": st.column_config.TextColumn("Subtask", max_chars=80, required=True, width="small"),
-        "asked": st.column_config.TextColumn("Question", width="large"),
-        "answered": st.column_config.TextColumn("Answer", width="medium"),
+        "question": st.column_config.TextColumn("Question", width="large"),
+        "reply": st.column_config.TextColumn("Answer", width="medium"),
         "prompt": NUMBER("Prompt tokens", width="small"),
         "answer": NUMBER("Answer tokens", width="small"),
     }
-    order = list(frame) if counts else ["subtask", "asked", "answered"]
+    order = list(frame) if counts else ["subtask", "question", "reply"]
     shared: dict[str, Any] = {
         "hide_index": True,
         "column_config": config,
@@ -64,7 +64,7 @@ def table(rows: list[Row], counts: Sequence[TokenCount] | None, key: str, editab
     if not editable:
         st.dataframe(frame, **shared)
         return rows
-    edited = st.data_editor(frame, disabled=["asked", "answered", "prompt", "answer"], **shared)
+    edited = st.data_editor(frame, disabled=["question", "reply", "prompt", "answer"], **shared)
     names = [str(name or "").strip() or row.subtask for name, row in zip(edited["subtask"], rows, strict=True)]
     state[kept] = names
     return [replace(row, subtask=name) for row, name in zip(rows, names, strict=True)]
@@ -86,7 +86,7 @@ def refused(rows: Sequence[Row], counts: Sequence[TokenCount]) -> None:
         return
     st.subheader(f"{plural(len(left_out), 'example')} left out", anchor=False)
     st.caption("The model of the open datastore cannot take them; the others are scored.")
-    _list([(f"Line {row.line}", reason, _said(row, "user")) for row, reason in left_out])
+    _list([(f"Line {row.line}", reason, _first(row, "user")) for row, reason in left_out])
 
 
 def reader(rows: Sequence[Row], key: str) -> None:
@@ -107,5 +107,5 @@ def _list(items: Sequence[tuple[str, str, str]]) -> None:
     st.html(shown + rest)
 
 
-def _said(row: Row, role: str) -> str:
-    return next((content for said_by, content in row.messages if said_by == role), "")
+def _first(row: Row, role: str) -> str:
+    return next((content for other, content in row.messages if other == role), "")

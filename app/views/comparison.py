@@ -80,10 +80,10 @@ class Comparison:
 
 
 def scoring_of(session: Session, store: Store) -> Scoring | None:
-    """The kept scoring of the open target set on the open store, or None where there is none yet.
+    """The kept scoring of the open target set on the open store, or None before there is one.
 
-    A run's folder is there before its first scores: as long as only methods that need none are in it, such as random,
-    there is no scoring, unless these are all that a finished run or the command line was asked for.
+    A run's folder exists before its first scores. As long as it holds only methods without scores, such as random,
+    there is no scoring, unless these are all that a finished run or the command line computed.
     """
     entry = session.workspace.target_set(session.targets) if session.targets else None
     if entry is None or not store.complete:

@@ -1,6 +1,6 @@
 """Which rows the Compare page shows, and in what order: masks over the scored rows. No drawing here.
 
-All of it stands in the address bar under the names in `KEYS`; text there that means nothing filters nothing. Masks and
+All of it is in the address bar under the names in `KEYS`; text there that means nothing filters nothing. Masks and
 orders are in positions: position i is the i-th scored row.
 """
 
@@ -37,7 +37,7 @@ _LENGTH = re.compile(r"(\d{0,9})-(\d{0,9})")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is asked for.
+    """What a person filters by.
 
     subtask: in every column the rows that serve one of these best, as that column's method sees it. length: answer
     tokens "10-400", either end may be missing. area: as `str(Area)` writes it.
@@ -58,7 +58,7 @@ class Filter:
 
     @property
     def narrowing(self) -> bool:
-        """Whether it asks for anything of the rows themselves, beyond `show`, `scope` and `sort`."""
+        """Whether it narrows the rows themselves, beyond `show`, `scope` and `sort`."""
         of_rows = self.source or self.task or self.script or self.subtask or self.verdict
         return bool(of_rows or self.length or self.q or self.area)
 
@@ -111,10 +111,10 @@ def subtasks_of(comparison: Comparison) -> dict[str, tuple[int, int]]:
 
 
 def matching(view: View, filter: Filter, decisions: Decisions) -> np.ndarray:
-    """(n,) which positions have all that is asked of the rows themselves, whatever a column thinks of them.
+    """(n,) which positions pass what the filter asks of the rows themselves, whatever their ranks.
 
     Raises:
-        StoreError: words are asked for and the pool has no index, or a damaged one.
+        StoreError: the filter has words, and the pool has no index or a damaged one.
     """
     store, rows = view.store, np.asarray(view.scoring.rows)
     mask = np.ones(len(rows), dtype=bool)
@@ -170,7 +170,7 @@ def length_limits(text: str) -> tuple[int, int] | None:
 
 
 def written_length(low: int | None, high: int | None) -> str:
-    """The range as the address bar has it; empty when it is none."""
+    """The range as the address bar has it; empty without a limit."""
     return "" if low is None and high is None else f"{'' if low is None else low}-{'' if high is None else high}"
 
 

@@ -50,7 +50,7 @@ def draw(view: View, row: int) -> None:
 
 
 def _conversation(subject: Subject) -> str:
-    """The row's conversation; of a row that could not be read as one, its line as it stands in the file."""
+    """The row's conversation; for a row that could not be read as one, its line in the file."""
     if subject.turns:
         return conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))
     raw = subject.view.store.texts([subject.row])["raw"].iloc[0] or b""

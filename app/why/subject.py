@@ -65,7 +65,7 @@ def subject_of(view: View, row: int) -> Subject:
 
 
 def find_row(store: Store, text: str) -> tuple[int | None, str]:
-    """The pool row that `text` names, by number or else by id, and why there is none."""
+    """The pool row that `text` names, by number or else by id; without one, None and a sentence on why."""
     pool, text = pool_of(store), text.strip()
     bare = text.removeprefix("#").replace(",", "")
     if bare.isascii() and bare.isdecimal() and len(bare) < 16 and int(bare) < len(pool):
@@ -85,9 +85,9 @@ def position_of(rows: np.ndarray, row: int) -> int | None:
 
 
 def neighbors(column: Column, at: int | None) -> tuple[int, int | None, int | None]:
-    """The row's place among the method's picks (0 where it is none), and the positions of the picks before and after.
+    """The row's place among the method's picks (0 outside them), and the positions of the picks before and after.
 
-    A row that is no pick stands between those that rank before and after it; an excluded one before the first.
+    A row outside the picks stands between those that rank before and after it; an excluded one before the first.
     """
     ranks = column.ranking.rank[column.picks]
     place = 0 if at is None else int(np.searchsorted(ranks, column.ranking.rank[at]))

@@ -25,7 +25,7 @@ _CAVEAT = (
 
 @st.fragment
 def draw(subject: Subject) -> None:
-    """Draw the section for a row that is scored; nothing is computed before it is asked for."""
+    """Draw the section for a row that is scored; nothing is computed before a press of the button."""
     head.section("Token-level influence")
     names = subject.left.subtask_names
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -169,7 +169,7 @@ def _checks(influence: "TokenInfluence") -> None:
         )
     st.html(
         "<p class=\"gs-small\"><b>Identity check.</b> By the chain rule the mean over the answer's tokens is the row's "
-        "gradient g along the targets' direction u, which a backward pass finds by itself.</p>"
+        "gradient g along the targets' direction u, which a backward pass computes on its own.</p>"
         f'<ul class="gs-checks gs-small gs-num">{"".join(lines)}</ul>'
     )
 

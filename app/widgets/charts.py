@@ -82,7 +82,7 @@ def _clicked(key: str) -> None:
 
 
 def _enclosed(key: str, on_area: Callable[[Any], None]) -> None:
-    """Hand over what was enclosed; the empty selection that a new figure brings is none."""
+    """Hand over what was enclosed; a new figure's empty selection does not count."""
     selection = st.session_state[key].selection
     if selection.get("box") or selection.get("lasso"):
         on_area(selection)
@@ -131,7 +131,7 @@ def blank(title: str, units: str, height: int = 380, still: bool = True) -> "go.
 
 
 def axes(figure: "go.Figure", still: bool = True) -> None:
-    """Our look for all axes that the figure has by now; `blank` gives it to the first two."""
+    """Our look for all axes of the figure so far; `blank` gives it to the first two."""
     figure.update_xaxes(_axis(still))
     figure.update_yaxes(_axis(still))
 
@@ -147,7 +147,7 @@ def dim() -> str:
 
 
 def color(method: str) -> str:
-    """The color of a method, or of the whole pool, on the page as it is now."""
+    """The color of a method, or of the whole pool, on this page, light or dark."""
     return pool_color() if method == POOL else theme.color(method, dark())
 
 
@@ -221,7 +221,7 @@ def cells(figure: "go.Figure", values: np.ndarray, marks: list[Any], hover: str,
     """Draw a table of numbers as shaded cells with their texts, in the color of a method or of the pool.
 
     values: (R, C) shades from 0 to `most`; missing ones are left blank. marks: R lists of C lists of customdata, the
-    last of which is the text. A click anywhere in a cell is a click on it: heat maps know none, so that points do.
+    last of which is the text. A click anywhere in a cell counts; heat maps take none, invisible points do.
     """
     height, width = values.shape
     x, y = list(range(width)), list(range(height))

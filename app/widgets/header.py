@@ -30,9 +30,11 @@ def _session(session: Session) -> None:
     with st.popover(f"Session **{name}**", icon=":material/bookmark:", type="tertiary", key="gs-session"):
         if view:
             saved.name_field(session, view, "header")
-            st.caption("Saved by itself. The address in your browser opens it again, for a colleague too.")
+            st.caption("Saved automatically. The address in your browser opens it again, also for a colleague.")
         else:
-            st.caption("A session keeps the view and what you accept, reject and note. It begins by itself on Compare.")
+            st.caption(
+                "A session keeps the view and what you accept, reject and note. It begins automatically on Compare."
+            )
             st.text_input("Name of the session", key="header-new-name", max_chars=NAME_LENGTH)
         with st.container(horizontal=True, vertical_alignment="center"):
             action, field = ("Start a new one", "") if view else ("Start it now", "header-new-name")

@@ -17,7 +17,7 @@ from gradsift.workspace.workspace import is_store
 
 
 def scored(session: Session) -> tuple[Store, Scoring]:
-    """The open store and the open target set's scoring on it; what is missing is said and ends the run."""
+    """The open store and the open target set's scoring on it; where one is missing, the page says so and ends."""
     store, problem = store_or_error(session)
     if store is None:
         _no_store(session, problem)

@@ -71,7 +71,7 @@ def begin(session: Session, key: str = "") -> None:
 
 
 def delete(session: Session, id: str) -> None:
-    """Delete a session; the open one too, after which none is open."""
+    """Delete a session; if it is the open one, none is open afterwards."""
     _try(lambda: session.sessions.delete(id))
     if id == session.session_id:
         leave_session()

@@ -40,7 +40,7 @@ def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
 
 
 def named_files(text: str) -> tuple[list[Path], list[str]]:
-    """The files that `text` names, one a line, as far as they are there; and the paths where nothing lies."""
+    """The files that `text` names, one a line, that exist; and the paths that do not."""
     paths = [Path(os.path.expanduser(line.strip())) for line in text.splitlines() if line.strip()]
     missing = [str(path) for path in paths if not os.path.exists(path)]  # of any text, other than Path.exists
     return [path for path in paths if os.path.exists(path)], missing
