@@ -32,9 +32,7 @@ def _session(session: Session) -> None:
             saved.name_field(session, view, "header")
             st.caption("Saved automatically. The address in your browser opens it again, also for a colleague.")
         else:
-            st.caption(
-                "A session keeps the view and what you accept, reject and note. It begins automatically on Compare."
-            )
+            st.caption("A session keeps the view and what you accept, reject and note. It begins with Compare.")
             st.text_input("Name of the session", key="header-new-name", max_chars=NAME_LENGTH)
         with st.container(horizontal=True, vertical_alignment="center"):
             action, field = ("Start a new one", "") if view else ("Start it now", "header-new-name")

@@ -203,7 +203,7 @@ def test_uploads_join_the_files_that_are_named_and_stay_when_the_page_changes(ap
     at.switch_page("../pages/compare.py").run()
     at.switch_page("../pages/export.py").run()
     assert at.text_area(key="evaluation_paths").value.splitlines() == named
-    assert "Compared with two.jsonl, one.jsonl too." in texts(at)
+    assert "Compared with two.jsonl, one.jsonl as well." in texts(at)
 
 
 def test_choices_that_leave_no_row_are_not_taken_for_decisions(app, scored):

@@ -158,9 +158,9 @@ def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, m
     asked: list[str] = []
     monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.extend(arguments))
     store = Store.open(scored.store_path("toy"))
+    scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
     config = store.manifest.config.model_copy(update={"gradients": gradients})
     store.manifest = store.manifest.model_copy(update={"config": config})
-    scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
     methods = ("less", "rds", "bm25", "draft")
     view = View(Session(scored, "toy", "two", "4"), store, scoring, methods, "4", Choices())
     evaluations.start(view, scored.target_set("two"), heldout, 1, {"epochs": 1})
