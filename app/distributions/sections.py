@@ -26,7 +26,7 @@ _HIGHLIGHTS = 5
 
 def sources(view: View) -> None:
     """Where the picks come from."""
-    table = figures.kept(view, "sources", lambda: distributions.shares(view.picks, view.columns.source))
+    table = figures.kept(view, "sources", lambda: distributions.shares(view.picks, view.row_columns.source))
     left_out = table["source"].nunique() - pick_charts.MOST_SOURCES
     note = "×2: twice its share of the pool. Click a bar to see its rows in Compare."
     if left_out > 0:
@@ -38,7 +38,7 @@ def sources(view: View) -> None:
 
 def lengths(view: View) -> None:
     """How long the picks' answers are."""
-    columns = view.columns
+    columns = view.row_columns
     table = figures.kept(view, "lengths", lambda: distributions.lengths(view.picks, columns.n_prompt, columns.n_answer))
     fewest = min(len(picks) for picks in view.picks.values())
     count = int(np.clip(2 * fewest**0.5, 8, 40))  # few picks in many bins show nothing but chance
@@ -91,7 +91,7 @@ def subtasks(view: View) -> None:
     if unserved == len(view.picks[method]):
         empty.say("No pick serves a subtask", "All scores are zero here, or nothing is picked: raise the budget.")
         return
-    in_pool = pd.Series(view.columns.source).value_counts(sort=False)
+    in_pool = pd.Series(view.row_columns.source).value_counts(sort=False)
     chart = target_charts.subtasks(table, method, in_pool)
     busy = table.loc[table["rows"] > 0, "subtask"].nunique()
     note = "Click a cell to see its rows in Compare."

@@ -96,7 +96,7 @@ def _lines(
     return pd.DataFrame(
         {
             "row": view.scoring.rows[positions],
-            "source": view.columns.source[positions],
+            "source": view.row_columns.source[positions],
             "length": length.to_numpy()[positions],
             "norm": norm[positions],
             "rank": rank[positions],
@@ -171,7 +171,7 @@ def _beside(view: View, picks: dict[str, np.ndarray], epoch: str, kind: str) -> 
 
     def make() -> pd.DataFrame:
         norm = 10 ** figures.norm_tables(view.store)[epoch][kind].to_numpy()
-        return norms.side_by_side(picks["cosine"], picks["dot"], view.columns.n_answer, norm)
+        return norms.side_by_side(picks["cosine"], picks["dot"], view.row_columns.n_answer, norm)
 
     table = figures.kept(view, f"beside-{epoch}-{kind}", make)
     st.caption(norm_charts.sentence(table, view.method))

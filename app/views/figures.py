@@ -35,7 +35,7 @@ def picked_by(view: View, method: str) -> pd.DataFrame:
     names = np.array(column.ranking.subtasks, dtype=object)
     best = column.ranking.serves(column.picks)
     winners = names[best[best >= 0]]
-    pairs = pd.DataFrame({"subtask": winners, "source": view.columns.source[column.picks[best >= 0]]})
+    pairs = pd.DataFrame({"subtask": winners, "source": view.row_columns.source[column.picks[best >= 0]]})
     table = pairs.value_counts(sort=False).rename("rows").reset_index()
     idle = pd.DataFrame({"subtask": [name for name in names if name not in set(winners)], "source": "", "rows": 0})
     return pd.concat([table, idle], ignore_index=True) if len(idle) else table
@@ -114,7 +114,7 @@ def _resampled(key: str, method: str, _view: View) -> tuple[SplitHalf, pd.DataFr
     half = stability.split_half(_view.scoring, method, len(column.picks), _view.choices)
     table = stability.rank_intervals(_view.scoring, method, column.picks, _view.choices)
     table["rank"] = column.ranking.rank[column.picks]
-    table["source"] = _view.columns.source[column.picks]
+    table["source"] = _view.row_columns.source[column.picks]
     return half, table.sort_values(["stays", "high"], ascending=[True, False], kind="stable", ignore_index=True)
 
 

@@ -88,7 +88,7 @@ class View:
         return {column.method: column.picks for column in self.comparison.columns}
 
     @cached_property
-    def columns(self) -> RowColumns:
+    def row_columns(self) -> RowColumns:
         """The pool's columns by position."""
         return _row_columns(str(self.scoring.path), self.store.fingerprint, self.store, self.scoring)
 

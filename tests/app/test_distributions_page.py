@@ -126,7 +126,7 @@ def test_subtasks_are_counted_by_source(app, view):
     for position in column.picks.tolist():
         assert column.ranking.score[position] != 0
         subtask = view.scoring.subtask_names[column.ranking.best_subtask[position]]
-        expected[subtask, view.columns.source[position]] += 1
+        expected[subtask, view.row_columns.source[position]] += 1
     assert {(s, o): n for s, o, n in found[["subtask", "source", "rows"]].to_numpy().tolist() if n} == dict(expected)
     assert set(found["subtask"]) == set(view.scoring.subtask_names)
 
@@ -238,7 +238,7 @@ def test_a_click_on_a_subtasks_cell_opens_its_rows_in_compare(app, view):
 def test_a_click_on_other_sources_asks_for_those_that_the_chart_folds(app, view, monkeypatch):
     monkeypatch.setattr(target_charts, "MOST_COLUMNS", 1)
     table = picked_by(replace(view, methods=("less",), budget="100%"), "less")
-    kept = pd.Series(view.columns.source).value_counts(sort=False).nlargest(1).index[0]
+    kept = pd.Series(view.row_columns.source).value_counts(sort=False).nlargest(1).index[0]
     subtask = table.loc[(table["rows"] > 0) & (table["source"] != kept), "subtask"].iloc[0]
     folded = table.loc[(table["rows"] > 0) & (table["source"] != kept) & (table["subtask"] == subtask), "source"]
     at = opened(app, "subtasks", budget="100%")

@@ -14,7 +14,7 @@ from gradsift.runtime import jobs
 from gradsift.runtime.progress import Status
 from gradsift.scoring.scoring import open_scoring
 from gradsift.workspace.demo import demo_command
-from gradsift.workspace.workspace import SAMPLE_STORE
+from gradsift.workspace.workspace import SAMPLE_STORE, sample_pool
 
 
 def test_stores_of_any_names_stand_in_one_list(app, workspace):
@@ -60,15 +60,19 @@ def test_a_copy_of_a_store_reads_its_own_files(scored):
 
 def test_a_name_with_blanks_around_it_opens_the_store_it_builds(app, workspace, monkeypatch):
     started = []
-    monkeypatch.setattr(jobs, "start", lambda folder, argv: started.append(folder))
+    monkeypatch.setattr(jobs, "start", lambda folder, argv: started.append((folder, Build.read(argv))))
     at = app(store="toy")
     at.session_state["datastore_room"] = BUILD
     at.session_state["build_origin"] = "The sample"
     at.run()
     at.text_input(key="build_name").set_value(" my-pool ")
+    at.text_input(key="build_template").set_value("")
     next(button for button in at.button if button.label == "Build the datastore").click().run()
     assert not at.exception, at.exception
-    assert started == [workspace.store_path("my-pool")]
+    ((folder, command),) = started
+    assert folder == command.out == workspace.store_path("my-pool")
+    assert command.pool == tuple(map(str, sample_pool()))
+    assert (command.epochs, command.lr, command.template) == (2, 2e-4, None)  # what is empty is the command's default
     assert at.query_params["store"] == "my-pool"
 
 
