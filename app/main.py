@@ -1,7 +1,10 @@
 """Entry of the app: `streamlit run app/main.py`, or `gradsift app`, which also passes the settings."""
 
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: as the command line does
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # Streamlit puts app/ there, not its parent

@@ -1,15 +1,15 @@
 """Colors and marks: a method has one of each everywhere, a source one badge.
 
-Those of methods are in `gradsift.scoring.looks`. `css` turns all into variables that follow light and dark by
+Those of methods are in `gradsift.scoring.methods`. `css` turns all into variables that follow light and dark by
 themselves, through the `color-scheme` that Streamlit sets on the page.
 """
 
 import zlib
 from pathlib import Path
 
-from gradsift.scoring.looks import LOOKS, look
+from gradsift.scoring.methods import METHODS, look
 
-__all__ = ["LOOKS", "color", "css", "css_name", "look", "tint"]
+__all__ = ["color", "css", "css_name", "look", "tint"]
 
 TINTS = (  # (background, text) of source badges, light then dark
     ("#e6ebfb", "#2a3f8f", "#26304f", "#b9c7ff"),
@@ -49,7 +49,7 @@ def css(kind: str | None) -> str:
     kind: "light" or "dark", what Streamlit knows of the page; drawers stand beside the page and take it from the body.
     """
     scheme = f"body{{color-scheme:{kind}}}" if kind in ("light", "dark") else ""
-    methods = "".join(f".gs-m-{css_name(m)}{{--m:light-dark({v.light},{v.dark})}}" for m, v in LOOKS.items())
+    methods = "".join(f".gs-m-{css_name(m)}{{--m:light-dark({look(m).light},{look(m).dark})}}" for m in METHODS)
     tints = "".join(
         f".gs-t-{i}{{background:light-dark({a},{c});color:light-dark({b},{d})}}" for i, (a, b, c, d) in enumerate(TINTS)
     )

@@ -26,7 +26,7 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring.influence import influence
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.budget import Budget
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 
 METHODS = ("draft", "rds+", "bm25")
 EXPLAINED, SAMPLE = 5, 40  # LESS's best rows, token by token; rows that the two scores are correlated over

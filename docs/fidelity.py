@@ -22,8 +22,8 @@ from gradsift.datastore.shards import decode, encode, read_tensors, write_tensor
 from gradsift.gradients.adam import Update, make_update
 from gradsift.gradients.projection import make_projector
 from gradsift.runtime.paths import cache_home
+from gradsift.scoring.evidence import Evidence
 from gradsift.scoring.influence import influence
-from gradsift.scoring.scoring import Products
 
 DIM = 8192  # the default, and the paper's
 DIMS = (1024, 2048, 4096, DIM, 4 * DIM)  # of the sketch, whose cost does not depend on d
@@ -160,10 +160,10 @@ class Fidelity:
             evidence.append(self._products(unit @ targets.T, targets @ targets.T, epoch))
         return self._scores(evidence)
 
-    def _products(self, products: torch.Tensor, gram: torch.Tensor, epoch: int) -> Products:
-        return Products(products.numpy(), gram.numpy(), None, float(self.gradients.weights[epoch]))
+    def _products(self, products: torch.Tensor, gram: torch.Tensor, epoch: int) -> Evidence:
+        return Evidence(products.numpy(), gram.numpy(), None, float(self.gradients.weights[epoch]))
 
-    def _scores(self, evidence: list[Products]) -> Scores:
+    def _scores(self, evidence: list[Evidence]) -> Scores:
         """Eq. 2 and the best over subtasks for each target set; weights of the checkpoints at hand sum to 1."""
         scores: Scores = {}
         start, total = 0, sum(part.weight for part in evidence)
@@ -171,7 +171,7 @@ class Fidelity:
             rows = self.gradients.targets[name]
             columns = slice(start, start := start + len(rows))
             own = [
-                Products(part.products[:, columns], np.asarray(part.gram)[columns, columns], None, part.weight / total)
+                Evidence(part.products[:, columns], np.asarray(part.gram)[columns, columns], None, part.weight / total)
                 for part in evidence
             ]
             subtasks = list(dict.fromkeys(row.subtask for row in rows))

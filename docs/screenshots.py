@@ -16,7 +16,7 @@ from gradsift.evaluation.heldout import read_heldout
 from gradsift.evaluation.plan import EvaluationSet
 from gradsift.evaluation.run import evaluate
 from gradsift.runtime.paths import data_home
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 from gradsift.workspace.sessions import Sessions
 from gradsift.workspace.workspace import SAMPLE_STORE, Workspace, sample_targets
 

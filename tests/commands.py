@@ -18,7 +18,7 @@ from pathlib import Path
 
 LOADED = [
     "gradsift.builder.build",
-    "gradsift.selection.picks",
+    "gradsift.export.selection",
     "gradsift.datastore.verify",
     "gradsift.analysis.summary",
     "gradsift.cli.main",

@@ -15,7 +15,7 @@ from gradsift.evaluation.heldout import read_heldout
 from gradsift.evaluation.plan import EvaluationSet
 from gradsift.evaluation.run import evaluate
 from gradsift.gradients.projection import SparseProjector
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 
 pytestmark = pytest.mark.gpu
 

@@ -11,8 +11,8 @@ from gradsift.builder.build import build
 from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.export.selection import select
 from gradsift.runtime.progress import Progress
-from gradsift.selection.picks import select
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HOSTILE = [

@@ -1,4 +1,4 @@
-"""The house's order: each package imports only from those above it, no file's imports lead back to it, pages are on top.
+"""The order of the house: packages import only from those above them, no import leads back, pages are on top.
 
 Every import counts, lazy ones inside functions and those under `TYPE_CHECKING` too, since a reader follows them all.
 """

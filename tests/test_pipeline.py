@@ -19,10 +19,11 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gradsift.builder import build, extraction
+from gradsift.builder import build as builder
 from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.gradients import store_model
 from gradsift.gradients.adam import make_update
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.gradients.per_example import PerExampleGradients
@@ -213,7 +214,7 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
 
 def make_store(model: Path, files: tuple[Path, Path], out: Path, **changes) -> Store:
     config = small_config(model, max_length=MAX_LENGTH, gradients=("adam", "sgd"), store_dtype="fp16", **changes)
-    return build.build([files[0]], out, config, progress=Progress(quiet=True))
+    return builder.build([files[0]], out, config, progress=Progress(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +311,7 @@ class TestPublicFunctions:
     @pytest.mark.parametrize("form", FORMS)
     def test_without_projection(self, tiny_model, files, targets, tmp_path, monkeypatch, form):
         """With the identity in place of Π, only rounding to 16 bits is left between the engine and the script."""
-        monkeypatch.setattr(extraction, "make_projector", lambda kind, *args: Unprojected(*args))
+        monkeypatch.setattr(store_model, "make_projector", lambda kind, *args: Unprojected(*args))
         store = make_store(tiny_model, files, tmp_path / "store", dim=P, adam=form)
         answers = brute_force(store.path, tiny_model, 2)
         expected = equation_two(store.weights, [a.updates[form] for a in answers], [a.targets for a in answers])
@@ -324,7 +325,7 @@ class TestPublicFunctions:
     def test_with_projection(self, tiny_model, files, targets, tmp_path, answers, store, projection, store_dtype):
         """Both sides of the script projected by the matrix that the store names; quantizing costs what it may cost."""
         config = store.manifest.config.model_copy(update={"projection": projection, "store_dtype": store_dtype})
-        built = build.build([files[0]], tmp_path / "store", config, progress=Progress(quiet=True))
+        built = builder.build([files[0]], tmp_path / "store", config, progress=Progress(quiet=True))
         matrices = [self._matrix(built, epoch) for epoch in range(2)]
         pool_side = [np.array(a.updates["paper"]) @ pi for a, pi in zip(answers, matrices, strict=True)]
         target_side = [np.array(a.targets) @ pi for a, pi in zip(answers, matrices, strict=True)]

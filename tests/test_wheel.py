@@ -65,7 +65,7 @@ def test_carries_the_app_and_nothing_else(wheel: Path) -> None:
         assert studio + name in names
     for name in ("assets/chatml.jinja", "assets/sample/pool/closed.jsonl", "assets/sample/targets/bengali-qa.jsonl"):
         assert studio + name in names
-    assert {studio + ".streamlit/config.toml", "gradsift/py.typed", "gradsift/cli.py"} <= names
+    assert {studio + ".streamlit/config.toml", "gradsift/py.typed", "gradsift/cli/main.py"} <= names
     assert not [name for name in names if re.search(r"tests?/|__pycache__|screenshots|\.safetensors|\.gguf", name)]
     assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in names} == {"gradsift"}
 
@@ -78,7 +78,7 @@ def test_command_line_runs_outside_the_checkout(clean: Path, tmp_path: Path) -> 
 
 
 def test_finds_its_own_studio(clean: Path, tmp_path: Path) -> None:
-    program = "import gradsift; from gradsift.paths import studio; print(gradsift.__file__); print(studio())"
+    program = "import gradsift; from gradsift.runtime.paths import studio; print(gradsift.__file__); print(studio())"
     package, studio = map(Path, run([clean / "python", "-c", program], tmp_path).splitlines())
     assert package.is_relative_to(clean.parent.resolve())
     assert studio == package.parent / "studio"
@@ -86,7 +86,7 @@ def test_finds_its_own_studio(clean: Path, tmp_path: Path) -> None:
 
 def test_app_draws_its_first_page(clean: Path, tmp_path: Path) -> None:
     program = """
-from gradsift.paths import studio
+from gradsift.runtime.paths import studio
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file(studio() / "app" / "main.py", default_timeout=120).run()
 assert not app.exception, app.exception

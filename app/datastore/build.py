@@ -3,7 +3,6 @@
 No drawing here.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from app.views.commands import Plan
 from gradsift.config import BuildConfig
 from gradsift.runtime import jobs
+from gradsift.runtime.hashing import hash_json
 from gradsift.workspace.workspace import Workspace
 
 BUNDLED = "smollm2"  # `gradsift.model.load.BUNDLED`, which cannot be imported here: torch comes with it
@@ -58,7 +58,7 @@ def start_plan(workspace: Workspace, command: Plan) -> Path:
     Raises:
         JobError: this very plan is being made already. OSError: it cannot be written.
     """
-    name = hashlib.sha256(json.dumps(command.argv()).encode()).hexdigest()[:12]
+    name = hash_json(command.argv())[:12]
     folder = workspace.job_folder(f"plan-{name}")
     status = jobs.status(folder)
     if status is None or status.state != "running":

@@ -1,6 +1,5 @@
 """Exports: what one is made of, the run that writes it, and what it wrote. No drawing here."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from app.views.store import pool_of
 from app.views.targets import targets_file
 from app.views.view import View
 from gradsift.export.files import COMPRESSIONS
-from gradsift.export.formats import Pick, preview
+from gradsift.export.formats import preview
 from gradsift.runtime import atomic
-from gradsift.selection.choices import Choices
-from gradsift.selection.picks import iter_picks
+from gradsift.runtime.hashing import hash_file, hash_json
+from gradsift.scoring.choices import Choices
+from gradsift.selection.picks import Pick
 from gradsift.workspace.sessions import Decisions
 from gradsift.workspace.workspace import TargetEntry
 
@@ -55,14 +55,18 @@ class Request:
     def out(self) -> Path:
         """The folder it goes into."""
         view = self.view
-        content = hashlib.sha256(self.entry.path.read_bytes()).hexdigest()
         files = [(str(path), path.stat().st_mtime_ns) for path in self.evaluation if path.exists()]
-        parts: list[Any] = [view.store.fingerprint, str(view.store.path), content]
-        parts += [view.method, view.budget, view.choices.changed]
+        parts: list[Any] = [view.store.fingerprint, str(view.store.path), hash_file(self.entry.path)]
+        parts += [view.method, view.budget, self.record]
         parts += [self.format, self.compress, files, self.drop_leaks, self.report]
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        key = hash_json(parts)[:8]
         stem = f"{self.entry.name}-{view.method}-{view.budget.replace('%', 'pct')}-{self.format}"
         return view.session.workspace.export_folder(f"{stem}-{key}")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What its choices.json holds; empty where nothing differs from the defaults."""
+        return self.view.choices.record(self.view.store.manifest.config.gradients[0])
 
     def differs_by_decisions(self, other: "Request") -> bool:
         """Whether the other asks for the same but for what is accepted and rejected."""
@@ -83,10 +87,10 @@ class Request:
             JobError: they are being written already. OSError: something cannot be written.
         """
         view, out = self.view, self.out
-        choices = out / "job" / "choices.json" if view.choices.changed else None
+        choices = out / "job" / "choices.json" if self.record else None
         if choices is not None:
             choices.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_json(choices, view.choices.changed)
+            atomic.write_json(choices, self.record)
         command = Select(
             store=view.store.path,
             targets=targets_file(view.session.workspace, view.store, self.entry),
@@ -115,7 +119,7 @@ def with_decisions(choices: Choices, take: str, decisions: Decisions) -> Choices
 def picks_of(view: View, limit: int) -> Iterator[Pick]:
     """The first `limit` picks of the view's method with their text."""
     column = view.comparison.columns[0]
-    return iter_picks(view.store, column.ranking, column.picks[:limit], view.traits, pool_of(view.store))
+    return column.selection.read(column.picks[:limit], pool_of(view.store))
 
 
 def size_of(view: View, format: str) -> int:
@@ -155,6 +159,6 @@ def _size(path: str, picks: bytes, format: str, _view: View) -> int:
     column, traits, pool = _view.comparison.columns[0], _view.traits, pool_of(_view.store)
     n = len(column.picks)
     sample = column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
-    lines = preview(format, iter_picks(_view.store, column.ranking, sample, traits, pool), SAMPLE)
+    lines = preview(format, column.selection.read(sample, pool), SAMPLE)
     tokens = traits.n_tokens + pool.loc[traits.rows, "n_cut"].to_numpy()  # all of a row is exported
     return int(len(lines.encode()) / tokens[sample].sum() * tokens[column.picks].sum())

@@ -3,8 +3,6 @@
 An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the targets, the held-out file, and its job.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from app.views.view import View
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs
+from gradsift.runtime.hashing import hash_file, hash_json
 from gradsift.scoring.methods import METHODS
-from gradsift.selection.choices import Choices
 from gradsift.workspace.workspace import TargetEntry, Workspace
 
 REPORT = "report.json"
@@ -67,8 +65,8 @@ def start(view: View, entry: TargetEntry, heldout: Path, seeds: int, recipe: Map
     """
     workspace, store, budget = view.session.workspace, view.store, view.budget
     targets = targets_file(workspace, store, entry)
-    question = [store.fingerprint, _hash(targets), _hash(heldout), budget, seeds, *sorted(recipe.items())]
-    key = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:6]
+    question = [store.fingerprint, hash_file(targets), hash_file(heldout), budget, seeds, *sorted(recipe.items())]
+    key = hash_json(question)[:6]
     name = f"{entry.name}-{budget.replace('%', 'pct')}-{key}"
     evaluation = Entry(name, workspace.root / "evaluations" / name)
     kept = evaluation.folder / f"{entry.name}.jsonl"  # the set is named by this file
@@ -137,14 +135,10 @@ def _report(path: str, changed: int) -> Report:
 
 
 def _spec(method: str, store: Store) -> str:
-    """The method as the command takes it: by the store's own gradient where that is not the default one."""
+    """The method as the command takes it; the report names the gradient where it is not Adam's."""
     gradient = store.manifest.config.gradients[0]
-    by_gradient = METHODS[method].evidence == "features" and gradient != Choices().gradient
+    by_gradient = METHODS[method].needs == "gradients" and gradient != "adam"
     return f"{method}:gradient={gradient}" if by_gradient else method
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _changed(folder: Path) -> float:

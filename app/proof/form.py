@@ -11,9 +11,9 @@ from app.widgets.controls import method_label
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM
 from gradsift.runtime.errors import GradsiftError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.workspace.workspace import TargetEntry
 
 _HELP = (

@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import theme
 from app.sessions import sides
-from app.sessions.sides import Difference, Opened, Side, Source
+from app.sessions.sides import Opened, Side, Source
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural
@@ -19,6 +19,7 @@ from app.views.choices import methods_in
 from app.views.comparison import budget_problem
 from app.views.store import pool_of, sources_of, texts_of
 from app.widgets import cards, conversation, empty, saved, tables
+from gradsift.analysis.difference import Difference
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.scoring.methods import METHODS
 
@@ -159,7 +160,7 @@ def _figures(a: Side, b: Side, difference: Difference) -> None:
         st.html(f'<div class="gs-figures">{cells}</div>')
         st.download_button(
             "Download the difference as CSV",
-            lambda: tables.csv(sides.table_of(a, b, difference)),
+            lambda: tables.csv(difference.table()),
             file_name="difference.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -172,7 +173,7 @@ def _figures(a: Side, b: Side, difference: Difference) -> None:
 
 
 def _by_source(a: Side, b: Side, difference: Difference) -> None:
-    table = sides.by_source(a, b, difference)
+    table = difference.by_source()
     for name in ("a", "b"):
         table[f"share_{name}"] = 100 * table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
     number, share = st.column_config.NumberColumn, st.column_config.ProgressColumn

@@ -85,7 +85,7 @@ def _score(session: Session, store: Store, entry: TargetEntry, rows: list[Row], 
     scoring = scoring_of(session, store)
     # scores that another window or the command line made have no run of ours
     if scoring is not None and (status is None or status.state == "finished"):
-        known = methods_of(scoring, store.manifest.config.gradients[0])
+        known = methods_of(scoring)
         names = ", ".join(METHODS[name].label for name in known)
         st.caption(f"Scored on {label(session.store_title)} by {names}.")
         if st.button(
@@ -145,6 +145,6 @@ def _methods(name: str, options: list[str], default: Sequence[str], key: str) ->
         persist_state="session",
     )
     for method in (METHODS[option] for option in options if option not in DEFAULT_METHODS):
-        cost = "; one pass of the base model over the pool, once" if method.evidence == "base" else ""
+        cost = "; one pass of the base model over the pool, once" if method.needs == "base model" else ""
         st.caption(f"{method_label(method.name)}: {method.description}{cost}.")
     return chosen

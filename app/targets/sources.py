@@ -1,6 +1,5 @@
 """Where target examples come from: a set on disk, a paste or an upload; and the table of what was read."""
 
-import hashlib
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import TargetSet, parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.hashing import hash_bytes
 from gradsift.workspace.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "Saved sets", "Paste", "Upload"
@@ -141,7 +141,7 @@ def _upload(session: Session) -> Chosen | None:
         st.caption(label(f"From {clip(name, 80)}"))
     if name.lower().endswith(".txt"):
         return _parsed(data.decode("utf-8", "replace"), "upload")
-    digest = hashlib.sha256(data).hexdigest()
+    digest = hash_bytes(data)
     try:
         result = _read_upload(digest, name, data)
     except (GradsiftError, OSError) as error:
@@ -156,7 +156,7 @@ def _take() -> None:
 
 
 def _parsed(text: str, kind: str) -> Chosen | None:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hash_bytes(text.encode("utf-8", "surrogatepass"))
     try:
         result = _parse(digest, text)
     except GradsiftError as error:

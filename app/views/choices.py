@@ -10,8 +10,8 @@ from typing import Any, get_args
 from gradsift.config import Aggregate, GradientKind, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices, make_choices
 from gradsift.workspace.sessions import Decisions
 
 UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"

@@ -114,7 +114,7 @@ class Score(Command):
 
     store: Path
     targets: Path
-    gradient: str
+    gradient: str | None = None
     method: tuple[str, ...]
     out: Path
 

@@ -15,11 +15,11 @@ from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices, RankingChoices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring, open_scoring, scoring_path
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import Choices
-from gradsift.selection.picks import Traits, picked, ranked, traits
+from gradsift.selection.picks import Picks, Traits, picked, ranked, read_traits
 from gradsift.selection.ranking import Ranking
 from gradsift.text.index import has_index
 
@@ -29,16 +29,30 @@ SHOWS = (ALL, ONLY, SHARED, EVERY, OTHERS)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One method's ranking and its picks.
+    """One method's picks. picked: (n,) bool, their positions as a mask."""
 
-    picks: (k,) positions in rank order. picked: (n,) bool, the same as a mask. tokens: of all the picks.
-    """
-
-    method: str
-    ranking: Ranking
-    picks: np.ndarray
+    selection: Picks
     picked: np.ndarray
-    tokens: int
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.selection.method
+
+    @property
+    def ranking(self) -> Ranking:
+        """All rows, as the method ranks them."""
+        return self.selection.ranking
+
+    @property
+    def picks(self) -> np.ndarray:
+        """(k,) positions of the picks in rank order."""
+        return self.selection.positions
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all the picks."""
+        return self.selection.tokens
 
     @property
     def last(self) -> int:
@@ -93,15 +107,15 @@ def scoring_of(session: Session, store: Store) -> Scoring | None:
     if not (path / "targets.jsonl").is_file():
         return None
     scoring = open_scoring(store, path)
-    known = methods_of(scoring, store.manifest.config.gradients[0])
-    if all(METHODS[name].evidence == "none" for name in known):
+    known = methods_of(scoring)
+    if all(METHODS[name].needs == "nothing" for name in known):
         status = jobs.status(scoring_folder(session.workspace, store, entry))
         if status is not None and status.state != "finished":
             return None
     return scoring
 
 
-def methods_of(scoring: Scoring, gradient: GradientKind) -> list[str]:
+def methods_of(scoring: Scoring, gradient: GradientKind | None = None) -> list[str]:
     """The methods whose scores are kept, in the order of the registry."""
     return [name for name in METHODS if scoring.has(name, gradient)]
 
@@ -116,7 +130,7 @@ def compare(store: Store, scoring: Scoring, methods: Sequence[str], budget: str,
     return _comparison(path, has_index(store), tuple(methods), budget, chosen, store, scoring, choices)
 
 
-def ranking_of(store: Store, scoring: Scoring, method: str, choices: Choices) -> Ranking:
+def ranking_of(store: Store, scoring: Scoring, method: str, choices: RankingChoices) -> Ranking:
     """One method's ranking, kept between runs."""
     return _ranking(str(scoring.path), method, choices.for_ranking, scoring, traits_of(store, scoring))
 
@@ -146,23 +160,23 @@ def _comparison(
     _scoring: Scoring,
     _choices: Choices,
 ) -> Comparison:
-    parsed, row_traits = Budget.parse(budget), traits_of(_store, _scoring)
+    parsed, traits = Budget.parse(budget), traits_of(_store, _scoring)
     columns = []
     for method in methods:
         ranking = ranking_of(_store, _scoring, method, _choices)
-        picks = picked(ranking, parsed, _choices, row_traits)
+        picks = picked(ranking, parsed, _choices, traits)
         mask = np.zeros(len(_scoring.rows), dtype=bool)
         mask[picks] = True
-        columns.append(Column(method, ranking, picks, mask, int(row_traits.n_tokens[picks].sum())))
+        columns.append(Column(Picks(_store, _scoring, traits, ranking, parsed, _choices, picks), mask))
     shared = np.stack([column.picked for column in columns]).sum(axis=0, dtype=np.int64)
     return Comparison(tuple(columns), np.asarray(_scoring.rows), shared)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _ranking(path: str, method: str, choices: Choices, _scoring: Scoring, _row_traits: Traits) -> Ranking:
-    return ranked(_scoring, method, choices, _row_traits)
+def _ranking(path: str, method: str, choices: RankingChoices, _scoring: Scoring, _traits: Traits) -> Ranking:
+    return ranked(_scoring, method, choices, _traits)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _traits(path: str, fingerprint: str, indexed: bool, _store: Store, _scoring: Scoring) -> Traits:
-    return traits(_store, _scoring)
+    return read_traits(_store, _scoring)

@@ -103,7 +103,7 @@ def _kept(key: str, name: str, _make: Callable[[], pd.DataFrame]) -> pd.DataFram
 
 
 @st.cache_data(max_entries=8, show_spinner="Sorting all rows by every target …")
-def _target_curves(key: str, method: str, gradient: GradientKind, _left: Scoring) -> pd.DataFrame:
+def _target_curves(key: str, method: str, gradient: GradientKind | None, _left: Scoring) -> pd.DataFrame:
     table = distributions.target_curves(_left, method, gradient)
     return table if _left.columns is None else table.assign(target=_left.columns[table["target"]])
 

@@ -10,7 +10,7 @@ import streamlit as st
 from app.views.comparison import Column
 from app.views.view import View
 from gradsift.scoring.bm25 import matched_words
-from gradsift.selection.choices import Choices
+from gradsift.scoring.choices import RankingChoices
 from gradsift.text.search import terms
 from gradsift.text.words import tokenize, word_spans
 
@@ -65,7 +65,7 @@ def matched(view: View, column: Column, at: int, turns: Sequence[tuple[str, str]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _weights(path: str, choices: Choices, _view: View) -> dict[str, dict[str, float]]:
+def _weights(path: str, choices: RankingChoices, _view: View) -> dict[str, dict[str, float]]:
     """Of every subtask: its targets' words that the pool has, with their weights."""
     weights, by_subtask = _view.scoring.word_weights, dict[str, dict[str, float]]()
     for target in _view.left.targets:

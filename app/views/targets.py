@@ -4,7 +4,6 @@ No drawing here. A run's folder is named after the store and the target file's c
 finds the old file's scores.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from app.views.commands import Score
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.store import Store
+from gradsift.runtime.hashing import hash_file, hash_parts, hash_text
 from gradsift.workspace.workspace import TargetEntry, Workspace
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ def count_tokens(store: Store, rows: Sequence[Row]) -> list[TokenCount]:
     Raises:
         GradsiftError: the store's model cannot be loaded here.
     """
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr((row.messages, row.prefix)).encode("utf-8", "surrogatepass"))
-    return _count(_model(store), digest.hexdigest(), store, rows)
+    content = hash_parts(repr((row.messages, row.prefix)).encode("utf-8", "surrogatepass") for row in rows)
+    return _count(_model(store), content, store, rows)
 
 
 def scorable(rows: Sequence[Row], counts: Sequence[TokenCount]) -> list[Row]:
@@ -53,8 +51,7 @@ def scorable(rows: Sequence[Row], counts: Sequence[TokenCount]) -> list[Row]:
 
 def scoring_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
     """Where the run that scores this target set on this store keeps its state and its rows."""
-    content = hashlib.sha256(entry.path.read_bytes()).hexdigest()
-    name = hashlib.sha256(f"{store.fingerprint} {store.path} {content}".encode()).hexdigest()[:12]
+    name = hash_text(f"{store.fingerprint} {store.path} {hash_file(entry.path)}")[:12]
     return workspace.job_folder(f"score-{name}")
 
 
@@ -79,7 +76,6 @@ def start_scoring(
     command = Score(
         store=store.path,
         targets=folder / TARGETS,
-        gradient=store.manifest.config.gradients[0],  # a store need not hold the default one
         method=tuple(methods),
         out=folder / "scores.parquet",
     )
@@ -93,9 +89,10 @@ def _model(store: Store) -> str:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
-    from gradsift.scoring.target_features import target_encoder
+    from gradsift.gradients.store_model import StoreModel
 
-    return target_encoder(_store)
+    of_store = StoreModel(_store)
+    return of_store.encoder, of_store.window
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

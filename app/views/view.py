@@ -11,9 +11,9 @@ from app.views.comparison import Comparison, compare, traits_of
 from app.views.decisions import current_decisions
 from app.views.store import pool_of
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.selection.picks import Traits
 from gradsift.workspace.sessions import Decisions
 
@@ -63,8 +63,7 @@ class View:
         Raises:
             UsageError: nothing would be left.
         """
-        choices = self.choices
-        return self.scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+        return self.scoring.under(self.choices)
 
     @property
     def traits(self) -> Traits:

@@ -10,7 +10,7 @@ from app.why import head
 from app.why.subject import opponents_of
 from app.widgets import cards, conversation, tables
 from gradsift.runtime.errors import GradsiftError
-from gradsift.selection.choices import Choices
+from gradsift.scoring.choices import Choices
 
 PAGE = 10
 ALL = "all"

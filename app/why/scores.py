@@ -200,7 +200,7 @@ def _best(values: np.ndarray) -> list[int]:
 
 def _checkpoints(subject: Subject, lens: str) -> list[tuple[str, float]]:
     """Name and weight of what the method's values are of; some know the base model alone."""
-    if METHODS[lens].evidence == "base":
+    if METHODS[lens].needs == "base model":
         return [("base model", 1.0)]
     return list(zip(subject.left.epochs, subject.left.weights.tolist(), strict=True))
 

@@ -14,8 +14,8 @@ from app.views.store import pool_of, texts_of
 from app.views.view import View
 from gradsift.analysis.row import opponents
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import RankingChoices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.selection.ranking import Ranking
 from gradsift.text.index import has_index, near
 
@@ -142,7 +142,7 @@ def agreement_of(subject: Subject, subtask: int) -> "Agreement":
     return _agreement(*_key(subject), subtask, subject)
 
 
-def _key(subject: Subject) -> tuple[str, str, Choices]:
+def _key(subject: Subject) -> tuple[str, str, RankingChoices]:
     """What an answer of the model depends on, the row and the subtask aside."""
     view = subject.view
     return view.store.fingerprint, str(view.scoring.path), view.choices.for_ranking
@@ -154,7 +154,7 @@ def _near(fingerprint: str, _store: Store) -> np.ndarray:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _opponents(path: str, choices: Choices, _ranking: Ranking) -> np.ndarray:
+def _opponents(path: str, choices: RankingChoices, _ranking: Ranking) -> np.ndarray:
     return opponents(_ranking)
 
 
@@ -167,14 +167,14 @@ def _explainer(fingerprint: str, path: str, _store: Store) -> "TokenExplainer":
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _tokens(
-    fingerprint: str, path: str, choices: Choices, row: int, subtask: int, _subject: Subject
+    fingerprint: str, path: str, choices: RankingChoices, row: int, subtask: int, _subject: Subject
 ) -> "TokenInfluence":
     explainer = _explainer(fingerprint, str(_subject.view.store.path), _subject.view.store)
     return explainer.explain(_subject.left, row, subtask)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _agreement(fingerprint: str, path: str, choices: Choices, subtask: int, _subject: Subject) -> "Agreement":
+def _agreement(fingerprint: str, path: str, choices: RankingChoices, subtask: int, _subject: Subject) -> "Agreement":
     explainer = _explainer(fingerprint, str(_subject.view.store.path), _subject.view.store)
     return explainer.correlate(_subject.left, subtask, gradient=choices.gradient)
 

@@ -1,6 +1,5 @@
 """Files from the browser for a field of paths: kept in the workspace, and named in the field, which lasts."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import streamlit as st
 
 from app.state.session import Session
 from app.widgets import running
+from gradsift.runtime.hashing import hash_bytes
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
 
@@ -33,7 +33,7 @@ def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
     paths: list[Path] = []
     for upload in uploads:
         content = upload.getvalue()
-        folder = f"evaluation-{hashlib.sha256(content).hexdigest()[:12]}"
+        folder = f"evaluation-{hash_bytes(content)[:12]}"
         path = session.workspace.root / "uploads" / folder / Path(upload.name).name
         paths += [path] if path.is_file() else session.workspace.keep_uploads(folder, [(upload.name, content)])
     return paths

@@ -11,8 +11,8 @@ from app.views.choices import DIVERSE, MATCHED, UNIQUE, choice_fields, extras, g
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices, make_choices
 from gradsift.text.index import has_index
 
 _LABELS = {
@@ -49,7 +49,6 @@ def draw(store: Store, scoring: Scoring) -> Choices:
                 "aggregate": _choice("Over subtasks", get_args(Aggregate), "aggregate"),
                 "similarity": _choice("Similarity", get_args(Similarity), "similarity"),
                 "target_pooling": _choice("Within a subtask", get_args(TargetPooling), "pooling"),
-                "gradient": gradients[0],
             }
             if len(gradients) > 1:
                 chosen["gradient"] = _choice("Gradient", gradients, "gradient")

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from influences import case, evidence_of, scoring_of, tied
 from reference import cosine
-from test_influence import case, evidence_of
-from test_selection import scoring_of, tied
 
 from gradsift.analysis import distributions
 from gradsift.analysis.distributions import (
@@ -185,7 +184,7 @@ class TestTargetCurves:
         assert found.groupby("target")["rank"].agg(["min", "max"]).drop_duplicates().to_numpy().tolist() == [[1, 1000]]
 
     def test_of_a_method_that_ignores_targets(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="Random compares no row with a target"):
+        with pytest.raises(UsageError, match="Random does not look at the targets"):
             target_curves(tied(tmp_path, np.zeros((3, 1)), [0]), "random")
 
 

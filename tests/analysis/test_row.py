@@ -8,6 +8,7 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import make_choices
 from gradsift.scoring.influence import influence
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring
@@ -46,7 +47,7 @@ def test_cosines_are_those_of_the_vectors(tiny_store, scoring, method, kind):
 @pytest.mark.parametrize("method", ["less", "rds", "bm25"])
 @pytest.mark.parametrize("left_out", [(), (0,)])
 def test_means_over_targets_are_the_scores_by_mean_of_cosines(scoring, method, left_out):
-    left = scoring.without(targets=left_out)
+    left = scoring.under(make_choices(without_targets=left_out))
     scores = influence(left.evidence(method), left.subtask_of, 2, pooling="mean-of-cosines")
     for position in range(0, len(left.rows), 5):
         weighted = by_target(left, method, position)[:, -1]
@@ -57,7 +58,7 @@ def test_means_over_targets_are_the_scores_by_mean_of_cosines(scoring, method, l
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("checkpoints", [(), ("epoch-1",)])
 def test_a_rows_subtasks_are_what_ranked_it(scoring, similarity, checkpoints):
-    left = scoring.without(checkpoints=checkpoints)
+    left = scoring.under(make_choices(without_checkpoints=checkpoints))
     ranking = rank(left, "less", similarity=similarity)
     for position in range(len(left.rows)):
         found = by_subtask(left, "less", position, similarity=similarity)
@@ -80,5 +81,5 @@ def test_opponents_are_the_ranking_from_below(scoring):
 
 
 def test_a_draw_has_no_evidence(scoring):
-    with pytest.raises(UsageError, match="looks at no target"):
+    with pytest.raises(UsageError, match="does not look at the targets"):
         by_target(scoring, "random", 0)

@@ -5,19 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from influences import POOLINGS, SIMILARITIES, case, evidence_of, scoring_of, tied
 from reference import cosine
-from test_influence import POOLINGS, SIMILARITIES, case, evidence_of
-from test_selection import scoring_of, tied
 
 from gradsift.analysis import stability
 from gradsift.analysis.stability import rank_intervals, resampled_scores, split_half
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.influence import influence, pooling_matrix
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.selection.ranking import rank
 
 SIZES = [1, 4, 2]
@@ -90,7 +89,7 @@ class TestScores:
         for method in ("less", "bm25"):
             found = resampled_scores(scoring, method, counts, choices)
             for k in range(3):
-                expected = rank(scoring.without(targets=[k]), method, **how).score
+                expected = rank(scoring.under(Choices(without_targets=[k])), method, **how).score
                 np.testing.assert_allclose(found[k], expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
@@ -130,7 +129,8 @@ class TestSplits:
         expected = []
         for _ in range(8):
             half = stability._half(kept.subtask_of, rng)
-            tops = [rank(kept.without(targets=np.flatnonzero(out).tolist()), "less").order[:9] for out in (half, ~half)]
+            sides = [kept.under(Choices(without_targets=np.flatnonzero(out).tolist())) for out in (half, ~half)]
+            tops = [rank(side, "less").order[:9] for side in sides]
             expected.append(len({*tops[0].tolist()} & {*tops[1].tolist()}) / 9)
         assert found.overlaps.tolist() == pytest.approx(expected)
         assert found.mean == pytest.approx(sum(expected) / 8)
@@ -204,7 +204,7 @@ class TestIntervals:
     def test_choices_that_leave_something_out(self, scoring: Scoring) -> None:
         left = Choices(without_targets=(0,), without_checkpoints=("epoch-1",))
         found = rank_intervals(scoring, "less", np.arange(5), left, resamples=4)
-        expected = rank(scoring.without(targets=[0], checkpoints=["epoch-1"]), "less").rank[:5]
+        expected = rank(scoring.under(Choices(without_targets=[0], without_checkpoints=["epoch-1"])), "less").rank[:5]
         assert found["median"].tolist() == expected.tolist()  # one example a subtask: nothing varies
 
     def test_no_picks(self, scoring: Scoring) -> None:

@@ -13,8 +13,8 @@ from app.compare.board import PAGE
 from app.views.comparison import EVERY, ONLY, OTHERS, SHARED, compare
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
-from gradsift.selection.choices import Choices
 
 
 def sizes(at) -> list[int]:

@@ -17,10 +17,10 @@ from app.widgets import charts, tables
 from gradsift.analysis.stability import SplitHalf, rank_intervals, split_half
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import open_scoring
-from gradsift.selection.choices import Choices
 
 MOST = 20_000
 
@@ -163,7 +163,9 @@ def test_are_my_targets_enough_waits_for_the_button_and_says_what_it_means(app, 
         assert (line.low, line.high) == (known.loc[line.row, "low"], known.loc[line.row, "high"])
 
 
-@pytest.mark.parametrize(("mean", "word"), [(0.9, "are steady"), (0.6, "the rest are not"), (0.2, "your particular examples")])
+@pytest.mark.parametrize(
+    ("mean", "word"), [(0.9, "are steady"), (0.6, "the rest are not"), (0.2, "your particular examples")]
+)
 def test_the_verdict_follows_what_halves_share_beyond_chance(mean, word):
     half = SplitHalf(10, np.array([mean]), mean, mean, mean, 0.1)
     stays = pd.DataFrame({"stays": [1.0, 0.95, 0.3]})

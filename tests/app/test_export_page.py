@@ -10,9 +10,9 @@ from app.export import exports
 from app.widgets import uploads
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.export.selection import select
 from gradsift.runtime import jobs
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection.picks import select
 from gradsift.selection.ranking import rank
 from gradsift.workspace.sessions import Sessions
 

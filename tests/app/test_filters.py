@@ -15,9 +15,9 @@ from app.views.view import View
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import StoreError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import open_scoring
-from gradsift.selection.choices import Choices
 from gradsift.text.index import ensure_index
 from gradsift.text.search import SEARCHED
 from gradsift.workspace.sessions import Decisions

@@ -12,10 +12,10 @@ from app.norms import norm_charts, section
 from app.views.figures import MOST_PICKS, norm_cells, thinned
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.scoring import open_scoring
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import Choices
-from gradsift.selection.picks import picked, ranked, traits
+from gradsift.selection.picks import picked, ranked, read_traits
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def opened(app, **more: str):
 
 def picks(known, similarity: str) -> list[int]:
     store, scoring, _ = known
-    about, choices = traits(store, scoring), Choices(similarity=similarity)
+    about, choices = read_traits(store, scoring), Choices(similarity=similarity)
     ranking = ranked(scoring, "less", choices, about)
     return scoring.rows[picked(ranking, Budget.parse("12"), choices, about)].tolist()
 

@@ -15,8 +15,8 @@ from gradsift.datastore.store import Store
 from gradsift.evaluation.plan import MethodSpec, store_recipe
 from gradsift.evaluation.report import read_report, summary
 from gradsift.runtime import jobs
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.scoring import open_scoring
-from gradsift.selection.choices import Choices
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}
 STARTED_BEFORE = (

@@ -13,8 +13,8 @@ from gradsift.builder.build import build
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection.choices import Choices
 from gradsift.workspace.sessions import Sessions
 from gradsift.workspace.workspace import sample_pool
 
@@ -257,13 +257,13 @@ def test_two_stores_differ_as_their_lines_do_each_counted_as_often_as_it_is_pick
     assert _lines(a, found.both[:, 0]) == _lines(b, found.both[:, 1])
     assert Counter(_lines(a, found.only_a)) == lines_a - lines_b
     assert Counter(_lines(b, found.only_b)) == lines_b - lines_a
-    table = sides.table_of(a, b, found)
+    table = found.table()
     assert table["where"].value_counts().reindex(["both", "only A", "only B"], fill_value=0).tolist() == [
         len(found.both), len(found.only_a), len(found.only_b)
     ]  # fmt: skip
     assert sorted(table["row_a"].dropna().tolist()) == sorted(a.rows.tolist())
     assert sorted(table["row_b"].dropna().tolist()) == sorted(b.rows.tolist())
-    by_source = sides.by_source(a, b, found)
+    by_source = found.by_source()
     assert by_source[["both", "only_a", "only_b"]].sum().tolist() == [
         len(found.both), len(found.only_a), len(found.only_b)
     ]  # fmt: skip

@@ -18,10 +18,10 @@ from gradsift.config import BuildConfig
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.influence import influence
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring
-from gradsift.selection.choices import Choices
 from gradsift.workspace.sessions import Sessions
 from gradsift.workspace.workspace import Workspace
 
@@ -252,7 +252,7 @@ from app.state.session import begin_run
 from app.views.view import View
 from app.why import explanation
 from app.widgets import required
-from gradsift.selection.choices import Choices
+from gradsift.scoring.choices import Choices
 st.navigation([st.Page(room.path, title=room.title) for room in ROOMS])
 session = begin_run("compare")
 view = View(session, *required.scored(session), ("less", "bm25"), "5%", Choices())

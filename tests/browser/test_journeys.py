@@ -9,7 +9,7 @@ import pytest
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 from gradsift.workspace.sessions import Sessions
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import gradsift, start
+from moments import Moment, kill_at
 from safetensors.numpy import load_file
 from stores import assert_same_files, contents, flip, shard_files
-from test_resume import Moment, kill_at
 
 import gradsift as api
 from gradsift.analysis.summary import describe, inspect
-from gradsift.builder import build
+from gradsift.builder import build as builder
 from gradsift.builder.append import PENDING
 from gradsift.builder.engine_local import Extraction
 from gradsift.builder.ingest import NothingUsableError
@@ -66,7 +66,7 @@ def config(tiny_model: Path) -> BuildConfig:
 @pytest.fixture(scope="module")
 def three(files: list[Path], config: BuildConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
     out = tmp_path_factory.mktemp("three") / "store"
-    return build.build(files[:3], out, config, progress=Progress(quiet=True))
+    return builder.build(files[:3], out, config, progress=Progress(quiet=True))
 
 
 @pytest.fixture
@@ -77,20 +77,20 @@ def copy(three: Store, tmp_path: Path) -> Store:
 def append(store: Store, pool: list[Path], config: BuildConfig) -> tuple[Store, list[str]]:
     """Append quietly; the store, and the notes that were made."""
     progress = Progress(quiet=True)
-    return build.build(pool, store.path, config, append=True, progress=progress), progress.status.notes
+    return builder.build(pool, store.path, config, append=True, progress=progress), progress.status.notes
 
 
 def of_all(files: list[Path], store: Store, config: BuildConfig, out: Path) -> Store:
     """One store of all files with the checkpoints of `store`."""
     given = tuple(str(store.path / "checkpoints" / name) for name in store.epochs)
     whole = config.model_copy(update={"checkpoints": given})
-    return build.build(files, out, whole, progress=Progress(quiet=True))
+    return builder.build(files, out, whole, progress=Progress(quiet=True))
 
 
 def test_same_shards_give_the_very_same_numbers(files: list[Path], config: BuildConfig, tmp_path: Path) -> None:
     """Shards of 14 rows, and 42 rows before the appended ones: both stores cut and pack alike."""
     config = config.model_copy(update={"shard_rows": 14, "gradients": ("adam", "sign")})
-    store = build.build(files[:3], tmp_path / "store", config, progress=Progress(quiet=True))
+    store = builder.build(files[:3], tmp_path / "store", config, progress=Progress(quiet=True))
     whole = of_all(files, store, config, tmp_path / "whole")
     grown, _ = append(store, files[3:], config)
     assert grown.shard_ranges == whole.shard_ranges
@@ -159,7 +159,7 @@ def test_appending_again_adds_nothing_and_mends_what_is_damaged(
     flip(grown.shard_path("adam", 1, len(grown.shard_ranges) - 1), -1)
     append(grown, files[3:], config)
     grown.shard_path("adam", 0, 0).unlink()
-    build.build(files[:3], grown.path, config, progress=Progress(quiet=True))  # the first build's command, too
+    builder.build(files[:3], grown.path, config, progress=Progress(quiet=True))  # the first build's command, too
     assert contents(grown.path) == before
     new = tmp_path / "s4.jsonl"
     new.write_text(rows("s4", 5, 4))
@@ -183,7 +183,7 @@ def test_two_appends_one_after_the_other(copy: Store, files: list[Path], config:
 def test_a_restart_begins_without_what_was_appended(copy: Store, files: list[Path], config: BuildConfig) -> None:
     before = contents(copy.path)
     append(copy, files[3:], config)
-    build.build(files[:3], copy.path, config, restart=True, progress=Progress(quiet=True))
+    builder.build(files[:3], copy.path, config, restart=True, progress=Progress(quiet=True))
     assert contents(copy.path) == before
 
 

@@ -18,6 +18,7 @@ from gradsift.builder.ingest import NothingUsableError
 from gradsift.config import BuildConfig
 from gradsift.data.pool import PoolError
 from gradsift.datastore.store import Store
+from gradsift.gradients.store_model import StoreModel
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError, StoreError, UsageError
 from gradsift.runtime.progress import Cancelled, Progress
@@ -307,7 +308,7 @@ def _stop(self: Store) -> None:
 
 def test_a_worker_with_another_template_makes_no_features(tiny_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a machine has an older snapshot of the same weights."""
-    extraction.Extraction.load(tiny_copy, Progress(quiet=True))
+    StoreModel(tiny_copy).load(Progress(quiet=True))
     real = load.load_tokenizer
 
     def older(model: str) -> Any:
@@ -317,7 +318,7 @@ def test_a_worker_with_another_template_makes_no_features(tiny_copy: Store, monk
 
     monkeypatch.setattr(load, "load_tokenizer", older)
     with pytest.raises(StoreError, match="tokenizer or chat template"):
-        extraction.Extraction.load(tiny_copy, Progress(quiet=True))
+        StoreModel(tiny_copy).load(Progress(quiet=True))
 
 
 def test_an_export_into_the_store_is_refused(tiny_copy: Store) -> None:

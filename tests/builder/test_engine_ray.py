@@ -18,7 +18,7 @@ from commands import gradsift, start
 from stores import assert_same_files, flip, shard_files
 
 from gradsift import score
-from gradsift.builder import build
+from gradsift.builder import build as builder
 from gradsift.builder.engine_local import EngineError
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.targets import read_targets
@@ -81,7 +81,7 @@ def slow_config(tiny_config: BuildConfig) -> BuildConfig:
 @pytest.fixture(scope="module")
 def unbroken(tiny_pool: Path, slow_config: BuildConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
     out = tmp_path_factory.mktemp("unbroken") / "store"
-    return build.build([tiny_pool], out, slow_config, progress=Progress(quiet=True))
+    return builder.build([tiny_pool], out, slow_config, progress=Progress(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_a_worker_then_a_machine_is_killed_and_the_build_finishes(
 
     progress = Watching(kill_worker, kill_machine)
     engine = Engine("ray", ray_address=cluster.address)
-    build.build([tiny_pool], tmp_path / "store", slow_config, engine=engine, progress=progress)
+    builder.build([tiny_pool], tmp_path / "store", slow_config, engine=engine, progress=progress)
     assert progress.events == []
     assert progress.deaths == 2
     assert progress.counted == {"features-1": unbroken.manifest.usable, "features-2": unbroken.manifest.usable}
@@ -192,7 +192,7 @@ def test_features_by_other_threads_give_nearly_the_same_scores(
     assert unbroken.manifest.threads == before
     torch.set_num_threads(before + 2)
     try:
-        store = build.build([tiny_pool], tmp_path / "store", slow_config, progress=Progress(quiet=True))
+        store = builder.build([tiny_pool], tmp_path / "store", slow_config, progress=Progress(quiet=True))
     finally:
         torch.set_num_threads(before)
     targets, methods = read_targets(tiny_targets).rows, ["less", "rds"]
@@ -217,7 +217,7 @@ def test_what_a_worker_cannot_do_is_said_by_the_driver(
     engine = Engine("ray", ray_address=cluster.address)
 
     def build(progress: Progress | None = None) -> None:
-        build.build([tiny_pool], out, slow_config, engine=engine, progress=progress or Progress(quiet=True))
+        builder.build([tiny_pool], out, slow_config, engine=engine, progress=progress or Progress(quiet=True))
 
     out = tmp_path / "store"
     with pytest.raises(Cancelled, match="goes on from there"):
@@ -233,7 +233,7 @@ def test_what_a_worker_cannot_do_is_said_by_the_driver(
     with pytest.raises(EngineError, match="No machine of the Ray cluster has 99 CPU"):
         build()
     store.save_manifest()
-    build.build([tiny_pool], out, slow_config, progress=Progress(quiet=True))
+    builder.build([tiny_pool], out, slow_config, progress=Progress(quiet=True))
     assert_same_files(out, unbroken.path)
 
 
@@ -243,7 +243,7 @@ def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_computed(
 ) -> None:
     engine = Engine("ray", ray_address="127.0.0.1:1")
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:1 cannot be reached"):
-        build.build([tiny_pool], tmp_path / "store", tiny_config, engine=engine, progress=Progress(quiet=True))
+        builder.build([tiny_pool], tmp_path / "store", tiny_config, engine=engine, progress=Progress(quiet=True))
     assert not (tmp_path / "store" / "manifest.json").exists()
 
 

@@ -1,60 +1,23 @@
 """Kill a build anywhere, start it again: whole shards stay untouched, the end is an unbroken build, byte for byte."""
 
-import json
 import random
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 import pytest
-from commands import Command, gradsift, start
+from commands import gradsift, start
+from moments import MOMENTS, kill_at
 from stores import assert_same_files, shard_files
 
-from gradsift.builder import build, extraction
+from gradsift.builder import build as builder
+from gradsift.builder import extraction
 from gradsift.config import BuildConfig
 from gradsift.datastore.shards import read_tensors
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.runtime.progress import Cancelled, Progress
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When to kill: once `more` new files that match appeared in the store, and then up to `within` seconds later."""
-
-    pattern: str
-    more: int = 1
-    within: float = 0.02
-
-
-MOMENTS = [
-    Moment("job/status.json", 1, 0.05),  # reading
-    Moment("pool.parquet"),
-    Moment("manifest.json", 1, 0.2),
-    Moment("warmup/trainer/checkpoint-*"),
-    Moment("checkpoints/*epoch-1", 1, 0.005),
-    Moment("checkpoints/*epoch-2", 1, 0.005),
-    Moment("features/epoch-1/*"),
-    Moment("features/epoch-1/*", 3),
-    Moment("features/epoch-2/*"),
-    Moment("features/epoch-2/*", 4),
-]
-
-
-def kill_at(moment: Moment, command: Command, store: Path, chance: random.Random) -> str | None:
-    """Kill -9 the command's whole process group at the moment; the stage it was in, None where it had ended before."""
-    before = set(store.glob(moment.pattern))
-    while command.code is None and len(set(store.glob(moment.pattern)) - before) < moment.more:
-        time.sleep(0.0005)
-    time.sleep(chance.uniform(0, moment.within))
-    if command.code is not None:
-        assert command.code == 0, command.err
-        return None
-    command.kill()
-    return json.loads((store / "job" / "status.json").read_text())["stage"]
 
 
 @pytest.mark.slow
@@ -117,8 +80,8 @@ class Power:
     ("owner", "name", "after"),
     [
         (Store, "save_manifest", 0),  # the pool is read, the store not begun
-        (build.Warmup, "run", 0),
-        (build.Checkpoint, "save", 1),  # the Trainer saved its second epoch, we did not
+        (builder.Warmup, "run", 0),
+        (builder.Checkpoint, "save", 1),  # the Trainer saved its second epoch, we did not
         (Store, "save_manifest", 1),  # the warmup is over, the manifest does not say so yet
         (FeatureExtractor, "extract", 2),
         (extraction, "write_shard", 4),  # adam of the second shard is written, sgd is not
@@ -137,7 +100,7 @@ def test_cut_off_between_two_steps(
     after: int,
 ) -> None:
     def build() -> None:
-        build.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+        builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
 
     with monkeypatch.context() as cut:
         Power(cut, owner, name, after)
@@ -158,11 +121,11 @@ def test_asked_to_stop_it_stops_at_the_next_row_and_goes_on(
             super().advance(units)
 
     with pytest.raises(Cancelled, match="goes on from there"):
-        build.build([tiny_pool], tmp_path / "store", tiny_config, progress=Impatient(quiet=True))
+        builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Impatient(quiet=True))
     assert [p.name for p in sorted((tmp_path / "store/features/epoch-2").glob("adam*"))] == [
         f"adam-0000{i}.safetensors" for i in range(3)
     ]
-    build.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
+    builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
     assert_same_files(tmp_path / "store", tiny_store.path)
 
 
@@ -175,7 +138,7 @@ def test_what_killed_writers_left_is_swept(
     theirs = tiny_copy.path / "scorings" / "key" / ".tmp-y"
     theirs.parent.mkdir(parents=True)
     theirs.touch()
-    build.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
+    builder.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
     assert_same_files(tiny_copy.path, tiny_store.path)
     assert theirs.exists()  # a scoring may be going on in another process, under its own lock
 
@@ -194,7 +157,7 @@ def test_shards_that_were_lost_or_damaged_are_made_again_and_no_others(
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-1])
     before = shard_files(tiny_copy.path)
-    build.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
+    builder.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
     after = shard_files(tiny_copy.path)
     assert {path for path in after if after[path] != before.get(path)} == {*lost, *damaged}
     assert_same_files(tiny_copy.path, tiny_store.path)

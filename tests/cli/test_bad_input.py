@@ -176,7 +176,7 @@ def test_a_method_a_format_a_budget_there_is_not(tiny_store: Store, tiny_targets
         ),
         (
             ["--top", "some"],
-            "The budget 'some' is none: say a share like 5%, a number of rows like 200, or 50000tokens.",
+            "'some' is not a budget; use a share (5%), rows (200) or tokens (50000tokens).",
         ),
         (["--top", "0%"], "The budget '0%' is none"),
     ]

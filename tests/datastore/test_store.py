@@ -14,9 +14,10 @@ from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.metrics import METRICS
 from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
+from gradsift.export.selection import select
 from gradsift.runtime.errors import GradsiftError, StoreError
-from gradsift.selection.picks import score, select
+from gradsift.selection.score import score
 
 
 @pytest.fixture
@@ -248,15 +249,6 @@ def _spoil(store: Store, positions: list[int]) -> None:
         columns = {name: store.read_metrics(0, index)[name].to_numpy().copy() for name in METRICS}
         columns["update_norm"][inside] = np.nan
         store.write_metrics(0, index, columns, 0)
-
-
-def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        for _ in range(2):
-            with pytest.raises(StoreError, match="Another process is writing"), locked(tmp_path):
-                pass
-    with locked(tmp_path):
-        pass
 
 
 def test_every_error_is_one_sentence(tiny_copy: Store) -> None:

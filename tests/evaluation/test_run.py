@@ -28,8 +28,8 @@ from gradsift.evaluation.script import training_script
 from gradsift.model import load
 from gradsift.model.lora import attach_adapter, set_adapter
 from gradsift.runtime.errors import GradsiftError
-from gradsift.selection.choices import make_choices
-from gradsift.selection.picks import score
+from gradsift.scoring.choices import make_choices
+from gradsift.selection.score import score
 
 SPECS = ("less", "less:aggregate=round-robin")
 
@@ -148,17 +148,17 @@ class TestRuns:
         assert all(row.n_answer and len(row.ids) > 8 for row in seen[0])
 
     def test_picks_are_made_before_the_device_is_taken(self, store, boxes, tmp_path, monkeypatch):
-        """Scoring takes its own turn on a GPU, which a run that holds one would wait for without end."""
+        """Scoring takes the GPU for itself, which a run that holds it would wait for without end."""
         inside = []
 
         @contextmanager
-        def turn(device, progress):
+        def exclusive(device, progress):
             inside.append(device)
             yield
             inside.pop()
 
         real = module.score_targets
-        monkeypatch.setattr(module, "turn", turn)
+        monkeypatch.setattr(module, "exclusive", exclusive)
         monkeypatch.setattr(module, "score_targets", lambda *given: inside == [] and real(*given))
         monkeypatch.setattr(module, "finetune", lambda *given: inside and [[Measured(1, 1, None)]])
         report = evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)

@@ -16,8 +16,9 @@ import zstandard
 
 from gradsift.cli.main import cli
 from gradsift.export.files import COMPRESSIONS, export_picks
-from gradsift.export.formats import FORMATS, Pick, preview
+from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime.errors import UsageError
+from gradsift.selection.picks import Pick
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]})
 HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
@@ -60,7 +61,7 @@ def test_every_format_loads_however_it_is_packed(tmp_path: Path, format: str, co
 
 
 def test_parquet_has_its_own_compression(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="A Parquet file is compressed inside: leave gzip out"):
+    with pytest.raises(UsageError, match="A Parquet file is compressed by itself: leave out gzip"):
         export(tmp_path, "parquet", compress="gzip")
     with pytest.raises(UsageError, match="There is no compression 'xz': choose one of none, gzip, zstd"):
         export(tmp_path, compress="xz")
@@ -123,7 +124,7 @@ def test_somebody_elses_files_are_neither_replaced_nor_removed(tmp_path: Path, n
     out.mkdir()
     (out / name).write_text("mine")
     for format in ("messages", "less"):
-        with pytest.raises(UsageError, match=f"has a {name} that is no export's"):
+        with pytest.raises(UsageError, match=f"has a {name} that no export wrote"):
             export(out, format)
     assert [path.name for path in out.iterdir()] == [name]
     assert (out / name).read_text() == "mine"

@@ -90,7 +90,7 @@ class TestOneMatrix:
     def test_another_process_makes_the_same(self, kind):
         script = f"""
 import hashlib, torch
-from gradsift.projection import make_projector
+from gradsift.gradients.projection import make_projector
 p = make_projector({kind!r}, 3, 2, {DIM}, {SHAPES!r}, torch.device("cpu"))
 out = torch.zeros(77, {DIM}); p.add("ragged", torch.eye(77), out)
 print(p.id, hashlib.sha256(out.numpy().tobytes()).hexdigest())

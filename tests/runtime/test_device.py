@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from gradsift.runtime.device import try_order, turn
+from gradsift.runtime.device import exclusive, try_order
 from gradsift.runtime.progress import Cancelled, Progress
 
 CARD = torch.device("meta")  # any device but the CPU is locked alike
@@ -26,10 +26,10 @@ def test_the_second_run_waits_for_the_first() -> None:
     second = Progress(quiet=True)
 
     def run() -> None:
-        with turn(CARD, second):
+        with exclusive(CARD, second):
             order.append("second")
 
-    with turn(CARD, Progress(quiet=True)):
+    with exclusive(CARD, Progress(quiet=True)):
         thread = threading.Thread(target=run)
         thread.start()
         while second.status.stage != "wait":
@@ -42,20 +42,20 @@ def test_the_second_run_waits_for_the_first() -> None:
 def test_a_waiting_run_can_be_stopped() -> None:
     stopped = Progress(quiet=True)
     stopped._stopping = True
-    with turn(CARD, Progress(quiet=True)), pytest.raises(Cancelled), turn(CARD, stopped):
+    with exclusive(CARD, Progress(quiet=True)), pytest.raises(Cancelled), exclusive(CARD, stopped):
         pass
 
 
 def test_the_cpu_is_not_locked() -> None:
     cpu = torch.device("cpu")
-    with turn(cpu, Progress(quiet=True)), turn(cpu, Progress(quiet=True)):
+    with exclusive(cpu, Progress(quiet=True)), exclusive(cpu, Progress(quiet=True)):
         pass
 
 
 def test_sums_have_a_fixed_order_inside_only() -> None:
     """Attention's backward pass on a GPU adds in any order otherwise, and a store promises the same bytes twice."""
     assert not torch.are_deterministic_algorithms_enabled()
-    with turn(CARD, Progress(quiet=True)):
+    with exclusive(CARD, Progress(quiet=True)):
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
     assert not torch.are_deterministic_algorithms_enabled()
@@ -63,14 +63,14 @@ def test_sums_have_a_fixed_order_inside_only() -> None:
 
 def test_a_card_is_one_by_whatever_number_it_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="GPU-1"))
-    with turn(torch.device("cuda"), Progress(quiet=True)):
+    with exclusive(torch.device("cuda"), Progress(quiet=True)):
         assert (tmp_path / "gradsift" / "locks" / "cuda-GPU-1.lock").exists()
 
 
 def test_a_model_without_a_fixed_order_is_used_with_a_note(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model).requires_grad_(False)
     progress = Progress(quiet=True)
-    with turn(CARD, progress):
+    with exclusive(CARD, progress):
         try_order(model, progress)
         assert progress.status.notes == []
         assert not torch.is_deterministic_algorithms_warn_only_enabled()

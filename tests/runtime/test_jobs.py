@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def test_started_watched_cancelled_killed_resumed(
     jobs.start(store, finish)
     done = until(store, "finished", "failed", "interrupted")
     assert done.state == "finished", jobs.log_tail(store)
-    psutil.Process(done.pid).wait(30)
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(done.pid).wait(30)
     assert jobs.log_tail(store, 1) == str(store)
     assert_same_files(store, tiny_store.path)
 
@@ -100,6 +102,24 @@ def test_a_job_that_cannot_begin_says_why(tmp_path: Path) -> None:
     failed = until(tmp_path, "interrupted", "failed", "finished")
     assert failed.state == "failed"
     assert failed.message.startswith("The model '/no/model' cannot be loaded")
+
+
+@pytest.mark.slow
+def test_jobs_that_ended_leave_no_zombies(tmp_path: Path) -> None:
+    """Of a server that starts one after another and asks for none of them."""
+    folders = [tmp_path / str(number) for number in range(5)]
+    for folder in folders:
+        jobs.start(folder, ["no-such-command"])
+    started = {json.loads((folder / "job" / "status.json").read_text())["pid"] for folder in folders}
+    assert len(started) == len(folders)
+    end = time.monotonic() + 90
+    while (left := started & {child.pid for child in psutil.Process().children()}) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert left == set()
+    for folder in folders:
+        assert jobs.status(folder).state == "interrupted"
+        assert "No such command" in jobs.log_tail(folder)
+        jobs.cancel(folder)  # nothing is left to cancel
 
 
 def test_nothing_ran_here(tmp_path: Path) -> None:

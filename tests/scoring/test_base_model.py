@@ -14,17 +14,16 @@ from gradsift import score
 from gradsift.analysis.row import by_target
 from gradsift.analysis.summary import inspect
 from gradsift.builder.build import begin, build
-from gradsift.builder.extraction import encode_rows
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
+from gradsift.gradients.store_model import StoreModel
 from gradsift.model import load
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.base_model import DRAFT_DIM, BaseExtractor, HeadSketch, ensure_base, missing_base, weighted_mean
 from gradsift.scoring.methods import METHODS
 from gradsift.scoring.score_targets import score_targets
-from gradsift.scoring.target_features import target_encoder
 from gradsift.selection.ranking import rank
 
 
@@ -160,8 +159,9 @@ class TestScoring:
     def test_equals_cosines_of_plain_passes(self, tiny_store, tiny_targets, base):
         targets = read_targets(tiny_targets).rows
         scoring = score_targets(tiny_store, targets, ["rds+"])
-        encoder, window = target_encoder(tiny_store)
-        rows = encode_rows(tiny_store, encoder, scoring.rows, min(96, window))
+        model = StoreModel(tiny_store)
+        encoder, rows = model.encoder, model.encode(scoring.rows)
+        assert model.max_length == 96
         pool = [rds_plus_of_one(base, row) for row in rows]
         mine = [rds_plus_of_one(base, encoder.encode(target.messages, target.prefix)) for target in targets]
         boxes, cats = (mine[0] + mine[1]) / 2, mine[2]
@@ -189,16 +189,16 @@ class TestScoring:
 
     def test_goes_on_where_it_was_stopped(self, tiny_copy, tiny_targets):
         """What was finished stays untouched, what is damaged or missing is made again, with the same bytes."""
-        given = (load.load_model(tiny_copy.manifest.config.model, torch.float32, torch.device("cpu")),)
-        given += (target_encoder(tiny_copy)[0], ["rds+"], Progress(quiet=True))
-        ensure_base(tiny_copy, *given)
+        given = (StoreModel(tiny_copy), ["rds+"], Progress(quiet=True))
+        given[0].load(given[-1])
+        ensure_base(*given)
         paths = [tiny_copy.shard_path("rds+", 0, index) for index in range(len(tiny_copy.shard_ranges))]
         whole = {path: path.read_bytes() for path in paths}
         paths[0].unlink()
         flip(paths[2], -1)
         kept = {path: stat for path, stat in shard_files(tiny_copy.path).items() if path not in (paths[0], paths[2])}
         assert missing_base(tiny_copy, ["rds+"]) == [0, 2]
-        ensure_base(tiny_copy, *given)
+        ensure_base(*given)
         assert {path: path.read_bytes() for path in paths} == whole
         assert {path: stat for path, stat in shard_files(tiny_copy.path).items() if path in kept} == kept
 

@@ -1,5 +1,8 @@
 """BM25 gives rank-bm25's numbers; its words are Unicode's (method, section 3)."""
 
+import warnings
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import regex
@@ -7,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
+from gradsift.data.pool import read_rows
+from gradsift.runtime.paths import studio
+from gradsift.scoring import bm25
 from gradsift.scoring.bm25 import bm25_index, bm25_scores, matched_words
 from gradsift.text.words import distinct_words, tokenize, word_spans
 
@@ -30,6 +36,14 @@ QUERIES = [
     "THE ANSWER?",
     "?!",
 ]
+
+
+@pytest.fixture(scope="module", autouse=True, params=[0, bm25.SMALL], ids=["counted here", "counted by rank-bm25"])
+def small(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Every test of this file for a pool that is too large for rank-bm25, and for one that is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bm25, "SMALL", request.param)
+        yield request.param
 
 
 def okapi(documents, queries) -> np.ndarray:
@@ -82,6 +96,54 @@ class TestScores:
         queries = [" ".join(words[rng.zipf(1.2, 200) % 2000]) for _ in range(3)]
         found, expected = bm25_scores(bm25_index(documents), queries), okapi(documents, queries)
         assert np.abs(found - expected).max() <= 1e-6 * expected.max()
+
+
+class TestBothWays:
+    """Counted by rank-bm25 or here: the same index, so that ranks do not change when a pool grows past `SMALL`."""
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=12).map(" ".join), min_size=1, max_size=30))
+    def test_are_equal_to_the_last_bit(self, documents):
+        tokens = [tokenize(document) or [""] for document in documents]
+        self.assert_equal(bm25._of_okapi(tokens), bm25._counted([tokens[:3], tokens[3:]] if tokens[3:] else [tokens]))
+
+    def test_of_a_large_vocabulary(self):
+        rng = np.random.default_rng(0)
+        tokens = [[f"w{n}" for n in rng.zipf(1.2, 200) % 5000] for _ in range(500)]
+        self.assert_equal(bm25._of_okapi(tokens), bm25._counted([tokens]))
+
+    def test_of_the_embedded_sample(self):
+        rows = read_rows([studio() / "assets" / "sample" / "pool"])
+        tokens = [tokenize("\n".join(text for _, text in row.messages)) for row in rows]
+        self.assert_equal(bm25._of_okapi(tokens), bm25._counted([tokens]))
+
+    def test_what_a_word_adds_is_its_score_of_rank_bm25(self):
+        index = bm25_index(DOCUMENTS)
+        scores = okapi(DOCUMENTS, index.words)
+        for number, word in enumerate(index.words):
+            if word:
+                first, last = index.starts[number : number + 2]
+                alone = np.zeros(len(DOCUMENTS), np.float32)
+                alone[index.rows[first:last]] = index.gains[first:last]
+                np.testing.assert_array_equal(alone, scores[:, number].astype(np.float32))
+
+    def test_which_way_is_a_matter_of_the_pools_size(self, small, monkeypatch):
+        ways = []
+        monkeypatch.setattr(bm25, "BM25Okapi", lambda *given, **more: ways.append(1) or BM25Okapi(*given, **more))
+        bm25_index(DOCUMENTS)
+        assert ways == ([1] if small else [])
+
+    def test_a_pool_without_documents(self):
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of the mean length
+            assert bm25_index([]).documents == 0
+
+    @staticmethod
+    def assert_equal(one, two):
+        assert one.words == two.words
+        for name in ("idf", "starts", "rows", "gains"):
+            a, b = getattr(one, name), getattr(two, name)
+            assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes()), name
 
 
 class TestTokenize:

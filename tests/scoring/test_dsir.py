@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsift.data.targets import read_targets
+from gradsift.scoring.choices import make_choices
 from gradsift.scoring.dsir import BUCKETS, EPSILON, bucket, count_ngrams, gumbel_noise
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection.ranking import rank
@@ -120,7 +121,7 @@ class TestScoring:
 
     def test_leaving_a_target_out_equals_scoring_without_it(self, tiny_store, scoring):
         alone = score_targets(tiny_store, scoring.targets[1:], ["dsir"])
-        without = rank(scoring.without(targets=[0]), "dsir")
+        without = rank(scoring.under(make_choices(without_targets=[0])), "dsir")
         np.testing.assert_allclose(without.score, rank(alone, "dsir").score, rtol=1e-5, atol=1e-3)
 
     def test_another_seed_is_another_draw(self, scoring):

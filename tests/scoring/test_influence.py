@@ -9,59 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import cosine
+from influences import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, read_targets
 from gradsift.datastore.shards import read_tensors, write_tensors
+from gradsift.gradients.store_model import StoreModel
 from gradsift.runtime.errors import StoreError
+from gradsift.scoring.evidence import Evidence
 from gradsift.scoring.influence import influence, pooling_matrix
 from gradsift.scoring.score_targets import score_targets
-from gradsift.scoring.scoring import Products, Scoring, open_scoring
-from gradsift.scoring.target_features import encode_target, target_encoder
-
-SIMILARITIES = ["cosine", "dot"]
-POOLINGS = ["cosine-of-mean", "mean-of-cosines"]
-
-
-def case(n: int, sizes: list[int], epochs: int = 2, dim: int = 24, seed: int = 0):
-    """Random pool rows and targets in ragged, shuffled subtasks: (rows and targets per epoch, subtask_of, weights)."""
-    rng = np.random.default_rng(seed)
-    subtask_of = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    rows = [rng.normal(size=(n, dim)) * np.exp(rng.normal(size=(n, 1)) * 2) for _ in range(epochs)]
-    lengths = np.exp(rng.normal(size=(len(subtask_of), 1)) * 2)
-    targets = [rng.normal(size=(len(subtask_of), dim)) * lengths for _ in range(epochs)]
-    weights = rng.random(epochs) + 0.1
-    return rows, targets, subtask_of, weights / weights.sum()
-
-
-def evidence_of(rows, targets, weights) -> list[Products]:
-    """What `score_targets` keeps of such vectors."""
-    found = []
-    for x, t, w in zip(rows, targets, weights, strict=True):
-        norms = np.linalg.norm(x, axis=1)
-        products = (x / norms[:, None]) @ t.T
-        found.append(Products(*(a.astype(np.float32) for a in (products, t @ t.T, norms)), float(w)))
-    return found
-
-
-def by_hand(rows, targets, subtask_of, weights, similarity: str, pooling: str) -> np.ndarray:
-    """Inf(z, j) row by row, subtask by subtask, checkpoint by checkpoint."""
-    n, subtasks = len(rows[0]), max(subtask_of) + 1
-    scores = np.zeros((n, subtasks))
-    for x, t, weight in zip(rows, targets, weights, strict=True):
-        for z in range(n):
-            for j in range(subtasks):
-                mine = [t[k] for k in range(len(t)) if subtask_of[k] == j]
-                mean = sum(mine) / len(mine)
-                if similarity == "dot":
-                    value = float(mean @ x[z])
-                elif pooling == "cosine-of-mean":
-                    value = cosine(mean, x[z])
-                else:
-                    value = sum(cosine(one, x[z]) for one in mine) / len(mine)
-                scores[z, j] += weight * value
-    return scores
+from gradsift.scoring.scoring import Scoring, open_scoring
+from gradsift.scoring.target_features import encode_target
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -128,7 +87,7 @@ class TestPooling:
     def test_scores_without_vectors_are_averaged(self):
         """BM25: the mean within a subtask, whatever similarity and pooling say."""
         products = np.arange(12, dtype=np.float32).reshape(3, 4)
-        part = Products(products, None, None, 1.0)
+        part = Evidence(products, None, None, 1.0)
         for similarity in SIMILARITIES:
             for pooling in POOLINGS:
                 found = influence([part], np.array([0, 1, 0, 0]), 2, similarity, pooling)
@@ -218,8 +177,8 @@ class TestScoring:
 
 
 def _reasons(store, targets) -> list[str]:
-    encoder, window = target_encoder(store)
-    return [encode_target(encoder, window, target)[1] for target in targets]
+    model = StoreModel(store)
+    return [encode_target(model.encoder, model.window, target)[1] for target in targets]
 
 
 class TestBadTargets:

@@ -11,14 +11,14 @@ from commands import gradsift
 from stores import contents, flip
 
 import gradsift as api
-from gradsift.builder import build
+from gradsift.builder import build as builder
 from gradsift.config import BuildConfig
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, require_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError, StoreError
 from gradsift.runtime.progress import Progress
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 
 METHODS = ("less", "rds", "bm25", "random")
 
@@ -36,7 +36,7 @@ def own_store(
     folder = tmp_path_factory.mktemp("travelling")
     model = shutil.copytree(tiny_model, folder / "model")
     config = tiny_config.model_copy(update={"model": str(model)})
-    return build.build([tiny_pool], folder / "store", config, progress=Progress(quiet=True))
+    return builder.build([tiny_pool], folder / "store", config, progress=Progress(quiet=True))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from gradsift.data.encode import Encoder
 from gradsift.data.targets import read_targets
 from gradsift.model import load
 from gradsift.model.lora import attach_adapter, set_adapter
-from gradsift.selection.picks import score
+from gradsift.selection.score import score
 
 
 def test_length_and_loss_are_those_of_every_row(tiny_store, tiny_targets):

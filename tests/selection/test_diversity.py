@@ -14,12 +14,12 @@ from gradsift.config import BuildConfig
 from gradsift.data.targets import read_targets
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.choices import make_choices
 from gradsift.scoring.score_targets import score_targets
 from gradsift.selection import diversity
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import make_choices
 from gradsift.selection.diversity import DIM, diverse_order, load_updates
-from gradsift.selection.picks import Traits, picked, ranked, traits
+from gradsift.selection.picks import Traits, picked, ranked, read_traits
 from gradsift.selection.ranking import Ranking
 
 
@@ -99,13 +99,13 @@ def test_sketches_keep_the_cosines_of_the_stored_features(tiny_store):
 
 class TestPicks:
     def test_are_those_of_the_greedy_order_in_rank_order(self, tiny_store, scoring):
-        about = traits(tiny_store, scoring)
+        traits = read_traits(tiny_store, scoring)
         choices = make_choices(diverse=True)
-        ranking = ranked(scoring, "less", choices, about)
+        ranking = ranked(scoring, "less", choices, traits)
         chosen = by_loop(ranking.score[ranking.order], load_updates(tiny_store, ranking.order))[:6]
-        found = picked(ranking, Budget.parse("6"), choices, about)
+        found = picked(ranking, Budget.parse("6"), choices, traits)
         assert found.tolist() == sorted(ranking.order[chosen].tolist(), key=lambda at: ranking.rank[at])
-        assert found.tolist() != picked(ranking, Budget.parse("6"), make_choices(), about).tolist()
+        assert found.tolist() != picked(ranking, Budget.parse("6"), make_choices(), traits).tolist()
 
     @pytest.mark.parametrize("budget", ["10", "50tokens"])
     @pytest.mark.parametrize("cap", ["", "60%"])
@@ -116,9 +116,9 @@ class TestPicks:
         updates = torch.eye(n)[[0] * 60 + list(range(60, n))]
         rows, tokens = np.arange(n), np.full(n, 5)
         ranking = Ranking("less", rows, score, rows + 1, np.zeros(n, dtype=int), rows)
-        about = Traits(rows, tokens, tokens, rows % 2, None, lambda positions, kind: updates[positions])
+        traits = Traits(rows, tokens, tokens, rows % 2, None, lambda positions, kind: updates[positions])
         choices = make_choices(diverse=True, **({"cap": cap} if cap else {}))
-        found = picked(ranking, Budget.parse(budget), choices, about).tolist()
+        found = picked(ranking, Budget.parse(budget), choices, traits).tolist()
         if not cap:
             chosen = by_loop(score, updates)[:10]
             assert found == sorted(chosen) == [0, *range(60, 69)]
@@ -128,31 +128,31 @@ class TestPicks:
             assert len(found) == 10
 
     def test_with_decisions_caps_and_tokens(self, tiny_store, scoring):
-        about = traits(tiny_store, scoring)
-        ranking = ranked(scoring, "less", make_choices(), about)
-        worst, best = (int(about.rows[ranking.order[at]]) for at in (-1, 0))
+        traits = read_traits(tiny_store, scoring)
+        ranking = ranked(scoring, "less", make_choices(), traits)
+        worst, best = (int(traits.rows[ranking.order[at]]) for at in (-1, 0))
         choices = make_choices(diverse=True, accepted=[worst], rejected=[best], cap="50%")
-        rows = about.rows[picked(ranking, Budget.parse("6"), choices, about)].tolist()
+        rows = traits.rows[picked(ranking, Budget.parse("6"), choices, traits)].tolist()
         assert worst in rows
         assert best not in rows
         assert len(rows) == 6
         sources = tiny_store.pool().loc[rows, "source"]
         assert sources.value_counts().max() <= 4  # three of a source, and the accepted row
-        few = picked(ranking, Budget.parse("100tokens"), make_choices(diverse=True), about)
-        assert 0 < about.n_tokens[few].sum() <= 100
+        few = picked(ranking, Budget.parse("100tokens"), make_choices(diverse=True), traits)
+        assert 0 < traits.n_tokens[few].sum() <= 100
 
     @pytest.mark.timeout(60)
     def test_a_cap_that_lets_nothing_through_picks_nothing(self, tiny_store, scoring):
-        about, choices = traits(tiny_store, scoring), make_choices(diverse=True, cap="1%")
-        ranking = ranked(scoring, "less", choices, about)
-        assert picked(ranking, Budget.parse("100tokens"), choices, about).tolist() == []
+        traits, choices = read_traits(tiny_store, scoring), make_choices(diverse=True, cap="1%")
+        ranking = ranked(scoring, "less", choices, traits)
+        assert picked(ranking, Budget.parse("100tokens"), choices, traits).tolist() == []
 
     def test_a_ranking_that_is_not_by_score_is_refused(self, tiny_store, scoring):
-        about = traits(tiny_store, scoring)
+        traits = read_traits(tiny_store, scoring)
         for fields in ({"aggregate": "round-robin"}, {"length_matched": True}):
             choices = make_choices(diverse=True, **fields)
             with pytest.raises(UsageError, match="Diverse picks"):
-                picked(ranked(scoring, "less", choices, about), Budget.parse("5"), choices, about)
+                picked(ranked(scoring, "less", choices, traits), Budget.parse("5"), choices, traits)
 
 
 def test_of_planted_copies_one_of_each_is_picked(tiny_model, tmp_path):
@@ -176,7 +176,7 @@ def test_of_planted_copies_one_of_each_is_picked(tiny_model, tmp_path):
     quiet = Progress(quiet=True)
     store = build([plain], tmp_path / "plain", config, progress=quiet)
     scored = score_targets(store, read_targets(targets).rows)
-    best = ranked(scored, "less", make_choices(), traits(store, scored)).order[:5]
+    best = ranked(scored, "less", make_choices(), read_traits(store, scored)).order[:5]
     copied = [rows[int(name)] for name in store.pool().loc[scored.rows[best], "id"]]
     planted = [(q, a, f"{name}-exact-{k}") for q, a, name in copied for k in range(2)]
     planted += [(q.replace("where is", "so where is"), a, f"{name}-near") for q, a, name in copied]

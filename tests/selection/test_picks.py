@@ -1,200 +1,202 @@
-"""Scores as a table and picks as files: what is in them, that they add up, that they come out the same again."""
+"""Ranking and picking: what-ifs against scorings made from scratch, picks against plain loops."""
 
-import hashlib
-import json
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gradsift import score, select
-from gradsift.builder.build import build
-from gradsift.config import BuildConfig
-from gradsift.data.pool import Row
-from gradsift.data.targets import TargetError, parse_targets, read_targets
-from gradsift.datastore.shards import ShardError
-from gradsift.datastore.store import Store
-from gradsift.model import load
-from gradsift.runtime.errors import StoreError, UsageError
-from gradsift.runtime.progress import Progress
-from gradsift.scoring.methods import get_method
+from gradsift.data.targets import read_targets
+from gradsift.runtime.errors import UsageError
+from gradsift.scoring.choices import make_choices
 from gradsift.scoring.score_targets import score_targets
-from gradsift.selection.picks import traits
+from gradsift.selection.budget import Budget
+from gradsift.selection.picks import Traits, picked, ranked, read_traits
+from gradsift.selection.ranking import Ranking, length_matched
 
 METHODS = ("less", "rds", "bm25", "random")
-COLUMNS = ["row", "id", "source", "method", "score", "rank", "best_subtask"]
+OPTIONS = [
+    {},
+    {"aggregate": "mean"},
+    {"similarity": "dot"},
+    {"target_pooling": "mean-of-cosines"},
+    {"target_pooling": "mean-of-cosines", "aggregate": "mean"},
+    {"aggregate": "round-robin"},
+    {"gradient": "sgd"},
+]
 
 
-@pytest.fixture
-def targets(tiny_targets: Path) -> list[Row]:
+@pytest.fixture(scope="module")
+def targets(tiny_targets):
     return read_targets(tiny_targets).rows
 
 
-@pytest.fixture
-def table(tiny_store: Store, targets: list[Row]) -> pd.DataFrame:
-    return score(tiny_store, targets, METHODS)
+@pytest.fixture(scope="module")
+def whole(tiny_store, targets):
+    score_targets(tiny_store, targets, METHODS, gradient="sgd")
+    return score_targets(tiny_store, targets, METHODS)
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_one_line_per_method_and_usable_row(tiny_store: Store, table: pd.DataFrame) -> None:
-    assert list(table.columns) == COLUMNS
-    assert table["method"].unique().tolist() == list(METHODS)
-    pool = tiny_store.pool()
-    for method, frame in table.groupby("method"):
-        assert frame["row"].tolist() == tiny_store.rows.tolist()
-        assert sorted(frame["rank"]) == list(range(1, 41))
-        assert frame.sort_values("rank")["score"].is_monotonic_decreasing
-        assert frame["id"].tolist() == pool.loc[frame["row"], "id"].tolist()
-        served = get_method(method).sees_targets & (frame["score"] != 0)  # the others serve no subtask
-        assert set(frame.loc[served, "best_subtask"]) <= {"boxes", "cats"}
-        assert set(frame.loc[~served, "best_subtask"]) <= {""}
-    less = table[table["method"] == "less"]["score"]
-    assert less.between(-1, 1).all()
-    assert less.nunique() > 30
-
-
-def test_scores_come_out_the_same_again(tiny_copy: Store, targets: list[Row], table: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(score(tiny_copy, targets, METHODS), table)
-
-
-def test_a_kept_scoring_needs_no_model(
-    tiny_copy: Store, targets: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    first = score(tiny_copy, targets, METHODS)
-    kept = {path: path.stat().st_mtime_ns for path in (tiny_copy.path / "scorings").rglob("*") if path.is_file()}
-
-    def gone(model: str) -> str:
-        raise load.ModelError(f"{model} is gone")
-
-    monkeypatch.setattr(load, "locate", gone)
-    pd.testing.assert_frame_equal(score(tiny_copy, targets, METHODS), first)
-    mean = score(tiny_copy, targets, ["less"], aggregate="mean", similarity="dot", target_pooling="mean-of-cosines")
-    assert mean["score"].tolist() != first["score"][:40].tolist()
-    assert len(lines(select(tiny_copy, targets, "3", tmp_path / "picks"))) == 3
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    with pytest.raises(load.ModelError):
-        score(tiny_copy, targets[:2], ["less"])
-
-
-def test_another_gradient_kind_reuses_the_targets_features(
-    tiny_copy: Store, targets: list[Row], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adam = score(tiny_copy, targets)
-    monkeypatch.setattr(load, "load_model", None)
-    sgd = score(tiny_copy, targets, gradient="sgd")
-    assert adam["score"].tolist() != sgd["score"].tolist()
-    with pytest.raises(StoreError, match="holds adam, sgd gradients, not sign"):
-        score(tiny_copy, targets, gradient="sign")
-
-
-def test_a_damaged_kept_scoring_is_named(tiny_copy: Store, targets: list[Row]) -> None:
-    scoring = score_targets(tiny_copy, targets, ["less"])
-    path = scoring.path / "adam-epoch-2.safetensors"
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ShardError, match=r"adam-epoch-2\.safetensors is damaged .*delete it and run the same command"):
-        score(tiny_copy, targets)
-    path.unlink()
-    score(tiny_copy, targets)
-
-
-def test_a_scoring_cut_off_goes_on(tiny_copy: Store, targets: list[Row], table: pd.DataFrame) -> None:
-    scoring = score_targets(tiny_copy, targets, METHODS)
-    (scoring.path / "rds-epoch-2.safetensors").unlink()
-    (scoring.path / "targets-epoch-1.safetensors").unlink()
-    (scoring.path / ".tmp-left").touch()
-    pd.testing.assert_frame_equal(score(tiny_copy, targets, METHODS), table)
-    assert not (scoring.path / ".tmp-left").exists()
-
-
-@pytest.mark.parametrize(
-    ("top", "count"),
-    [("5%", 2), ("7.4%", 2), ("7.5%", 3), ("0.01%", 1), ("100%", 40), ("1", 1), ("17", 17), ("4000", 40)],
-)
-def test_budgets_in_rows(tiny_store: Store, targets: list[Row], tmp_path: Path, top: str, count: int) -> None:
-    assert len(lines(select(tiny_store, targets, top, tmp_path, method="bm25"))) == count
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["picked_rows"] == count
-    assert manifest["budget"] == top
-
-
-def test_a_token_budget_is_kept(tiny_store: Store, targets: list[Row], tmp_path: Path) -> None:
-    picked = lines(select(tiny_store, targets, "300tokens", tmp_path))
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert 0 < manifest["picked_tokens"] <= 300
-    scoring = score_targets(tiny_store, targets, ["less"])
-    best = score(tiny_store, targets).sort_values("rank")
-    tokens = dict(zip(scoring.rows, traits(tiny_store, scoring).n_tokens, strict=True))
-    running = np.cumsum([tokens[row] for row in best["row"]])
-    assert len(picked) == (running <= 300).sum()
-    with pytest.raises(UsageError, match="A budget of 3 tokens is less than the best row's"):
-        select(tiny_store, targets, "3tokens", tmp_path)
-
-
-@pytest.mark.parametrize("top", ["", "0", "0%", "101%", "-5", "2.5", "5 percent", "all", "5%%", "nan%", "1e3"])
-def test_what_is_no_budget(tiny_store: Store, targets: list[Row], tmp_path: Path, top: str) -> None:
-    with pytest.raises(UsageError, match="is none: say a share like 5%"):
-        select(tiny_store, targets, top, tmp_path)
-
-
-def test_files_of_an_export(tiny_store: Store, targets: list[Row], table: pd.DataFrame, tmp_path: Path) -> None:
-    path = select(tiny_store, targets, "5", tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("README.md", "SHA256SUMS", "axolotl.yaml", "dataset_info.json", "manifest.json", "picks.csv"),
-        *("scores.parquet", "train.jsonl"),
-    ]
-    best = table[table["method"] == "less"].sort_values("rank").head(5)
-    messages = tiny_store.texts(best["row"])["messages"]
-    assert [line["messages"] for line in lines(path)] == messages.tolist()
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), table[table["method"] == "less"])
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["store"] == tiny_store.fingerprint
-    assert manifest["data"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (manifest["scored_rows"], manifest["targets"], manifest["subtasks"]) == (40, 3, ["boxes", "cats"])
-
-
-def test_less_lines_are_the_sources_lines(
-    tiny_store: Store, tiny_pool: Path, targets: list[Row], tmp_path: Path
-) -> None:
-    source = {name: (tiny_pool / name).read_bytes().split(b"\n") for name in ("facts.jsonl", "talk.jsonl")}
-    path = select(tiny_store, targets, "10", tmp_path, format="less", method="random")
-    ranked = pd.read_parquet(tmp_path / "scores.parquet").sort_values("rank").head(10)
-    pool = tiny_store.pool().loc[ranked["row"]]
-    expected = [source[file][line - 1] for file, line in zip(pool["file"], pool["line"], strict=True)]
-    assert path.read_bytes() == b"\n".join(expected) + b"\n"
-
-
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()) or "paper")
 @pytest.mark.parametrize("method", METHODS)
-def test_exports_come_out_the_same_again(tiny_store: Store, targets: list[Row], tmp_path: Path, method: str) -> None:
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
-        select(tiny_store, targets, "25%", folder, method=method, seed=3)
-    for name in ("train.jsonl", "scores.parquet", "manifest.json", "README.md"):
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
-
-
-def test_ids_are_stable_and_ties_go_by_row(tiny_model: Path, tiny_config: BuildConfig, tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "the same"}, {"role": "assistant", "content": "row"}]
-    (tmp_path / "same.jsonl").write_text((json.dumps({"id": "x", "messages": turns}) + "\n") * 20)
-    config = tiny_config.model_copy(update={"epochs": 1, "gradients": ("adam",)})
-    store = build([tmp_path / "same.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
-    table = score(store, parse_targets("Q: the same\nA: row").rows, ["bm25"])
-    assert table["score"].nunique() == 1
-    assert table["rank"].tolist() == list(range(1, 21))
-    assert table["id"].tolist() == ["x", *(f"x#{n}" for n in range(2, 21))]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_targets_that_cannot_be_used_are_named_by_number(tiny_store: Store, targets: list[Row], method: str) -> None:
-    long = parse_targets(f"Q: {'word ' * 600}\nA: yes").rows
-    with pytest.raises(
-        TargetError, match=r"^Target 4 \([\d,]+ tokens, more than the model's window of 512\) cannot be used"
+def test_leaving_out_targets_and_subtasks_equals_a_scoring_without_them(tiny_store, targets, whole, method, options):
+    traits = read_traits(tiny_store, whole)
+    gradient = options.get("gradient", "adam")
+    for left_out, rest in (
+        ({"without_targets": [1]}, [targets[0], targets[2]]),
+        ({"without_subtasks": ["boxes"]}, [targets[2]]),
+        ({"without_targets": [2]}, targets[:2]),
     ):
-        score(tiny_store, [*targets, *long], [method])
-    with pytest.raises(TargetError, match=r"^Target 1 \(.*\), 2 \(.*\), 3 .*, 4 .*, 5 .* and 2 more cannot be used"):
-        score(tiny_store, long * 7, [method])
-    with pytest.raises(TargetError, match="no target examples"):
-        score(tiny_store, [], [method])
+        scratch = score_targets(tiny_store, rest, [method], gradient=gradient)
+        expected = ranked(scratch, method, make_choices(**options), traits)
+        found = ranked(whole, method, make_choices(**options, **left_out), traits)
+        scale = max(1, np.abs(expected.score).max())  # dot products and BM25 have no unit
+        np.testing.assert_allclose(found.score, expected.score, rtol=0, atol=1e-6 * scale)
+        assert found.subtasks == expected.subtasks
+        assert (
+            found.subtasks[found.best_subtask[found.order[0]]]
+            == expected.subtasks[expected.best_subtask[found.order[0]]]
+        )
+
+
+@pytest.mark.parametrize("method", ["less", "rds"])
+def test_leaving_out_a_checkpoint_equals_the_influence_at_the_others(tiny_store, whole, method):
+    """The toy has two checkpoints: without one, the other weighs 1."""
+    traits = read_traits(tiny_store, whole)
+    for gone, left in ((0, 1), (1, 0)):
+        found = ranked(whole, method, make_choices(without_checkpoints=[whole.epochs[gone]]), traits)
+        evidence = whole.evidence(method)[left]
+        expected = np.full(len(whole.rows), -np.inf)
+        for subtask in range(2):
+            mine = np.flatnonzero(whole.subtask_of == subtask)
+            length = np.sqrt(evidence.gram[np.ix_(mine, mine)].astype(float).mean())
+            expected = np.maximum(expected, evidence.products[:, mine].mean(1) / length)
+        np.testing.assert_allclose(found.score, expected, rtol=0, atol=1e-6)
+
+
+def test_what_is_not_there_or_leaves_nothing_is_refused(tiny_store, whole):
+    traits = read_traits(tiny_store, whole)
+    for fields, words in (
+        ({"without_targets": [9]}, "no 9"),
+        ({"without_subtasks": ["dogs"]}, "no 'dogs'"),
+        ({"without_subtasks": whole.epochs[:1]}, "no 'epoch-1'"),
+        ({"without_checkpoints": ["boxes"]}, "no 'boxes'"),
+        ({"without_subtasks": ["boxes", "cats"]}, "Nothing is left"),
+        ({"without_checkpoints": whole.epochs}, "Nothing is left"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ranked(whole, "less", make_choices(**fields), traits)
+
+
+def made(score, near=None, source=None, tokens=None, n_answer=None):
+    """A ranking of rows 100.. by `score`, and their traits."""
+    score = np.asarray(score, dtype=float)
+    n = len(score)
+    order = np.argsort(-score, kind="stable")
+    rank = np.empty(n, dtype=np.int64)
+    rank[order] = np.arange(1, n + 1)
+    ones = np.ones(n, dtype=np.int64)
+    traits = Traits(
+        rows=np.arange(100, 100 + n),
+        n_tokens=ones * 3 if tokens is None else np.asarray(tokens),
+        n_answer=ones if n_answer is None else np.asarray(n_answer),
+        source=ones * 0 if source is None else np.asarray(source),
+        near=None if near is None else np.asarray(near),
+    )
+    return Ranking("less", traits.rows, score, rank, ones * 0, order), traits
+
+
+def by_loop(ranking, traits, budget, choices):
+    """Picking as a person would: down the list, row by row."""
+    accepted = [p for p in ranking.order if traits.rows[p] in choices.accepted]
+    if choices.only_accepted:
+        return accepted
+    share = float(choices.cap[:-1]) / 100 if choices.cap.endswith("%") else None
+    rows = budget.rows(len(ranking.rows)) if budget.unit != "tokens" else 0
+    candidates, seen, per_source, used_by_source = [], set(), Counter(), Counter()
+    for p in [*accepted, *(p for p in ranking.order if p not in accepted)]:
+        if traits.rows[p] in choices.rejected:
+            continue
+        group, free = traits.near[p] if choices.drop_duplicates else p, p in accepted
+        if group in seen and not free:
+            continue
+        seen.add(group)
+        source = traits.source[p]
+        per_source[source] += 1
+        used_by_source[source] += traits.n_tokens[p]
+        if choices.cap and not free:
+            if share is None and per_source[source] > int(choices.cap):
+                continue
+            if share is not None and budget.unit != "tokens" and per_source[source] > max(1, int(rows * share + 1e-9)):
+                continue
+            if share is not None and budget.unit == "tokens" and used_by_source[source] > budget.amount * share + 1e-6:
+                continue
+        candidates.append(p)
+    picks, used = [], 0
+    for p in candidates:
+        used += traits.n_tokens[p]
+        if (budget.unit == "tokens" and used > budget.amount) or (budget.unit != "tokens" and len(picks) == rows):
+            break
+        picks.append(p)
+    return sorted({*picks, *accepted}, key=lambda p: ranking.rank[p])
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_picking_equals_walking_down_the_list(data):
+    n = data.draw(st.integers(1, 14))
+    draw = lambda low, high: data.draw(st.lists(st.integers(low, high), min_size=n, max_size=n))  # noqa: E731
+    ranking, traits = made(draw(0, 5), draw(0, 6), draw(0, 2), draw(1, 5))
+    rows = st.lists(st.integers(100, 99 + n), max_size=4)
+    accepted = data.draw(rows)
+    choices = make_choices(
+        cap=data.draw(st.sampled_from(["", "1", "2", "50%", "34%", "100%"])),
+        drop_duplicates=data.draw(st.booleans()),
+        accepted=accepted,
+        rejected=[row for row in data.draw(rows) if row not in accepted],
+        only_accepted=data.draw(st.booleans()),
+    )
+    budget = Budget.parse(data.draw(st.sampled_from(["1", "3", "50%", "100%", "9tokens", "200tokens"])))
+    expected = by_loop(ranking, traits, budget, choices)
+    assert picked(ranking, budget, choices, traits).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 50)), min_size=1, max_size=60), st.integers(1, 12))
+@settings(max_examples=200, deadline=None)
+def test_a_length_matched_ranking_draws_evenly_from_every_length(rows, bins):
+    score, lengths = zip(*rows, strict=True)
+    ranking, traits = made(score, n_answer=lengths)
+    found = length_matched(ranking, traits.n_answer, bins)
+    n = len(score)
+    assert sorted(found.order) == list(range(n))
+    np.testing.assert_array_equal(found.rank[found.order], np.arange(1, n + 1))
+    by_length = sorted(range(n), key=lambda p: (lengths[p], p))
+    bin_of = {p: i * bins // n for i, p in enumerate(by_length)}
+    sizes = Counter(bin_of.values())
+    for k in range(1, n + 1):
+        drawn = Counter(bin_of[p] for p in found.order[:k])
+        assert all(abs(drawn[b] - k * size / n) <= 1 + 1e-9 for b, size in sizes.items())
+    for b in sizes:  # within a bin nothing changes its place
+        mine = [p for p in found.order if bin_of[p] == b]
+        assert mine == sorted(mine, key=lambda p: ranking.rank[p])
+
+
+def test_duplicates_without_an_index_are_refused():
+    ranking, traits = made([3, 2, 1])
+    with pytest.raises(UsageError, match="run gradsift score"):
+        picked(ranking, Budget.parse("2"), make_choices(drop_duplicates=True), traits)
+
+
+def test_accepted_rows_come_in_though_the_first_is_longer_than_the_token_budget():
+    ranking, traits = made([4, 3, 2, 1], tokens=[10, 10, 500, 10])
+    budget = Budget.parse("100tokens")
+    assert picked(ranking, budget, make_choices(accepted=[102]), traits).tolist() == [2]
+    assert picked(ranking, budget, make_choices(accepted=[100, 102]), traits).tolist() == [0, 2]
+    with pytest.raises(UsageError, match="less than the best row's 10"):
+        picked(ranking, Budget.parse("9tokens"), make_choices(rejected=[102]), traits)
+
+
+def test_a_cap_in_tokens_lets_through_what_is_exactly_its_share():
+    ranking, traits = made([3, 2, 1], source=[0, 1, 2], tokens=[29, 71, 30])  # 100 * 0.29 is 28.99... in floating point
+    assert picked(ranking, Budget.parse("100tokens"), make_choices(cap="29%"), traits).tolist() == [0]

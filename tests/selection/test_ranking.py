@@ -1,42 +1,14 @@
 """From scores to picks: every aggregation against naive loops, ties, budgets (method, 2.5, 3, 7.8 and 7.10)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_influence import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
+from influences import POOLINGS, SIMILARITIES, by_hand, case, evidence_of, scoring_of, tied
 
-from gradsift.data.pool import Row
-from gradsift.datastore.shards import write_tensors
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring.scoring import Scoring
 from gradsift.selection.budget import Budget
 from gradsift.selection.ranking import Ranking, rank, round_robin, scores_table
-
-
-def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method="less") -> Scoring:
-    """A scoring on disk that holds this evidence."""
-    epochs = [f"epoch-{i + 1}" for i in range(len(evidence))]
-    targets = [Row("t", k + 1, b"", "t", f"t{k}", "", f"task {j}", (), "", "", "") for k, j in enumerate(subtask_of)]
-    for epoch, part in zip(epochs, evidence, strict=True):
-        arrays = {"products": part.products, "gram": part.gram, "norms": part.norms}
-        file = f"{name}-{epoch}" if method == "less" else method
-        tensors = {key: torch.from_numpy(value) for key, value in arrays.items() if value is not None}
-        write_tensors(path / f"{file}.safetensors", tensors, {})
-    n = len(evidence[0].products)
-    weights = np.array([part.weight for part in evidence])
-    return Scoring(path, targets, np.arange(n) if rows is None else np.asarray(rows), epochs, weights)
-
-
-def tied(path: Path, scores, subtask_of, rows=None) -> Scoring:
-    """A scoring whose single targets' scores are given outright (as BM25's are)."""
-    from gradsift.scoring.scoring import Products
-
-    part = Products(np.asarray(scores, dtype=np.float32), None, None, 1.0)
-    return scoring_of(path, [part], subtask_of, rows, method="bm25")
 
 
 def naive_round_robin(scores, rows) -> tuple[list[int], list[int]]:

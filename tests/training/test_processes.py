@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradsift.builder import build
+from gradsift.builder import build as builder
 from gradsift.config import BuildConfig
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
@@ -54,7 +54,7 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
     assert done.stdout.splitlines() == [str((tmp_path / "two").resolve())]
     assert done.stderr.count("Warmup (10 steps)") == 1
     assert [(tmp_path / f"rank-{rank}").read_text() for rank in range(2)] == ["2", "2"]
-    one = build.build([tiny_pool], tmp_path / "one", config, progress=Progress(quiet=True))
+    one = builder.build([tiny_pool], tmp_path / "one", config, progress=Progress(quiet=True))
     two = Store.open(tmp_path / "two")
     assert verify(two.path) == []
     assert json.loads((two.path / "job" / "status.json").read_text())["state"] == "finished"
@@ -75,16 +75,16 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
         ({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}, "without FSDP"),
     ],
 )
-def test_a_team_that_cannot_share_the_work_is_refused(
+def test_processes_that_cannot_share_the_work_are_refused(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said):
-        processes.check_team(4)
+        processes.check(4)
 
 
-def test_one_process_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("RANK", "3")  # left over from something else
     assert (processes.size(), processes.rank()) == (1, 0)

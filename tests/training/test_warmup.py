@@ -309,9 +309,9 @@ class TestResume:
     def test_killed_for_real(self, tiny_model, tmp_path, unbroken):
         script = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 import test_warmup
-from gradsift.progress import Progress
+from gradsift.runtime.progress import Progress
 class Killed(Progress):
     def advance(self, units=1):
         super().advance(units)

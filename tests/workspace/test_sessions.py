@@ -34,7 +34,7 @@ NAMES = [
 WRITER = """
 import sys
 from pathlib import Path
-from gradsift.sessions import Sessions
+from gradsift.workspace.sessions import Sessions
 path, id, first = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for row in range(first, first + 60):
     own = Sessions(path).create(f"of {row}")
@@ -497,8 +497,8 @@ def test_no_room_for_more_is_said_and_keeps_what_was_saved(kept: Sessions) -> No
     kept.decide(id, STORE, [1], "accept")
     code = f"""
 from pathlib import Path
-from gradsift.errors import GradsiftError
-from gradsift.sessions import Sessions
+from gradsift.runtime.errors import GradsiftError
+from gradsift.workspace.sessions import Sessions
 try:
     Sessions(Path({str(kept.path)!r})).decide({id!r}, {STORE!r}, range(100_000), "reject")
 except GradsiftError as error:

@@ -146,7 +146,9 @@ def winners(ranking: "Ranking", picks: np.ndarray, subtask_names: Sequence[str])
     return pd.DataFrame({"subtask": list(subtask_names), "rows": rows, "share": rows / max(len(picks), 1)})
 
 
-def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "adam", points: int = 300) -> pd.DataFrame:
+def target_curves(
+    scoring: "Scoring", method: str, gradient: GradientKind | None = None, points: int = 300
+) -> pd.DataFrame:
     """Similarity of all rows to each single target example in descending order (the paper's figure 9).
 
     Σ_i w_i cos(target k, row), or the score of a method that compares words. One line per target and sampled rank:
@@ -160,7 +162,7 @@ def target_curves(scoring: "Scoring", method: str, gradient: GradientKind = "ada
         UsageError: the method does not look at the targets. StoreError: it is not scored yet.
     """
     if not get_method(method).sees_targets:
-        raise UsageError(f"{get_method(method).label} compares no row with a target: choose another method.")
+        raise UsageError(f"{get_method(method).label} does not look at the targets: choose another method.")
     from gradsift.scoring.influence import pooling_matrix
 
     k = len(scoring.targets)

@@ -72,8 +72,8 @@ def correlations(table: dict[str, pd.DataFrame]) -> pd.DataFrame:
             for source, rows in groups:
                 x, y = length[rows], norm[rows]
                 lines.append((epoch, source, kind, int(np.isfinite(y).sum()), correlation(x, y)))
-    found = pd.DataFrame(lines, columns=["epoch", "source", "kind", "rows", "r"])
-    return found.assign(r=found["r"].astype(np.float64))
+    result = pd.DataFrame(lines, columns=["epoch", "source", "kind", "rows", "r"])
+    return result.assign(r=result["r"].astype(np.float64))
 
 
 def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> pd.DataFrame:
@@ -96,14 +96,14 @@ def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> 
         cells = column * height + line
         size = (len(x_edges) - 1) * height
         counts = np.bincount(codes[drawn] * size + cells, minlength=size * len(names))
-        found = np.flatnonzero(counts)
-        if len(found) <= MOST_CELLS or bins == 1:
+        filled = np.flatnonzero(counts)
+        if len(filled) <= MOST_CELLS or bins == 1:
             break
         bins = max(bins * 3 // 4, 1)
-    cell = found % size
+    cell = filled % size
     x0, x1, y0, y1 = (edges[at] for edges, at in _sides(x_edges, cell // height, y_edges, cell % height))
     place = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "x0": x0, "x1": x1, "y0": y0, "y1": y1}
-    return pd.DataFrame({"group": names[found // size], **place, "rows": counts[found]})
+    return pd.DataFrame({"group": names[filled // size], **place, "rows": counts[filled]})
 
 
 def _sides(
@@ -141,7 +141,7 @@ class Area:
         """
         thousandths = np.round(np.array([x, y], dtype=np.float64).T * _STEP)
         if not np.isfinite(thousandths).all():
-            raise UsageError("The area has a corner that is no number: draw it again.")
+            raise UsageError("The area has a corner that is not a number: draw it again.")
         line = [(x, y) for x, y in (thousandths / _STEP + 0.0).tolist()]  # + 0.0: no -0
         points = [point for before, point in zip(line[-1:] + line, line, strict=False) if point != before]
         if len(points) > MOST_VERTICES:
@@ -158,11 +158,11 @@ class Area:
         """Read what `str` wrote: `epoch-1;grad_norm;1.000,0.200;1.500,0.200;1.500,0.900`.
 
         Raises:
-            UsageError: it is none.
+            UsageError: it is not an area.
         """
         match = _AREA.fullmatch(text)
         if not match:
-            raise UsageError("That is no area of the gradient norms' chart: mark rows on the chart again.")
+            raise UsageError("That is not an area of the gradient norms' chart: mark rows on the chart again.")
         corners = (corner.split(",") for corner in match[3][1:].split(";"))
         return cls(match[1], match[2], tuple((float(x), float(y)) for x, y in corners))
 

@@ -1,4 +1,4 @@
-"""One row's evidence laid open: its score against every target example, at every checkpoint (method, section 2.4)."""
+"""One row taken apart: its score against every target example, at every checkpoint (method, section 2.4)."""
 
 from dataclasses import replace
 
@@ -6,19 +6,20 @@ import numpy as np
 
 from gradsift.config import GradientKind, Similarity, TargetPooling
 from gradsift.runtime.errors import UsageError
+from gradsift.scoring.evidence import Evidence
 from gradsift.scoring.influence import influence
 from gradsift.scoring.methods import get_method
-from gradsift.scoring.scoring import Products, Scoring
+from gradsift.scoring.scoring import Scoring
 from gradsift.selection.ranking import Ranking
 
 
-def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind = "adam") -> np.ndarray:
+def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind | None = None) -> np.ndarray:
     """(K, N + 1) float64: cos(target k, row) at each of N checkpoints, then Σ_i w_i of them.
 
-    A method that compares words knows no checkpoint: (K, 2), its score twice.
+    A method that compares words has no checkpoints: (K, 2), its score twice.
 
     Raises:
-        UsageError: the method looks at no target. StoreError: the targets are not scored by it.
+        UsageError: the method does not look at the targets. StoreError: the targets are not scored by it.
     """
     each = np.arange(len(scoring.targets))
     parts = _of_row(scoring, method, position, gradient, each)
@@ -29,7 +30,7 @@ def by_subtask(
     scoring: Scoring,
     method: str,
     position: int,
-    gradient: GradientKind = "adam",
+    gradient: GradientKind | None = None,
     similarity: Similarity = "cosine",
     pooling: TargetPooling = "cosine-of-mean",
 ) -> np.ndarray:
@@ -54,16 +55,16 @@ def opponents(ranking: Ranking) -> np.ndarray:
 
 
 def _of_row(
-    scoring: Scoring, method: str, position: int, gradient: GradientKind, groups: np.ndarray | None = None
-) -> list[Products]:
+    scoring: Scoring, method: str, position: int, gradient: GradientKind | None, groups: np.ndarray | None = None
+) -> list[Evidence]:
     """The evidence with this one row in it; what other rows have is not copied, however few targets are left."""
     if not get_method(method).sees_targets:
-        raise UsageError(f"{get_method(method).label} looks at no target, so there is nothing to lay open.")
+        raise UsageError(f"{get_method(method).label} does not look at the targets, so its score has no parts to show.")
     return scoring.evidence(method, gradient, rows=slice(position, position + 1), groups=groups)
 
 
 def _columns(
-    parts: list[Products], subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
+    parts: list[Evidence], subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
 ) -> np.ndarray:
     """(J, N + 1) what each checkpoint says alone, and all of them by their weights."""
     alone = [[replace(part, weight=1.0)] for part in parts]

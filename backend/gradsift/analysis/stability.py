@@ -2,9 +2,9 @@
 
     split_half       do two halves of the targets pick the same rows?
     rank_intervals   how far does each pick's rank move when the targets are drawn again?
-    resampled_scores what both stand on: every row's score when each target counts c_k times
+    resampled_scores what both rest on: every row's score when each target counts c_k times
 
-Both say how much the picks hang on which examples happened to be among the targets; neither says whether the targets
+Both say how much the picks depend on which examples happen to be among the targets; neither says whether the targets
 are the right ones. A subtask with one example cannot be resampled within itself: it is in one half only, and in every
 bootstrap as it is, so that its intervals are too narrow.
 """
@@ -19,8 +19,9 @@ from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import get_method
 
 if TYPE_CHECKING:
-    from gradsift.scoring.scoring import Products, Scoring
-    from gradsift.selection.choices import Choices
+    from gradsift.scoring.choices import Choices
+    from gradsift.scoring.evidence import Evidence
+    from gradsift.scoring.scoring import Scoring
 
 _BLOCK = 8192  # rows of evidence that are worked on at once
 
@@ -140,7 +141,7 @@ def resampled_scores(scoring: "Scoring", method: str, counts: np.ndarray, choice
     return scores
 
 
-def _rows_of(part: "Products", rows: slice, similarity: str) -> np.ndarray:
+def _rows_of(part: "Evidence", rows: slice, similarity: str) -> np.ndarray:
     """(B, K) the products of a block of rows, with the rows' lengths where they matter."""
     block = part.products[rows]
     return block * part.norms[rows, None] if similarity == "dot" and part.norms is not None else block
@@ -153,16 +154,16 @@ def _aggregated(
 
     parts: (B, K) a checkpoint. weights: (R, K) a checkpoint. members: each subtask's targets. present: (R, J).
     """
-    found = np.full((len(present), len(parts[0])), -np.inf if aggregate == "max" else 0, dtype=np.float32)
+    total = np.full((len(present), len(parts[0])), -np.inf if aggregate == "max" else 0, dtype=np.float32)
     for j, member in enumerate(members):
         rows = np.concatenate([part[:, member] for part in parts], axis=1)  # (B, N·K_j)
         score = np.concatenate([weight[:, member] for weight in weights], axis=1) @ rows.T  # (R, B)
         if aggregate == "max":
             score[~present[:, j]] = -np.inf
-            np.maximum(found, score, out=found)
+            np.maximum(total, score, out=total)
         else:
-            found += score
-    return found if aggregate == "max" else found / present.sum(1, keepdims=True).astype(np.float32)
+            total += score
+    return total if aggregate == "max" else total / present.sum(1, keepdims=True).astype(np.float32)
 
 
 def _offered(scoring: "Scoring", method: str, choices: "Choices") -> "Scoring":
@@ -171,12 +172,12 @@ def _offered(scoring: "Scoring", method: str, choices: "Choices") -> "Scoring":
     Raises:
         UsageError: resampling is not offered for the method or a choice.
     """
-    about = get_method(method)
-    if not about.sees_targets:
-        raise UsageError(f"{about.label} does not look at the targets: choose another method to resample.")
-    if not about.resamples:
+    kind = get_method(method)
+    if not kind.sees_targets:
+        raise UsageError(f"{kind.label} does not look at the targets: choose another method to resample.")
+    if not kind.resamples:
         raise UsageError(
-            f"Resampling is not offered for {about.label}, which takes a subtask's targets together: choose another "
+            f"Resampling is not offered for {kind.label}, which takes a subtask's targets together: choose another "
             "method."
         )
     if choices.aggregate == "round-robin":
@@ -190,7 +191,7 @@ def _offered(scoring: "Scoring", method: str, choices: "Choices") -> "Scoring":
             "Resampling is not offered for picks under a cap, without near-duplicates or with copies that count less: "
             "they pass rows over, which the ranks alone do not show; switch these off."
         )
-    return scoring.without(choices.without_targets, choices.without_subtasks, choices.without_checkpoints)
+    return scoring.under(choices)
 
 
 def _half(subtask_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:

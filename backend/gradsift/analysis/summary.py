@@ -7,6 +7,9 @@ import numpy as np
 
 from gradsift.analysis.norms import correlation, norm_table
 from gradsift.datastore.store import BASE_KINDS, Store
+from gradsift.runtime.tables import table
+
+_COUNTS = ("rows_in_file", "rows_in_store", "usable", "excluded", "truncated")  # of a source, as they are shown
 
 
 def inspect(store: Store) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def inspect(store: Store) -> dict[str, Any]:
         "notes": list(manifest.notes),
         "versions": manifest.versions,
         "bytes": store.bytes_by_part(),
-        "base_shards": {kind: found for kind in BASE_KINDS if (found := _base_shards(store, kind))},
+        "base_shards": {kind: count for kind in BASE_KINDS if (count := _base_shards(store, kind))},
     }
     if store.complete:
         description["not_finite_rows"] = np.setdiff1d(store.rows, store.scored_rows).tolist()
@@ -51,33 +54,31 @@ def inspect(store: Store) -> dict[str, Any]:
 
 
 def _base_shards(store: Store, kind: str) -> int:
-    """How many shards of the base model's vectors are there; scoring by a method that needs them makes the others."""
+    """How many shards of the base model's vectors exist; scoring by a method that needs them makes the others."""
     return sum(store.shard_path(kind, 0, index).is_file() for index in range(len(store.shard_ranges)))
 
 
 def norm_length_correlation(store: Store) -> dict[str, float]:
     """Pearson correlation of log ‖g‖ with log answer length (tokens), by checkpoint."""
-    found = {
+    by_epoch = {
         epoch: correlation(frame["length"].to_numpy(), frame["grad_norm"].to_numpy())
         for epoch, frame in norm_table(store).items()
     }
-    return {epoch: r for epoch, r in found.items() if r is not None}
+    return {epoch: r for epoch, r in by_epoch.items() if r is not None}
 
 
 def describe(description: dict[str, Any]) -> str:
-    """The same for a terminal."""
+    """What `inspect` returns as text for a terminal."""
     d = description
     lines = [
         f"{d['store']}  ({'complete' if d['complete'] else 'NOT FINISHED: run the same build again'})",
         f"model {d['model']}, {d['dtype']} on {d['device']}, d = {d['config']['dim']}, {d['config']['store_dtype']}",
         f"rows {d['rows']:,} = {d['usable']:,} usable + {d['rows'] - d['usable']:,} excluded; {d['truncated']:,} cut",
         "",
-        f"{'source':<24}{'in file':>10}{'in store':>10}{'usable':>10}{'excluded':>10}{'cut':>8}",
-    ]
-    lines += [
-        f"{s['source'][:23]:<24}{s['rows_in_file']:>10,}{s['rows_in_store']:>10,}{s['usable']:>10,}"
-        f"{s['excluded']:>10,}{s['truncated']:>8,}"
-        for s in d["sources"]
+        table(
+            [(s["source"], *(f"{s[name]:,}" for name in _COUNTS)) for s in d["sources"]],
+            ("source", "in file", "in store", "usable", "excluded", "cut"),
+        ),
     ]
     lines += ["", *(f"{file}: {_counts(schemas)}" for file, schemas in d["schemas"].items())]
     lines += [f"appended {p['rows']:,} rows ({p['usable']:,} usable): {_names(p['inputs'])}" for p in d["parts"][1:]]

@@ -18,22 +18,23 @@ import numpy as np
 import torch
 
 from gradsift.config import GradientKind
-from gradsift.data.encode import Encoded, Piece
+from gradsift.data.encode import Encoded
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError
 from gradsift.datastore.shards import read_tensors, write_tensors
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
 from gradsift.gradients.adam import adam_scale
 from gradsift.gradients.extract import FeatureExtractor
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.store_model import StoreModel
 from gradsift.model.batches import run_batches
 from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.influence import influence
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.scoring import Scoring, scoring_key
-from gradsift.scoring.target_features import encode_target, target_encoder
+from gradsift.scoring.target_features import encode_target
 from gradsift.training.checkpoint import Checkpoint
 
 STEP = 0.01  # ε of the central difference, ‖u‖ being 1: smaller drowns in rounding, larger in the loss's curvature
@@ -125,8 +126,8 @@ class TokenExplainer:
     def __init__(self, store: Store) -> None:
         store.require_complete()
         self.store = store
-        self._model = StoreModel(store)
-        self._encoder, self._window = target_encoder(store)
+        self._model = StoreModel(store, exact=True)
+        _ = self._model.encoder  # another tokenizer shows here and not at the first question
 
     def explain(
         self,
@@ -146,7 +147,7 @@ class TokenExplainer:
                 store's. TargetError: a target cannot be used.
         """
         _check_row(self.store, scoring, row)
-        ((encoded, pieces),) = self._encode([row])
+        (encoded,), (pieces,) = self._model.encode([row]), self._model.pieces([row])
         progress = progress or Progress(quiet=True)
         counts = np.array([piece.n_tokens for piece in pieces])
         starts = np.concatenate([[0], counts.cumsum()[:-1]])
@@ -180,14 +181,14 @@ class TokenExplainer:
         scoring: Scoring,
         subtask: int,
         direction: DirectionKind = "gradient",
-        gradient: GradientKind = "adam",
+        gradient: GradientKind | None = None,
         sample: int = 40,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Agreement:
         """The plain gradient's cosines against LESS's scores on a seeded sample of scored rows: one backward pass each.
 
-        gradient: the stored update that LESS compares.
+        gradient: the stored update that LESS compares; None for the store's first kind.
 
         Raises:
             StoreError: the targets are not scored by LESS with that gradient. Else as `explain`.
@@ -195,7 +196,7 @@ class TokenExplainer:
         scores = influence(scoring.evidence("less", gradient), scoring.subtask_of, len(scoring.subtask_names))
         size = min(sample, len(scoring.rows))
         positions = np.sort(np.random.default_rng(seed).choice(len(scoring.rows), size, replace=False))
-        rows = [encoded for encoded, _ in self._encode(scoring.rows[positions].tolist())]
+        rows = self._model.encode(scoring.rows[positions].tolist())
         progress = progress or Progress(quiet=True)
         cosine = np.zeros(size)
         with self._model.session(progress):
@@ -210,21 +211,11 @@ class TokenExplainer:
             scoring.rows[positions], cosine, less, _pearson(cosine, less), _pearson(_ranks(cosine), _ranks(less))
         )
 
-    def _encode(self, rows: Sequence[int]) -> list[tuple[Encoded, list[Piece]]]:
-        """Rows as the build encoded them, and their answers in pieces."""
-        texts = self.store.texts(rows)
-        max_length = min(self.store.manifest.config.max_length, self._window)
-        found = []
-        for turns, prefix in zip(texts["messages"], texts["prefix"], strict=True):
-            given = [(turn["role"], turn["content"]) for turn in turns], prefix, max_length
-            found.append((self._encoder.encode(*given), self._encoder.pieces(*given)))
-        return found
-
     def _at(
         self, scoring: Scoring, subtask: int, kind: DirectionKind, epoch: str, progress: Progress
     ) -> tuple[PerExampleGradients, Vector]:
-        """The model at θ_i, and the direction there, which is computed at the first asking and kept."""
-        gradients, checkpoint = self._model.at(epoch)
+        """The model at θ_i, and the direction there, which is computed when first needed and kept."""
+        gradients, checkpoint = self._model.at(self.store.epochs.index(epoch))
         if not 0 <= subtask < len(scoring.subtask_names):
             raise UsageError(f"There is no subtask number {subtask}: the targets have {len(scoring.subtask_names)}.")
         members = [t for t, j in zip(scoring.targets, scoring.subtask_of, strict=True) if j == subtask]
@@ -238,9 +229,9 @@ class TokenExplainer:
             with locked(scoring.path):
                 path.parent.mkdir(exist_ok=True)
                 write_tensors(path, _unit(mean), about)
-        u, found = read_tensors(path)
+        u, header = read_tensors(path)
         sizes = {name: weight.numel() for name, weight in gradients.weights.items()}
-        if found != about or {name: len(tensor) for name, tensor in u.items()} != sizes:
+        if header != about or {name: len(tensor) for name, tensor in u.items()} != sizes:
             raise StoreError(f"{path} belongs to other targets or another model; delete it and ask again.")
         return gradients, {name: tensor.to(self._model.device) for name, tensor in u.items()}
 
@@ -258,7 +249,7 @@ class TokenExplainer:
         """The mean over target examples of ∇ℓ(z'; θ_i), by name, not projected."""
         rows: list[Encoded] = []
         for number, target in enumerate(targets, start=1):
-            encoded, reason = encode_target(self._encoder, self._window, target)
+            encoded, reason = encode_target(self._model.encoder, self._model.window, target)
             if encoded is None or reason:
                 raise TargetError(f"Target {number} of {target.subtask} cannot be used: {reason}; mend or remove it.")
             rows.append(encoded)
@@ -287,28 +278,27 @@ def explain(
         UsageError: no such row or subtask, or the row is excluded. Others as `score_targets` and `TokenExplainer`.
     """
     store.require_complete()
-    gradient = store.manifest.config.gradients[0]
-    scoring = score_targets(store, targets, ["less"], gradient, progress)
+    scoring = score_targets(store, targets, ["less"], progress=progress)
     names = scoring.subtask_names
     if subtask is not None and subtask not in names:
         raise UsageError(f"The targets have no subtask {subtask!r}: choose among {', '.join(names)}.")
     _check_row(store, scoring, row)
-    scores = influence(scoring.evidence("less", gradient), scoring.subtask_of, len(names))
+    scores = influence(scoring.evidence("less"), scoring.subtask_of, len(names))
     best = int(scores[np.searchsorted(scoring.rows, row)].argmax())
     number = best if subtask is None else names.index(subtask)
     return TokenExplainer(store).explain(scoring, row, number, progress=progress)
 
 
-def describe(found: TokenInfluence) -> str:
+def describe(result: TokenInfluence) -> str:
     """A `TokenInfluence` as lines for a terminal; pieces are quoted, so that no text of the data steers it."""
-    lines = [f"Row {found.row} for {found.subtask!r}: cosine {found.cosine:+.4f} by the plain gradient."]
-    for name, mean, inner, norm in zip(found.epochs, found.mean, found.inner, found.grad_norm, strict=True):
+    lines = [f"Row {result.row} for {result.subtask!r}: cosine {result.cosine:+.4f} by the plain gradient."]
+    for name, mean, inner, norm in zip(result.epochs, result.mean, result.inner, result.grad_norm, strict=True):
         off = abs(mean - inner) * float(_inverse(np.array(norm)))
         lines.append(f"{name}: mean over tokens {mean:+.5f}, <u, g> {inner:+.5f}, apart by {off:.1e} of |g|")
     lines.append("Share of the cosine, piece by piece (positive: learning it lowers the targets' loss):")
-    lines += [f"{share:+.5f}  {piece!r}" for share, piece in zip(found.combined, found.pieces, strict=True)]
-    if found.n_cut:
-        lines.append(f"{found.n_cut:,} more tokens were cut by --max-length.")
+    lines += [f"{share:+.5f}  {piece!r}" for share, piece in zip(result.combined, result.pieces, strict=True)]
+    if result.n_cut:
+        lines.append(f"{result.n_cut:,} more tokens were cut by --max-length.")
     return "\n".join(lines)
 
 

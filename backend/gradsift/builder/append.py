@@ -18,9 +18,10 @@ from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import Manifest, Part, SourceInfo
 from gradsift.datastore.pool_files import pool_file
-from gradsift.datastore.store import MANIFEST, Store, hash_file
+from gradsift.datastore.store import MANIFEST, Store
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError, UsageError
+from gradsift.runtime.hashing import hash_file
 from gradsift.runtime.progress import Progress
 
 PENDING = "append.json"

@@ -11,20 +11,22 @@ from gradsift.builder.append import PENDING, begin_append, settle
 from gradsift.builder.destination import MADE, refuse_place
 from gradsift.builder.engine_local import extract_here, library_versions, note_differences
 from gradsift.builder.engine_ray import check_cluster, extract_on_ray
-from gradsift.builder.extraction import Extraction, check_model, encode_rows, unfinished
+from gradsift.builder.extraction import Extraction, unfinished
 from gradsift.builder.ingest import ingest
 from gradsift.config import BuildConfig, Engine
-from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import CheckpointInfo, Manifest, Part
-from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store, hash_file, locked
+from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import projector_id
-from gradsift.model import load
+from gradsift.gradients.store_model import StoreModel
+from gradsift.model.base import BaseModel
 from gradsift.model.lora import attach_adapter, attach_lora
 from gradsift.runtime import atomic
-from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
+from gradsift.runtime.device import default_device, exclusive, resolve_dtype
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.hashing import hash_file
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 from gradsift.text.index import ensure_index
 from gradsift.training import processes
@@ -48,10 +50,9 @@ def build(
 ) -> Store:
     """Build the gradient datastore of `pool` in the folder `out`, or finish one that was interrupted.
 
-    engine: where features are extracted, by default here. restart: throw away what is there first. append: add the rows
-    of `pool` to the finished store at `out`, whose parameters `config` has to repeat (its limit per source aside, which
-    is for the new rows). progress: where to
-    report; by default the terminal and `out/job/`.
+    engine: where features are extracted, by default in this process. restart: throw away what is there first. append:
+    add the rows of `pool` to the finished store at `out`, whose parameters `config` has to repeat (except its limit per
+    source, which is for the new rows). progress: where to report; by default the terminal and `out/job/`.
 
     Raises:
         StoreError: `out` holds a store of another pool, model or parameters, is being written by another process, or
@@ -62,7 +63,7 @@ def build(
     if processes.rank() > 0:
         return _assist(out)
     refuse_place(out, pool, config.checkpoints)
-    processes.check_team(config.batch_size)
+    processes.check(config.batch_size)
     check_cluster(engine)
     processes.gather()
     with locked(out):
@@ -70,13 +71,13 @@ def build(
         with progress.running():
             atomic.sweep(out, keep=KEPT)
             run = _Build(list(pool), out, config, progress)
-            with turn(run.device, progress):
+            with exclusive(run.device, progress):
                 store = run.prepare(restart, append)
                 todo = unfinished(store)
                 run.check_disk(store, todo)
                 if todo and engine.name == "local":
                     run.extract(store, todo)
-                run.release()
+                run.base.release()  # whoever has the device next needs its memory
             if todo and engine.name == "ray":
                 extract_on_ray(store, todo, engine, progress)
                 atomic.sweep(out, keep=KEPT)  # what dead workers left
@@ -101,24 +102,20 @@ def begin(
         progress = progress or Progress(out)
         with progress.running():
             run = _Build(list(pool), out, config, progress)
-            with turn(run.device, progress):
+            with exclusive(run.device, progress):
                 store = run.begin()
-                run.release()
+                run.base.release()
             return store
 
 
 class _Build:
-    """State shared by the stages of one run."""
+    """The state that the stages of one run share."""
 
     def __init__(self, pool: list[str | Path], out: Path, config: BuildConfig, progress: Progress) -> None:
         self.pool, self.out, self.config, self.progress = pool, out, config, progress
         self.device = default_device()
-        self.dtype = resolve_dtype(config.dtype, self.device)
-        self.tokenizer = load.load_tokenizer(config.model)
-        self.encoder = Encoder(self.tokenizer, config.template)
-        self.window = load.model_window(config.model)
-        self.base: torch.nn.Module | None = None
-        self._loaded: load.Loaded | None = None
+        self.base = BaseModel(config.model, config.template, resolve_dtype(config.dtype, self.device), self.device)
+        self.encoder, self.window = self.base.encoder, self.base.window
 
     def begin(self, restart: bool = False) -> Store:
         """The store with its pool, as it is there or read anew."""
@@ -132,6 +129,10 @@ class _Build:
             store = self._warm_up(store)
         processes.part()
         return store
+
+    def model(self, store: Store) -> StoreModel:
+        """The base model as that of `store`, whose tokenizer and weights have to be the same."""
+        return StoreModel(store, self.base)
 
     def trains(self, store: Store) -> bool:
         """Whether a warmup is to come."""
@@ -174,7 +175,7 @@ class _Build:
         return begin_append(store, self.pool, self.config, self.encoder, self.max_length, self.progress)
 
     def _continue(self, manifest: Manifest) -> None:
-        self.dtype = getattr(torch, manifest.dtype)  # `auto` may mean another one on this device
+        self.base.dtype = getattr(torch, manifest.dtype)  # `auto` may mean another one on this device
         self._warn_about_environment(manifest)
 
     def _warn_about_environment(self, manifest: Manifest) -> None:
@@ -188,7 +189,7 @@ class _Build:
         for given in self.config.checkpoints:
             check_folder(Path(given), moments="adam" in self.config.gradients)
         if restart:  # else nothing is lost, and a draft's model need not have the layers
-            self._check_lora(self._load_base().model)
+            self._check_lora(self.base.load(self.progress))
         inputs = input_hashes(self.pool)
         fresh = self.out / f"{atomic.TEMPORARY}pool.parquet"
         intake = ingest(
@@ -200,7 +201,7 @@ class _Build:
             self.config.seed,
             self.progress,
         )
-        base = self._load_base()
+        self.base.load(self.progress)
         part = Part(
             inputs=inputs,
             limit_per_source=self.config.limit_per_source,
@@ -211,11 +212,11 @@ class _Build:
         )
         manifest = Manifest(
             config=self.config,
-            model_fingerprint=base.fingerprint,
+            model_fingerprint=self.base.fingerprint,
             encoder_fingerprint=self.encoder.fingerprint,
             device=self.device.type,
             threads=torch.get_num_threads(),
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=str(self.base.dtype).removeprefix("torch."),
             token_budget=self.config.resolve_token_budget(self.device.type),
             parts=(part,),
             schemas={file: dict(counts) for file, counts in intake.schemas.items()},
@@ -292,24 +293,23 @@ class _Build:
         return store
 
     def train(self, store: Store) -> None:
-        """The warmup, in which all processes of the team take part."""
+        """The warmup, in which all processes take part."""
         folder = self.out / "warmup"
         folder.mkdir(exist_ok=True)
         chosen = choose_rows(store.manifest.usable, self.config.warmup_fraction, self.config.seed)
         rows = store.rows[chosen].tolist()
         if processes.rank() == 0:
             atomic.write_json(folder / "rows.json", rows)
-        peft = attach_lora(self._base_of(store), self.config)
-        examples = encode_rows(store, self.encoder, rows, self.max_length)
+        model = self.model(store)
+        peft = attach_lora(model.load(self.progress), self.config)
+        examples = model.encode(rows)
         try:
             Warmup(self.config, folder, self.out / "checkpoints", self.progress).run(peft, examples)
         except RuntimeError:
-            if (
-                processes.size() > 1
-            ):  # asked to stop, the others are gone before this process has seen that it shall, too
+            if processes.size() > 1:  # on a request to stop, the others may leave before this process has seen it
                 self.progress.check()
             raise
-        self.base = peft.unload()
+        peft.unload()
 
     def _import_checkpoints(self, store: Store, folder: Path) -> None:
         step = 0
@@ -318,10 +318,10 @@ class _Build:
             if (source / "moments.safetensors").is_file():
                 checkpoint = Checkpoint.load(source)
             else:
-                peft = attach_adapter(self._base_of(store), source)
+                peft = attach_adapter(self.model(store).load(self.progress), source)
                 names = list(PerExampleGradients(peft).shapes)
                 checkpoint = read_trainer_checkpoint(source, step, names)
-                self.base = peft.unload()
+                peft.unload()
             step = checkpoint.step
             checkpoint.save(folder / f"epoch-{index + 1}")
 
@@ -345,8 +345,10 @@ class _Build:
     # -- features ---------------------------------------------------------------------------------------------------
 
     def extract(self, store: Store, todo: dict[int, list[int]]) -> None:
-        extraction = Extraction(store, self._base_of(store), self.encoder, self.max_length)
-        extract_here(extraction, todo, self.progress)
+        """Make the missing shards here."""
+        model = self.model(store)
+        model.load(self.progress)
+        extract_here(Extraction(model), todo, self.progress)
 
     def check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
         """Refuse to begin what would not fit."""
@@ -361,24 +363,6 @@ class _Build:
                 f"{rows * per_row / 1e9:.2f} GB: make room, or choose --store-dtype bit or a smaller --dim."
             )
 
-    def _load_base(self) -> load.Loaded:
-        if self.base is None or self._loaded is None:
-            self.progress.say(f"Loading {self.config.model} on {self.device}")
-            self._loaded = load.load_model(self.config.model, self.dtype, self.device)
-            self.base = self._loaded.model
-            try_order(self.base, self.progress)
-        return load.Loaded(self.base, self._loaded.fingerprint, self._loaded.window)
-
-    def release(self) -> None:
-        """Let the model go, and with the turn the card's memory: who has the card next needs it."""
-        self.base = self._loaded = None
-
-    def _base_of(self, store: Store) -> torch.nn.Module:
-        """The base model, if it still is the one the store was begun with."""
-        base = self._load_base()
-        check_model(store, base.fingerprint)
-        return base.model
-
 
 def _same_base(store: Store) -> bool:
     """Whether what lies at the place of `store`, which is not begun yet, has its vectors of the base model."""
@@ -390,18 +374,18 @@ def _same_base(store: Store) -> bool:
 
 
 def _assist(out: Path) -> Store:
-    """What every process of a team but the first does: wait until the pool is read, take part in the warmup, leave."""
+    """What every process but the first does: wait until the pool is read, take part in the warmup, leave."""
     os.environ.pop(FOLDER_VARIABLE, None)  # the first process reports for all
     processes.gather()
     try:
         trains = processes.agree()
-    except RuntimeError:  # the first has ended, and said why
+    except RuntimeError:  # the first process has ended with a message
         raise SystemExit(1) from None
     store = Store.open(out)
     if trains:
         run = _Build([], out, store.manifest.config, Progress(quiet=True))
-        run.dtype = getattr(torch, store.manifest.dtype)
-        with turn(run.device, run.progress):
+        run.base.dtype = getattr(torch, store.manifest.dtype)
+        with exclusive(run.device, run.progress):
             run.train(store)
     processes.part()
     return store

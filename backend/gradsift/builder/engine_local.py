@@ -1,6 +1,6 @@
 """Where features are extracted: the one stage of a build that can run in many places at once.
 
-`local` is this process. `ray` is a cluster (`ray_engine.py`). The store is the same either way: neither the engine nor
+`local` is this process. `ray` is a cluster (`engine_ray.py`). The store is the same either way: neither the engine nor
 the number of workers is part of what a store promises.
 """
 
@@ -36,7 +36,6 @@ def extract_here(extraction: Extraction, todo: dict[int, list[int]], progress: P
                 writing = writer.submit(extraction.write, epoch, index, features)
             if writing is not None:
                 writing.result()
-    extraction.close()
 
 
 def rows_done(store: Store, missing: list[int]) -> int:

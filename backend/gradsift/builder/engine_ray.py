@@ -32,7 +32,8 @@ from gradsift.builder.engine_local import (
 from gradsift.builder.extraction import Extraction
 from gradsift.config import Engine
 from gradsift.datastore.store import Store
-from gradsift.runtime.device import default_device, turn
+from gradsift.gradients.store_model import StoreModel
+from gradsift.runtime.device import default_device
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 
@@ -84,8 +85,9 @@ class Worker:
         if store.fingerprint != self._fingerprint:
             raise EngineError(f"{self._path} on {socket.gethostname()} is another store: share one folder.")
         torch.set_num_threads(store.manifest.threads)
-        self._held.enter_context(turn(default_device(), self._progress))
-        return Extraction.load(store, self._progress)
+        model = StoreModel(store)
+        self._held.enter_context(model.session(self._progress))
+        return Extraction(model)
 
 
 @dataclass
@@ -224,20 +226,20 @@ class _Run:
     def _hear(self, actor: _Actor) -> None:
         errors = self.ray.exceptions
         try:
-            said = self.ray.get(actor.answer if actor.task is None else next(actor.answer))
+            message = self.ray.get(actor.answer if actor.task is None else next(actor.answer))
         except errors.RayTaskError as error:
             raise error.cause from error
         except errors.RayError as error:
             self._bury(actor, error)
             return
         if actor.task is None:
-            actor.host, actor.answer = said["host"], None
-            note_differences(self.store.manifest, said, f"a worker on {actor.host}", self.progress)
-        elif isinstance(said, int):
-            actor.task.counted += said
-            self.tally.add(actor.task.epoch, said)
+            actor.host, actor.answer = message["host"], None
+            note_differences(self.store.manifest, message, f"a worker on {actor.host}", self.progress)
+        elif isinstance(message, int):
+            actor.task.counted += message
+            self.tally.add(actor.task.epoch, message)
         else:
-            self._finished(actor, *said)
+            self._finished(actor, *message)
 
     def _finished(self, actor: _Actor, splits: int, notes: list[str]) -> None:
         task = actor.task
@@ -255,9 +257,9 @@ class _Run:
         needs = self._needs
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if not any(all(machine.get(name, 0) >= amount for name, amount in needs.items()) for machine in machines):
-            asked = " and ".join(f"{amount} {name}" for name, amount in needs.items())
+            request = " and ".join(f"{amount} {name}" for name, amount in needs.items())
             raise EngineError(
-                f"No machine of the Ray cluster has {asked}, which a worker needs: add one, or build with a cluster "
+                f"No machine of the Ray cluster has {request}, which a worker needs: add one, or build with a cluster "
                 "that has; what was finished is kept."
             )
 
@@ -327,12 +329,13 @@ def _connected(engine: Engine, threads: int, progress: Progress) -> Iterator[Any
 
 def _environment(threads: int) -> dict[str, str]:
     """What a worker's process needs to import this gradsift and to compute as this process would."""
-    found = {"OMP_NUM_THREADS": str(threads), FOLDER_VARIABLE: ""}  # progress is reported by the driver alone
+    variables = {"OMP_NUM_THREADS": str(threads), FOLDER_VARIABLE: ""}  # progress is reported by the driver alone
+    variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     home = Path(__file__).parents[2]
     if home.name != "site-packages":  # a checkout: the machines share it, or have gradsift installed
         before = os.environ.get("PYTHONPATH")
-        found["PYTHONPATH"] = f"{home}{os.pathsep}{before}" if before else str(home)
-    return found
+        variables["PYTHONPATH"] = f"{home}{os.pathsep}{before}" if before else str(home)
+    return variables
 
 
 def _first_line(error: BaseException) -> str:

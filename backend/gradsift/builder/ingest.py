@@ -22,6 +22,7 @@ from gradsift.data.pool import Row, read_rows, sample_rows
 from gradsift.datastore.manifest import SourceInfo
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.hashing import hash_bytes
 from gradsift.runtime.progress import Progress
 
 ROW_GROUP = 1000
@@ -157,7 +158,7 @@ def _records(rows: Iterable[Row], encoder: Encoder, max_length: int, first: int)
             "messages": [{"role": role, "content": content} for role, content in row.messages],
             "prefix": row.prefix,
             "raw": row.raw,
-            "sha256": hashlib.sha256(row.raw).hexdigest(),
+            "sha256": hash_bytes(row.raw),
             **dict(zip(("n_prompt_tokens", "n_answer_tokens", "n_cut"), counts, strict=True)),
             "status": "excluded" if reason else "usable",
             "reason": reason,

@@ -20,6 +20,7 @@ from gradsift.model import load
 from gradsift.runtime import atomic
 from gradsift.runtime.device import default_device, resolve_dtype
 from gradsift.runtime.progress import Progress
+from gradsift.runtime.tables import table
 from gradsift.training.checkpoint import check_folder
 from gradsift.training.schedule import short_epoch_note, steps_per_epoch
 
@@ -230,12 +231,7 @@ def describe(found: Plan) -> str:
         f"tokens {found.prompt_tokens:,} of prompts, {found.answer_tokens:,} of answers; a pass computes "
         f"{found.padded_tokens:,} with padding",
         "",
-        f"{'source':<24}{'in file':>10}{'taken':>10}{'usable':>10}{'excluded':>10}{'cut':>8}{'tokens':>12}",
-    ]
-    lines += [
-        f"{s.source[:23]:<24}{s.rows_in_file:>10,}{s.rows:>10,}{s.usable:>10,}{s.excluded:>10,}{s.truncated:>8,}"
-        f"{s.prompt_tokens + s.answer_tokens:>12,}"
-        for s in found.sources
+        _sources_table(found),
     ]
     lines += ["", *(f"excluded {count:,}: {reason}" for reason, count in found.excluded.items())]
     if found.warmup:
@@ -244,6 +240,15 @@ def describe(found: Plan) -> str:
     by_dtype = ", ".join(f"{dtype} {_size(count)}" for dtype, count in found.feature_bytes.items())
     lines += [f"features {found.checkpoints} checkpoints; {by_dtype}", *_estimate_lines(found), *found.notes]
     return "\n".join(lines)
+
+
+def _sources_table(found: Plan) -> str:
+    counts = [
+        (s.rows_in_file, s.rows, s.usable, s.excluded, s.truncated, s.prompt_tokens + s.answer_tokens)
+        for s in found.sources
+    ]
+    rows = [(s.source, *(f"{n:,}" for n in numbers)) for s, numbers in zip(found.sources, counts, strict=True)]
+    return table(rows, ("source", "in file", "taken", "usable", "excluded", "cut", "tokens"))
 
 
 def _estimate_lines(found: Plan) -> list[str]:

@@ -25,7 +25,7 @@ from gradsift.model import load
 from gradsift.model.batches import run_batches
 from gradsift.model.lora import attach_adapter, attach_lora
 from gradsift.model.loss import supervised_losses
-from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
+from gradsift.runtime.device import default_device, exclusive, resolve_dtype, try_order
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
 from gradsift.training.trainer import make_optimizer
@@ -89,7 +89,7 @@ def measure(found: Survey, warmup: Sequence[Batch], features: Sequence[Batch], p
         ModelError: the model cannot be loaded or given LoRA as asked. torch.OutOfMemoryError: one row does not fit.
     """
     device, burst, config = default_device(), Burst(), found.config
-    with turn(device, progress):
+    with exclusive(device, progress):
         progress.stage("load", f"Loading {config.model} on {device}", 0, "")
         began = time.perf_counter()
         base = load.load_model(config.model, resolve_dtype(config.dtype, device), device).model

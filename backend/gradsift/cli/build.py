@@ -1,7 +1,6 @@
-"""`gradsift plan` and `gradsift build`: two commands with the same flags, one for every parameter of a datastore."""
+"""`gradsift plan`, `gradsift build` and `gradsift draft`: what a build would cost, the build, a ranking before any."""
 
 import inspect
-import json
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -9,6 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from gradsift.cli.commands import print_json
+from gradsift.cli.options import (
+    JsonOption,
+    LimitOption,
+    ModelOption,
+    PoolArgument,
+    ScoresOut,
+    TargetsOption,
+    TemplateOption,
+)
 from gradsift.config import (
     AdamForm,
     BuildConfig,
@@ -21,7 +30,7 @@ from gradsift.config import (
 )
 from gradsift.runtime.errors import UsageError
 
-PoolArgument = Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")]
+_MAX_LENGTH = BuildConfig.model_fields["max_length"]
 
 
 def _default(name: str, extra: str = "") -> str:
@@ -31,10 +40,8 @@ def _default(name: str, extra: str = "") -> str:
 
 
 _FLAGS: dict[str, Any] = {  # of every parameter, in the order of the help
-    "model": Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)],
-    "limit_per_source": Annotated[
-        int | None, typer.Option(help="rows kept per source, a seeded sample [default: all]")
-    ],
+    "model": ModelOption,
+    "limit_per_source": LimitOption,
     "max_length": Annotated[int | None, typer.Option(help=_default("max_length"))],
     "template": Annotated[
         str | None, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file [default: chat]")
@@ -106,7 +113,7 @@ def plan(
     *,
     given: dict[str, Any],
     workers: Annotated[int, typer.Option(min=1, help="devices that would share the features")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell what a build with these flags would meet and cost, before it is run: rows, tokens, time, memory, disk."""
     config = make_config(**given)
@@ -116,8 +123,11 @@ def plan(
 
     progress = Progress()
     with progress.running():
-        found = run(pool, config, workers, progress)
-    typer.echo(json.dumps(record(found), indent=1, ensure_ascii=False) if as_json else describe(found))
+        costs = run(pool, config, workers, progress)
+    if as_json:
+        print_json(record(costs))
+    else:
+        typer.echo(describe(costs))
 
 
 @_with_flags
@@ -149,9 +159,36 @@ def build(
         typer.echo(store.path.resolve())
 
 
-def register(cli: typer.Typer) -> None:
-    """Add both commands to the command line."""
-    example = "Example: gradsift {} pool/*.jsonl --model smollm2 --epochs 2 --lora-rank 16"
-    more = "More rows later: gradsift build new.jsonl --model smollm2 --out store --append"
-    cli.command("plan", epilog=example.format("plan"))(plan)
-    cli.command("build", epilog=example.format("build") + f" --out store. {more}")(build)
+def draft(
+    pool: PoolArgument,
+    model: ModelOption,
+    targets: TargetsOption,
+    out: ScoresOut,
+    store: Annotated[
+        Path | None, typer.Option(help="keeps the pass for other targets [default: OUT with -store for its ending]")
+    ] = None,
+    template: TemplateOption = "chat",
+    limit_per_source: LimitOption = None,
+    max_length: Annotated[int, typer.Option(help=_MAX_LENGTH.description)] = _MAX_LENGTH.default,
+) -> None:
+    """Rank a pool before any build: an approximation of LESS by the base model's output layer, without a warmup."""
+    from gradsift.builder.build import begin
+    from gradsift.data.encode import read_template
+    from gradsift.data.targets import require_targets
+    from gradsift.runtime import atomic
+    from gradsift.runtime.progress import Progress
+    from gradsift.selection.score import score
+
+    config = make_config(
+        model=model, template=read_template(template), limit_per_source=limit_per_source, max_length=max_length
+    )
+    rows = require_targets(targets)
+    place = store or out.with_name(f"{out.stem}-store")
+    begun = begin(pool, place, config)
+    progress = Progress()
+    with progress.running():
+        table = score(begun, rows, ["draft"], progress=progress)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.open_for_write(out) as file:
+            table.to_parquet(file, index=False)
+    typer.echo(f"{out}: {len(table):,} rows ranked by the draft, which approximates LESS; the pass is kept in {place}")

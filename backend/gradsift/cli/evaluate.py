@@ -1,9 +1,12 @@
 """`gradsift evaluate`: train on each method's picks and compare what held-out rows say."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from gradsift.cli.options import JsonOption
 
 
 def evaluate(
@@ -34,7 +37,7 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option(min=1, help="likewise")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate, likewise")] = None,
     script: Annotated[Path | None, typer.Option(help="also write the recipe as a training script, a .py file")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the report")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
     from gradsift.data.encode import read_template
@@ -48,6 +51,7 @@ def evaluate(
     from gradsift.runtime import atomic
     from gradsift.runtime.errors import UsageError
     from gradsift.runtime.progress import Progress
+    from gradsift.runtime.tables import table
 
     if len(targets) != len(test):
         raise UsageError(f"{len(targets)} --targets and {len(test)} --test: give one --test for every --targets.")
@@ -69,4 +73,12 @@ def evaluate(
     if as_json:
         typer.echo(report.model_dump_json(indent=1))
     else:
-        typer.echo(summary(report).round(4).to_string(index=False, na_rep="-"))
+        lines = summary(report)
+        rows = [[_cell(value) for value in line] for line in lines.itertuples(index=False)]
+        typer.echo(table(rows, list(lines.columns), left=2))
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4f}"
+    return str(value)

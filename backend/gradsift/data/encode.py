@@ -5,8 +5,6 @@ span overlaps an assistant turn (its end-of-turn token included). Merges across 
 """
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import jinja2
 
 from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.runtime.hashing import hash_json
 
 Messages = Sequence[tuple[str, str]]
 
@@ -197,7 +196,7 @@ def _bos(tokenizer: Any) -> str:
 def _fingerprint(rules: Any, template: str) -> str:
     """Vocabulary, template, and what becomes of a text that exercises the rest; library versions leave it alone."""
     parts = [sorted(rules.get_vocab().items()), rules.encode(_PROBE, add_special_tokens=False).ids, template]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return hash_json(parts)[:16]
 
 
 def _supervised(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:

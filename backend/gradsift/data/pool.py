@@ -5,7 +5,6 @@
 """
 
 import glob
-import hashlib
 import heapq
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 from gradsift.data.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
 from gradsift.data.schemas import Messages, Unusable, kind, read_conversation
 from gradsift.runtime.errors import UsageError
+from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
 __all__ = ["PoolError", "Row", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
 
@@ -222,12 +222,8 @@ def _rows(found: _Input) -> Iterator[Row]:
 
 def _content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files."""
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            with open(file, "rb") as stream:
-                digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return hash_parts(f"{file.name} {hash_file(file)}\n".encode() for file in files if file.is_file())
 
 
 def _stem(name: str) -> str:
@@ -244,7 +240,7 @@ def _printable(name: str) -> str:
 
 def _hash(seed: int, row: Row) -> int:
     key = json.dumps([seed, row.source, row.file, row.line]).encode()
-    return int.from_bytes(hashlib.sha256(key).digest())
+    return int.from_bytes(raw_hash(key))
 
 
 def _first_text(value: dict[str, Any], *names: str) -> str:

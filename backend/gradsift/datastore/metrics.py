@@ -1,6 +1,5 @@
 """Metrics shards: norms and loss of a range of rows, in one Parquet file that carries its own hash."""
 
-import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +7,7 @@ import pyarrow.parquet as pq
 
 from gradsift.datastore.shards import ShardError
 from gradsift.runtime import atomic
+from gradsift.runtime.hashing import hash_parts
 
 METRICS = ("grad_norm", "update_norm", "loss")
 
@@ -45,7 +45,4 @@ def read_metrics(path: Path, params: str, start: int) -> pa.Table:
 
 
 def _hash(table: pa.Table) -> str:
-    digest = hashlib.sha256()
-    for name in table.column_names:
-        digest.update(name.encode() + table[name].to_numpy().tobytes())
-    return digest.hexdigest()
+    return hash_parts(name.encode() + table[name].to_numpy().tobytes() for name in table.column_names)

@@ -5,7 +5,6 @@ scale has length one; `norm` (n,) fp32, the length before quantization. A row wi
 scale 0 and norm NaN. The header's single entry is JSON: what made the shard, which rows, and the sha256 of the payload.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from safetensors.torch import save
 from gradsift.datastore.verified import Checked, traits_of
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.hashing import hash_parts
 
 HEADER = "gradsift"
 BLOCK_BYTES = 1 << 22  # of decoded fp32: what one step of a scoring pass expands, small enough for the cache
@@ -165,8 +165,7 @@ def read_tensors(path: Path, checked: Checked | None = None) -> tuple[dict[str, 
 
 
 def _digest(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(tensors):
-        digest.update(f"{name}{tensors[name].dtype}{tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()
+    parts: list[bytes | memoryview] = [json.dumps(about, sort_keys=True).encode()]
+    for name, tensor in sorted(tensors.items()):
+        parts += [f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode(), tensor.numpy().data]
+    return hash_parts(parts)

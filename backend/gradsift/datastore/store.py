@@ -15,14 +15,11 @@ A shard that is present and whole is the progress record. A build promises all b
 three. Nothing of it depends on time or place: an interrupted and resumed build ends with the bytes of an unbroken one.
 """
 
-import fcntl
-import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +34,7 @@ from gradsift.datastore.shards import Shard, ShardError, read_shard
 from gradsift.datastore.verified import Checked
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.hashing import hash_file, hash_json
 from gradsift.training.checkpoint import Checkpoint
 
 MANIFEST = "manifest.json"
@@ -72,7 +70,7 @@ class Store:
         if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
             raise StoreError(f"{path} was written by another version of gradsift; build it again with this one.")
         expected = record.pop("sha256", None)
-        if _hash_json(record) != expected:
+        if hash_json(record) != expected:
             raise StoreError(
                 f"{path / name} is damaged: its content does not match its hash; restore it or build again."
             )
@@ -86,7 +84,7 @@ class Store:
     def save_manifest(self) -> None:
         """Write the manifest with its own hash."""
         record = self.manifest.model_dump(mode="json")
-        atomic.write_json(self.path / self.name, {**record, "sha256": _hash_json(record)})
+        atomic.write_json(self.path / self.name, {**record, "sha256": hash_json(record)})
 
     # -- what it is made of -------------------------------------------------------------------------------------------
 
@@ -103,7 +101,7 @@ class Store:
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the store's numbers; equal fingerprints mean interchangeable stores."""
-        return _hash_json(self.manifest.model_dump(mode="json"))[:16]
+        return hash_json(self.manifest.model_dump(mode="json"))[:16]
 
     @property
     def lineage(self) -> str:
@@ -138,7 +136,7 @@ class Store:
             about.append(m.config.seed)
         if not of_base and kind != "rds":
             about += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
-        return _hash_json(about)[:32]
+        return hash_json(about)[:32]
 
     def shard_path(self, kind: str, epoch: int, index: int) -> Path:
         """Where a shard lies: kind adam, sgd, sign, rds, metrics, or one of `BASE_KINDS`."""
@@ -326,31 +324,5 @@ class Store:
         return {**sizes, "pool": sum((self.path / name).stat().st_size for name in self.pool_names)}
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[IO[str]]:
-    """Hold the store's lock: one process writes at a time.
-
-    Raises:
-        StoreError: another process holds it.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"Another process is writing into {path}; wait for it, or stop it first.") from None
-        yield file
-
-
 def _shard_name(kind: str, index: int) -> str:
     return f"{index:05d}.parquet" if kind == "metrics" else f"{kind}-{index:05d}.safetensors"
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _hash_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """Is a store whole? Every hash, every row."""
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,9 @@ import pyarrow.parquet as pq
 
 from gradsift.datastore.manifest import Part
 from gradsift.datastore.shards import read_tensors
-from gradsift.datastore.store import BASE_KINDS, Store, hash_file
+from gradsift.datastore.store import BASE_KINDS, Store
 from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.hashing import hash_bytes, hash_file
 from gradsift.runtime.progress import Progress
 
 
@@ -62,7 +62,7 @@ def _part(path: Path, first: int, part: Part) -> list[str]:
         for batch in pq.ParquetFile(path).iter_batches(1000, columns=["row", "raw", "sha256", "status"]):
             for row, raw, expected, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 usable += status == "usable"
-                if row != rows or hashlib.sha256(raw).hexdigest() != expected:
+                if row != rows or hash_bytes(raw) != expected:
                     problems.append(f"{path}: row {rows} is not what was read.")
                 rows += 1
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:

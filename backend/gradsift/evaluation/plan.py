@@ -1,9 +1,8 @@
-"""What an evaluation compares: target sets with their held-out rows, methods with their choices, runs of both, and the
-one recipe that all of them train by.
+"""What an evaluation compares: target sets with held-out rows, methods with choices, and the runs of both.
+
+All runs train by one recipe.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ from gradsift.datastore.store import Store
 from gradsift.evaluation.heldout import HeldOut, metric
 from gradsift.evaluation.report import FULL, VALIDATION, ZERO_SHOT, Recipe, SetAbout, run_key
 from gradsift.runtime.errors import UsageError
+from gradsift.runtime.hashing import hash_json
+from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.methods import get_method
-from gradsift.selection.choices import Choices, make_choices
 from gradsift.training.checkpoint import Checkpoint
 
 
@@ -30,7 +30,7 @@ class EvaluationSet:
         """For the report."""
         targets = [(row.subtask, row.prefix, row.messages) for row in self.targets]
         heldout = [(h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
-        content = hashlib.sha256(json.dumps([targets, heldout]).encode()).hexdigest()[:16]
+        content = hash_json([targets, heldout])[:16]
         return SetAbout(
             targets=len(self.targets), heldout=len(self.heldout), metric=metric(self.heldout), content=content
         )
@@ -56,7 +56,9 @@ class MethodSpec:
         for field in fields:
             key, equals, value = field.partition("=")
             if not equals:
-                raise UsageError(f"{text!r}: say METHOD:CHOICE=VALUE, for instance less:aggregate=round-robin.")
+                raise UsageError(
+                    f"{text!r} is not a method with choices; use METHOD:CHOICE=VALUE, like less:aggregate=round-robin."
+                )
             known = Choices.model_fields.get(key)
             several = known is not None and isinstance(known.default, tuple)
             choices[key] = tuple(value.split("+")) if several else value
@@ -80,17 +82,19 @@ class Planned:
 
 
 def store_recipe(store: Store, **changed: Any) -> Recipe:
-    """The recipe of the store's own warmup, but for what is `changed`; with checkpoints of one's own, their LoRA.
+    """The recipe of the store's own warmup with some values `changed`; a store built from checkpoints has their LoRA.
 
     Raises:
-        UsageError: a value is out of range, or the store had no warmup and epochs, batch_size or lr is not given.
+        UsageError: a value is out of range, or the store had no warmup and epochs, batch_size or lr is missing.
     """
     config = store.manifest.config
     if not config.checkpoints:
         return Recipe.of(config, **changed)
     if missing := [name for name in ("epochs", "batch_size", "lr") if name not in changed]:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
-        raise UsageError(f"{store.path} was built from checkpoints, whose training is not known here: give {flags}.")
+        raise UsageError(
+            f"{store.path} was built from checkpoints, and how they were trained is not known: give {flags}."
+        )
     given = Checkpoint.load(store.path / "checkpoints" / store.epochs[0])
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in given.adapter}
     lora = {name: given.adapter_config[name] for name in ("lora_alpha", "lora_dropout")}

@@ -5,8 +5,6 @@ those that are missing. Picks are kept in the report as pool ids, so that with t
 store any more.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections import Counter
@@ -19,7 +17,7 @@ import pandas as pd
 import torch
 
 from gradsift.analysis.norms import correlations, norm_table
-from gradsift.data.encode import Encoded, Encoder
+from gradsift.data.encode import Encoded
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import TargetError
 from gradsift.datastore.store import Store
@@ -38,16 +36,18 @@ from gradsift.evaluation.report import (
     StoreAbout,
     read_report,
 )
-from gradsift.model import load
-from gradsift.runtime.device import default_device, resolve_dtype, try_order, turn
+from gradsift.model.base import BaseModel
+from gradsift.runtime.device import default_device, exclusive, resolve_dtype
 from gradsift.runtime.errors import UsageError
+from gradsift.runtime.hashing import hash_json, hash_text
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.choices import make_choices
 from gradsift.scoring.score_targets import score_targets
 from gradsift.scoring.target_features import encode_target
 from gradsift.selection.budget import Budget
-from gradsift.selection.choices import make_choices
-from gradsift.selection.picks import picked, ranked, traits
+from gradsift.selection.picks import make_picks
 
 
 def evaluate(
@@ -80,10 +80,9 @@ def evaluate(
     progress = progress or Progress(quiet=True)
     if len({one.name for one in sets}) < len(sets):
         raise UsageError("Two target sets have one name: rename a file.")
-    out, locks = Path(out).resolve(), cache_home() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / f"report-{hashlib.sha256(str(out).encode()).hexdigest()[:16]}.lock", "a") as lock:
-        progress.take(lock, f"Waiting for {out}: another evaluation is writing it")
+    out = Path(out).resolve()
+    lock = cache_home() / "locks" / f"report-{hash_text(str(out))[:16]}.lock"
+    with waiting(lock, f"Waiting for {out}: another evaluation is writing it", progress):
         return _Evaluation([Path(path) for path in stores], sets, out, specs, budget, recipe, pool, progress).run()
 
 
@@ -104,8 +103,9 @@ class _Evaluation:
         before = read_report(out) if out.exists() else None
         self.device = default_device()
         self.recipe = self._settled(recipe or (before.recipe if before else store_recipe(self._store(0))), before)
-        self.encoder = Encoder(load.load_tokenizer(self.recipe.model), self.recipe.template)
-        self.window = load.model_window(self.recipe.model)
+        dtype = resolve_dtype(self.recipe.dtype, self.device)
+        self.model = BaseModel(self.recipe.model, self.recipe.template, dtype, self.device)
+        self.encoder, self.window = self.model.encoder, self.model.window
         self.before = before
 
     def _settled(self, recipe: Recipe, before: Report | None) -> Recipe:
@@ -118,24 +118,19 @@ class _Evaluation:
     def run(self) -> Report:
         measured = {one.name: self._encoded(one) for one in self.sets}
         plan = self._plan()
-        self.report = self._begin(self._load(torch.device("cpu")).fingerprint, plan)
+        self.report = self._begin(self.model.fingerprint, plan)
         done = {run.key for run in self.report.runs}
         todo = [planned for planned in plan if planned.key not in done]
-        # Scoring waits for its own turn on the device, and loads the store's model there.
+        # Scoring takes the device for itself and loads the store's model there, so it comes before this run takes it.
         self._pick([planned for planned in todo if planned.key not in self.report.picks])
         if not todo:
             return self.report
-        with turn(self.device, self.progress):
-            self.progress.say(f"Loading {self.recipe.model} on {self.device}")
-            self.base = self._load(self.device).model
-            try_order(self.base, self.progress)
+        with exclusive(self.device, self.progress):
+            self.model.load(self.progress)
             for alike in self._alike(todo):
                 found = self._train(alike, [measured[planned.set.name] for planned in alike])
                 self._keep(runs=[*self.report.runs, *found])
         return self.report
-
-    def _load(self, device: torch.device) -> load.Loaded:
-        return load.load_model(self.recipe.model, resolve_dtype(self.recipe.dtype, self.device), device)
 
     def _plan(self) -> list[Planned]:
         return [
@@ -203,10 +198,8 @@ class _Evaluation:
             return pool.loc[store.scored_rows, "id"].tolist()
         choices = make_choices(**{"seed": planned.seed, **planned.spec.choices})
         scoring = score_targets(store, planned.set.targets, [planned.spec.name], choices.gradient, self.progress)
-        about = traits(store, scoring)
-        ranking = ranked(scoring, planned.spec.name, choices, about)
-        picks = picked(ranking, Budget.parse(self.budget), choices, about)
-        return pool.loc[ranking.rows[picks], "id"].tolist()
+        picks = make_picks(store, scoring, planned.spec.name, Budget.parse(self.budget), choices)
+        return pool.loc[picks.rows, "id"].tolist()
 
     def _store(self, seed: int) -> Store:
         path = self.paths[seed % len(self.paths)]
@@ -242,12 +235,12 @@ class _Evaluation:
         label = f"{numbers} of {self.report.planned}: {what}"
         if first.spec.name == ZERO_SHOT:
             self.progress.stage("train", label, 1, "measurement")
-            by_epoch = [[measures[0](self.base)]]
+            by_epoch = [[measures[0](self.model.module)]]
             self.progress.advance()
         else:
             config = self.recipe.config(first.seed)
             measure = lambda model: [one(model) for one in measures]  # noqa: E731
-            by_epoch = finetune(self.base, [one for _, one in usable], config, measure, self.progress, label)
+            by_epoch = finetune(self.model.module, [one for _, one in usable], config, measure, self.progress, label)
         if not all(math.isfinite(loss) for epoch in by_epoch for one in epoch for loss in (one.target_loss, one.loss)):
             raise EvaluationError(
                 f"Training on {what} went astray: its loss is no number any more. Choose a lower --lr (it is "
@@ -345,8 +338,7 @@ def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
 
 
 def _content(rows: Sequence[Row]) -> str:
-    texts = json.dumps([(row.prefix, row.messages) for row in rows])
-    return hashlib.sha256(texts.encode()).hexdigest()[:16]
+    return hash_json([(row.prefix, row.messages) for row in rows])[:16]
 
 
 def _run(planned: Planned, found: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:

@@ -14,24 +14,26 @@ OUT gets the LoRA adapter in PEFT's own format.
 import json
 import sys
 
-from gradsift import models
-from gradsift.encode import Encoder
-from gradsift.evaluation import Recipe
-from gradsift.finetune import trainable
-from gradsift.pool import read_rows
-from gradsift.warmup import make_trainer
+from gradsift.data.encode import Encoder
+from gradsift.data.pool import read_rows
+from gradsift.evaluation.finetune import trainable
+from gradsift.evaluation.report import Recipe
+from gradsift.model import load
+from gradsift.model.lora import attach_lora
+from gradsift.runtime.device import default_device, resolve_dtype
+from gradsift.training.trainer import make_trainer
 
 RECIPE = Recipe.model_validate(json.loads({recipe!r}))
 
 
 def main(picks: str, out: str, seed: int = 0) -> None:
-    config, device = RECIPE.config(seed), models.default_device()
-    base = models.load_model(config.model, models.resolve_dtype(config.dtype, device), device).model
-    encoder = Encoder(models.load_tokenizer(config.model), config.template)
+    config, device = RECIPE.config(seed), default_device()
+    base = load.load_model(config.model, resolve_dtype(config.dtype, device), device).model
+    encoder = Encoder(load.load_tokenizer(config.model), config.template)
     good = [row for row in read_rows([picks]) if not row.reason]
-    longest = min(config.max_length, models.model_window(config.model))
+    longest = min(config.max_length, load.model_window(config.model))
     rows = [encoded for _, encoded in trainable(encoder, good, longest)]
-    peft = models.attach_lora(base, config)
+    peft = attach_lora(base, config)
     make_trainer(peft, rows, config, []).train()
     peft.save_pretrained(out)
 

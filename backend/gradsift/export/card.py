@@ -35,7 +35,7 @@ _NOT_SETTINGS = frozenset({"command", "data", "leakage"})
 
 @dataclass
 class Tally:
-    """What writing the picks found out."""
+    """What is counted while the picks are written."""
 
     rows: int = 0
     by_source: Counter[str] = field(default_factory=Counter)
@@ -106,21 +106,21 @@ def _summary(rows: int, manifest: Mapping[str, Any]) -> str:
 
 
 def _files(data: Mapping[str, Any], files: Iterable[str]) -> str:
-    about = f"{data['rows']:,} rows, {data['bytes']:,} bytes, format `{data['format']}`; SHA-256 `{data['sha256']}`"
-    lines = ["| file | content |", "|---|---|", f"| `{data['file']}` | {about} |"]
+    content = f"{data['rows']:,} rows, {data['bytes']:,} bytes, format `{data['format']}`; SHA-256 `{data['sha256']}`"
+    lines = ["| file | content |", "|---|---|", f"| `{data['file']}` | {content} |"]
     return "\n".join([*lines, *(f"| `{name}` | {_ABOUT[name]} |" for name in files)])
 
 
-def _leakage(found: Mapping[str, Any] | None) -> str:
-    if not found:
+def _leakage(summary: Mapping[str, Any] | None) -> str:
+    if not summary:
         return ""
-    against = [f"the {found['targets']:,} target examples"]
-    against += [f"{part['examples']:,} of {escape(part['file'])}" for part in found["evaluation"]]
-    lines = [f"{found['checked_rows']:,} rows were compared with {' and '.join(against)}. {found['rule']}"]
-    if dropped := found["dropped_rows"]:
+    against = [f"the {summary['targets']:,} target examples"]
+    against += [f"{part['examples']:,} of {escape(part['file'])}" for part in summary["evaluation"]]
+    lines = [f"{summary['checked_rows']:,} rows were compared with {' and '.join(against)}. {summary['rule']}"]
+    if dropped := summary["dropped_rows"]:
         were = "row was" if dropped == 1 else "rows were"
         lines.append(f"{dropped:,} flagged {were} dropped, and the next ones took their places.")
-    if flagged := found["flagged_rows"]:
+    if flagged := summary["flagged_rows"]:
         are = "row in the file is" if flagged == 1 else "rows in the file are"
         lines.append(f"{flagged:,} {are} flagged: `leakage.json` says which, and the text they share.")
     else:
@@ -156,17 +156,17 @@ def _reproduce(manifest: Mapping[str, Any]) -> str:
     if settings:
         lines += ["| setting | value |", "|---|---|"]
         lines += [f"| {escape(name)} | {escape(value)} |" for name, value in settings]
-    return "## How to make it again\n\n" + "\n".join(lines) if lines else ""
+    return "## How to reproduce it\n\n" + "\n".join(lines) if lines else ""
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Plain values by dotted name; lists of plain values joined, larger things left to the manifest."""
-    found: dict[str, str] = {}
+    plain: dict[str, str] = {}
     for name, item in value.items():
         if isinstance(item, Mapping):
-            found |= _flat(item, f"{before}{name}.")
+            plain |= _flat(item, f"{before}{name}.")
         elif isinstance(item, str | int | float):
-            found[f"{before}{name}"] = str(item)
+            plain[f"{before}{name}"] = str(item)
         elif isinstance(item, list | tuple) and all(isinstance(part, str | int | float) for part in item):
-            found[f"{before}{name}"] = ", ".join(map(str, item))
-    return found
+            plain[f"{before}{name}"] = ", ".join(map(str, item))
+    return plain

@@ -8,13 +8,12 @@
     README.md          the dataset card
     manifest.json      every setting; written last, so that a folder with a manifest is complete
     SHA256SUMS         of all the others, for `sha256sum -c`
-    FOLDER.zip         all of them, where asked for
+    FOLDER.zip         all of them, with `bundle`
 
 Everything is streamed, so memory does not grow with the picks' text, and whole or absent (see atomic.py).
 """
 
 import gzip
-import hashlib
 import json
 import shutil
 import zipfile
@@ -26,11 +25,13 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from gradsift.data.streams import clause
 from gradsift.export.card import Tally, dataset_card
-from gradsift.export.formats import LINES, Pick, check_format, turns_of
+from gradsift.export.formats import LINES, check_format, turns_of
 from gradsift.export.trainers import configurations
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, UsageError
+from gradsift.runtime.hashing import hash_file, hash_text
 from gradsift.runtime.progress import Progress
+from gradsift.selection.picks import Pick
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def check_compression(format: str, compress: str) -> None:
     if compress not in COMPRESSIONS:
         raise UsageError(f"There is no compression {compress!r}: choose one of {', '.join(COMPRESSIONS)}.")
     if format == "parquet" and compress != "none":
-        raise UsageError(f"A Parquet file is compressed inside: leave {compress} out, or choose another format.")
+        raise UsageError(f"A Parquet file is compressed by itself: leave out {compress}, or choose another format.")
 
 
 def export_picks(
@@ -123,7 +124,7 @@ def refuse_strangers(out: Path) -> None:
     names = (*_DATA, *_MAY_LIE_THERE, "scores.parquet", "picks.csv", "README.md", "manifest.json", SUMS)
     there = [name for name in (*names, _bundle(out).name) if (out / name).exists()]
     if there and not _ours(out):
-        raise UsageError(f"{out} has a {there[0]} that is no export's, and would lose it: choose another --out.")
+        raise UsageError(f"{out} has a {there[0]} that no export wrote, and would lose it: choose another --out.")
 
 
 def _ours(out: Path) -> bool:
@@ -199,7 +200,7 @@ def _write_scores(path: Path, scores: "pd.DataFrame") -> None:
 
 def _finish(out: Path, files: list[str], manifest: str, bundle: bool, progress: Progress) -> None:
     """SHA256SUMS, the bundle, and last the manifest."""
-    sums = {**{name: _sha256(out / name) for name in files}, "manifest.json": _digest(manifest.encode())}
+    sums = {**{name: hash_file(out / name) for name in files}, "manifest.json": hash_text(manifest)}
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
     atomic.write_text(out / SUMS, lines)
     if bundle:
@@ -241,13 +242,4 @@ def _cell(name: str) -> str:
 
 
 def _describe(path: Path, format: str, rows: int) -> dict[str, Any]:
-    return {"file": path.name, "sha256": _sha256(path), "bytes": path.stat().st_size, "rows": rows, "format": format}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return {"file": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size, "rows": rows, "format": format}

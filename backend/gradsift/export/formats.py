@@ -15,7 +15,6 @@ A `prefix` is joined to the last answer by one space, except in lines that are c
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from gradsift.data.readers import data_suffix, parse_object
 from gradsift.export.card import Tally
 from gradsift.runtime.errors import UsageError
+from gradsift.selection.picks import Pick
 
 FORMATS = ("messages", "prompt-completion", "alpaca", "sharegpt", "less", "parquet")
 _FROM = {"user": "human", "assistant": "gpt", "system": "system"}
@@ -32,24 +32,6 @@ _MERGED = "turns did not alternate; neighbors of one role were merged, and syste
 _COPIED = "written as in the source, byte for byte"
 _REWRITTEN = "written anew as `dataset`, `id`, `messages`, because the source is neither JSON Lines nor of LESS's form"
 _OTHER_SCHEMA = "of the copied rows, those whose line holds no `messages`: convert them, or export another format"
-
-
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """One selected row."""
-
-    rank: int  # from 1
-    score: float
-    id: str
-    source: str
-    task: str
-    messages: list[dict[str, str]]  # role, content
-    prefix: str
-    raw: bytes  # the source's line, or the record as JSON
-    file: str
-    line: int  # from 1
-    tokens: int  # prompt and answer
-    best_subtask: str
 
 
 def check_format(format: str) -> None:

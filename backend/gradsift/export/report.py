@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from gradsift.export import report_figures as figures
-from gradsift.export.formats import Pick
 from gradsift.export.svg import text_of
-from gradsift.scoring.looks import look
-from gradsift.scoring.methods import get_method
+from gradsift.scoring.methods import get_method, look
 from gradsift.selection.leakage import TARGETS, Leak, Leakage
-from gradsift.selection.picks import Selection, iter_picks
+from gradsift.selection.picks import Pick, Picks
 from gradsift.text.overlap import Quote
 
 TOP, SAMPLED, TARGETS_SHOWN, LEAKS_SHOWN = 10, 10, 5, 20
@@ -47,29 +45,29 @@ _PAGE = """<!doctype html>
 """
 
 
-def render(selection: Selection, manifest: Mapping[str, Any]) -> str:
-    """The whole report. manifest: the finished one of the export, with `data` and `command`.
+def render(picks: Picks, leakage: Leakage, manifest: Mapping[str, Any]) -> str:
+    """The whole report. leakage: of these picks. manifest: the finished one of the export, with `data` and `command`.
 
     Reads the pool, the metrics and the text of some twenty picks; its size does not grow with the pool.
     """
-    method = get_method(selection.ranking.method)
+    method = get_method(picks.method)
     colors = look(method.name)
     sections = [
-        _opening(selection),
-        figures.sources(selection),
-        figures.lengths(selection),
-        figures.scores(selection),
-        figures.subtasks(selection),
-        figures.overlap(selection),
-        figures.norms(selection),
-        _examples(selection),
-        _targets(selection),
-        _leakage(selection.leakage),
-        _settings(selection, manifest),
+        _opening(picks, leakage),
+        figures.sources(picks),
+        figures.lengths(picks),
+        figures.scores(picks),
+        figures.subtasks(picks),
+        figures.overlap(picks),
+        figures.norms(picks),
+        _examples(picks),
+        _targets(picks),
+        _leakage(leakage),
+        _settings(picks, manifest),
     ]
     return _PAGE.format(
         security=_SECURITY,
-        title=f"Selection report: {_rows(len(selection.picks))} by {method.label}",
+        title=f"Selection report: {_rows(len(picks))} by {method.label}",
         light=colors.light,
         dark=colors.dark,
         style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
@@ -77,47 +75,45 @@ def render(selection: Selection, manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _opening(selection: Selection) -> str:
-    method, about, manifest = get_method(selection.ranking.method), selection.about, selection.store.manifest
-    count = len(selection.picks)
+def _opening(picks: Picks, leakage: Leakage) -> str:
+    method, traits, manifest = get_method(picks.method), picks.traits, picks.store.manifest
+    count = len(picks)
     cells = {
         "rows picked": f"{count:,}",
-        "of scored rows": f"{count / len(about.rows):.2%}",
-        "tokens": f"{about.n_tokens[selection.picks].sum():,}",
-        f"of {len(np.unique(about.source)):,} sources": f"{len(np.unique(about.source[selection.picks])):,}",
-        "target examples": f"{len(selection.scoring.targets):,}",
-        "rows that leak": f"{selection.leakage.summary()['flagged_rows']:,}",
+        "of scored rows": f"{count / len(traits.rows):.2%}",
+        "tokens": f"{picks.tokens:,}",
+        f"of {len(np.unique(traits.source)):,} sources": f"{len(np.unique(traits.source[picks.positions])):,}",
+        "target examples": f"{len(picks.scoring.targets):,}",
+        "rows that leak": f"{leakage.summary()['flagged_rows']:,}",
     }
     drawn = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in cells.items())
     return (
         f'<h1><span class="mark-of">{look(method.name).mark}</span> {_rows(count)} selected by '
         f"{html.escape(method.label)}</h1>"
-        f'<p class="lead">A budget of {selection.budget} from a pool of {_rows(manifest.rows)}, by the model '
+        f'<p class="lead">A budget of {picks.budget} from a pool of {_rows(manifest.rows)}, by the model '
         f"{text_of(Path(manifest.config.model).name, 200)}. {html.escape(method.label)}: "
         f"{html.escape(method.description)}.</p>"
         f'<div class="figures">{drawn}</div>'
     )
 
 
-def _examples(selection: Selection) -> str:
+def _examples(picks: Picks) -> str:
     """The best picks and a seeded sample of the others, with their text."""
-    picks, store = selection.picks, selection.store
-    rest = picks[TOP:]
+    rest = picks.positions[TOP:]
     sample = np.sort(np.random.default_rng(0).permutation(len(rest))[:SAMPLED])
-    shown = np.concatenate([picks[:TOP], rest[sample]])
-    told = list(iter_picks(store, selection.ranking, shown, selection.about, store.pool()))
-    best = f"<h2>Examples</h2><h3>The best {min(TOP, len(picks))}</h3>{_cards(told[:TOP])}"
+    shown = list(picks.read(np.concatenate([picks.positions[:TOP], rest[sample]])))
+    best = f"<h2>Examples</h2><h3>The best {min(TOP, len(picks))}</h3>{_cards(shown[:TOP])}"
     if not len(rest):
         return best
-    return f"{best}<h3>{len(sample)} of the other {len(rest):,}, drawn at random</h3>{_cards(told[TOP:])}"
+    return f"{best}<h3>{len(sample)} of the other {len(rest):,}, drawn at random</h3>{_cards(shown[TOP:])}"
 
 
 def _cards(picks: Iterable[Pick]) -> str:
     cards = []
     for pick in picks:
-        about = [f"score {pick.score:.4g}", text_of(pick.source, 80), text_of(pick.id, 80)]
-        about += [f"{pick.tokens:,} tokens"] + [f"for {text_of(pick.best_subtask, 80)}"] * bool(pick.best_subtask)
-        names = "".join(f"<span>{part}</span>" for part in about)
+        parts = [f"score {pick.score:.4g}", text_of(pick.source, 80), text_of(pick.id, 80)]
+        parts += [f"{pick.tokens:,} tokens"] + [f"for {text_of(pick.best_subtask, 80)}"] * bool(pick.best_subtask)
+        names = "".join(f"<span>{part}</span>" for part in parts)
         turns = [(turn["role"], turn["content"]) for turn in pick.messages]
         cards.append(f'<div class="example"><header><b>{pick.rank:,}</b>{names}</header>{_turns(turns)}</div>')
     return "".join(cards)
@@ -131,8 +127,8 @@ def _turns(turns: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def _targets(selection: Selection) -> str:
-    targets = selection.scoring.targets
+def _targets(picks: Picks) -> str:
+    targets = picks.scoring.targets
     cards = [
         f'<div class="example"><header><b>{number}</b><span>{text_of(row.subtask, 80)}</span></header>'
         f"{_turns(row.messages)}</div>"
@@ -144,20 +140,20 @@ def _targets(selection: Selection) -> str:
 
 
 def _leakage(leakage: Leakage) -> str:
-    told = leakage.summary()
-    against = [f"the {told['targets']:,} target examples"]
-    against += [f"{part['examples']:,} of {text_of(part['file'], 100)}" for part in told["evaluation"]]
-    flagged, dropped = told["flagged_rows"], told["dropped_rows"]
-    found = f"{_rows(flagged)} of the selection {'is' if flagged == 1 else 'are'} flagged." if flagged else ""
-    found += f" {_rows(dropped)} {'was' if dropped == 1 else 'were'} dropped for it." if dropped else ""
-    checked = f"{_rows(told['checked_rows'])} were compared with {' and '.join(against)}."
+    summary = leakage.summary()
+    against = [f"the {summary['targets']:,} target examples"]
+    against += [f"{part['examples']:,} of {text_of(part['file'], 100)}" for part in summary["evaluation"]]
+    flagged, dropped = summary["flagged_rows"], summary["dropped_rows"]
+    result = f"{_rows(flagged)} of the selection {'is' if flagged == 1 else 'are'} flagged." if flagged else ""
+    result += f" {_rows(dropped)} {'was' if dropped == 1 else 'were'} dropped for it." if dropped else ""
+    checked = f"{_rows(summary['checked_rows'])} were compared with {' and '.join(against)}."
     kept = [leak for leak in leakage.leaks if not leak.dropped]
     cards = "".join(_leak(leakage, leak) for leak in kept[:LEAKS_SHOWN])
     more = len(kept) - LEAKS_SHOWN
     rest = f'<p class="note">and {more:,} more, in leakage.json</p>' if more > 0 else ""
     return (
-        f"<h2>Leakage</h2><p>{checked} {found or 'None is flagged.'}</p>"
-        f'<p class="note">{html.escape(told["rule"])}</p>{cards}{rest}'
+        f"<h2>Leakage</h2><p>{checked} {result or 'None is flagged.'}</p>"
+        f'<p class="note">{html.escape(summary["rule"])}</p>{cards}{rest}'
     )
 
 
@@ -167,8 +163,8 @@ def _leak(leakage: Leakage, leak: Leak) -> str:
     where = (
         f"target {example.line}" if example.file == TARGETS else f"{text_of(example.file, 80)}, line {example.line:,}"
     )
-    about = [text_of(leak.source, 80), text_of(leak.id, 80), f"{hit.words:,} words as in {where}"]
-    names = "".join(f"<span>{part}</span>" for part in about)
+    parts = [text_of(leak.source, 80), text_of(leak.id, 80), f"{hit.words:,} words as in {where}"]
+    names = "".join(f"<span>{part}</span>" for part in parts)
     sides = "".join(
         f'<div class="turn"><b>{name}</b><p class="said" dir="auto">{_quoted(quote)}</p></div>'
         for name, quote in (("pick", hit.yours), (where, hit.theirs))
@@ -181,31 +177,30 @@ def _quoted(quote: Quote) -> str:
     return f"{text_of(quote.before)}<mark>{text_of(quote.shared)}</mark>{text_of(quote.after)}"
 
 
-def _settings(selection: Selection, manifest: Mapping[str, Any]) -> str:
-    store, choices = selection.store.manifest, selection.choices
-    changed = choices.changed
+def _settings(picks: Picks, manifest: Mapping[str, Any]) -> str:
+    store, choices, changed = picks.store.manifest, picks.choices, picks.changed
     values: dict[str, object] = {
-        "method": get_method(selection.ranking.method).label,
-        "budget": str(selection.budget),
+        "method": get_method(picks.method).label,
+        "budget": str(picks.budget),
         "model": store.config.model,
-        "store fingerprint": selection.store.fingerprint,
+        "store fingerprint": picks.store.fingerprint,
         "pool, SHA-256 begins": _listed([_input(name) for name in store.inputs]),
-        "rows scored, excluded": f"{len(selection.about.rows):,}, {store.rows - len(selection.about.rows):,}",
+        "rows scored, excluded": f"{len(picks.traits.rows):,}, {store.rows - len(picks.traits.rows):,}",
         "checkpoints, weights": _listed([f"{point.name} {point.weight:.3f}" for point in store.checkpoints]),
-        "targets by subtask": _listed(_counts([row.subtask for row in selection.scoring.targets])),
+        "targets by subtask": _listed(_counts([row.subtask for row in picks.scoring.targets])),
         "accepted, rejected": f"{len(choices.accepted):,}, {len(choices.rejected):,}",
         "data file": f"{manifest['data']['file']}, {manifest['data']['bytes']:,} bytes",
         "its SHA-256": manifest["data"]["sha256"],
     }
-    for name, value in choices.model_dump(mode="json").items():
+    for name, value in {**choices.model_dump(mode="json"), "gradient": picks.gradient}.items():
         if name not in ("accepted", "rejected"):
-            shown = _listed([str(part) for part in value]) if isinstance(value, list) else _said(value)
+            shown = _listed([str(part) for part in value]) if isinstance(value, list) else _plain(value)
             values[name.replace("_", " ")] = f"{shown} (changed)" if name in changed else shown
     lines = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{text_of(value, 2000)}</td></tr>" for name, value in values.items()
     )
     return (
-        f"<h2>How to make it again</h2><pre>{text_of(manifest['command'], 4000)}</pre>"
+        f"<h2>How to reproduce it</h2><pre>{text_of(manifest['command'], 4000)}</pre>"
         f'<table class="settings"><tbody>{lines}</tbody></table>'
     )
 
@@ -216,7 +211,7 @@ def _input(text: str) -> str:
     return f"{name} {sha256[:12]}"
 
 
-def _said(value: object) -> str:
+def _plain(value: object) -> str:
     return (
         {True: "yes", False: "no", "": "none"}.get(value, str(value)) if isinstance(value, bool | str) else str(value)
     )

@@ -8,16 +8,16 @@ from gradsift.analysis.norms import KINDS, binned, correlations, norm_table
 from gradsift.export.svg import bar, cells, chart, cut, dots, line, steps, table, text_of, x_axis, y_axis
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
-from gradsift.selection.picks import Selection, picked, ranked
+from gradsift.selection.picks import Picks, picked, ranked
 
 MOST_DOTS = 1500  # picks drawn on the chart of norms
 _MOST_LINES = 40  # sources and subtasks in a table; the others are counted
 
 
-def sources(selection: Selection) -> str:
+def sources(picks: Picks) -> str:
     """Share per source against the pool's, with lift."""
-    names = selection.store.pool().loc[selection.about.rows, "source"].to_numpy(str)
-    shares = distributions.shares({"picks": selection.picks}, names)
+    names = picks.store.pool().loc[picks.traits.rows, "source"].to_numpy(str)
+    shares = distributions.shares({"picks": picks.positions}, names)
     shares = shares.sort_values(["rows", "pool_rows"], ascending=False, kind="stable")
     most = max(shares["share"].max(), shares["pool_share"].max(), 1e-9)
     lines = []
@@ -33,13 +33,13 @@ def sources(selection: Selection) -> str:
     )
 
 
-def lengths(selection: Selection) -> str:
+def lengths(picks: Picks) -> str:
     """Answer lengths of the picks and the pool."""
-    pool = selection.store.pool().loc[selection.about.rows]
+    pool = picks.store.pool().loc[picks.traits.rows]
     prompt, answer = pool["n_prompt_tokens"].to_numpy(), pool["n_answer_tokens"].to_numpy()
-    picks = {"picks": selection.picks}
-    fine = int(np.clip(2 * np.sqrt(len(selection.picks)), 8, 40))  # few picks in narrow bins would be spikes
-    numbers, bins = distributions.lengths(picks, prompt, answer), distributions.length_histogram(picks, answer, fine)
+    one = {"picks": picks.positions}
+    fine = int(np.clip(2 * np.sqrt(len(picks)), 8, 40))  # few picks in narrow bins would be spikes
+    numbers, bins = distributions.lengths(one, prompt, answer), distributions.length_histogram(one, answer, fine)
     x = x_axis("Answer length (tokens)", bins["low"].min(), bins["high"].max(), log=True)
     y = y_axis("Share of rows per factor of ten", 0, bins["density"].max() * 1.05)
     marks = []
@@ -59,10 +59,10 @@ def lengths(selection: Selection) -> str:
     return f"<h2>How long the answers are</h2>{legend}{chart(x, y, marks, alt)}{table(head, lines)}"
 
 
-def scores(selection: Selection) -> str:
+def scores(picks: Picks) -> str:
     """Score by rank with the last pick marked."""
-    ranking = selection.ranking
-    last = int(ranking.rank[selection.picks].max())
+    ranking = picks.ranking
+    last = int(ranking.rank[picks.positions].max())
     curve = distributions.score_by_rank(ranking, last)
     ranks, values = curve["rank"].to_numpy(), curve["score"].to_numpy()
     x, y = x_axis("Rank", 1, len(ranking.rank), log=True), y_axis("Score", float(values.min()), float(values.max()))
@@ -71,17 +71,17 @@ def scores(selection: Selection) -> str:
     alt = (
         f"Score by rank, from {ranking.score.max():.4g} to {ranking.score.min():.4g}; the last pick has rank {last:,}."
     )
-    passed = last - len(selection.picks)
+    passed = last - len(picks)
     reasons = "caps, duplicates, copies that bring less, decisions or leaks"
     why = f"{passed:,} rows above the last pick were not taken: {reasons}."
     note = f'<p class="note">{why}</p>' if passed else ""
     return f"<h2>Where the cut lies</h2>{chart(x, y, marks, alt)}{note}"
 
 
-def subtasks(selection: Selection) -> str:
+def subtasks(picks: Picks) -> str:
     """Which subtask won for how many picks; nothing where there is one subtask."""
-    won = distributions.winners(selection.ranking, selection.picks, selection.ranking.subtasks)
-    if len(won) < 2 or not won["rows"].any():  # of a method that looks at no target
+    won = distributions.winners(picks.ranking, picks.positions, picks.ranking.subtasks)
+    if len(won) < 2 or not won["rows"].any():  # of a method that does not look at the targets
         return ""
     most = max(float(won["share"].max()), 1e-9)
     lines = [
@@ -91,36 +91,36 @@ def subtasks(selection: Selection) -> str:
     return f"<h2>Which subtask picked them</h2>{table(['subtask', '', 'rows', 'share'], lines, len(won))}"
 
 
-def overlap(selection: Selection) -> str:
+def overlap(picks: Picks) -> str:
     """What every other scored method picks at the same budget and choices, decisions aside."""
-    own, choices = selection.ranking.method, selection.choices
-    picks = {own: selection.picks}
+    own, choices = picks.method, picks.choices
+    by_method = {own: picks.positions}
     undecided = choices.model_copy(update={"accepted": (), "rejected": (), "only_accepted": False})
     for name in METHODS:
-        if name == own or not selection.scoring.has(name, choices.gradient):
+        if name == own or not picks.scoring.has(name, choices.gradient):
             continue
-        ranking = ranked(selection.scoring, name, choices, selection.about)
+        ranking = ranked(picks.scoring, name, choices, picks.traits)
         try:
-            picks[name] = picked(ranking, selection.budget, undecided, selection.about)
+            by_method[name] = picked(ranking, picks.budget, undecided, picks.traits)
         except UsageError:  # its best row alone has more tokens than the budget
             continue
-    if len(picks) < 2:
+    if len(by_method) < 2:
         return ""
-    found = distributions.overlap(picks)
+    pairs = distributions.overlap(by_method)
     lines = []
-    for row in found[(found["method"] == own) & (found["other"] != own)].itertuples():
-        share = row.rows / len(selection.picks)
+    for row in pairs[(pairs["method"] == own) & (pairs["other"] != own)].itertuples():
+        share = row.rows / len(picks)
         lines.append([METHODS[row.other].label, bar(share, "pool"), f"{row.rows:,}", f"{share:.1%}"])
         lines[-1].append(f"{row.jaccard:.3f}")
     head = ["method", "", "rows in common", "of these picks", "Jaccard"]
-    return f"<h2>What other methods pick too</h2><p>At the same budget and choices.</p>{table(head, lines)}"
+    return f"<h2>What other methods also pick</h2><p>At the same budget and choices.</p>{table(head, lines)}"
 
 
-def norms(selection: Selection) -> str:
+def norms(picks: Picks) -> str:
     """Gradient norm against answer length at the last checkpoint, and the correlation at each; none in a draft."""
-    if not selection.store.epochs:
+    if not picks.store.epochs:
         return ""
-    frames = norm_table(selection.store)
+    frames = norm_table(picks.store)
     epoch, frame = list(frames.items())[-1]
     x_all, y_all = frame["length"].to_numpy(), frame["grad_norm"].to_numpy()
     if not (np.isfinite(x_all) & np.isfinite(y_all)).any():
@@ -129,7 +129,7 @@ def norms(selection: Selection) -> str:
     edges = {name: 10 ** bins[name].to_numpy(np.float64) for name in ("x0", "x1", "y0", "y1")}
     x = x_axis("Answer length (tokens)", edges["x0"].min(), edges["x1"].max(), log=True)
     y = y_axis("Gradient norm", edges["y0"].min(), edges["y1"].max(), log=True)
-    shown = selection.picks[np.isfinite(x_all[selection.picks]) & np.isfinite(y_all[selection.picks])]
+    shown = picks.positions[np.isfinite(x_all[picks.positions]) & np.isfinite(y_all[picks.positions])]
     if len(shown) > MOST_DOTS:
         shown = np.sort(np.random.default_rng(0).choice(shown, MOST_DOTS, replace=False))
     marks = [
@@ -137,10 +137,10 @@ def norms(selection: Selection) -> str:
         dots(x, y, 10 ** x_all[shown], 10 ** y_all[shown], "m"),
     ]
     alt = f"Gradient norm against answer length at {epoch}: all scored rows as cells, the picks as dots."
-    found = correlations(frames)
-    found = found[found["source"] == ""].set_index(["epoch", "kind"])["r"]
-    lines = [[name, *(_signed(found[name, kind]) for kind in KINDS)] for name in frames]
-    some = f" {MOST_DOTS:,} of the picks are drawn." if len(shown) < len(selection.picks) else ""
+    table_of_r = correlations(frames)
+    r = table_of_r[table_of_r["source"] == ""].set_index(["epoch", "kind"])["r"]
+    lines = [[name, *(_signed(r[name, kind]) for kind in KINDS)] for name in frames]
+    some = f" {MOST_DOTS:,} of the picks are drawn." if len(shown) < len(picks) else ""
     head = ["checkpoint", "r, gradient norm", "r, Adam update norm"]
     return (
         f"<h2>Gradient norm and answer length</h2><p>At {epoch}, before projection. r is Pearson's, of the logarithms, "

@@ -44,12 +44,12 @@ class Axis:
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for factors in ((1, 2, 5), (1, 3), (1,)):
-                found = [factor * 10.0**power for power in powers for factor in factors]
-                found = [tick for tick in found if self.low <= tick <= self.high]
-                if len(found) <= _MANY:
+                ticks = [factor * 10.0**power for power in powers for factor in factors]
+                ticks = [tick for tick in ticks if self.low <= tick <= self.high]
+                if len(ticks) <= _MANY:
                     break
-            if len(found) > 1:  # else it is a short piece, where even steps do as well
-                return found
+            if len(ticks) > 1:  # else it is a short piece, where even steps do as well
+                return ticks
         step = 10 ** math.floor(math.log10((self.high - self.low) / _FEW))
         step *= next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (step * factor) <= _FEW)
         first = math.ceil(self.low / step - 1e-9)
@@ -67,7 +67,7 @@ def y_axis(title: str, low: float, high: float, log: bool = False) -> Axis:
 
 
 def chart(x: Axis, y: Axis, marks: Sequence[str], alt: str) -> str:
-    """The marks with axes, ticks and grid, as an SVG whose text is `alt` for who cannot see it."""
+    """The marks with axes, ticks and grid, as an SVG; `alt` describes it to those who cannot see it."""
     parts = [_grid(x, y), *marks]
     middle = (y.start + y.end) / 2
     parts.append(f'<text class="t" x="{(x.start + x.end) / 2:g}" y="{HEIGHT - 8}">{html.escape(x.title)}</text>')
@@ -136,7 +136,7 @@ def bar(share: float, kind: str, mark: float | None = None) -> str:
 def table(head: Sequence[str], lines: Sequence[Sequence[str]], total: int = 0) -> str:
     """A table of cells that are HTML already; all but the first column and bars are numbers.
 
-    total: how many lines there are where not all are given, which is said.
+    total: how many lines there are where not all are given; the table then says how many are missing.
     """
     bars = {column for line in lines for column, cell in enumerate(line) if cell.startswith('<span class="bar"')}
     kinds = ["" if column == 0 else ' class="b"' if column in bars else ' class="n"' for column in range(len(head))]
@@ -149,7 +149,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]], total: int = 0) -
 
 def text_of(value: object, longest: int = 1500) -> str:
     """Text from data as HTML that shows its characters: control signs and those that turn the direction of text by
-    their code. A text that is too long is cut, which is said."""
+    their code. A text that is too long is cut, and says so."""
     text = str(value)
     more = f" … [{len(text) - longest:,} more characters]" if len(text) > longest else ""
     return html.escape(text[:longest].replace("\r\n", "\n").translate(_SIGNS), quote=True) + more

@@ -60,13 +60,13 @@ _LESS = """The file is what `--train_files` of LESS and open-instruct takes:
 
 def configurations(format: str, file: str) -> dict[str, str]:
     """The files beside the data by name: dataset_info.json and axolotl.yaml, each where the trainer reads `file`."""
-    found = {}
+    files = {}
     entry = _factory_entry(format, file)
     if entry and not _is_packed(file):
-        found["dataset_info.json"] = json.dumps(entry, indent=2) + "\n"
+        files["dataset_info.json"] = json.dumps(entry, indent=2) + "\n"
     if format in _COLUMNS:
-        found["axolotl.yaml"] = _axolotl_yaml(format, file)
-    return found
+        files["axolotl.yaml"] = _axolotl_yaml(format, file)
+    return files
 
 
 def training(format: str, file: str, only_messages: bool) -> str:
@@ -79,9 +79,9 @@ def training(format: str, file: str, only_messages: bool) -> str:
         return f"### LESS and open-instruct\n\n{_LESS.format(file=file)}" + (f"\n\n{trl}" if trl else "")
     parts = [_trl(file, "")] if format in ("messages", "parquet") else []
     packed = _is_packed(file)
-    about = _FACTORY_PACKED.format(file=file) if packed else _FACTORY
+    advice = _FACTORY_PACKED.format(file=file) if packed else _FACTORY
     entry = json.dumps(_factory_entry(format, file.rpartition(".")[0] if packed else file), indent=2)
-    parts.append(f"### LLaMA-Factory\n\n{about}\n\n```json\n{entry}\n```")
+    parts.append(f"### LLaMA-Factory\n\n{advice}\n\n```json\n{entry}\n```")
     if format in _COLUMNS:
         parts.append(f"### axolotl\n\n{_AXOLOTL}\n\n```yaml\n{_axolotl_yaml(format, file)}```")
     return "\n\n".join(parts)
@@ -100,8 +100,8 @@ def _factory_entry(format: str, file: str) -> dict[str, Any]:
         "assistant_tag": names["assistant"],
         "system_tag": "system",
     }
-    about = {"formatting": "sharegpt", "columns": {"messages": names["column"]}, "tags": tags}
-    return {NAME: {"file_name": file, **about}}
+    layout = {"formatting": "sharegpt", "columns": {"messages": names["column"]}, "tags": tags}
+    return {NAME: {"file_name": file, **layout}}
 
 
 def _axolotl_yaml(format: str, file: str) -> str:

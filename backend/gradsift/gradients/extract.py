@@ -1,6 +1,6 @@
 """One pass over rows at one checkpoint: projected features, norms, losses and RDS representations (method, section 2).
 
-The same pass serves pool rows (Adam's update, or others) and target rows (the plain gradient).
+The same pass serves pool rows (Adam's update and other kinds) and target rows (the plain gradient).
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Features:
 
     projected: kind -> (n, d) fp32, Π of the update. grad_norm, update_norm: (n,) fp32, ‖g‖ and ‖Γ‖ before projection,
     Γ being Adam's update where it is among the kinds. loss: (n,) mean cross-entropy. representation: (n, H) fp32.
-    splits: how often memory ran out and smaller batches were made.
+    splits: how often memory ran out and a batch was halved.
     """
 
     projected: dict[str, torch.Tensor]
@@ -47,8 +47,8 @@ class FeatureExtractor:
     """Extracts features at one checkpoint.
 
     gradients: the hooked model, holding the checkpoint's weights. projector: of the checkpoint. updates: kind ->
-    function (name, g) -> what is projected under that kind. token_budget: padded tokens of a batch; less, once it was
-    too much for the memory.
+    function (name, g) -> what is projected under that kind. token_budget: padded tokens of a batch; it shrinks
+    when a batch does not fit into memory.
     """
 
     def __init__(

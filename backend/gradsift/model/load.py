@@ -1,6 +1,5 @@
 """Base models: which device and dtype, loading, LoRA, and the fingerprint that tells one model from another."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from gradsift.runtime.errors import GradsiftError
+from gradsift.runtime.hashing import hash_parts
 from gradsift.runtime.paths import studio
 
 if TYPE_CHECKING:
@@ -112,13 +112,12 @@ def _hub_answers() -> bool:
 
 def _fingerprint(model: torch.nn.Module) -> str:
     """Hash of every parameter's name, shape and 64 evenly spaced values: cheap, and no training leaves it unchanged."""
-    digest = hashlib.sha256()
+    parts = []
     for name, parameter in sorted(model.state_dict().items()):
         flat = parameter.detach().reshape(-1)
         at = torch.arange(min(64, len(flat))) * len(flat) // min(64, len(flat))
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(flat[at].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        parts += [f"{name}{tuple(parameter.shape)}".encode(), flat[at].float().cpu().numpy().tobytes()]
+    return hash_parts(parts)[:16]
 
 
 def _unknown(model: str, error: Exception) -> ModelError:

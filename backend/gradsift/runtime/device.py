@@ -8,20 +8,18 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.paths import cache_home
 from gradsift.runtime.progress import Progress
 
-if TYPE_CHECKING:
-    pass
-
 
 @contextmanager
-def turn(device: torch.device, progress: Progress) -> Iterator[None]:
-    """Hold the device's lock, waiting visibly (and stoppably) while another run of this person has it.
+def exclusive(device: torch.device, progress: Progress) -> Iterator[None]:
+    """Have the device to oneself, waiting visibly (and stoppably) while another run of this person has it.
 
     Inside, torch takes the deterministic form of every operation. The CPU needs neither: its memory is not a card's,
     runs on it only slow each other down, and its sums have a fixed order anyway.
@@ -29,21 +27,21 @@ def turn(device: torch.device, progress: Progress) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    folder = cache_home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{_card(device)}.lock", "a") as lock:
-        progress.take(lock, f"Waiting for {device}: another gradsift run is using it")
+    lock = cache_home() / "locks" / f"{_card(device)}.lock"
+    with waiting(lock, f"Waiting for {device}: another gradsift run is using it", progress):
         try:
             with _fixed_order():
                 yield
-        finally:  # who has the turn next finds the memory free of what is held by nothing here
+        finally:  # the next run finds the memory free of what nothing here refers to
             gc.collect()
             torch.cuda.empty_cache()
 
 
 def try_order(model: Any, progress: Progress) -> None:
-    """Run a causal language model forth and back once inside a `turn`; where one of its operations has no deterministic
-    form, say so and go on without: such a model can be used, but not built twice alike.
+    """Run a causal language model forward and backward once under `exclusive`.
+
+    Where one of its operations has no deterministic form, say so and go on without: such a model can be used, but not
+    built twice alike.
     """
     if not torch.are_deterministic_algorithms_enabled():
         return

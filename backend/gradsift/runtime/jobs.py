@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,8 +23,6 @@ from gradsift.runtime.progress import FOLDER_VARIABLE, Status
 
 _AT_ONCE = 1.0  # seconds: a process that has not begun yet dies within them, one at work stops at its next step
 _TRACEBACK = 100  # lines
-
-_children: dict[int, subprocess.Popen] = {}  # ours, so that an ended one is reaped and not taken for alive
 
 
 class JobError(GradsiftError):
@@ -52,8 +51,9 @@ def start(folder: Path, argv: Sequence[str]) -> None:
             start_new_session=True,
             env={**os.environ, FOLDER_VARIABLE: str(folder.resolve())},
         )
-    _children[process.pid] = process
     created = psutil.Process(process.pid).create_time()
+    # An ended child that nobody waits for stays in the process table as long as the app's server lives.
+    threading.Thread(target=process.wait, name=f"reaper-{process.pid}", daemon=True).start()
     first = Status(pid=process.pid, process_started=created, label="Starting", started=now, updated=now)
     atomic.write_json(job / "status.json", asdict(first))
 
@@ -109,9 +109,6 @@ def _say_cancelled(folder: Path, last: Status) -> None:
 
 def _process(last: Status) -> psutil.Process | None:
     """The living process a status speaks of; a reused process id does not fool it."""
-    child = _children.get(last.pid)
-    if child is not None and child.poll() is not None:
-        del _children[last.pid]
     try:
         process = psutil.Process(last.pid)
         alive = abs(process.create_time() - last.process_started) < 1 and process.status() != psutil.STATUS_ZOMBIE

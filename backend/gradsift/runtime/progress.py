@@ -5,7 +5,6 @@ in `FOLDER/job/status.json`, replaced atomically at most every half second. `adv
 (SIGTERM, SIGINT) takes effect: it raises `Cancelled`, and what was finished stays finished.
 """
 
-import fcntl
 import os
 import signal
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import psutil
 from rich.console import Console
@@ -116,20 +115,6 @@ class Progress:
         """Raise `Cancelled` when the run was asked to stop."""
         if self._stopping:
             raise Cancelled("Stopped as asked; what was finished is kept, and the same command goes on from there.")
-
-    def take(self, lock: IO, label: str) -> None:
-        """Lock a file until it is closed, waiting visibly (and stoppably) while another process has it locked."""
-        waiting = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if not waiting:
-                    self.stage("wait", label, 0, "")
-                    waiting = True
-                self.check()
-                time.sleep(0.2)
 
     def note(self, text: str) -> None:
         """Say a warning or a fact once, on the terminal and in the status."""

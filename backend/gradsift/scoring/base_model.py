@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsift.builder.extraction import encode_rows
-from gradsift.data.encode import Encoded, Encoder
+from gradsift.data.encode import Encoded
 from gradsift.datastore.shards import ShardError, write_shard
-from gradsift.datastore.store import BASE_KINDS, Store, locked
+from gradsift.datastore.store import BASE_KINDS, Store
 from gradsift.gradients.projection import make_projector
+from gradsift.gradients.store_model import StoreModel
 from gradsift.model.batches import joined, run_batches
-from gradsift.model.load import Loaded
 from gradsift.model.loss import pad, supervised_positions
 from gradsift.runtime import atomic
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 
 DRAFT_DIM = 2048
@@ -38,24 +38,24 @@ def missing_base(store: Store, kinds: Sequence[str]) -> list[int]:
     return [i for i in range(len(store.shard_ranges)) if not all(_whole(store, kind, i) for kind in kinds)]
 
 
-def ensure_base(store: Store, base: Loaded, encoder: Encoder, kinds: Sequence[str], progress: Progress) -> None:
+def ensure_base(model: StoreModel, kinds: Sequence[str], progress: Progress) -> None:
     """Make the pool's vectors of these `BASE_KINDS` where they are missing, all kinds in one pass.
 
-    base, encoder: the store's.
+    model: the store's, loaded, without an adapter.
 
     Raises:
         StoreError: another process is making them.
     """
-    max_length = min(store.manifest.config.max_length, base.window)
+    store = model.store
     with locked(store.path / "representations" / "base"):
         atomic.sweep(store.path / "representations" / "base")
         todo, ranges, total = missing_base(store, kinds), store.shard_ranges, store.manifest.usable
         done = total - sum(ranges[i][1] - ranges[i][0] for i in todo)
         progress.stage("base", f"Base model over the pool, for {' and '.join(kinds)}", total, "rows", done=done)
-        extractor = BaseExtractor(base.model, kinds, store.manifest.token_budget, store.manifest.config.seed)
+        extractor = BaseExtractor(model.base.module, kinds, store.manifest.token_budget, store.manifest.config.seed)
         for index in todo:
             start, stop = ranges[index]
-            rows = encode_rows(store, encoder, store.rows[start:stop].tolist(), max_length)
+            rows = model.encode(store.rows[start:stop].tolist())
             for kind, vectors in extractor.extract(rows, progress.advance).items():
                 if not _whole(store, kind, index):
                     write_shard(store.shard_path(kind, 0, index), store.params(kind, 0, index), start, "fp16", vectors)
@@ -80,7 +80,7 @@ class BaseExtractor:
         """Kind -> (rows, width) fp32 on the CPU, in the order of `rows`. `done(k)` is called after every k rows."""
         pieces, _, self.token_budget = run_batches(rows, self.token_budget, self._batch, done)
         batches = [batch for batch, _ in pieces]
-        return {kind: joined(batches, [found[kind] for _, found in pieces]) for kind in self.kinds}
+        return {kind: joined(batches, [vectors[kind] for _, vectors in pieces]) for kind in self.kinds}
 
     def _batch(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """Right padding needs no attention mask in a causal model, and padded positions weigh nothing."""

@@ -1,15 +1,24 @@
-"""BM25: how well a pool row's words match a target's (rank-bm25's BM25Okapi defines the numbers; the index is ours)."""
+"""BM25: how well a pool row's words match a target's.
 
+rank-bm25's BM25Okapi defines the numbers. In pools of up to `SMALL` documents it also counts and weighs the words; it
+keeps a dict for every document, so larger pools are counted here, to the same numbers bit for bit. Both ways end in one
+index of what each word adds to each document, and every query is answered from it: `get_scores` would add the same
+numbers in another order and in other places break what is a tie, so ranks would depend on the size of the pool.
+"""
+
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
+from rank_bm25 import BM25Okapi
 
 from gradsift.text.words import tokenize
 
 K1, B, EPSILON = 1.5, 0.75, 0.25  # BM25Okapi's defaults
+SMALL = 4096  # documents that BM25Okapi counts itself, well within a second
 _PART, _BLOCK = 4096, 32768  # documents whose words are held as text, and whose scores are summed, at once
 MOST_MATCHED, ENOUGH = 12, 0.8  # words that are shown as matched: how many at most, and what share of the weight
 
@@ -40,32 +49,68 @@ def bm25_index(documents: Iterable[str], done: Callable[[int], None] = lambda do
     Numbers are BM25Okapi's with its defaults: a word in most documents has a negative idf there, which is replaced by
     `EPSILON` times the mean over all words. A document without a word counts as one empty word.
     """
+    parts = _tokenized(documents, done)
+    first: list[list[str]] = []
+    for part in parts:
+        first += part
+        if len(first) > SMALL:
+            return _counted(chain([first], parts))
+    return _of_okapi(first) if first else _counted([])
+
+
+def _tokenized(documents: Iterable[str], done: Callable[[int], None]) -> Iterator[list[list[str]]]:
+    left = iter(documents)
+    while part := list(islice(left, _PART)):
+        yield [tokenize(text) or [""] for text in part]
+        done(len(part))
+
+
+def _of_okapi(documents: list[list[str]]) -> Bm25Index:
+    """An index of what rank-bm25 counted and weighed."""
+    okapi = BM25Okapi(documents, k1=K1, b=B, epsilon=EPSILON)
+    ids = {word: number for number, word in enumerate(okapi.idf)}
+    word = np.fromiter(map(ids.__getitem__, chain.from_iterable(okapi.doc_freqs)), np.int64)
+    count = np.fromiter(chain.from_iterable(counts.values() for counts in okapi.doc_freqs), np.int32)
+    row = np.repeat(np.arange(len(documents), dtype=np.int32), [len(counts) for counts in okapi.doc_freqs])
+    order = np.argsort(word, kind="stable")
+    found, idf = np.bincount(word, minlength=len(ids)), np.fromiter(okapi.idf.values(), np.float64)
+    return _index(list(ids), idf, found, row[order], count[order], np.array(okapi.doc_len))
+
+
+def _counted(parts: Iterable[list[list[str]]]) -> Bm25Index:
+    """The same for any number of documents, of which only one part is held as text."""
     ids: dict[str, int] = defaultdict(lambda: len(ids))
     lengths, counted = [np.empty(0, np.int64)], [(np.empty(0, np.int64),) * 2]
-    for texts in _parts(documents):
-        tokens = [tokenize(text) or [""] for text in texts]
+    for tokens in parts:
         lengths.append(np.array([len(words) for words in tokens]))
         word = np.fromiter(map(ids.__getitem__, chain.from_iterable(tokens)), np.int64)
         first = sum(map(len, lengths[:-1]))
         row = np.repeat(np.arange(first, first + len(tokens)), lengths[-1])
         counted.append(np.unique(row << 32 | word, return_counts=True))
-        done(len(tokens))
     length, keys = np.concatenate(lengths), np.concatenate([keys for keys, _ in counted])
     order = np.argsort((keys & 0xFFFFFFFF).astype(np.int32), kind="stable")
     rows = (keys >> 32).astype(np.int32)[order]
     counts = np.concatenate([counts.astype(np.int32) for _, counts in counted])[order]
     found = np.bincount(keys & 0xFFFFFFFF, minlength=len(ids))
-    idf = np.log(len(length) - found + 0.5) - np.log(found + 0.5)
-    idf[idf < 0] = EPSILON * idf.mean()
+    return _index(list(ids), _idf(found, len(length)), found, rows, counts, length)
+
+
+def _idf(found: np.ndarray, documents: int) -> np.ndarray:
+    """(V,) weights of words that `found` documents have, to the last bit as BM25Okapi computes them one by one."""
+    sizes, size = np.unique(found, return_inverse=True)
+    idf = np.array([math.log(documents - n + 0.5) - math.log(n + 0.5) for n in sizes.tolist()])[size]
+    if (common := idf < 0).any():
+        idf[common] = EPSILON * (np.cumsum(idf)[-1] / len(idf))  # `sum` would add in another order
+    return idf
+
+
+def _index(
+    words: list[str], idf: np.ndarray, found: np.ndarray, rows: np.ndarray, counts: np.ndarray, length: np.ndarray
+) -> Bm25Index:
+    """What each word adds to documents that have it, by BM25Okapi's formula; arrays go by word, then by row."""
     damping = K1 * (1 - B + B * length / length.mean())
-    gains = np.repeat(idf, found) * counts * (K1 + 1) / (counts + damping[rows])
-    return Bm25Index(len(length), list(ids), idf, np.append(0, np.cumsum(found)), rows, gains.astype(np.float32))
-
-
-def _parts(documents: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(documents)
-    while part := list(islice(left, _PART)):
-        yield part
+    gains = np.repeat(idf, found) * (counts * (K1 + 1) / (counts + damping[rows]))
+    return Bm25Index(len(length), words, idf, np.append(0, np.cumsum(found)), rows, gains.astype(np.float32))
 
 
 def bm25_scores(

@@ -6,7 +6,6 @@ It is made again when the pool, the scored rows or the way of counting is anothe
 """
 
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
 from gradsift.datastore.store import Store
 from gradsift.datastore.verified import Checked
 from gradsift.runtime import atomic
+from gradsift.runtime.hashing import hash_parts
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.bm25 import Bm25Index, bm25_index
 
@@ -38,9 +39,9 @@ def ensure_words(store: Store, progress: Progress) -> Bm25Index:
     """
     path, of, checked = words_path(store), _of(store), Checked(store.path)
     if (kept := read_words(path, of, checked)) is None:
-        path.parent.mkdir(exist_ok=True)
-        with open(path.parent / ".lock", "a") as lock:
-            progress.take(lock, f"Waiting for the index of {store.path}: another process is making it")
+        path.parent.mkdir(exist_ok=True)  # in a store that is there
+        label = f"Waiting for the index of {store.path}: another process is making it"
+        with waiting(path.parent / ".lock", label, progress):
             if (kept := read_words(path, of, checked)) is None:
                 atomic.sweep(path.parent)
                 progress.stage("index-bm25", "Counting words for BM25", len(store.scored_rows), "rows")
@@ -72,9 +73,7 @@ def read_words(path: Path, of: str, checked: Checked | None = None) -> Bm25Index
 
 def _of(store: Store) -> str:
     files = [store.manifest.files[pool_file(part)] for part in range(len(store.manifest.parts))]
-    digest = sha256(f"{VERSION} {' '.join(files)} ".encode())
-    digest.update(store.scored_rows.astype(np.int64).tobytes())
-    return digest.hexdigest()
+    return hash_parts([f"{VERSION} {' '.join(files)} ".encode(), store.scored_rows.astype(np.int64).tobytes()])
 
 
 def documents(store: Store) -> Iterator[str]:

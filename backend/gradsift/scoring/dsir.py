@@ -11,7 +11,6 @@ rows. Rows are then drawn without replacement with probability proportional to w
 The package is not used itself: it reads and writes files, draws without a seed, and leaves out short texts.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+
+from gradsift.runtime.hashing import raw_hash
 
 BUCKETS = 10_000
 EPSILON = 1e-8  # the package's
@@ -49,7 +50,7 @@ class Ngrams:
         share = together / together.sum(1, keepdims=True).clip(1)
         gain = torch.from_numpy(np.ascontiguousarray((np.log(share + EPSILON) - np.log(EPSILON)).T))
         first, stop, _ = rows.indices(len(self.others))
-        found = np.empty((stop - first, len(member)), dtype=np.float32)
+        result = np.empty((stop - first, len(member)), dtype=np.float32)
         for at in range(first, stop, _BLOCK):
             bounds = self.starts[at : min(at + _BLOCK, stop) + 1]
             entries = slice(int(bounds[0]), int(bounds[-1]))
@@ -62,13 +63,13 @@ class Ngrams:
                 include_last_offset=True,
             )
             size = len(bounds) - 1
-            found[at - first : at - first + size] = block.numpy() + self.others[at : at + size, None]
-        return found
+            result[at - first : at - first + size] = block.numpy() + self.others[at : at + size, None]
+        return result
 
 
 def bucket(ngram: str) -> int:
     """The bucket of an n-gram."""
-    return int.from_bytes(hashlib.sha256(ngram.encode("utf-8", "replace")).digest()) % BUCKETS
+    return int.from_bytes(raw_hash(ngram.encode("utf-8", "replace"))) % BUCKETS
 
 
 def gumbel_noise(rows: int, seed: int) -> np.ndarray:
@@ -85,16 +86,16 @@ def count_ngrams(
     pool = np.zeros(BUCKETS)
     buckets, counts = [np.empty(0, np.int16)], [np.empty(0, np.int32)]
     for text in documents:
-        found, times = np.unique(_of(text, known), return_counts=True)
-        pool[found] += times
-        buckets.append(found.astype(np.int16))
+        unique, times = np.unique(_of(text, known), return_counts=True)
+        pool[unique] += times
+        buckets.append(unique.astype(np.int16))
         counts.append(times.astype(np.int32))
         if len(known) > _REMEMBERED:
             known.clear()
         done(1)
     base = np.log(EPSILON) - np.log(pool / max(pool.sum(), 1) + EPSILON)
-    others = np.array([base[found] @ times for found, times in zip(buckets[1:], counts[1:], strict=True)])
-    starts = np.cumsum([len(found) for found in buckets])
+    others = np.array([base[unique] @ times for unique, times in zip(buckets[1:], counts[1:], strict=True)])
+    starts = np.cumsum([len(unique) for unique in buckets])
     in_pool, times = np.concatenate(buckets), np.concatenate(counts)
     shared = (wanted.sum(0) > 0)[in_pool]
     starts = np.concatenate([[0], shared.cumsum()])[starts]

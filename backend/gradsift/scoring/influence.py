@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradsift.config import Similarity, TargetPooling
-from gradsift.scoring.scoring import Products
+from gradsift.scoring.evidence import Evidence
 
 
 def influence(
-    evidence: Sequence[Products],
+    evidence: Sequence[Evidence],
     subtask_of: np.ndarray,
     n_subtasks: int,
     similarity: Similarity = "cosine",

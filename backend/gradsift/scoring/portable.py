@@ -4,8 +4,6 @@ The file holds, for every checkpoint, the tensors that a scoring keeps of its ta
 checkpoints, projections and targets they are, so that no other store or target set takes them.
 """
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +12,14 @@ from typing import Any
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetError, write_targets
 from gradsift.datastore.shards import ShardError, read_tensors, write_tensors
-from gradsift.datastore.store import Store, locked
+from gradsift.datastore.store import Store
+from gradsift.gradients.store_model import StoreModel
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.hashing import hash_json
+from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.evidence import ScoringFolder
 from gradsift.scoring.scoring import Scoring, scoring_path, targets_content
 from gradsift.scoring.target_features import ensure_target_features, target_file, usable_targets
 
@@ -36,11 +38,12 @@ def target_features(store: Store, targets: Sequence[Row], out: str | Path, *, pr
     out = Path(out)
     if not store.epochs:
         raise StoreError(f"{store.path} has no checkpoints yet; run the same build again to go on.")
-    encoded = usable_targets(store, targets)
+    model = StoreModel(store)
+    encoded = usable_targets(model, targets)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=atomic.TEMPORARY, dir=out.parent) as folder:
-        scoring = Scoring(Path(folder), list(targets), store.rows[:0], store.epochs, store.weights)
-        ensure_target_features(store, scoring, encoded, progress or Progress(quiet=True))
+        scoring = ScoringFolder(Path(folder), list(targets), store.rows[:0], store.epochs, store.weights)
+        ensure_target_features(model, scoring, encoded, progress or Progress(quiet=True))
         tensors = {
             f"{name}.{part}": tensor
             for epoch, name in enumerate(store.epochs)
@@ -54,7 +57,8 @@ def use_target_features(store: Store, targets: Sequence[Row], path: str | Path) 
     """Take the features of `targets` from a file into the store's scoring of them, which then needs no model.
 
     Raises:
-        StoreError: the file is damaged, none of `target_features`, or of another store. TargetError: of other targets.
+        StoreError: the file is damaged, was not written by `target_features`, or is of another store. TargetError: it
+            is of other targets.
     """
     path = Path(path)
     try:
@@ -98,11 +102,7 @@ def _about(store: Store, targets: Sequence[Row]) -> dict[str, Any]:
     return {
         "kind": KIND,
         "model": manifest.config.model,
-        "checkpoints": _hash(decides),
-        "targets": _hash(targets_content(targets)),
+        "checkpoints": hash_json(decides)[:32],
+        "targets": hash_json(targets_content(targets))[:32],
         "count": len(targets),
     }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,1 +1,1 @@
-"""Kept scores -> a ranking -> picks within a budget."""
+"""Kept scores -> a ranking -> picks within a budget, checked for leaks."""

@@ -9,9 +9,7 @@ from gradsift.runtime.errors import UsageError
 from gradsift.selection.ranking import Ranking
 
 _BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")
-
-
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 2,500 is a number; 2,5% is one to other people only
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 2,500 is a number; 2,5% only in some countries
 
 
 @dataclass(frozen=True)
@@ -26,14 +24,12 @@ class Budget:
         """Read `5%`, `200` or `50000tokens`.
 
         Raises:
-            UsageError: it is none of these, or nothing would be picked.
+            UsageError: it is not a budget, or nothing would be picked.
         """
         match = _BUDGET.fullmatch(_THOUSANDS.sub("", text))
         amount, unit = (float(match[1]), match[2] or "rows") if match else (0.0, "")
         if amount <= 0 or (unit == "%" and amount > 100) or (unit != "%" and amount != int(amount)):
-            raise UsageError(
-                f"The budget {text!r} is none: say a share like 5%, a number of rows like 200, or 50000tokens."
-            )
+            raise UsageError(f"{text!r} is not a budget; use a share (5%), rows (200) or tokens (50000tokens).")
         return cls(amount, unit)
 
     def __str__(self) -> str:

@@ -1,14 +1,14 @@
-"""Duplicate-aware selection: greedy picks in feature space, where a copy of a chosen row brings less.
+"""Duplicate-aware selection: greedy picks in feature space, where a copy of a chosen row gains less.
 
 A row's gain, given the rows S that are chosen, is
 
     gain(z | S) = score(z) · (1 − max over s in S of cos⁺(z, s)²),      cos(z, s) = Σ_i w_i ⟨Γ̂(z; θ_i), Γ̂(s; θ_i)⟩.
 
 The unit update of z has the share cos² of its squared length along s's, and 1 − cos² across: the gain is z's score
-times the part of its step that no chosen row makes already. A copy gains nothing, a row unlike all its score. The
-nearest chosen row decides, not the span of all of them: a few hundred updates in d dimensions would span nearly
-everything, and what is left of the target after some dozens of picks (as in matching pursuit) is noise. Gains never
-rise as S grows, so that they are only computed for rows that may be next (lazy greedy: Minoux 1978).
+times the part of its step that no chosen row makes already. A copy gains nothing; a row unlike all of them, its whole
+score. The nearest chosen row decides, not the span of all of them: a few hundred updates in d dimensions would span
+nearly everything, and what is left of the target after some dozens of picks (as in matching pursuit) is noise. Gains
+never rise as S grows, so they are only computed for rows that may be next (lazy greedy: Minoux 1978).
 
 Cosines are those of a sketch of the rows' stored features, 1,024 numbers a row, which adds about 0.03 of noise.
 """
@@ -20,25 +20,26 @@ from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
 from gradsift.gradients.projection import make_projector
 
-HEAD = 4  # times the budget: the best rows among which is chosen at first
-MOST = 1 << 16  # of them, however many copies they hold: 270 MB of sketches
+HEAD = 4  # times the budget: among so many of the best rows the first attempt chooses
+MOST = 1 << 16  # rows among which is chosen, however many copies they hold: 270 MB of sketches
 DIM = 1024
 _BLOCK = 256  # rows whose gains are brought up to date at once
 
 
-def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind = "adam") -> torch.Tensor:
+def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind | None = None) -> torch.Tensor:
     """Sketches of the updates of scored rows at `positions`, (k, DIM) fp32 of length one (or zero): their inner
-    products stand for Σ_i w_i cos(z, z') over the checkpoints.
+    products stand for Σ_i w_i cos(z, z') over the checkpoints. gradient: which update; None for the store's first kind.
 
     Reads, and checks, the shards that hold these rows.
 
     Raises:
         ShardError: a shard is missing or damaged.
     """
+    gradient = gradient or store.manifest.config.gradients[0]
     usable = np.flatnonzero(store.scored)[positions]
     shapes = dict.fromkeys(store.epochs, (store.manifest.config.dim,))
     projector = make_projector("sparse", 0, 0, DIM, shapes, torch.device("cpu"))
-    found = torch.zeros(len(usable), DIM)
+    sketches = torch.zeros(len(usable), DIM)
     shard_of = np.searchsorted([start for start, _ in store.shard_ranges], usable, side="right") - 1
     for epoch, name in enumerate(store.epochs):
         for index in np.unique(shard_of).tolist():
@@ -47,15 +48,15 @@ def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind = "
             rows = shard.take(torch.from_numpy(usable)[mine] - shard.start)
             part = torch.zeros(len(rows), DIM)
             projector.add(name, rows * store.weights[epoch] ** 0.5, part)
-            found[mine] += part
-    return found / found.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            sketches[mine] += part
+    return sketches / sketches.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enough: int | None = None) -> np.ndarray:
     """(k,) the rows in the order in which they are chosen, greedily by gain; ties go to the earlier row.
 
     score: (k,); where some are below zero, all are lifted by the lowest. updates: (k, D) of length one. taken: how many
-    of the first are chosen already. enough: after so many the rest follows in the order given.
+    of the first are chosen already. enough: after so many picks the rest follows in the order given.
     """
     score = _lifted(score)
     left = np.ones(len(score), dtype=bool)
@@ -82,7 +83,7 @@ def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enou
 
 
 def last_gain(score: np.ndarray, updates: torch.Tensor, chosen: np.ndarray) -> float:
-    """What the last of `chosen` brought, rows having been chosen in this order as by `diverse_order`; 0 for none."""
+    """What the last of `chosen` gained, rows being chosen in this order as by `diverse_order`; 0 without rows."""
     if not len(chosen):
         return 0.0
     cosines = updates[chosen[:-1]] @ updates[chosen[-1]]

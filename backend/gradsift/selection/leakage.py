@@ -1,12 +1,12 @@
 """Leakage: picks that share text with the targets or with an evaluation, found before anybody trains on them.
 
-`matching.py` says what sharing means. An instruction template of 13 words that both sides use is found like any other
-text, so what is shared is told, and dropping is a person's decision.
+text/overlap.py says what sharing means. An instruction template of 13 words that both sides use is found like any other
+text, so the shared text is reported, and dropping a row is a person's decision.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
-from gradsift.datastore.store import Store, hash_file
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import UsageError
+from gradsift.runtime.hashing import hash_file
 from gradsift.runtime.progress import Progress
+from gradsift.selection.picks import Picks, picked
 from gradsift.text.overlap import RUN, SHORTEST, Example, Hit, Matcher
 
 RULE = (
@@ -28,12 +30,12 @@ TARGETS = "targets"  # what the target examples are called beside the evaluation
 MOST_QUOTED = 1000  # flagged picks, the best, whose texts are quoted
 _BATCH = 1000  # picks compared at once
 
-Found = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and how many examples more
+Hits = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and at least how many more examples
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A flagged pick: its hits, the longest first, and how many examples more it hits at least."""
+    """A flagged pick: its hits, the longest first, and at least how many more examples it hits."""
 
     row: int
     rank: int
@@ -59,7 +61,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Leakage:
-    """The result of a check: the flagged picks in rank order, dropped ones too, and what they were compared with."""
+    """The result of a check: the flagged picks in rank order, also those dropped, and what they were compared with."""
 
     against: Evaluation
     checked_rows: int
@@ -79,9 +81,9 @@ class Leakage:
 
     def to_json(self) -> str:
         """The content of leakage.json: the summary, and every flagged pick under `leaks`."""
-        return atomic.json_text({**self.summary(), "leaks": [self._told(leak) for leak in self.leaks]})
+        return atomic.json_text({**self.summary(), "leaks": [self._record(leak) for leak in self.leaks]})
 
-    def _told(self, leak: Leak) -> dict[str, Any]:
+    def _record(self, leak: Leak) -> dict[str, Any]:
         hits = []
         for hit in leak.hits:
             example, fields = self.against.examples[hit.example], asdict(hit)
@@ -91,7 +93,7 @@ class Leakage:
 
 
 def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) -> Evaluation:
-    """The targets, numbered from 1, and the examples of evaluation files of any format that targets have.
+    """The targets, numbered from 1, and the examples of evaluation files in any format that targets may have.
 
     A record that is no conversation counts with all texts in it; a text file without questions, line by line.
 
@@ -101,9 +103,9 @@ def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) ->
     examples = [Example(TARGETS, number, row.id, row.messages) for number, row in enumerate(targets, 1)]
     files = []
     for path in map(Path, paths):
-        found = read_targets(path)
-        own = [Example(path.name, row.line, row.id, row.messages) for row in found.rows]
-        own += [example for row in found.bad for example in _texts_in(path.name, row)]
+        content = read_targets(path)
+        own = [Example(path.name, row.line, row.id, row.messages) for row in content.rows]
+        own += [example for row in content.bad for example in _texts_in(path.name, row)]
         if not own:
             raise UsageError(f"{path} holds no text to compare with: name another file.")
         examples += own
@@ -114,23 +116,53 @@ def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) ->
 
 def find_leaks(
     store: Store, rows: np.ndarray, matcher: Matcher, progress: Progress | None = None, quote: bool = False
-) -> Found:
+) -> Hits:
     """Those of the pool rows that share text with an example. quote: the hits have the texts of both sides.
 
     Reads the texts in the pool's order, some thousand at a time.
     """
-    found: Found = {}
+    hits: Hits = {}
     ordered = np.sort(np.asarray(rows, dtype=np.int64))
     for start in range(0, len(ordered), _BATCH):
         texts = store.texts(ordered[start : start + _BATCH])
         conversations = [
             [(turn["role"], turn["content"]) for turn in messages] for messages in texts["messages"].tolist()
         ]
-        told = matcher.find(conversations, quote)
-        found |= {row: hits for row, hits in zip(texts["row"].tolist(), told, strict=True) if hits[0]}
+        pairs = zip(texts["row"].tolist(), matcher.find(conversations, quote), strict=True)
+        hits |= {row: own for row, own in pairs if own[0]}
         if progress is not None:
             progress.advance(len(texts))
-    return found
+    return hits
+
+
+def check_leaks(picks: Picks, against: Evaluation, drop: bool, progress: Progress) -> tuple[Picks, Leakage]:
+    """Find those of the picks that leak; with `drop` other rows take their places, and are checked as well."""
+    rows, choices = picks.traits.rows, picks.choices
+    matcher, hits, checked = Matcher(against.examples), Hits(), np.zeros(len(rows), dtype=bool)
+    while True:
+        fresh = picks.positions[~checked[picks.positions]]
+        checked[fresh] = True
+        progress.stage("leaks", "Comparing the picks with the targets and evaluations", len(fresh), "rows")
+        hits |= find_leaks(picks.store, rows[fresh], matcher, progress)
+        leaking = [row for row in picks.rows.tolist() if row in hits]
+        if not drop or not leaking:
+            break
+        accepted = tuple(row for row in choices.accepted if row not in hits)
+        choices = choices.model_copy(update={"rejected": (*choices.rejected, *leaking), "accepted": accepted})
+        picks = replace(picks, positions=picked(picks.ranking, picks.budget, choices, picks.traits))
+    return picks, Leakage(against, int(checked.sum()), _leaks(picks, hits, set(leaking), matcher))
+
+
+def _leaks(picks: Picks, hits: Hits, kept: set[int], matcher: Matcher) -> tuple[Leak, ...]:
+    """The flagged rows in rank order, those not `kept` dropped; only the best ones' texts are quoted."""
+    rows = np.array(list(hits), dtype=np.int64)
+    ranks = picks.ranking.rank[np.searchsorted(picks.traits.rows, rows)]
+    by_rank = np.argsort(ranks)
+    rows, ranks = rows[by_rank], ranks[by_rank]
+    quoted = {**hits, **find_leaks(picks.store, rows[:MOST_QUOTED], matcher, quote=True)}
+    pool = picks.store.pool().loc[rows]
+    lines = zip(rows.tolist(), ranks.tolist(), pool["id"], pool["source"], strict=True)
+    return tuple(Leak(row, rank, id, source, row not in kept, *quoted[row]) for row, rank, id, source in lines)
 
 
 def _texts_in(file: str, row: Row) -> Iterator[Example]:

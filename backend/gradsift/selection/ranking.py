@@ -1,4 +1,4 @@
-"""From scores per subtask to picks: aggregation, ranking, budgets (method, sections 2.5 and 3)."""
+"""From scores per subtask to one ranking of all rows: aggregation, ties, round-robin (method, sections 2.5 and 3)."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class Ranking:
         return np.where(self.score[at] == 0, -1, best)
 
     def served(self, at: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Names of what `serves` finds, as objects; "" where that is none."""
+        """Names of what `serves` finds, as objects; "" where a row serves no subtask."""
         return np.array([*self.subtasks, ""], dtype=object)[self.serves(at)]
 
 
@@ -52,13 +52,14 @@ def rank(
     aggregate: Aggregate = "max",
     similarity: Similarity = "cosine",
     target_pooling: TargetPooling = "cosine-of-mean",
-    gradient: GradientKind = "adam",
+    gradient: GradientKind | None = None,
     seed: int = 0,
 ) -> Ranking:
     """Rank every scored row by one method; ties go to the lower row number.
 
     aggregate: `max` over subtasks (the paper), `mean`, or `round-robin`, where each target example picks in turn.
-    similarity, target_pooling and gradient concern methods that compare vectors; seed concerns random and DSIR.
+    similarity, target_pooling and gradient concern methods that compare vectors, gradient LESS alone (None: the store's
+    first kind); seed concerns random and DSIR.
     """
     get_method(method)
     subtask_of = scoring.subtask_of
@@ -117,10 +118,10 @@ def _ranks(order: np.ndarray) -> np.ndarray:
 
 
 def length_matched(ranking: Ranking, n_answer: np.ndarray, bins: int = 10) -> Ranking:
-    """The same rows so ordered that every head of the list has the pool's answer lengths.
+    """The same rows, reordered so that every head of the list has the pool's answer lengths.
 
     Rows are cut into `bins` of equal number by answer tokens, n_answer (n,); each is ranked within its bin, and the
-    bins take turns in proportion to their size, the higher rank first. Scores stay what they were.
+    bins take turns in proportion to their size, the higher rank first. Scores stay the same.
     """
     n = len(ranking.rows)
     by_length = np.argsort(n_answer, kind="stable")

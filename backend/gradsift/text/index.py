@@ -23,6 +23,7 @@ import regex
 from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
+from gradsift.runtime.locks import waiting
 from gradsift.runtime.progress import Progress
 from gradsift.text.near_duplicates import near_duplicates
 
@@ -91,9 +92,8 @@ def ensure_index(store: Store, progress: Progress | None = None) -> None:
     if has_index(store):
         return
     progress, folder = progress or Progress(quiet=True), index_path(store).parent
-    folder.mkdir(exist_ok=True)
-    with open(folder / ".lock", "a") as lock:
-        progress.take(lock, f"Waiting for the index of {store.path}: another process is making it")
+    folder.mkdir(exist_ok=True)  # in a store that is there
+    with waiting(folder / ".lock", f"Waiting for the index of {store.path}: another process is making it", progress):
         if has_index(store):
             return
         atomic.sweep(folder)

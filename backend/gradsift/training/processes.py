@@ -21,7 +21,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
-def check_team(batch_size: int) -> None:
+def check(batch_size: int) -> None:
     """Raise `UsageError` where the processes cannot share an optimizer step, or were launched to shard the model."""
     if batch_size % size():
         raise UsageError(
@@ -42,10 +42,10 @@ def gather() -> None:
 
 def agree(trains: bool = False) -> bool:
     """Whether a warmup is to come, as the first process says; the others wait for it here."""
-    said = [trains]
+    answer = [trains]
     if size() > 1:
-        torch.distributed.broadcast_object_list(said, src=0)
-    return said[0]
+        torch.distributed.broadcast_object_list(answer, src=0)
+    return answer[0]
 
 
 def part() -> None:

@@ -18,9 +18,9 @@ from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
+from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.scoring import open_scoring, scoring_path
-from gradsift.selection.choices import Choices, make_choices
-from gradsift.selection.picks import ranked, traits
+from gradsift.selection.picks import ranked, read_traits
 
 BUDGETS = {"first_paint": 1.5, "interaction": 0.3, "search": 0.3, "rerank": 1.0, "payload_bytes": 2_000_000}
 _BARE = """import streamlit as st
@@ -154,12 +154,12 @@ def _rerank(folder: Path) -> dict[str, Any]:
     """One method ranked anew in this process, without a page: nothing of it is kept between the calls."""
     store = Store.open(folder / "stores" / NAME)
     scoring = open_scoring(store, _scoring_path(store, folder))
-    about, seconds = traits(store, scoring), []
+    traits, seconds = read_traits(store, scoring), []
     for method in ("less", "rds"):
-        ranked(scoring, method, Choices(), about)  # opens and checks the files
+        ranked(scoring, method, Choices(), traits)  # opens and checks the files
         for what_if in _WHAT_IFS:
             start = time.perf_counter()
-            ranked(scoring, method, make_choices(**what_if), about)
+            ranked(scoring, method, make_choices(**what_if), traits)
             seconds.append(time.perf_counter() - start)
     return summary(seconds)
 

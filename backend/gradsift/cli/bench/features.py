@@ -33,7 +33,7 @@ from gradsift.model import load
 from gradsift.model.batches import pack
 from gradsift.model.lora import attach_lora
 from gradsift.model.loss import mean_losses, supervised_losses
-from gradsift.runtime.device import default_device, resolve_dtype, turn
+from gradsift.runtime.device import default_device, exclusive, resolve_dtype
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
@@ -61,7 +61,7 @@ def bench_features(
     device = default_device()
     bergson = Bergson(environment) if environment else None
     slow, slowest = max(1, runs // 3), max(1, runs // 9)
-    with turn(device, progress):
+    with exclusive(device, progress):
         bench = _Bench(_rows(pool, config, rows), config, device)
         progress.stage("measure", "Measuring", runs + slowest + (slow if bergson else 0), "pairs")
         bench.collect()  # both once without a clock: caches, threads and kernels are warm

@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.manifest import SCHEMA_VERSION, CheckpointInfo, Manifest, Part, SourceInfo
 from gradsift.datastore.shards import write_shard, write_tensors
-from gradsift.datastore.store import Store, hash_file
+from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
+from gradsift.runtime.hashing import hash_bytes, hash_file
 from gradsift.runtime.progress import Progress
 from gradsift.scoring.scoring import Scoring, open_scoring, scoring_path
 from gradsift.text.index import ensure_index
@@ -101,7 +101,7 @@ def _records(rows: int, seed: int) -> Iterator[dict]:
                 "messages": messages,
                 "prefix": "",
                 "raw": raw,
-                "sha256": sha256(raw).hexdigest(),
+                "sha256": hash_bytes(raw),
                 "n_prompt_tokens": len(asked[i]) // 4 + 8,
                 "n_answer_tokens": len(said[i]) // 4 + 2,
                 "n_cut": 0,

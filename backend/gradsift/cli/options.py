@@ -1,0 +1,37 @@
+"""The arguments and options that several commands share, so that one name means one thing everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradsift.config import Aggregate, BuildConfig, GradientKind, Similarity, TargetPooling
+from gradsift.scoring.methods import METHODS
+
+PoolArgument = Annotated[list[str], typer.Argument(help="files, folders, patterns, saved datasets or hub ids")]
+StoreArgument = Annotated[Path, typer.Argument(help="a store")]
+FinishedStoreArgument = Annotated[Path, typer.Argument(help="a finished store")]
+
+ModelOption = Annotated[str, typer.Option(help=BuildConfig.model_fields["model"].description)]
+TemplateOption = Annotated[str, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file")]
+LimitOption = Annotated[int | None, typer.Option(help="rows kept per source, a seeded sample [default: all]")]
+
+TargetsOption = Annotated[
+    Path, typer.Option("--targets", help="rows with `messages` (or any schema of the pool) and `subtask`")
+]
+TargetFeaturesOption = Annotated[
+    Path | None, typer.Option(help="the targets' features as gradsift features wrote them; no model is loaded then")
+]
+MethodsOption = Annotated[list[str], typer.Option("--method", help=f"{', '.join(METHODS)}; may be repeated")]
+SimilarityOption = Annotated[Similarity, typer.Option(help="how vectors are compared")]
+PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: the paper's, or the released code's")]
+AggregateOption = Annotated[Aggregate, typer.Option(help="over subtasks")]
+GradientOption = Annotated[
+    GradientKind | None, typer.Option(help="which stored update LESS compares [default: the store's first]")
+]
+
+ScoresOut = Annotated[Path, typer.Option(help="a Parquet file: row, id, source, method, score, rank, best_subtask")]
+BenchFolderOption = Annotated[
+    Path | None, typer.Option(help="where stores are made, and kept for the next time [default: the cache]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]

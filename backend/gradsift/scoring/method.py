@@ -1,0 +1,122 @@
+"""What a selection method is. To add one, put a file with a subclass into `methods/`; nothing else has to change.
+
+Files of methods are imported wherever a command lists its options, so torch, numpy and whatever imports them are
+imported inside the functions that compute.
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gradsift.config import GradientKind
+    from gradsift.datastore.store import Store
+    from gradsift.scoring.context import Context
+    from gradsift.scoring.evidence import Evidence, ScoringFolder
+
+Needs = Literal["gradients", "representations", "base model", "texts", "pool", "metrics", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a method looks on a page and in a report: a mark for text, Plotly's name of the same mark, and its color on
+    light and on dark. ink: the nearest color of Streamlit's markdown.
+
+    The hues keep apart under the common color blindnesses (blue, amber, teal and grey differ in lightness as well), and
+    the mark says the same without color.
+    """
+
+    mark: str
+    symbol: str
+    light: str
+    dark: str
+    ink: str
+
+
+_SPARE_LOOKS = (
+    Look("✖", "x", "#8a4b20", "#d9a27c", "orange"),
+    Look("⬟", "pentagon", "#6d5a00", "#e0c85a", "orange"),
+    Look("★", "star-square", "#7a2e2e", "#e79a9a", "red"),
+)
+
+
+def spare_look(name: str) -> Look:
+    """A look for a name that has none of its own, always the same one."""
+    return _SPARE_LOOKS[zlib.crc32(name.encode()) % len(_SPARE_LOOKS)]
+
+
+class Method(ABC):
+    """A way to score pool rows.
+
+    name: as on the command line and in file names. label: as a heading. description: half a sentence for a person.
+    look: one of its own, or None for a spare one. needs: what its numbers are computed from. The flags:
+
+        sees_targets      its scores depend on the targets
+        by_checkpoint     its scores are weighted sums over a finished store's checkpoints
+        compares_vectors  its scores are cosines or dot products
+        compares_words    its scores come from words that row and target share
+        resamples         a subtask's score is made of its targets' one by one, so that targets can be drawn again
+
+    A scoring keeps what a method computes in `files`; `evidence` reads them.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    description: ClassVar[str]
+    look: ClassVar[Look | None] = None
+    needs: ClassVar[Needs] = "pool"
+    sees_targets: ClassVar[bool] = False
+    by_checkpoint: ClassVar[bool] = False
+    compares_vectors: ClassVar[bool] = False
+    compares_words: ClassVar[bool] = False
+    resamples: ClassVar[bool] = False
+
+    def check(self, store: "Store", gradient: "GradientKind") -> None:
+        """Raise `StoreError` where the store cannot be scored by this method."""
+        if self.by_checkpoint:
+            store.require_complete()
+
+    def files(self, scoring: "ScoringFolder", gradient: "GradientKind") -> list[Path]:
+        """What `compute` leaves: a file per checkpoint, or one. gradient: for a method that `needs` gradients."""
+        if self.by_checkpoint:
+            return [scoring.path / f"{self.name}-{epoch}.safetensors" for epoch in scoring.epochs]
+        return [scoring.path / f"{self.name}.safetensors"]
+
+    def computed(self, scoring: "ScoringFolder", gradient: "GradientKind") -> bool:
+        """Whether its files are there. A method by checkpoints has none for a store without checkpoints."""
+        files = self.files(scoring, gradient)
+        return bool(files) and all(path.is_file() for path in files)
+
+    @abstractmethod
+    def compute(self, context: "Context") -> None:
+        """Make the files that are missing.
+
+        It may make those of other methods named in `context.methods` along with its own, where one pass serves several.
+        """
+
+    @abstractmethod
+    def evidence(
+        self, scoring: "ScoringFolder", gradient: "GradientKind", seed: int, rows: slice, groups: "np.ndarray"
+    ) -> "list[Evidence]":
+        """What was computed, one entry per checkpoint.
+
+        seed: of a draw. rows: the positions wanted. groups: (K,) which targets are taken together by a method that does
+        not `resample`; every target of a group has the group's score.
+
+        Raises:
+            StoreError: it was not computed.
+        """
+
+    def kept(self, scoring: "ScoringFolder", gradient: "GradientKind") -> "list[tuple[dict[str, np.ndarray], float]]":
+        """The arrays of each file, memory-mapped, with the weight of its checkpoint.
+
+        Raises:
+            StoreError: a file is missing.
+        """
+        files = self.files(scoring, gradient)
+        weights = [float(weight) for weight in scoring.weights] if self.by_checkpoint else [1.0]
+        return list(zip(scoring.arrays(files, self.name), weights, strict=True))

@@ -1,0 +1,45 @@
+"""Moments of a build at which a test kills it: what tests of resumed builds and appends share."""
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from commands import Command
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: once `more` new files that match appeared in the store, and then up to `within` seconds later."""
+
+    pattern: str
+    more: int = 1
+    within: float = 0.02
+
+
+MOMENTS = [
+    Moment("job/status.json", 1, 0.05),  # reading
+    Moment("pool.parquet"),
+    Moment("manifest.json", 1, 0.2),
+    Moment("warmup/trainer/checkpoint-*"),
+    Moment("checkpoints/*epoch-1", 1, 0.005),
+    Moment("checkpoints/*epoch-2", 1, 0.005),
+    Moment("features/epoch-1/*"),
+    Moment("features/epoch-1/*", 3),
+    Moment("features/epoch-2/*"),
+    Moment("features/epoch-2/*", 4),
+]
+
+
+def kill_at(moment: Moment, command: Command, store: Path, chance: random.Random) -> str | None:
+    """Kill -9 the command's whole process group at the moment; the stage it was in, None where it had ended before."""
+    before = set(store.glob(moment.pattern))
+    while command.code is None and len(set(store.glob(moment.pattern)) - before) < moment.more:
+        time.sleep(0.0005)
+    time.sleep(chance.uniform(0, moment.within))
+    if command.code is not None:
+        assert command.code == 0, command.err
+        return None
+    command.kill()
+    return json.loads((store / "job" / "status.json").read_text())["stage"]
