@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def said(at) -> str:
     return "\n".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
 
 
+def finished(folder: Path) -> None:
+    """Wait for the run in `folder`, and look how it ended."""
+    while (status := jobs.status(folder)) is not None and status.state == "running":
+        time.sleep(0.05)
+    assert status is not None
+    assert status.state == "finished", status.message
+
+
 def evaluated(app, scored, heldout):
     """The page after an evaluation of one seed and one epoch was started from it and has ended."""
     at = app("proof", **ASK)
@@ -50,11 +59,7 @@ def evaluated(app, scored, heldout):
     at.button(key="proof-start").click().run()
     assert not at.exception, at.exception
     (entry,) = evaluations.entries(scored)
-    for child in list(jobs._children.values()):
-        child.wait()
-    status = jobs.status(entry.folder)
-    assert status is not None
-    assert status.state == "finished", status.message
+    finished(entry.folder)
     at.run()
     assert not at.exception, at.exception
     return at, entry
@@ -82,8 +87,7 @@ def test_it_is_resumed_without_the_file_that_was_named(app, scored, heldout):
     heldout.unlink()
     before.model_copy(update={"runs": before.runs[:2]}).save(entry.report)
     evaluations.again(entry)
-    for child in list(jobs._children.values()):
-        child.wait()
+    finished(entry.folder)
     again = read_report(entry.report)
     assert [run.model_copy(update={"seconds": 0}) for run in again.runs] == [
         run.model_copy(update={"seconds": 0}) for run in before.runs
