@@ -1,4 +1,4 @@
-"""Entry of the app: `streamlit run app/main.py`, or `gradsift app`, which passes the settings too."""
+"""Entry of the app: `streamlit run app/main.py`, or `gradsift app`, which also passes the settings."""
 
 import os
 import sys
@@ -14,9 +14,9 @@ import streamlit as st  # noqa: E402
 
 from app import theme  # noqa: E402
 from app.pages import ROOMS  # noqa: E402
-from app.state import memory, session  # noqa: E402
-from app.state import run as guarding  # noqa: E402
-from app.views import decisions as deciding  # noqa: E402
+from app.state.run import guarded, settle  # noqa: E402
+from app.state.session import begin_run  # noqa: E402
+from app.views.decisions import keep_session  # noqa: E402
 from app.widgets import header  # noqa: E402
 
 st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg", layout="wide")
@@ -40,9 +40,9 @@ page = st.navigation([*rooms, named], position="top")
 if page == named:
     page.run()
 stem = page.url_path or ROOMS[0].stem
-header.draw(deciding.keep(session.begin(stem), stem))
+header.draw(keep_session(begin_run(stem), stem))
 try:
-    with guarding.guarded(stem):
+    with guarded(stem):
         page.run()
 finally:
-    memory.settle()
+    settle()

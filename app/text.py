@@ -20,7 +20,7 @@ def escape(text: object) -> str:
 
 def visible(text: str) -> str:
     """`text` with the number of every character that is not seen or that turns the direction of writing."""
-    return _UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
+    return _UNSEEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 
 def label(text: object) -> str:

@@ -3,27 +3,25 @@
 import streamlit as st
 
 from app.compare import overlap, picks
-from app.state import session
+from app.state.session import current_session
 from app.text import label
-from app.views import comparison as comparing
-from app.widgets import controls, empty
-from app.widgets import required as opening
+from app.why import explanation
+from app.widgets import controls, empty, required
 from gradsift.runtime.errors import GradsiftError
 
-now = session.current()
+session = current_session()
 st.title("Compare", anchor=False)
-store, scoring = opening.scored(now)
-asked = controls.several(now, store, scoring)
-with asked.row:
+store, scoring = required.scored(session)
+with controls.row():
+    view = controls.several(session, store, scoring)
     beside = st.container(width="content")
-if not asked.methods:
+if not view.methods:
     empty.say("No method is chosen", "Choose at least one above.")
     st.stop()
 try:
-    comparison = comparing.compare(store, scoring, asked.methods, asked.budget, asked.choices)
     with beside:
-        overlap.draw(comparison)
+        overlap.draw(view.comparison)
 except GradsiftError as error:
     st.error(label(error))
     st.stop()
-picks.draw(store, scoring, asked, comparison)
+picks.draw(view, explanation.drawer)

@@ -1,15 +1,14 @@
 """Export: the picks of one method as files for a trainer."""
 
+from dataclasses import replace
+
 import streamlit as st
 
-from app.export import download
-from app.export import request as exporting
-from app.state import address, session
+from app.export import download, exports
+from app.state import address
+from app.state.session import current_session
 from app.text import label
-from app.views import comparison as comparing
-from app.views import decisions as deciding
-from app.widgets import controls, empty, running
-from app.widgets import required as opening
+from app.widgets import controls, empty, required, running
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime import jobs
@@ -17,26 +16,26 @@ from gradsift.runtime.errors import GradsiftError
 
 PREVIEW = 3
 
-now = session.current()
+session = current_session()
 st.title("Export", anchor=False)
-store, scoring = opening.scored(now)
-entry = now.workspace.target_set(now.targets)
-if entry is None:  # another tab deleted it since `opening` looked
+store, scoring = required.scored(session)
+entry = session.workspace.target_set(session.targets)
+if entry is None:  # another tab deleted it since `required` looked
     st.rerun()
-asked = controls.one(now, store, scoring, "Method")
-decided = deciding.decisions(now, store)
-take = download.take(decided)
-choices = exporting.with_decisions(asked.choices, take, decided)
+with controls.row():
+    undecided = controls.one(session, store, scoring, "Method")
+decisions = undecided.decisions
+take = download.take(decisions)
+view = replace(undecided, choices=exports.with_decisions(undecided.choices, take, decisions))
 try:
-    column = comparing.compare(store, scoring, asked.methods, asked.budget, choices).columns[0]
-    ranked = comparing.compare(store, scoring, asked.methods, asked.budget, asked.choices).columns[0]
+    count, ranked = len(view.picks[view.method]), undecided.picks[undecided.method]
 except GradsiftError as error:
     st.error(label(error))
     st.stop()
-if not len(column.picks):
-    if take == exporting.ACCEPTED and not len(decided.accepted):
-        said = "Accept rows on Compare, or take the picks."
-        empty.say("Nothing is accepted yet", said, "compare", "Review the picks")
+if not count:
+    if take == exports.ACCEPTED and not len(decisions.accepted):
+        text = "Accept rows on Compare, or take the picks."
+        empty.say("Nothing is accepted yet", text, "compare", "Review the picks")
     else:
         empty.say("Nothing is picked", "These choices leave no row: allow more in What if.")
     st.stop()
@@ -45,40 +44,38 @@ left, right = st.columns([2, 3], gap="large")
 with left:
     figures = st.container()
     with address.held("format", list(FORMATS), default=FORMATS[0]):
-        format = st.radio("Format", FORMATS, key="format", captions=[exporting.ABOUT[f] for f in FORMATS])
+        format = st.radio("Format", FORMATS, key="format", captions=[exports.NOTES[f] for f in FORMATS])
     compress = "none"
     if format != "parquet":
         with address.held("compress", list(COMPRESSIONS), default="none"):
             packed = st.segmented_control("Compression", list(COMPRESSIONS), key="compress", required=True)
         compress = packed or "none"
     with figures:
-        download.summary(store, scoring, column, ranked, format, compress)
+        download.summary(view, ranked, format, compress)
 with right:
-    st.markdown(f"**The first {min(PREVIEW, len(column.picks))} rows**, as they will stand in the file")
-    shown = preview(format, exporting.picks_of(column, PREVIEW), PREVIEW)
-    st.code(download.shortened(shown), language="json", wrap_lines=True)
-    files = download.evaluation(now, scoring)
+    st.markdown(f"**The first {min(PREVIEW, count)} rows**, as they will stand in the file")
+    lines = preview(format, exports.picks_of(view, PREVIEW), PREVIEW)
+    st.code(download.shortened(lines), language="json", wrap_lines=True)
+    files = download.evaluation(session, scoring)
     with st.container(horizontal=True, gap="medium"):
         drop = st.toggle("Drop leaking rows", key="drop_leaks", persist_state="session", help=download.DROP)
         report = st.toggle("With a report", value=True, key="report", persist_state="session", help=download.REPORT)
-    request = exporting.Request(
-        now, store, entry, column.method, asked.budget, choices, format, compress, files, drop, report
-    )
+    request = exports.Request(view, entry, format, compress, files, drop, report)
     out = request.out
     status = jobs.status(out)
-    manifest = exporting.written(out)
-    rejecting = take == exporting.DECIDED
+    manifest = exports.manifest_of(out)
+    rejecting = take == exports.DECIDED
     if status is not None and status.state == "running":
         running.watch(out, "Writing the files")
     elif manifest is not None:
         st.session_state.exported = request
         download.draw(request, out, manifest, rejecting)
     elif status is not None and status.state != "finished":
-        running.ended(out, status, lambda: exporting.start(request), "export")
+        running.ended(out, status, request.start, "export")
     else:
         # no callback: pressed right after an edit it would get the request as it was before it
         if st.button("Write the files", type="primary", key="write", icon=":material/description:"):
-            running.attempt(exporting.start, request)
+            running.attempt(request.start)
             if jobs.status(out) != status:
                 st.rerun()
         download.earlier(request, rejecting)

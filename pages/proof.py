@@ -2,18 +2,18 @@
 
 import streamlit as st
 
-from app.proof import form as proof
-from app.state import session
-from app.widgets import required as opening
+from app.proof import form, results
+from app.state.session import current_session
+from app.widgets import required
 
-now = session.current()
+session = current_session()
 st.title("Proof", anchor=False)
-chosen = proof.choose(now)
-if chosen is None:
-    proof.nothing()
+evaluation = results.choose(session)
+if evaluation is None:
+    results.nothing()
 else:
-    proof.show(chosen)
-store, scoring = opening.scored(now)
-entry = now.workspace.target_set(now.targets)
+    results.show(evaluation)
+store, scoring = required.scored(session)
+entry = session.workspace.target_set(session.targets)
 if entry is not None:
-    proof.form(now, store, entry, folded=chosen is not None)
+    form.draw(session, store, scoring, entry, folded=evaluation is not None)

@@ -1,23 +1,21 @@
-"""Sessions: what was looked at and decided, kept by itself; open one again, or compare the picks of two."""
+"""Sessions: views and decisions, saved automatically; open one again, or compare two selections."""
 
 import streamlit as st
 
-from app.sessions import difference
-from app.sessions import list as session_list
-from app.sessions import sides as differing
-from app.state import session
+from app.sessions import difference, listing, sides
+from app.state.session import current_session
 from app.text import label
 from gradsift.runtime.errors import GradsiftError
 
-now = session.current()
+session = current_session()
 st.title("Sessions", anchor=False)
-st.caption("A session keeps the view and what you accept, reject and note. It is saved by itself.")
+st.caption("A session keeps the view and what you accept, reject and note. It is saved automatically.")
 try:
-    records = now.sessions.list()
+    records = session.sessions.list()
 except GradsiftError as error:
     st.error(label(error))
     st.stop()
-session_list.draw(now, records)
+listing.draw(session, records)
 st.space("small")
-st.subheader("Compare picks", anchor=False)
-difference.draw(now, differing.sources_of(now, records))
+st.subheader("Compare two selections", anchor=False)
+difference.draw(session, sides.sources_of(session, records))

@@ -1,1 +1,1 @@
-"""Parts of the page Compare."""
+"""app/compare: parts of the page Compare, the board of every method's picks."""

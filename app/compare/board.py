@@ -10,35 +10,33 @@ import streamlit as st
 
 from app.compare import review
 from app.state import address
-from app.state.session import Session
 from app.text import plural
-from app.views import filters
-from app.views import highlights as marking
-from app.views import store as data
-from app.views.comparison import Column, Comparison
+from app.views import filters, highlights
+from app.views.comparison import OTHERS, Column, Comparison
 from app.views.filters import Filter
+from app.views.store import pool_of, sources_of, texts_of
+from app.views.view import View
 from app.widgets import cards, tables
-from gradsift.datastore.store import Store
-from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
-from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.sessions import Decisions
 
-PAGE = 12  # cards of a column on one page: some four screens; all of them are drawn anew at every key of a search
+PAGE = 12  # cards of a column on one page: some four screens; all of them are redrawn at every key of a search
 WIDE = 280  # pixels; left to itself the pagination hides pages that would fit
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What is on the board. lists: the positions of every method's column, in order, all pages of it."""
+class Board:
+    """What the columns list. lists: the positions of every method's column, in order, all pages of it."""
 
-    store: Store
-    scoring: Scoring
-    comparison: Comparison
-    choices: Choices
-    wanted: Filter
-    decided: Decisions
+    view: View
+    filter: Filter
+    decisions: Decisions
     lists: Mapping[str, np.ndarray]
+
+    @property
+    def comparison(self) -> Comparison:
+        """The picks that the columns show."""
+        return self.view.comparison
 
     @property
     def longest(self) -> int:
@@ -48,66 +46,66 @@ class View:
     @property
     def noun(self) -> str:
         """What the columns list."""
-        return "rows" if self.wanted.scope == filters.POOL or self.wanted.show == "others" else "picks"
+        return "rows" if self.filter.scope == filters.POOL or self.filter.show == OTHERS else "picks"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """What the cards of one page are made from.
 
-    about: the pool's columns by pool row number; texts: likewise; verdicts: of the rows that have one.
+    records: the pool's columns by pool row number; texts: likewise; verdicts: of the rows that have one.
     """
 
     first: int
-    about: Mapping[int, Mapping[str, Any]]
+    records: Mapping[int, Mapping[str, Any]]
     texts: Mapping[int, Any]
     sources: list[str]
     search: re.Pattern[str] | None
     verdicts: Mapping[int, str]
 
 
-def turner(view: View) -> None:
+def turner(board: Board) -> None:
     """Where in the lists the page stands, and the pagination, at the right of a row."""
-    _begin_again(view)
-    page, pages = _number(view), _count(view)
+    _begin_again(board)
+    page, pages = _number(board), _count(board)
     if pages > 1:
         first = (page - 1) * PAGE
         with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small"):
-            position = tables.position(first, min(PAGE, view.longest - first), view.longest, f"{view.noun} a column")
+            position = tables.position(first, min(PAGE, board.longest - first), board.longest, f"{board.noun} a column")
             st.caption(position, width="content")
             _turner(page, pages, "above")
 
 
-def draw(now: Session, view: View) -> None:
+def draw(board: Board) -> None:
     """Draw the columns, with the pages below."""
-    _begin_again(view)
-    number, pages = _number(view), _count(view)
-    page = _page(view, (number - 1) * PAGE)
-    review.mount(now, view.store, [_column(view, page, column) for column in view.comparison.columns])
+    _begin_again(board)
+    number, pages = _number(board), _count(board)
+    page = _page(board, (number - 1) * PAGE)
+    review.mount(board.view, [_column(board, page, column) for column in board.comparison.columns])
     if pages > 1:
         with st.container(horizontal=True, horizontal_alignment="right"):
             _turner(number, pages, "below")
 
 
-def _begin_again(view: View) -> None:
-    """Go back to the first page when something else is asked for, unless the address has just been opened so."""
+def _begin_again(board: Board) -> None:
+    """Go back to the first page when the question changes, unless the address was just opened like this."""
     address.own("page")
-    sizes = tuple((column.method, len(column.picks)) for column in view.comparison.columns)
-    asked = (view.wanted, view.choices, sizes)
-    if st.session_state.setdefault("board_of", asked) != asked:
-        st.session_state.board_of = asked
+    sizes = tuple((column.method, len(column.picks)) for column in board.comparison.columns)
+    question = (board.filter, board.view.choices, sizes)
+    if st.session_state.setdefault("board_of", question) != question:
+        st.session_state.board_of = question
         if "page" in st.query_params:
             del st.query_params["page"]
 
 
-def _count(view: View) -> int:
-    return max(1, -(-view.longest // PAGE))
+def _count(board: Board) -> int:
+    return max(1, -(-board.longest // PAGE))
 
 
-def _number(view: View) -> int:
+def _number(board: Board) -> int:
     """The page that the address asks for, the first where there is no such page."""
-    asked = st.query_params.get("page", "")
-    return int(asked) if asked.isdecimal() and len(asked) < 10 and 1 <= int(asked) <= _count(view) else 1
+    page = st.query_params.get("page", "")
+    return int(page) if page.isdecimal() and len(page) < 10 and 1 <= int(page) <= _count(board) else 1
 
 
 def _turner(page: int, pages: int, place: str) -> None:
@@ -120,46 +118,46 @@ def _turn(key: str) -> None:
     st.query_params["page"] = str(st.session_state[key])
 
 
-def _page(view: View, first: int) -> Page:
-    shown = [positions[first : first + PAGE] for positions in view.lists.values()]
-    rows = view.comparison.rows[np.unique(np.concatenate(shown))]
-    verdicts = dict.fromkeys(rows[np.isin(rows, view.decided.accepted)].tolist(), "accept")
-    verdicts |= dict.fromkeys(rows[np.isin(rows, view.decided.rejected)].tolist(), "reject")
+def _page(board: Board, first: int) -> Page:
+    shown = [positions[first : first + PAGE] for positions in board.lists.values()]
+    rows = board.comparison.rows[np.unique(np.concatenate(shown))]
+    verdicts = dict.fromkeys(rows[np.isin(rows, board.decisions.accepted)].tolist(), "accept")
+    verdicts |= dict.fromkeys(rows[np.isin(rows, board.decisions.rejected)].tolist(), "reject")
     return Page(
         first=first,
-        about=data.pool_of(view.store).loc[rows].to_dict("index"),
-        texts=data.texts(view.store, rows.tolist()),
-        sources=data.sources_of(view.store),
-        search=marking.search_pattern(view.wanted.q),
+        records=pool_of(board.view.store).loc[rows].to_dict("index"),
+        texts=texts_of(board.view.store, rows.tolist()),
+        sources=sources_of(board.view.store),
+        search=highlights.search_pattern(board.filter.q),
         verdicts=verdicts,
     )
 
 
-def _column(view: View, page: Page, column: Column) -> dict[str, Any]:
-    positions = view.lists[column.method]
+def _column(board: Board, page: Page, column: Column) -> dict[str, Any]:
+    positions = board.lists[column.method]
     here = positions[page.first : page.first + PAGE]
     low, high = float(column.ranking.score.min()), float(column.ranking.score.max())
     return {
         "key": column.method,
         "name": METHODS[column.method].label,
-        "head": _head(view, page, column),
-        "cards": [_card(view, page, column, int(at), (low, high)) for at in here],
-        "foot": _foot(view, page, column, len(here)),
+        "head": _head(board, page, column),
+        "cards": [_card(board, page, column, int(at), (low, high)) for at in here],
+        "foot": _foot(board, page, column, len(here)),
     }
 
 
-def _head(view: View, page: Page, column: Column) -> str:
-    facet = filters.facets_of(view.store, view.scoring)["source"]
+def _head(board: Board, page: Page, column: Column) -> str:
+    facet = filters.facets_of(board.view)["source"]
     shares = {source: int(n) for source, n in zip(facet.values, facet.counts(column.picked), strict=True) if n}
-    only = int((view.comparison.shared[column.picks] == 1).sum())
-    compared = len(view.comparison.columns)
+    only = int((board.comparison.shared[column.picks] == 1).sum())
+    compared = len(board.comparison.columns)
     return cards.head(column.method, len(column.picks), int(column.tokens), only, compared, shares, page.sources)
 
 
-def _card(view: View, page: Page, column: Column, at: int, limits: tuple[float, float]) -> dict[str, Any]:
-    row = int(view.comparison.rows[at])
-    about, text = page.about[row], page.texts[row]
-    tokens = plural(int(about["n_prompt_tokens"] + about["n_answer_tokens"]), "token")
+def _card(board: Board, page: Page, column: Column, at: int, limits: tuple[float, float]) -> dict[str, Any]:
+    row = int(board.comparison.rows[at])
+    record, text = page.records[row], page.texts[row]
+    tokens = plural(int(record["n_prompt_tokens"] + record["n_answer_tokens"]), "token")
     score, (low, high) = float(column.ranking.score[at]), limits
     turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
     card = cards.Card(
@@ -167,18 +165,18 @@ def _card(view: View, page: Page, column: Column, at: int, limits: tuple[float, 
         rank=int(column.ranking.rank[at]),
         score=score,
         share=(score - low) / (high - low) if high > low else 1.0,
-        ranks={c.method: (int(c.ranking.rank[at]), bool(c.picked[at])) for c in view.comparison.columns},
-        source=str(about["source"]),
-        task=str(about["task"] or ""),
+        ranks={c.method: (int(c.ranking.rank[at]), bool(c.picked[at])) for c in board.comparison.columns},
+        source=str(record["source"]),
+        task=str(record["task"] or ""),
         subtask=_subtask(column, at),
         turns=turns,
         prefix=str(text["prefix"] or ""),
         foot=(
-            str(about["id"]),
-            f"{about['file']}, line {int(about['line']):,}",
-            tokens + (f", {about['n_cut']:,} cut" if about["n_cut"] else ""),
+            str(record["id"]),
+            f"{record['file']}, line {int(record['line']):,}",
+            tokens + (f", {record['n_cut']:,} cut" if record["n_cut"] else ""),
         ),
-        marks=marking.Marks(page.search, view.wanted.role, _words(view, column, at, turns)),
+        marks=highlights.Marks(page.search, board.filter.role, _words(board, column, at, turns)),
     )
     return {
         "key": f"{column.method}/{row}",
@@ -187,13 +185,13 @@ def _card(view: View, page: Page, column: Column, at: int, limits: tuple[float, 
         "kind": cards.kind(card),
         "html": cards.draw(card, page.sources),
         "verdict": page.verdicts.get(row, ""),
-        "note": view.decided.notes.get(row, ""),
+        "note": board.decisions.notes.get(row, ""),
     }
 
 
-def _words(view: View, column: Column, at: int, turns: list[tuple[str, str]]) -> tuple[str, ...]:
+def _words(board: Board, column: Column, at: int, turns: list[tuple[str, str]]) -> tuple[str, ...]:
     """The words by which BM25 ranks a row, in its own column alone."""
-    return tuple(marking.matched(view.scoring, view.choices, column, at, turns)) if column.method == "bm25" else ()
+    return tuple(highlights.matched(board.view, column, at, turns)) if column.method == "bm25" else ()
 
 
 def _subtask(column: Column, at: int) -> str:
@@ -202,11 +200,11 @@ def _subtask(column: Column, at: int) -> str:
     return names[best] if best >= 0 and len(names) > 1 else ""
 
 
-def _foot(view: View, page: Page, column: Column, count: int) -> str:
-    shown, whole = len(view.lists[column.method]), len(filters.base(view.comparison, column, view.wanted))
-    noun = f"matching {view.noun}" if shown != whole else view.noun
+def _foot(board: Board, page: Page, column: Column, count: int) -> str:
+    shown, whole = len(board.lists[column.method]), len(filters.base(board.comparison, column, board.filter))
+    noun = f"matching {board.noun}" if shown != whole else board.noun
     if not shown and whole:
-        text = f"None of the {plural(whole, view.noun.removesuffix('s'))} matches."
+        text = f"None of the {plural(whole, board.noun.removesuffix('s'))} matches."
     else:
         text = tables.position(page.first, count, shown, noun)
     return f'<p class="gs-small gs-dim gs-num">{text}</p>'

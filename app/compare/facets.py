@@ -9,12 +9,11 @@ from streamlit.delta_generator import DeltaGenerator
 from app.compare import overlap
 from app.state import address
 from app.text import clip, label
-from app.views import comparison as comparing
 from app.views import filters
-from app.views.comparison import Comparison
+from app.views.comparison import ALL, SHOWS, Comparison
 from app.views.filters import Facet, Filter
+from app.views.view import View
 from gradsift.datastore.store import Store
-from gradsift.scoring.scoring import Scoring
 from gradsift.text.index import has_index
 from gradsift.text.search import SEARCHED
 from gradsift.workspace.sessions import Decisions
@@ -42,43 +41,44 @@ _SORTS = {
     "short": "Shortest answer first",
     "norm": "Largest gradient norm first",
 }
+_VERDICTS = {filters.OPEN: "undecided"}  # what the address calls a verdict, where people call it otherwise
 _SCOPES = {filters.PICKS: "Picks", filters.POOL: "Whole pool"}
 
 
-def draw(store: Store, scoring: Scoring, comparison: Comparison, decided: Decisions, showing: DeltaGenerator) -> Filter:
-    """Draw search, filters and order here, what of the picks is shown in `showing`; returns what is asked for."""
+def draw(view: View, decisions: Decisions, showing: DeltaGenerator) -> Filter:
+    """Draw search, filters and order here, and in `showing` which of the rows are shown; returns the filter."""
+    comparison = view.comparison
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="finding"):
-        q, role = _search(store)
+        q, role = _search(view.store)
         popover = st.container(width="content")
         sort = _sort()
-    facets = filters.facets_of(store, scoring)
     with popover:
-        chosen, length, verdict = _facets(store, scoring, comparison, decided, facets)
+        values, length, verdict = _facets(view, decisions)
     with address.held("area", None, default=""):
         area = st.session_state.area = st.session_state.area if filters.area_of(st.session_state.area) else ""
     with showing:
         scope = _scope()
-        show = _show(comparison) if scope == filters.PICKS else comparing.ALL
+        show = _show(comparison) if scope == filters.PICKS else ALL
     return Filter(
-        **chosen, length=length, q=q, role=role, area=area, verdict=verdict, show=show, scope=scope, sort=sort
+        **values, length=length, q=q, role=role, area=area, verdict=verdict, show=show, scope=scope, sort=sort
     )
 
 
-def chips(wanted: Filter) -> None:
+def chips(filter: Filter) -> None:
     """Every active filter as a button that takes it off, and one for all of them."""
     for key in (*filters.FACETS, "verdict"):
-        for value in getattr(wanted, key):
-            _chip(f"{_NAMES[key]}: {clip(value, 40)}", f"{key}_{value}", _without, key, value)
-    if wanted.q.strip():
-        role = f" {_ROLES[wanted.role]}" if wanted.role != "any" else ""
-        _chip(f"“{clip(wanted.q, 40)}”{role}", "q", _clear, "q")
-    if limits := filters.length_limits(wanted.length):
+        for value in getattr(filter, key):
+            _chip(f"{_NAMES[key]}: {clip(_VERDICTS.get(value, value), 40)}", f"{key}_{value}", _without, key, value)
+    if filter.q.strip():
+        role = f" {_ROLES[filter.role]}" if filter.role != "any" else ""
+        _chip(f"“{clip(filter.q, 40)}”{role}", "q", _clear, "q")
+    if limits := filters.length_limits(filter.length):
         low, high = limits
-        said = f"{low:,} or more" if high == 10**9 else f"{low:,} to {high:,}"
-        _chip(f"Answer: {said} tokens", "length", _clear, "length")
-    if area := filters.area_of(wanted.area):
+        span = f"{low:,} or more" if high == 10**9 else f"{low:,} to {high:,}"
+        _chip(f"Answer: {span} tokens", "length", _clear, "length")
+    if area := filters.area_of(filter.area):
         _chip(f"Area marked on the norms of {area.epoch}", "area", _clear, "area")
-    if wanted.narrowing:
+    if filter.narrowing:
         st.button("Clear filters", key="clear", icon=":material/filter_alt_off:", type="tertiary", on_click=clear)
 
 
@@ -127,10 +127,10 @@ def _scope() -> str:
 
 
 def _show(comparison: Comparison) -> str:
-    shows = comparing.SHOWS if len(comparison.columns) > 1 else comparing.SHOWS[:1]
-    with address.held("show", shows, default=comparing.ALL):
+    shows = SHOWS if len(comparison.columns) > 1 else SHOWS[:1]
+    with address.held("show", shows, default=ALL):
         if len(shows) == 1:
-            return comparing.ALL
+            return ALL
         return (
             st.segmented_control(
                 "Show",
@@ -140,28 +140,27 @@ def _show(comparison: Comparison) -> str:
                 label_visibility="collapsed",
                 format_func=overlap.options(comparison).__getitem__,
             )
-            or comparing.ALL
+            or ALL
         )
 
 
-def _facets(
-    store: Store, scoring: Scoring, comparison: Comparison, decided: Decisions, facets: dict[str, Facet]
-) -> tuple[dict[str, tuple[str, ...]], str, tuple[str, ...]]:
+def _facets(view: View, decisions: Decisions) -> tuple[dict[str, tuple[str, ...]], str, tuple[str, ...]]:
     """The filters' popover; returns the chosen values by facet, the length, the verdicts."""
     active = sum(address.changed(key, []) for key in (*filters.FACETS, "length", "verdict"))
     name = f"Filters ({active})" if active else "Filters"
     with st.popover(name, icon=":material/filter_alt:", key="filters"), st.container(width=520):
         st.caption("Behind each value: rows among the picks / rows of the pool.")
+        comparison = view.comparison
         picked = comparison.shared > 0
         numbers = {
             key: dict(zip(facet.values, zip(facet.counts(picked), facet.total, strict=True), strict=True))
-            for key, facet in facets.items()
+            for key, facet in filters.facets_of(view).items()
         }
         numbers["subtask"] = filters.subtasks_of(comparison)
-        chosen = {key: _values(key, counts) for key, counts in numbers.items()}
-        length = _length(store, scoring)
-        verdict = _verdict(comparison, decided)
-    return chosen, length, verdict
+        values = {key: _values(key, counts) for key, counts in numbers.items()}
+        length = _length(view)
+        verdict = _verdict(comparison, decisions)
+    return values, length, verdict
 
 
 def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
@@ -169,7 +168,7 @@ def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
     options = sorted(counts, key=lambda value: (-counts[value][0], -counts[value][1]))
     numbers = {value: f"{picks:,} / {rows:,}" for value, (picks, rows) in counts.items()}
 
-    def said(value: str) -> str:
+    def shown(value: str) -> str:
         return f"{label(clip(value, 48))} :gray[{numbers.get(value, '')}]"
 
     with address.held(key, options, default=[]):
@@ -179,10 +178,10 @@ def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
             # a multiselect shows its labels as they are
             plain = _plain(numbers)
             _send_anew(key, [plain(value) for value in options])
-            found = st.multiselect(_NAMES[key], options, key=key, format_func=plain, placeholder="all")
+            values = st.multiselect(_NAMES[key], options, key=key, format_func=plain, placeholder="all")
         else:
-            found = st.pills(_NAMES[key], options, selection_mode="multi", key=key, format_func=said)
-    return tuple(found or ())
+            values = st.pills(_NAMES[key], options, selection_mode="multi", key=key, format_func=shown)
+    return tuple(values or ())
 
 
 def _send_anew(key: str, labels: list[str]) -> None:
@@ -199,7 +198,7 @@ def _plain(numbers: dict[str, str]) -> Callable[[str], str]:
     return lambda value: f"{clip(value, 60)}  {numbers.get(value, '')}"
 
 
-def _length(store: Store, scoring: Scoring) -> str:
+def _length(view: View) -> str:
     """Two fields that write the range into the address."""
     with address.held("length", None, default=""):
         limits = filters.length_limits(st.session_state.length)
@@ -207,7 +206,7 @@ def _length(store: Store, scoring: Scoring) -> str:
             st.session_state.length = ""
         low, high = limits or (0, 10**9)
         st.session_state.length_low, st.session_state.length_high = low or None, high if high < 10**9 else None
-        n_answer = comparing.traits_of(store, scoring).n_answer
+        n_answer = view.traits.n_answer
         shortest, middle, longest = (int(np.quantile(n_answer, at, method="nearest")) for at in (0, 0.5, 1))
         with st.container(horizontal=True, gap="small"):
             for key, name in (("length_low", "Answer tokens, from"), ("length_high", "to")):
@@ -216,21 +215,21 @@ def _length(store: Store, scoring: Scoring) -> str:
     return str(st.session_state.length)
 
 
-def _verdict(comparison: Comparison, decided: Decisions) -> tuple[str, ...]:
-    accepted, rejected = np.isin(comparison.rows, decided.accepted), np.isin(comparison.rows, decided.rejected)
+def _verdict(comparison: Comparison, decisions: Decisions) -> tuple[str, ...]:
+    accepted, rejected = np.isin(comparison.rows, decisions.accepted), np.isin(comparison.rows, decisions.rejected)
     masks = {filters.ACCEPTED: accepted, filters.REJECTED: rejected, filters.OPEN: ~accepted & ~rejected}
     facet = Facet(filters.VERDICTS, rejected + 2 * masks[filters.OPEN], np.array([m.sum() for m in masks.values()]))
     counts = dict(zip(facet.values, facet.counts(comparison.shared > 0), strict=True))
     numbers = {name: f"{counts[name]:,} / {masks[name].sum():,}" for name in masks}
     with address.held("verdict", filters.VERDICTS, default=[]):
-        found = st.pills(
+        values = st.pills(
             _NAMES["verdict"],
             filters.VERDICTS,
             selection_mode="multi",
             key="verdict",
-            format_func=lambda name: f"{name} :gray[{numbers[name]}]",
+            format_func=lambda name: f"{_VERDICTS.get(name, name)} :gray[{numbers[name]}]",
         )
-    return tuple(found or ())
+    return tuple(values or ())
 
 
 def _range() -> None:

@@ -4,16 +4,15 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.views import comparison as comparing
-from app.views.comparison import Comparison
+from app.views.comparison import ALL, EVERY, ONLY, OTHERS, SHARED, Comparison
 from gradsift.scoring.methods import METHODS
 
 _NAMES = {
-    comparing.ALL: "All picks",
-    comparing.ONLY: "One method only",
-    comparing.SHARED: "Shared",
-    comparing.EVERY: "In all",
-    comparing.OTHERS: "In others only",
+    ALL: "All picks",
+    ONLY: "One method only",
+    SHARED: "Shared",
+    EVERY: "In all",
+    OTHERS: "Missed by this method",
 }
 
 
@@ -21,11 +20,11 @@ def options(comparison: Comparison) -> dict[str, str]:
     """Every way to show picks: its name with the number of different rows it leaves."""
     by_columns = np.bincount(comparison.shared, minlength=2)[1:]  # rows that one column picks, that two pick, ...
     number = {
-        comparing.ALL: by_columns.sum(),
-        comparing.ONLY: by_columns[0],
-        comparing.SHARED: by_columns[1:].sum(),
-        comparing.EVERY: by_columns[len(comparison.columns) - 1 :].sum(),
-        comparing.OTHERS: by_columns[: len(comparison.columns) - 1].sum(),
+        ALL: by_columns.sum(),
+        ONLY: by_columns[0],
+        SHARED: by_columns[1:].sum(),
+        EVERY: by_columns[len(comparison.columns) - 1 :].sum(),
+        OTHERS: by_columns[: len(comparison.columns) - 1].sum(),
     }
     return {show: f"{name} ({number[show]:,})" for show, name in _NAMES.items()}
 

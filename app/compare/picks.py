@@ -1,79 +1,76 @@
 """All of Compare below its controls: search, filters, the board, and what is opened from it.
 
-A fragment: what is done in here draws it anew and nothing else of the page, which is most of what a person waits for.
+A fragment: what happens here redraws only this part of the page, which spares most of the waiting.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import streamlit as st
 
 from app.compare import board, facets, review
-from app.state import run as guarding
-from app.state import session
+from app.compare.board import Board
+from app.state.run import guarded
 from app.text import label, plural
-from app.views import decisions as deciding
 from app.views import filters
-from app.views.comparison import Comparison
 from app.views.filters import Filter
-from app.why import row as why
+from app.views.view import View
 from app.widgets import empty
-from app.widgets.controls import Controls
-from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
-from gradsift.scoring.scoring import Scoring
 
 
 @st.fragment
-def draw(store: Store, scoring: Scoring, asked: Controls, comparison: Comparison) -> None:
-    """Draw the picks of a comparison, as far as they are searched and filtered for."""
-    with guarding.guarded("compare"):
-        _draw(session.current(), store, scoring, asked, comparison)
+def draw(view: View, explain: Callable[[View, int], None]) -> None:
+    """Draw the picks that the search and the filters leave. explain: opens a pool row in a drawer."""
+    with guarded("compare"):
+        _draw(view, explain)
 
 
-def _draw(now: session.Session, store: Store, scoring: Scoring, asked: Controls, comparison: Comparison) -> None:
-    decided = deciding.decisions(now, store)
+def _draw(view: View, explain: Callable[[View, int], None]) -> None:
+    decisions, comparison = view.decisions, view.comparison
     finding = st.container()
     showing = st.container(horizontal=True, vertical_alignment="center", gap="small", key="showing")
     try:
         with finding:
-            wanted = facets.draw(store, scoring, comparison, decided, showing)
-        found = filters.matching(store, scoring, wanted, decided)
+            filter = facets.draw(view, decisions, showing)
+        mask = filters.matching(view, filter, decisions)
     except GradsiftError as error:
         st.error(label(error))
         return
-    lists = {c.method: filters.listed(store, scoring, comparison, c, wanted, found) for c in comparison.columns}
+    lists = {column.method: filters.listed(view, column, filter, mask) for column in comparison.columns}
     rows = comparison.rows[filters.union(list(lists.values()), len(comparison.rows))]
-    view = board.View(store, scoring, comparison, asked.choices, wanted, decided, lists)
+    listing = Board(view, filter, decisions, lists)
     with showing:
-        review.bar(now, store, rows, decided)
-    _active(view, len(rows))
+        review.bar(view, rows, decisions)
+    _active(listing, len(rows))
     if len(rows):
-        board.draw(now, view)
+        board.draw(listing)
     else:
-        _nothing(wanted)
-    kind, row = review.asked()
+        _nothing(filter)
+    kind, row = review.request()
     if kind == "why":
-        why.drawer(now, store, scoring, row, asked.methods, asked.budget, asked.choices)
+        explain(view, row)
     elif kind == "note":
-        review.note(now, store, row, decided.notes.get(row, ""))
+        review.note(view, row, decisions.notes.get(row, ""))
 
 
-def _active(view: board.View, rows: int) -> None:
+def _active(listing: Board, rows: int) -> None:
     """What narrows the rows, and where in their lists the page stands."""
-    wanted, comparison = view.wanted, view.comparison
-    if not wanted.narrowing and view.longest <= board.PAGE:
+    filter, comparison = listing.filter, listing.comparison
+    if not filter.narrowing and listing.longest <= board.PAGE:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="active"):
-        if wanted.narrowing:
-            base = [filters.base(comparison, column, wanted) for column in comparison.columns]
+        if filter.narrowing:
+            base = [filters.base(comparison, column, filter) for column in comparison.columns]
             whole = int(np.sum(filters.union(base, len(comparison.rows))))
             st.markdown(f"**{rows:,} of {plural(whole, 'row')}** match", width="content")
-            facets.chips(wanted)
-        board.turner(view)
+            facets.chips(filter)
+        board.turner(listing)
 
 
-def _nothing(wanted: Filter) -> None:
-    if wanted.narrowing:
-        wider = ", or look at the whole pool instead of the picks" if wanted.scope == filters.PICKS else ""
+def _nothing(filter: Filter) -> None:
+    if filter.narrowing:
+        wider = ", or look at the whole pool instead of the picks" if filter.scope == filters.PICKS else ""
         empty.say("No row matches", f"Take a filter off above{wider}.")
     else:
         empty.say("No row is left", "Show all picks, or another overlap of the methods.")

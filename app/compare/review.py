@@ -9,77 +9,76 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.state.session import Session
 from app.text import label, plural
-from app.views import decisions as deciding
-from gradsift.datastore.store import Store
+from app.views.decisions import decide, last_step, undo, write_note
+from app.views.view import View
 from gradsift.workspace.sessions import Decisions
 
 MANY = 1_000  # rows above which deciding on all of them asks once more
-_KEY, _SEEN, _ASKED = "board", "board_seen", "board_asked"
+_KEY, _SEEN, _REQUEST = "board", "board_seen", "board_request"
 _board = st.components.v2.component(
     "gradsift_board", js=Path(__file__).with_name("board.js").read_text(encoding="utf-8"), isolate_styles=False
 )
 
 
-def mount(now: Session, store: Store, columns: Sequence[dict[str, Any]]) -> None:
+def mount(view: View, columns: Sequence[dict[str, Any]]) -> None:
     """Draw the columns (board.js says how they look) and take what a person does with their cards."""
     content = {"columns": columns, "seen": st.session_state.get(_SEEN, 0)}
     data = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")  # Streamlit's own JSON is ASCII
-    _board(key=_KEY, data=data, on_acts_change=partial(_take, now, store))
+    _board(key=_KEY, data=data, on_acts_change=partial(_take, view))
 
 
-def asked() -> tuple[str, int]:
-    """What was asked for a card in this run: ("why" or "note", pool row), or ("", -1)."""
-    kind, row = st.session_state.pop(_ASKED, ("", -1))
+def request() -> tuple[str, int]:
+    """What a card's button asks of this run: ("why" or "note", pool row), or ("", -1)."""
+    kind, row = st.session_state.pop(_REQUEST, ("", -1))
     return kind, row
 
 
-def _take(now: Session, store: Store) -> None:
-    """Do what the board sent and we have not done: it sends again what it has no answer to."""
+def _take(view: View) -> None:
+    """Do what the board sent and is not done yet: it sends again whatever has no answer."""
     seen = st.session_state.get(_SEEN, 0)
     for action in st.session_state[_KEY].get("acts") or ():
         if action["number"] > seen:
             st.session_state[_SEEN] = seen = action["number"]
-            _do(now, store, action)
+            _do(view, action)
 
 
-def _do(now: Session, store: Store, action: dict[str, Any]) -> None:
+def _do(view: View, action: dict[str, Any]) -> None:
     kind, row = action["kind"], int(action.get("row", -1))
     if kind == "undo":
-        _undo(now, store)
-    elif 0 <= row < store.manifest.rows:
+        _undo(view)
+    elif 0 <= row < view.store.manifest.rows:
         if kind == "decide":
-            deciding.decide(now, store, [row], action["verdict"])
+            decide(view.session, view.store, [row], action["verdict"])
         else:
-            st.session_state[_ASKED] = (kind, row)
+            st.session_state[_REQUEST] = (kind, row)
 
 
-def _undo(now: Session, store: Store) -> None:
-    st.toast(label(deciding.undo(now, store) or "Nothing is left to undo."), icon=":material/undo:")
+def _undo(view: View) -> None:
+    st.toast(label(undo(view.session, view.store) or "Nothing is left to undo."), icon=":material/undo:")
 
 
-def bar(now: Session, store: Store, rows: np.ndarray, decided: Decisions) -> None:
-    """What is decided, the way back, and decisions on all filtered rows. rows: their pool row numbers."""
-    said = [plural(len(decided.notes), "note")] if decided.notes else []
-    said += [f"{len(which):,} {name}" for name, which in _verdicts(decided) if len(which)]
+def bar(view: View, rows: np.ndarray, decisions: Decisions) -> None:
+    """Counts of decisions, Undo, and decisions on all filtered rows. rows: their pool row numbers."""
+    counts = [plural(len(decisions.notes), "note")] if decisions.notes else []
+    counts += [f"{len(theirs):,} {name}" for name, theirs in _verdicts(decisions) if len(theirs)]
     with st.container(
         horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", key="reviewing"
     ):
-        if said:
-            st.caption(" · ".join(said), width="content")
-        if step := deciding.last_step(now, store):
-            st.button("Undo", icon=":material/undo:", key="undo", help=label(step), on_click=_undo, args=(now, store))
+        if counts:
+            st.caption(" · ".join(counts), width="content")
+        if step := last_step(view.session, view.store):
+            st.button("Undo", icon=":material/undo:", key="undo", help=label(step), on_click=_undo, args=(view,))
         if len(rows):
             with st.popover(f"Decide on all {len(rows):,}", icon=":material/checklist:", key="bulk"):
-                _bulk(now, store, rows)
+                _bulk(view, rows)
 
 
-def _verdicts(decided: Decisions) -> tuple[tuple[str, np.ndarray], ...]:
-    return ("accepted", decided.accepted), ("rejected", decided.rejected)
+def _verdicts(decisions: Decisions) -> tuple[tuple[str, np.ndarray], ...]:
+    return ("accepted", decisions.accepted), ("rejected", decisions.rejected)
 
 
-def _bulk(now: Session, store: Store, rows: np.ndarray) -> None:
+def _bulk(view: View, rows: np.ndarray) -> None:
     count = plural(len(rows), "filtered row")
     st.markdown(f"**{count}**: every row that any of the columns shows, on all pages, not only on this one.")
     sure = len(rows) <= MANY or st.checkbox(f"Yes, all {len(rows):,}", key=f"sure_{len(rows)}")
@@ -94,20 +93,20 @@ def _bulk(now: Session, store: Store, rows: np.ndarray) -> None:
                 key=f"all_{verdict or 'open'}",
                 icon=icon,
                 disabled=not sure,
-                on_click=deciding.decide,
-                args=(now, store, rows, verdict),
+                on_click=decide,
+                args=(view.session, view.store, rows, verdict),
             )
     st.caption("One step: Undo takes it back.")
 
 
 @st.dialog("Note")
-def note(now: Session, store: Store, row: int, text: str) -> None:
+def note(view: View, row: int, text: str) -> None:
     """Write a note on a pool row."""
     with st.form("note", border=False):
         st.text_area(f"Note on row {row:,}", text, key=f"note_{row}", max_chars=4_000, height=160)
-        if st.form_submit_button("Save", type="primary", key="save_note", on_click=_keep_note, args=(now, store, row)):
+        if st.form_submit_button("Save", type="primary", key="save_note", on_click=_keep_note, args=(view, row)):
             st.rerun()
 
 
-def _keep_note(now: Session, store: Store, row: int) -> None:
-    deciding.note(now, store, row, st.session_state[f"note_{row}"])
+def _keep_note(view: View, row: int) -> None:
+    write_note(view.session, view.store, row, st.session_state[f"note_{row}"])

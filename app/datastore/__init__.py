@@ -1,1 +1,1 @@
-"""Parts of the page Datastore."""
+"""app/datastore: parts of the page Datastore, where stores are built, opened and looked at."""

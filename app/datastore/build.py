@@ -1,31 +1,37 @@
-"""From the build form's values to the command line that a build is: no drawing here."""
+"""What the build form asks for: the presets of its parameters, and the run that tells what a build would cost.
 
+No drawing here.
+"""
+
+import json
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.views.commands import Plan
 from gradsift.config import BuildConfig
+from gradsift.runtime import jobs
+from gradsift.runtime.hashing import hash_json
+from gradsift.workspace.workspace import Workspace
 
 BUNDLED = "smollm2"  # `gradsift.model.load.BUNDLED`, which cannot be imported here: torch comes with it
+PLAN = "plan.json"  # `gradsift.builder.plan.PLAN`, likewise
 
-# flag of `gradsift build`, field of BuildConfig; the form's values carry the field names
-FLAGS = {
-    "model": "--model",
-    "template": "--template",
-    "limit_per_source": "--limit-per-source",
-    "max_length": "--max-length",
-    "warmup_fraction": "--warmup-fraction",
-    "epochs": "--epochs",
-    "batch_size": "--batch-size",
-    "lr": "--lr",
-    "lora_rank": "--lora-rank",
-    "dim": "--dim",
-    "store_dtype": "--store-dtype",
-    "seed": "--seed",
-}
-
-_PAPER = {name: BuildConfig.model_fields[name].default for name in FLAGS if name != "model"}
+PARAMETERS = (  # of the form, by their names in BuildConfig
+    "model",
+    "template",
+    "limit_per_source",
+    "max_length",
+    "warmup_fraction",
+    "epochs",
+    "batch_size",
+    "lr",
+    "lora_rank",
+    "dim",
+    "store_dtype",
+    "seed",
+)
+_PAPER = {name: BuildConfig.model_fields[name].default for name in PARAMETERS if name != "model"}
 PRESETS: dict[str, dict[str, Any]] = {
     "Small machine": {
         **_PAPER,
@@ -40,36 +46,33 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "Paper": _PAPER,
 }
-ABOUT = {
+NOTES = {
     "Small machine": "60 rows per source, two epochs, rank 16: minutes on a laptop with the bundled model.",
     "Paper": "The whole pool, four epochs, rank 128, 8192 dimensions, as in LESS section 5.1: meant for a GPU.",
 }
 
 
-def argv(pool: Sequence[str | Path], values: Mapping[str, Any], out: Path) -> list[str]:
-    """Arguments of `gradsift` for this build; a value of None or "" leaves the command's own default.
+def start_plan(workspace: Workspace, command: Plan) -> Path:
+    """Work out what a build would cost; returns the folder of the run, the same for equal commands.
 
-    The pool stands after `--`, so that a file whose name begins with a dash stays a file.
+    Raises:
+        JobError: this very plan is being made already. OSError: it cannot be written.
     """
-    return ["build", "--out", str(out), *_flags(values), "--", *map(str, pool)]
+    name = hash_json(command.argv())[:12]
+    folder = workspace.job_folder(f"plan-{name}")
+    status = jobs.status(folder)
+    if status is None or status.state != "running":
+        (folder / "job" / PLAN).unlink(missing_ok=True)
+    command.start(folder)
+    return folder
 
 
-def plan_argv(pool: Sequence[str | Path], values: Mapping[str, Any]) -> list[str]:
-    """Arguments of `gradsift` that tell what this build would cost."""
-    return ["plan", "--json", *_flags(values), "--", *map(str, pool)]
-
-
-def _flags(values: Mapping[str, Any]) -> list[str]:
-    given = [(flag, values.get(name)) for name, flag in FLAGS.items()]
-    return [word for flag, value in given if value not in (None, "") for word in (flag, str(value))]
-
-
-def builds(command: Sequence[str], path: Path) -> bool:
-    """Whether `command` is a build into `path` and nothing else: a store that came from elsewhere may say anything."""
-    if not command or command[0] != "build" or "--restart" in command or command.count("--out") != 1:
-        return False
-    at = command.index("--out") + 1
-    return at < len(command) and Path(command[at]).resolve() == path.resolve()
+def read_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan as far as it is known: its counts are on disk before its estimate is."""
+    try:
+        return dict(json.loads((folder / "job" / PLAN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def pool_paths(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.datastore import plan as planning
+from app.datastore import build
 from app.text import duration, escape, label, plural, size
 from app.widgets import running
 from gradsift.runtime import jobs
@@ -15,7 +15,7 @@ _STAGES = ("read", "load", "warmup", "features")  # in the order of the work
 
 
 def draw(folder: Path, current: bool) -> None:
-    """Draw the plan in `folder`, kept current while it is made. current: whether the form still says the same."""
+    """Draw the plan in `folder`, kept current while it is made. current: whether the form still has the same values."""
     status = jobs.status(folder)
     if status is not None and status.state == "running":
         st.fragment(run_every=running.INTERVAL)(_follow)(folder)
@@ -24,7 +24,7 @@ def draw(folder: Path, current: bool) -> None:
         st.markdown("**What this build would cost**")
         if not current:
             st.caption("For what the form said before: estimate again.")
-        plan = planning.found(folder)
+        plan = build.read_plan(folder)
         if plan is not None:
             _figures(plan)
         if status is not None and status.state != "finished":
@@ -38,7 +38,7 @@ def _follow(folder: Path) -> None:
     status = jobs.status(folder)
     if status is None or status.state != "running":
         st.rerun()
-    plan = planning.found(folder)
+    plan = build.read_plan(folder)
     with st.container(border=True, key="estimate"):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             st.markdown("**What this build would cost**", width="content")
@@ -56,8 +56,7 @@ def _figures(plan: dict[str, Any]) -> None:
 
 
 def _details(plan: dict[str, Any]) -> None:
-    said = "".join(f'<p class="gs-small gs-dim" style="margin:0">{escape(s)}</p>' for s in _sentences(plan))
-    st.html(said)
+    st.html("".join(f'<p class="gs-small gs-dim" style="margin:0">{escape(s)}</p>' for s in _sentences(plan)))
     number = st.column_config.NumberColumn
     columns = {"rows_in_file": "Rows in file", "rows": "Taken", "usable": "Usable", "excluded": "Excluded"}
     columns |= {"truncated": "Cut", "prompt_tokens": "Prompt tokens", "answer_tokens": "Answer tokens"}
@@ -74,12 +73,12 @@ def _details(plan: dict[str, Any]) -> None:
 
 def _counts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     """What was counted, as (figure, what it is)."""
-    about = "" if plan["exact"] else "about "
+    prefix = "" if plan["exact"] else "about "
     warmup = plan["warmup"]
     return [
-        (f"{about}{plan['usable']:,}", f"usable of {plural(plan['rows'], 'row')}"),
-        (f"{about}{plan['truncated']:,}", "cut at the longest length"),
-        (f"{about}{plan['prompt_tokens'] + plan['answer_tokens']:,}", "tokens in a pass"),
+        (f"{prefix}{plan['usable']:,}", f"usable of {plural(plan['rows'], 'row')}"),
+        (f"{prefix}{plan['truncated']:,}", "cut at the longest length"),
+        (f"{prefix}{plan['prompt_tokens'] + plan['answer_tokens']:,}", "tokens in a pass"),
         (f"{warmup['steps_per_epoch']:,} × {warmup['epochs']}" if warmup else "0", "optimizer steps of the warmup"),
     ]
 
@@ -99,14 +98,14 @@ def _costs(plan: dict[str, Any]) -> list[tuple[str, str]]:
 def _sentences(plan: dict[str, Any]) -> list[str]:
     """The rest, a sentence each: what is excluded, where time and disk go, notes."""
     excluded = sorted(plan["excluded"].items(), key=lambda pair: -pair[1])
-    said = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in excluded]
+    sentences = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in excluded]
     if estimate := plan["estimate"]:
         stages = ", ".join(f"{stage} {duration(estimate['seconds'][stage])}" for stage in _STAGES)
-        said.append(
+        sentences.append(
             f"Time: {stages}; from {estimate['burst_batches']} batches that took {estimate['burst_seconds']:.0f} s "
             f"({estimate['features_tokens_per_s']:,.0f} tokens a second)."
         )
         parts = ", ".join(f"{part} {size(count)}" for part, count in estimate["bytes"].items())
-        said.append(f"Disk: {parts}.")
+        sentences.append(f"Disk: {parts}.")
     dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in plan["feature_bytes"].items())
-    return [*said, f"Features by how they are stored: {dtypes}.", *plan["notes"]]
+    return [*sentences, f"Features by how they are stored: {dtypes}.", *plan["notes"]]

@@ -4,11 +4,10 @@ from typing import Any
 
 import streamlit as st
 
-from app.datastore import build as building
-from app.datastore import estimate, stores
-from app.datastore import plan as planning
-from app.state import session
+from app.datastore import build, estimate, stores
+from app.state.session import Session, current_session, remember
 from app.text import label
+from app.views.commands import Build, Plan
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import sample_pool
@@ -32,14 +31,14 @@ def draw() -> None:
         )
         st.segmented_control(
             "Start from",
-            list(building.PRESETS),
+            list(build.PRESETS),
             default=_PRESET,
             required=True,
             key="build_preset",
             on_change=lambda: _fill(st.session_state.build_preset),
             persist_state="session",
         )
-    st.caption(building.ABOUT[st.session_state.build_preset])
+    st.caption(build.NOTES[st.session_state.build_preset])
     with st.form("build", border=True):
         uploads = _pool(origin)
         left, right = st.columns(2)
@@ -55,17 +54,17 @@ def draw() -> None:
             "Model",
             key="build_model",
             persist_state="session",
-            help=f"`{building.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id within reach.",
+            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id within reach.",
         )
         _common()
         with st.expander("More parameters"):
             _rare()
         with st.container(horizontal=True):
-            asked = st.form_submit_button("Estimate the cost", icon=":material/timer:")
-            sent = st.form_submit_button("Build the datastore", type="primary", icon=":material/play_arrow:")
-    if asked:
+            estimating = st.form_submit_button("Estimate the cost", icon=":material/timer:")
+            building = st.form_submit_button("Build the datastore", type="primary", icon=":material/play_arrow:")
+    if estimating:
         _estimate(origin, uploads)
-    if sent:
+    if building:
         _start(origin, uploads)
     if planned := st.session_state.get("build_plan"):
         folder, question = planned
@@ -153,58 +152,62 @@ def _rare() -> None:
     )
 
 
-def _values() -> dict[str, Any]:
-    return {name: st.session_state.get(f"build_{name}") for name in building.FLAGS}
+def _parameters() -> dict[str, Any]:
+    """The parameters by name; None leaves the command's own default."""
+    values = {name: st.session_state.get(f"build_{name}") for name in build.PARAMETERS}
+    return {name: None if value == "" else value for name, value in values.items()}
 
 
 def _question(origin: str) -> tuple[Any, ...]:
     """What an estimate answers: another form asks another question."""
-    return origin, st.session_state.get("build_paths"), *_values().values()
+    return origin, st.session_state.get("build_paths"), *_parameters().values()
 
 
 def _estimate(origin: str, uploads: list[Any]) -> None:
-    now = session.current()
+    session = current_session()
     try:
-        pool = _chosen_pool(now, origin, uploads, st.session_state.build_name or "")
+        pool = _chosen_pool(session, origin, uploads, st.session_state.build_name or "")
         if not pool:
             st.error(NO_POOL)
             return
-        st.session_state.build_plan = planning.start(now.workspace, pool, _values()), _question(origin)
+        folder = build.start_plan(session.workspace, Plan(pool=pool, **_parameters()))
+        st.session_state.build_plan = folder, _question(origin)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
 
 
 def _start(origin: str, uploads: list[Any]) -> None:
-    now = session.current()
+    session = current_session()
     try:
         name = st.session_state.build_name or ""
-        out = now.workspace.new_store_path(name)
-        pool = _chosen_pool(now, origin, uploads, name)
+        out = session.workspace.new_store_path(name)
+        pool = _chosen_pool(session, origin, uploads, name)
         if not pool:
             st.error(NO_POOL)
             return
         if planned := st.session_state.pop("build_plan", None):
             jobs.cancel(planned[0])  # the build's own start is a better estimate, and they would slow each other down
-        jobs.start(out, building.argv(pool, _values(), out))
+        Build(pool=pool, out=out, **_parameters()).start(out)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return
-    session.remember(store=out.name)
+    remember(store=out.name)
     st.session_state.datastore_next = stores.OPEN
     st.rerun()
 
 
-def _chosen_pool(now: session.Session, origin: str, uploads: list[Any], name: str) -> list[Any]:
+def _chosen_pool(session: Session, origin: str, uploads: list[Any], name: str) -> tuple[str, ...]:
     if origin == "The sample":
-        return list(sample_pool())
+        return tuple(map(str, sample_pool()))
     if origin == "Upload":
-        return now.workspace.keep_uploads(name, ((file.name, file.getvalue()) for file in uploads or []))
-    return building.pool_paths(st.session_state.get("build_paths") or "")
+        files = session.workspace.keep_uploads(name, ((file.name, file.getvalue()) for file in uploads or []))
+        return tuple(map(str, files))
+    return tuple(build.pool_paths(st.session_state.get("build_paths") or ""))
 
 
 def _fill(preset: str, only_missing: bool = False) -> None:
     """Put a preset's values into the form; `only_missing` keeps what the person typed."""
-    values = {**building.PRESETS[preset], "model": st.session_state.get("build_model") or building.BUNDLED}
+    values = {**build.PRESETS[preset], "model": st.session_state.get("build_model") or build.BUNDLED}
     for name, value in values.items():
         if not only_missing or f"build_{name}" not in st.session_state:
             st.session_state[f"build_{name}"] = value

@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import streamlit as st
 
+from app import theme
 from app.pages import room
 from app.text import escape, plural, size
-from app.views import store as data
+from app.views.store import coverage_of, pool_of, sizes_of
 from app.widgets import charts, tables
 from gradsift.datastore.store import Store
 
@@ -34,7 +35,7 @@ def draw(store: Store) -> None:
 
 def figures(store: Store) -> None:
     """The store's key figures in one row."""
-    manifest, sizes = store.manifest, data.sizes_of(store)
+    manifest, sizes = store.manifest, sizes_of(store)
     truncated = sum(source.truncated for source in manifest.sources)
     pairs = [
         (f"{manifest.rows:,}", "rows in the store"),
@@ -57,7 +58,7 @@ def _notes(store: Store) -> None:
 def _coverage(store: Store) -> None:
     st.subheader("Coverage")
     st.caption("From the rows in each source's files to the rows that have features. Nothing is cut silently.")
-    frame = data.coverage_of(store)
+    frame = coverage_of(store)
     columns = ["rows_in_file", "rows_in_store", "usable", "excluded", "truncated"]
     total = pd.DataFrame([{"source": "all", **frame[columns].sum().to_dict()}])
     config: tables.Columns = {
@@ -79,7 +80,54 @@ def _warmup(store: Store) -> None:
         st.caption("The checkpoints were given, not trained here, so there is no loss curve.")
         return
     st.caption("Training loss and learning rate at every optimizer step; dashed lines are the ends of epochs.")
-    charts.warmup(curve)
+    _warmup_chart(curve)
+
+
+def _warmup_chart(curve: pd.DataFrame) -> None:
+    """Loss and learning rate by optimizer step, with the epochs' ends marked."""
+    accent, second = theme.color("less", charts.dark()), theme.color("bm25", charts.dark())
+    figure = charts.blank("Loss and learning rate", "Loss in nats per token, left; learning rate, right", 340)
+    figure.add_scatter(x=curve["step"], y=curve["loss"], name="Loss", line={"color": accent, "width": 2})
+    figure.add_scatter(
+        x=curve["step"],
+        y=curve["learning_rate"],
+        name="Learning rate",
+        yaxis="y2",
+        line={"color": second, "width": 1.5, "dash": "dot"},
+    )
+    for step in _epoch_ends(curve):
+        figure.add_vline(x=step, line_width=1, line_dash="dash", line_color=charts.LINE)
+    figure.update_layout(
+        hovermode="x unified",
+        xaxis={"title": {"text": "Optimizer step"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "Loss (nats per token)"}},
+        yaxis2={
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "tickformat": ".1e",
+            "tickmode": "auto",
+            "nticks": 6,
+            "fixedrange": True,
+        },
+    )
+    first, last = curve["loss"].iloc[0], curve["loss"].iloc[-1]
+    alt = (
+        f"Warmup loss by optimizer step: from {first:.2f} to {last:.2f} in {len(curve)} steps, with the learning rate."
+    )
+    columns: tables.Columns = {
+        "step": "Step",
+        "epoch": NUMBER("Epoch", format="%.2f"),
+        "loss": NUMBER("Loss (nats per token)", format="%.4f"),
+        "learning_rate": NUMBER("Learning rate", format="%.2e"),
+        "grad_norm": NUMBER("Gradient norm", format="%.4f"),
+    }
+    charts.draw(charts.Chart("warmup", figure, alt, curve, columns))
+
+
+def _epoch_ends(curve: pd.DataFrame) -> list[float]:
+    epochs = curve["epoch"].apply(lambda e: -(-float(e) // 1))
+    return [float(step) + 0.5 for step in curve.groupby(epochs)["step"].max().iloc[:-1]]
 
 
 def _checkpoints(store: Store) -> None:
@@ -106,7 +154,7 @@ def _excluded(store: Store) -> None:
         st.caption("Every row is usable.")
         return
     st.caption(f"{plural(excluded, 'row')} have no features; they are never picked and never lost.")
-    pool = data.pool_of(store)
+    pool = pool_of(store)
     frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
     config: tables.Columns = {
         "file": st.column_config.TextColumn("File", width="medium"),
@@ -121,18 +169,18 @@ def _excluded(store: Store) -> None:
 def _parameters(store: Store) -> None:
     with st.expander("Parameters and provenance"):
         manifest = store.manifest
-        about = {
+        facts = {
             "Folder": str(store.path),
             "Fingerprint": store.fingerprint,
             "Model": f"{manifest.config.model} (weights {manifest.model_fingerprint})",
             "Computed on": f"{manifest.device}, {manifest.dtype}, {plural(manifest.threads, 'thread')}",
             "Projections": ", ".join(f"{c.name} {c.projector}" for c in manifest.checkpoints),
             **({"Taken in": _parts(store)} if len(manifest.parts) > 1 else {}),
-            "Shapes of the data": ", ".join(f"{name}: {_schemas(found)}" for name, found in manifest.schemas.items()),
-            "On disk": ", ".join(f"{part} {size(count)}" for part, count in data.sizes_of(store).items() if count),
+            "Shapes of the data": ", ".join(f"{name}: {_schemas(counts)}" for name, counts in manifest.schemas.items()),
+            "On disk": ", ".join(f"{part} {size(count)}" for part, count in sizes_of(store).items() if count),
             "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         }
-        cells = "".join(f"<tr><td class='gs-dim'>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in about.items())
+        cells = "".join(f"<tr><td class='gs-dim'>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in facts.items())
         st.html(f'<table class="gs-facts">{cells}</table>')
         st.code(json.dumps(manifest.config.model_dump(mode="json"), indent=1, ensure_ascii=False), language="json")
 
@@ -144,5 +192,5 @@ def _parts(store: Store) -> str:
     return ", then ".join(f"{count} ({files})" for count, files in zip(rows, names, strict=True))
 
 
-def _schemas(found: dict[str, int]) -> str:
-    return " + ".join(f"{name or 'unreadable'} {count:,}" for name, count in found.items())
+def _schemas(counts: dict[str, int]) -> str:
+    return " + ".join(f"{name or 'unreadable'} {count:,}" for name, count in counts.items())

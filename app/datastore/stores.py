@@ -2,41 +2,42 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
-from app.datastore import build as building
 from app.datastore import overview
-from app.state import session
+from app.state.session import Session, remember
 from app.text import escape, label, plural
-from app.views import store as data
+from app.views.commands import Build
+from app.views.store import store_or_error
 from app.widgets import empty, running
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
-OPEN, ALL, BUILD = "Open store", "All stores", "Build a new one"  # rooms of the Datastore page
+OPEN, ALL, BUILD = "This store", "All stores", "New store"  # rooms of the Datastore page
 
 
-def show(now: session.Session) -> None:
+def show(session: Session) -> None:
     """The open store as it is: being built, finished, unfinished, unreadable; or, with none open, what to do."""
-    if now.store_path is None:
-        choose(now.workspace, now.store)
+    if session.store_path is None:
+        choose(session.workspace, session.store)
         return
-    store, problem = data.store_or_error(now)
-    status = jobs.status(now.store_path)
-    st.subheader(label(now.store_title), anchor=False)
+    store, problem = store_or_error(session)
+    status = jobs.status(session.store_path)
+    st.subheader(label(session.store_title), anchor=False)
     if status is not None and status.state == "running":
-        running.watch(now.store_path, f"Building {now.store_title}")
-        st.caption("The build is a process of its own: close this page, come back, it goes on.")
+        running.watch(session.store_path, f"Building {session.store_title}")
+        st.caption("The build is a process of its own: you may close this page, it goes on.")
         if store is not None:
             overview.figures(store)
     elif problem:
         st.error(label(problem))
     elif store is None or not store.complete:
-        unfinished(now, now.store_path, store)
+        unfinished(session, session.store_path, store)
     else:
         overview.draw(store)
 
@@ -59,10 +60,10 @@ def choose(workspace: Workspace, opened: str) -> None:
     _by_path(workspace)
 
 
-def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
+def unfinished(session: Session, path: Path, store: Store | None) -> None:
     """A store whose build is not finished and not running: what is missing, and the way on."""
     status = jobs.status(path)
-    again = _again(now, path)
+    again = _again(session, path)
     if status is not None and again is not None and status.state in ("failed", "cancelled", "interrupted"):
         running.ended(path, status, again, "build")
     elif store is None and status is None:
@@ -72,7 +73,7 @@ def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
         if again is not None:
             st.button("Resume the build", type="primary", on_click=running.attempt, args=(again,), key="resume-build")
         else:
-            st.caption("It was begun on the command line: run the same `gradsift build` again, and it goes on.")
+            st.caption("It was started on the command line: run the same `gradsift build` again to resume it.")
     if store is not None:
         missing = store.missing()
         st.caption(f"Still to do: {plural(len(missing), 'file')} of the datastore.")
@@ -81,13 +82,13 @@ def unfinished(now: session.Session, path: Path, store: Store | None) -> None:
             st.code(names, language=None, height=200)
 
 
-def _again(now: session.Session, path: Path) -> Callable[[], None] | None:
+def _again(session: Session, path: Path) -> Callable[[], None] | None:
     """What starts the build at `path` again, where that is known."""
-    command = jobs.command(path)
-    if building.builds(command, path):
-        return lambda: jobs.start(path, command)
-    if path == now.workspace.store_path(SAMPLE_STORE) and path.exists():
-        return lambda: build_sample(now.workspace)
+    command = Build.read(jobs.command(path))
+    if command is not None and command.out.resolve() == path.resolve():  # a store from elsewhere may say anything
+        return partial(command.start, path)
+    if path == session.workspace.store_path(SAMPLE_STORE) and path.exists():
+        return lambda: build_sample(session.workspace)
     return None
 
 
@@ -102,13 +103,13 @@ def _line(entry: StoreEntry, opened: bool) -> None:
 
 
 @contextmanager
-def _row(key: str, name: str, about: str, more: str = "") -> Iterator[None]:
+def _row(key: str, name: str, note: str, more: str = "") -> Iterator[None]:
     """A bordered line: what it is on the left, the block's button on the right."""
     line = st.container(
         border=True, key=key, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
     )
     with line:
-        st.html(f"<div>{name} <span class='gs-small gs-dim'>{escape(about)}</span>{more}</div>", width="content")
+        st.html(f"<div>{name} <span class='gs-small gs-dim'>{escape(note)}</span>{more}</div>", width="content")
         yield
 
 
@@ -132,8 +133,8 @@ def _exists(entry: StoreEntry) -> bool:
 
 
 def _sample(workspace: Workspace) -> None:
-    about = "about 150 short examples from four sources, a real small model; a few minutes on two cores"
-    with _row("sample-offer", "<b>Sample</b>", about):
+    note = "about 150 short examples from four sources, a real small model; a few minutes on two cores"
+    with _row("sample-offer", "<b>Sample</b>", note):
         st.button(
             "Build the sample",
             type="primary",
@@ -152,7 +153,7 @@ def build_sample(workspace: Workspace) -> None:
 
 
 def _open(name: str) -> None:
-    session.remember(store=name)
+    remember(store=name)
     st.session_state.datastore_next = OPEN  # the tabs may be drawn already: the page takes it up at its next run
 
 
@@ -161,8 +162,8 @@ def _by_path(workspace: Workspace) -> None:
         text = st.text_input(
             "Open a datastore elsewhere on this machine", placeholder="/path/to/store", key="open_path"
         )
-        sent = st.form_submit_button("Open")
-    if sent:
+        opening = st.form_submit_button("Open")
+    if opening:
         try:
             entry = workspace.open_store(text or "")
             Store.open(entry.path) if (entry.path / "manifest.json").is_file() else None

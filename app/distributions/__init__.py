@@ -1,1 +1,1 @@
-"""Parts of the page Distributions."""
+"""app/distributions: parts of the page Distributions, charts of what the picks are made of."""

@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.distributions import charts as distribution_charts
-from app.distributions import target_charts
+from app.distributions import pick_charts, target_charts
 from app.state import address
 from app.text import label, plural
-from app.views import choices as choosing
-from app.views import figures as charting
-from app.views import filters
-from app.views.figures import View
-from app.widgets import charts, empty, score
+from app.views import figures, filters
+from app.views.choices import parts_of
+from app.views.view import View
+from app.widgets import charts, empty
+from app.widgets.controls import method_label
 from gradsift.analysis import distributions
 from gradsift.analysis.stability import SplitHalf
 from gradsift.runtime.errors import UsageError
@@ -27,32 +26,30 @@ _HIGHLIGHTS = 5
 
 def sources(view: View) -> None:
     """Where the picks come from."""
-    table = charting.kept(view, "sources", lambda: distributions.shares(view.picks, view.columns.source))
-    left_out = table["source"].nunique() - distribution_charts.MOST_SOURCES
+    table = figures.kept(view, "sources", lambda: distributions.shares(view.picks, view.row_columns.source))
+    left_out = table["source"].nunique() - pick_charts.MOST_SOURCES
     note = "×2: twice its share of the pool. Click a bar to see its rows in Compare."
     if left_out > 0:
         note += f" {plural(left_out, 'smaller source')} only in the table."
-    clicked = charts.draw(distribution_charts.sources(table), clickable=True, note=note)
+    clicked = charts.draw(pick_charts.sources(table), clickable=True, note=note)
     if clicked:
         _compare(source=clicked[0], method=clicked[1])
 
 
 def lengths(view: View) -> None:
     """How long the picks' answers are."""
-    columns = view.columns
-    table = charting.kept(
-        view, "lengths", lambda: distributions.lengths(view.picks, columns.n_prompt, columns.n_answer)
-    )
+    columns = view.row_columns
+    table = figures.kept(view, "lengths", lambda: distributions.lengths(view.picks, columns.n_prompt, columns.n_answer))
     fewest = min(len(picks) for picks in view.picks.values())
     count = int(np.clip(2 * fewest**0.5, 8, 40))  # few picks in many bins show nothing but chance
-    bins = charting.kept(
+    bins = figures.kept(
         view, "length-bins", lambda: distributions.length_histogram(view.picks, columns.n_answer, count)
     )
     left, right = st.columns(2, gap="large")
     with left:
-        charts.draw(distribution_charts.lengths(table))
+        charts.draw(pick_charts.lengths(table))
     with right:
-        charts.draw(distribution_charts.length_histogram(bins))
+        charts.draw(pick_charts.length_histogram(bins))
 
 
 def overlap(view: View) -> None:
@@ -64,13 +61,13 @@ def overlap(view: View) -> None:
     cuts = {column.method: len(column.picks) for column in view.comparison.columns}
     rankings = [column.ranking for column in view.comparison.columns]
     ks = distributions.sampled_ranks(n, _POINTS, *(max(cut, 1) for cut in cuts.values()))
-    table = charting.kept(view, "overlap-at-k", lambda: distributions.overlap_at_k(rankings, ks))
+    table = figures.kept(view, "overlap-at-k", lambda: distributions.overlap_at_k(rankings, ks))
     reference = _one("beside", list(view.picks), "Compared with")
     left, right = st.columns([2, 3], gap="large")
     with left:
-        charts.draw(distribution_charts.overlap(distributions.overlap(view.picks)))
+        charts.draw(pick_charts.overlap(distributions.overlap(view.picks)))
     with right:
-        charts.draw(distribution_charts.overlap_at_k(table, reference, cuts, n))
+        charts.draw(pick_charts.overlap_at_k(table, reference, cuts, n))
 
 
 def scores(view: View) -> None:
@@ -79,8 +76,8 @@ def scores(view: View) -> None:
     parts = [
         distributions.score_by_rank(column.ranking, cuts[column.method], _POINTS) for column in view.comparison.columns
     ]
-    charts.draw(distribution_charts.scores(pd.concat(parts, ignore_index=True), cuts))
-    if view.chosen.aggregate == "round-robin" or view.chosen.length_matched:
+    charts.draw(pick_charts.scores(pd.concat(parts, ignore_index=True), cuts))
+    if view.choices.aggregate == "round-robin" or view.choices.length_matched:
         st.caption("Scores do not fall steadily here: this order is not by score alone (see What if).")
 
 
@@ -89,12 +86,12 @@ def subtasks(view: View) -> None:
     method = _targeted(view)
     if method is None:
         return
-    table = charting.kept(view, f"subtasks-{method}", lambda: charting.picked_by(view, method))
+    table = figures.kept(view, f"subtasks-{method}", lambda: figures.picked_by(view, method))
     unserved = len(view.picks[method]) - int(table["rows"].sum())
     if unserved == len(view.picks[method]):
         empty.say("No pick serves a subtask", "All scores are zero here, or nothing is picked: raise the budget.")
         return
-    in_pool = pd.Series(view.columns.source).value_counts(sort=False)
+    in_pool = pd.Series(view.row_columns.source).value_counts(sort=False)
     chart = target_charts.subtasks(table, method, in_pool)
     busy = table.loc[table["rows"] > 0, "subtask"].nunique()
     note = "Click a cell to see its rows in Compare."
@@ -117,9 +114,9 @@ def single_targets(view: View) -> None:
     method = _targeted(view)
     if method is None:
         return
-    table = charting.target_curves(view, method)
+    table = figures.target_curves(view, method)
     left = table.drop_duplicates("target").set_index("target")["subtask"]
-    names = choosing.parts(view.scoring)
+    names = parts_of(view.scoring)
     names = {key: name for key, name in names.items() if _targets_of(view, key, left)}
     groups = [key for key in names if key[0] == "s"]
     first = groups if len(groups) <= _HIGHLIGHTS else []
@@ -149,18 +146,18 @@ def enough(view: View) -> None:
         f"Draws your {plural(len(targets), 'target example')} again and again: 20 times in two halves, 50 "
         "times with replacement, and ranks the whole pool each time, from the kept scores."
     )
-    asked = f"{view.key} {method}"
-    if st.session_state.get("resampled") != asked:
+    question = f"{view.key} {method}"
+    if st.session_state.get("resampled") != question:
         st.button(
             "Draw the targets again",
             type="primary",
             key="resample",
             icon=":material/casino:",
-            on_click=lambda: st.session_state.update(resampled=asked),
+            on_click=lambda: st.session_state.update(resampled=question),
         )
         return
     try:
-        half, table = charting.resampled(view, method)
+        half, table = figures.resampled(view, method)
     except UsageError as error:
         st.info(label(error))
         return
@@ -187,7 +184,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[View], None]]] = {
 
 
 def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[str, str]:
-    """What resampling says to the person: a headline and a sentence. table: a line per pick, with `stays`."""
+    """What resampling means: a headline and a sentence. table: a line per pick, with `stays`."""
     above = (half.mean - half.chance) / max(1 - half.chance, 1e-9)  # 0: as by chance, 1: the same rows
     if above >= 0.75:
         title = "These picks are steady"
@@ -196,7 +193,7 @@ def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[
         title = "The best of these picks are steady, the rest are not"
         means = "more examples would change a part of the picks, mostly near the cut"
     else:
-        title = "These picks hang on the examples you happened to give"
+        title = "These picks depend heavily on your particular examples"
         means = "few targets make unstable ranks: more examples of each subtask would steady them"
     sure = int((table["stays"] >= 0.9).sum())
     text = (
@@ -214,7 +211,7 @@ def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[
 
 
 def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
-    """The targets that a short name of `choosing.parts` means, among those that are left."""
+    """The targets that a short name of `parts_of` means, among those that are left."""
     if key[0] == "t":
         return [int(key[1:])] if int(key[1:]) in left.index else []
     if key[0] == "s":
@@ -223,7 +220,7 @@ def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
 
 
 def _targeted(view: View) -> str | None:
-    """Which of the methods that look at the targets; None, and a sentence, where there is none."""
+    """The chosen method among those that look at the targets; without one, None and a sentence on the page."""
     if not view.targeted:
         empty.say("Nothing here looks at the targets", "Choose another method above.")
         return None
@@ -232,7 +229,7 @@ def _targeted(view: View) -> str | None:
 
 def _one(key: str, methods: list[str], name: str) -> str:
     with address.held(key, methods, default=methods[0]):
-        chosen = st.segmented_control(name, methods, key=key, required=True, format_func=score.method_label)
+        chosen = st.segmented_control(name, methods, key=key, required=True, format_func=method_label)
     return chosen if chosen in METHODS else methods[0]
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.distributions.charts import label_of
 from app.text import plural
 from app.widgets import tables
-from app.widgets.charts import LINE, Chart, blank, cells, color, listed, log_axis, palette, tick
+from app.widgets.charts import LINE, Chart, blank, cells, color, label_of, listed, log_axis, palette, tick
 from gradsift.analysis.stability import SplitHalf
 
 NUMBER = st.column_config.NumberColumn
@@ -32,18 +31,18 @@ def _columns(in_pool: pd.Series) -> list[str]:
 def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
     """Rows that each subtask picked from each source, the busiest first; those that picked nothing are in the table.
 
-    table: subtask, source, rows (`charting.picked_by`). in_pool: rows of the pool by source.
+    table: subtask, source, rows (`figures.picked_by`). in_pool: rows of the pool by source.
     """
     kept = _columns(in_pool)
     short = table.assign(source=table["source"].where(table["source"].isin(kept), OTHER))
     square = short.pivot_table(index="subtask", columns="source", values="rows", aggfunc="sum", fill_value=0)
-    found = [name for name in (*kept, OTHER) if name in square and (square[name].any() or name != OTHER)]
+    names = [name for name in (*kept, OTHER) if name in square and (square[name].any() or name != OTHER)]
     totals = square.sum(axis=1).sort_values(ascending=False, kind="stable")
     idle = int((totals == 0).sum())
     totals = totals[totals > 0]
-    square = square.reindex(index=totals.index, columns=found, fill_value=0)
+    square = square.reindex(index=totals.index, columns=names, fill_value=0)
     figure = blank("Which subtask picked what", f"{label_of(method)}: rows by subtask and source")
-    about = [
+    marks = [
         [
             [source, method, str(subtask), tick(source, 60), tick(str(subtask), 60), f"{rows:,}" if rows else ""]
             for source, rows in items
@@ -52,13 +51,13 @@ def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
     ]
     values = square.to_numpy(dtype=float)
     hover = "%{customdata[4]}: %{customdata[5]} rows from %{customdata[3]}"
-    cells(figure, values, about, hover, method, max(1.0, values.max()))
-    names = listed([str(name) for name in totals.index])
-    names["ticktext"] = [f"{tick(str(name), 20)} · {rows:,}" for name, rows in totals.items()]
-    across = {**listed(found), "range": [-0.5, len(found) - 0.5], "side": "top"}
-    across["ticktext"] = [tick(name, 14) for name in found]
+    cells(figure, values, marks, hover, method, max(1.0, values.max()))
+    down = listed([str(name) for name in totals.index])
+    down["ticktext"] = [f"{tick(str(name), 20)} · {rows:,}" for name, rows in totals.items()]
+    across = {**listed(names), "range": [-0.5, len(names) - 0.5], "side": "top"}
+    across["ticktext"] = [tick(name, 14) for name in names]
     figure.update_layout(
-        height=150 + 30 * max(2, len(square)), margin_t=104 if len(found) < 4 else 140, xaxis=across, yaxis=names
+        height=150 + 30 * max(2, len(square)), margin_t=104 if len(names) < 4 else 140, xaxis=across, yaxis=down
     )
     busiest = totals.index[0]
     alt = (
@@ -77,8 +76,8 @@ def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]
     table: target, subtask, rank, similarity. highlighted: name -> targets of a color of their own. cut: the rank of the
     method's last pick.
     """
-    said = f"{label_of(method)}, all rows in order; dashed: rank of the last pick"
-    figure = blank("Similarity to each target example", said, 440)
+    units = f"{label_of(method)}, all rows in order; dashed: rank of the last pick"
+    figure = blank("Similarity to each target example", units, 440)
     bright = {target for targets in highlighted.values() for target in targets}
     rest = [target for target in table["target"].unique() if target not in bright]
     groups = {f"{len(rest):,} other{'s' if bright else ' targets'}" if rest else "": rest, **highlighted}
@@ -150,7 +149,7 @@ def halves(half: SplitHalf, method: str) -> Chart:
 def intervals(table: pd.DataFrame, method: str) -> Chart:
     """Where each pick ranks when the targets are drawn again, the least sure pick first.
 
-    table: row, rank, low, median, high, stays and more, worst first (`charting.resampled`).
+    table: row, rank, low, median, high, stays and more, worst first (`figures.resampled`).
     """
     drawn = table.head(MOST_INTERVALS).reset_index(drop=True)
     k = len(table)

@@ -1,1 +1,1 @@
-"""Parts of the page Export."""
+"""app/export: parts of the page Export, picks written as files and checked for leaks."""

@@ -7,16 +7,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.export import leaks
-from app.export import request as exporting
-from app.export.request import Request
+from app.export import exports, leaks
+from app.export.exports import Request
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural, size
-from app.views import store as data
-from app.views.comparison import Column
+from app.views.store import pool_of
+from app.views.view import View
 from app.widgets import tables, uploads
-from gradsift.datastore.store import Store
 from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.sessions import Decisions
 
@@ -27,42 +25,48 @@ MIMES = {
     ".zst": "application/zstd",
 }
 LONGEST = 700  # characters of one previewed line
-DROP = "Rows that share text with the targets or an evaluation go, and the next ones take their places."
+DROP = "Rows that share text with the targets or an evaluation are replaced by the next ones."
 REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
 
 
-def take(decided: Decisions) -> str:
+def take(decisions: Decisions) -> str:
     """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
-    with address.held("take", list(exporting.TAKES), default=exporting.DECIDED):
+    with address.held("take", list(exports.TAKES), default=exports.DECIDED):
         chosen = st.segmented_control(
             "Rows",
-            list(exporting.TAKES),
+            list(exports.TAKES),
             key="take",
             required=True,
-            format_func=lambda name: exporting.TAKES[name],
+            format_func=lambda name: exports.TAKES[name],
             help="Accepted rows are always in, rejected ones never: the next rows take their places.",
         )
-    accepted, rejected = len(decided.accepted), len(decided.rejected)
-    said = f"{accepted:,} accepted and {rejected:,} rejected in this session."
-    st.caption(said if accepted or rejected else "Nothing is accepted or rejected yet.")
-    return chosen or exporting.DECIDED
+    accepted, rejected = len(decisions.accepted), len(decisions.rejected)
+    counts = f"{accepted:,} accepted and {rejected:,} rejected in this session."
+    st.caption(counts if accepted or rejected else "Nothing is accepted or rejected yet.")
+    return chosen or exports.DECIDED
 
 
-def summary(store: Store, scoring: Scoring, column: Column, ranked: Column, format: str, compress: str) -> None:
-    """How many rows, tokens and bytes, what the decisions changed, and from which sources."""
+def summary(view: View, ranked: np.ndarray, format: str, compress: str) -> None:
+    """How many rows, tokens and bytes, what the decisions changed, and from which sources.
+
+    ranked: the positions that would be picked without the session's decisions.
+    """
+    column = view.comparison.columns[0]
     rows, tokens = len(column.picks), column.tokens
     packed = compress != "none" or format == "parquet"
     figures = {
         "row" if rows == 1 else "rows": f"{rows:,}",
         "tokens": f"{tokens:,}",
-        "before compression" if packed else "as a file": f"~ {size(exporting.size_of(store, scoring, column, format))}",
+        "before compression" if packed else "as a file": f"~ {size(exports.size_of(view, format))}",
     }
     cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
     st.html(f'<div class="gs-figures">{cells}</div>')
-    came, went = len(np.setdiff1d(column.picks, ranked.picks)), len(np.setdiff1d(ranked.picks, column.picks))
-    if came or went:
-        st.caption(f"By decisions {plural(came, 'row')} came in and {went:,} went out.")
-    picked = data.pool_of(store).loc[column.ranking.rows[column.picks]]
+    added, removed = len(np.setdiff1d(column.picks, ranked)), len(np.setdiff1d(ranked, column.picks))
+    if removed:
+        st.caption(f"Your decisions removed {plural(removed, 'row')} and added {f'{added:,}' if added else 'none'}.")
+    elif added:
+        st.caption(f"Your decisions added {plural(added, 'row')} and removed none.")
+    picked = pool_of(view.store).loc[column.ranking.rows[column.picks]]
     counts = picked["source"].value_counts().rename_axis("source").reset_index(name="rows")
     used = (picked["n_prompt_tokens"] + picked["n_answer_tokens"]).groupby(picked["source"]).sum()
     counts["tokens"] = counts["source"].map(used)
@@ -75,61 +79,62 @@ def summary(store: Store, scoring: Scoring, column: Column, ranked: Column, form
 
 
 def shortened(lines: str) -> str:
-    """The preview with very long lines cut, which is said."""
+    """The preview with very long lines cut, each with a count of what is missing."""
     rows = lines.removesuffix("\n").split("\n")
     return "\n".join(
         r if len(r) <= LONGEST else f"{r[:LONGEST]} … [{len(r) - LONGEST:,} more characters]" for r in rows
     )
 
 
-def evaluation(now: Session, scoring: Scoring) -> tuple[Path, ...]:
+def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
     """The evaluation files that the person names, uploaded or by path."""
-    with st.expander("Evaluation files", icon=":material/fact_check:"):
+    with st.expander("Check for leaks into evaluation files", icon=":material/fact_check:"):
         st.caption(
             f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with what you name here: a "
             "row is flagged where 13 words in a row, a whole turn or a whole short question are the same."
         )
-        uploads.into("evaluation_paths", now, "Upload files", several=True)
-        typed = st.text_area(
+        uploads.into("evaluation_paths", session, "Upload files", several=True)
+        text = st.text_area(
             "Compared with, one file a line",
             key="evaluation_paths",
             height=68,
             persist_state="session",
             placeholder="/data/gsm8k/test.jsonl",
         )
-        files, missing = exporting.evaluation_files(typed or "")
+        files, missing = uploads.named_files(text or "")
         for path in missing:
             st.error(label(f"There is no file {path}: check the path."))
     if files:
-        st.caption(label(f"Compared with {', '.join(clip(path.name, 60) for path in files)} too."))
+        st.caption(label(f"Compared with {', '.join(clip(path.name, 60) for path in files)} as well."))
     return tuple(files)
 
 
 def earlier(request: Request, rejecting: bool) -> None:
-    """The export shown last, where only decisions make a difference: its other leaks can be rejected, too."""
+    """The export shown last, where only decisions make a difference: its other leaks can be rejected as well."""
     last = st.session_state.get("exported")
     if last is None or not request.differs_by_decisions(last):
         return
-    manifest = exporting.written(last.out)
+    manifest = exports.manifest_of(last.out)
     if manifest is not None:
-        st.caption("Other rows are asked for than stand in the files below: write them again.")
+        st.caption("The files below hold other rows than you ask for now: write them again.")
         draw(request, last.out, manifest, rejecting)
 
 
 def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool) -> None:
-    """A finished export in `out`. request: what is asked for now. rejecting: what is rejected in the session concerns
-    it.
+    """Draw a finished export in `out`.
+
+    request: the export that the page describes now. rejecting: whether rejecting rows in the session changes it.
     """
-    about = manifest["data"]
+    data = manifest["data"]
     with st.container(border=True, key="export-done"):
-        st.markdown(f"**Ready: {plural(about['rows'], 'row')}, {size(about['bytes'])}**")
-        _buttons(out, out / about["file"])
+        st.markdown(f"**Ready: {plural(data['rows'], 'row')}, {size(data['bytes'])}**")
+        _buttons(out, out / data["file"])
         st.html(
-            f'<p class="gs-small gs-dim" style="margin:0;overflow-wrap:anywhere">sha256 of {escape(about["file"])}: '
-            f"<code>{escape(about['sha256'])}</code></p>"
+            f'<p class="gs-small gs-dim" style="margin:0;overflow-wrap:anywhere">sha256 of {escape(data["file"])}: '
+            f"<code>{escape(data['sha256'])}</code></p>"
         )
         leaks.draw(request, out, manifest, rejecting)
-        files = exporting.files_of(out)
+        files = exports.files_of(out)
         frame = pd.DataFrame({"file": [f.name for f in files], "size": [size(f.stat().st_size) for f in files]})
         with st.expander(f"All {len(files)} files, and where they lie"):
             st.code(str(out), language=None, wrap_lines=True)
@@ -152,16 +157,16 @@ def _buttons(out: Path, file: Path) -> None:
     with st.container(horizontal=True):
         _button(f"Download {file.name}", file, file.name, MIMES.get(file.suffix), "download", "data")
         if bundle.is_file():
-            said = f"All files as zip, {size(bundle.stat().st_size)}"
-            _button(said, bundle, bundle.name, "application/zip", "folder_zip", "zip")
+            title = f"All files as zip, {size(bundle.stat().st_size)}"
+            _button(title, bundle, bundle.name, "application/zip", "folder_zip", "zip")
         if report.is_file():
             _button("Selection report", report, f"{out.name}.html", "text/html", "summarize", "report")
 
 
-def _button(said: str, file: Path, name: str, mime: str | None, icon: str, key: str) -> None:
-    """Take a file home under `name`; it is read when it is asked for."""
+def _button(title: str, file: Path, name: str, mime: str | None, icon: str, key: str) -> None:
+    """A button that downloads a file under `name`; it is read when pressed."""
     st.download_button(
-        said,
+        title,
         file.read_bytes,
         file_name=name,
         mime=mime,

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from app.export import request as exporting
-from app.export.request import Request
+from app.export import exports
+from app.export.exports import Request
 from app.text import clip, escape, label, plural
-from app.views import decisions as deciding
+from app.views.decisions import decide
 from app.widgets import running
 from app.widgets.tables import position
 from gradsift.selection.leakage import TARGETS
@@ -20,18 +20,19 @@ _KINDS = {"equal": "a whole text", "contained": "a whole question", "run": "a ru
 
 
 def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bool) -> None:
-    """What the check of the finished export in `out` found. request: what is asked for now. rejecting: each leak has a
-    button that rejects its row.
+    """Draw what the check of the finished export in `out` found.
+
+    request: the export that the page describes now. rejecting: each leak has a button that rejects its row.
     """
-    told = manifest.get("leakage")
-    if not told:
+    leakage = manifest.get("leakage")
+    if not leakage:
         return
-    against = [f"the {plural(told['targets'], 'target')}"]
-    against += [f"the {plural(part['examples'], 'example')} of {part['file']}" for part in told["evaluation"]]
-    flagged, dropped = told["flagged_rows"], told["dropped_rows"]
+    against = [f"the {plural(leakage['targets'], 'target')}"]
+    against += [f"the {plural(part['examples'], 'example')} of {part['file']}" for part in leakage["evaluation"]]
+    flagged, dropped = leakage["flagged_rows"], leakage["dropped_rows"]
     if not flagged:
-        gone = f" {plural(dropped, 'row')} that did went, and others came in their places." if dropped else ""
-        st.success(label(f"No pick shares text with {' or '.join(against)}.{gone}"), icon=":material/verified:")
+        replaced = f" {plural(dropped, 'row')} that did were replaced by others." if dropped else ""
+        st.success(label(f"No pick shares text with {' or '.join(against)}.{replaced}"), icon=":material/verified:")
     else:
         share = "pick shares" if flagged == 1 else "picks share"
         st.warning(label(f"{flagged:,} {share} text with {' or '.join(against)}."), icon=":material/warning:")
@@ -42,35 +43,35 @@ def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bo
             on_click=_drop,
             args=(request,),
         )
-    found = exporting.leaks_of(out)
-    if found:
-        title = f"Rows dropped for it ({len(found):,})" if not flagged else f"Rows that leak ({len(found):,})"
+    rows = exports.leaks_of(out)
+    if rows:
+        title = f"Rows dropped for it ({len(rows):,})" if not flagged else f"Rows that leak ({len(rows):,})"
         with st.expander(title, expanded=flagged > 0):
-            _page(request, found, rejecting)
+            _page(request, rows, rejecting)
 
 
-def _page(request: Request, found: Sequence[Mapping[str, Any]], rejecting: bool) -> None:
-    pages = -(-len(found) // PAGE)
+def _page(request: Request, rows: Sequence[Mapping[str, Any]], rejecting: bool) -> None:
+    pages = -(-len(rows) // PAGE)
     slot, page = st.container(), 1
     if pages > 1:
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             where = st.empty()
             page = st.pagination(pages, key=f"leaks-page-{pages}", width=280)
-    shown = found[(page - 1) * PAGE : page * PAGE]
+    shown = rows[(page - 1) * PAGE : page * PAGE]
     if pages > 1:
-        where.caption(position((page - 1) * PAGE, len(shown), len(found), "rows"), width="content")
-    decided = deciding.decisions(request.session, request.store)
+        where.caption(position((page - 1) * PAGE, len(shown), len(rows), "rows"), width="content")
+    view, decisions = request.view, request.view.decisions
     with slot:
         for leak in shown:
             st.html(_card(leak))
             if rejecting and not leak["dropped"]:
-                gone = leak["row"] in decided.rejected
+                rejected = leak["row"] in decisions.rejected
                 st.button(
-                    "Rejected" if gone else "Reject this row",
+                    "Rejected" if rejected else "Reject this row",
                     key=f"leak-{leak['row']}",
-                    disabled=gone,
-                    on_click=deciding.decide,
-                    args=(request.session, request.store, [leak["row"]], "reject"),
+                    disabled=rejected,
+                    on_click=decide,
+                    args=(view.session, view.store, [leak["row"]], "reject"),
                 )
 
 
@@ -80,7 +81,7 @@ def _card(leak: Mapping[str, Any]) -> str:
     more = len(leak["hits"]) - 1 + leak["more"]
     others = f" and {plural(more, 'example')} more" if more else ""
     kind = f"{_KINDS[hit['kind']]} of {plural(hit['words'], 'word')}{others}"
-    gone = '<span class="gs-badge gs-plain">dropped</span> ' if leak["dropped"] else ""
+    badge = '<span class="gs-badge gs-plain">dropped</span> ' if leak["dropped"] else ""
     name = f"{clip(leak['source'], 60)} · {clip(leak['id'], 60)}"
     sides = [("The pick", hit["yours"]), (where, hit["theirs"])]
     panes = "".join(
@@ -90,7 +91,7 @@ def _card(leak: Mapping[str, Any]) -> str:
     )
     return (
         f'<article class="gs-card gs-leak"><div class="gs-top"><span class="gs-rank">{leak["rank"]:,}</span>'
-        f'<span class="gs-score">{escape(kind)}</span></div><p class="gs-foot">{gone}{escape(name)}</p>'
+        f'<span class="gs-score">{escape(kind)}</span></div><p class="gs-foot">{badge}{escape(name)}</p>'
         f'<div class="gs-sides">{panes}</div></article>'
     )
 
@@ -101,4 +102,4 @@ def _quoted(quote: Mapping[str, str]) -> str:
 
 def _drop(request: Request) -> None:
     st.session_state.drop_leaks = True
-    running.attempt(exporting.start, replace(request, drop_leaks=True))
+    running.attempt(replace(request, drop_leaks=True).start)

@@ -1,1 +1,1 @@
-"""Parts of the page Gradient norms."""
+"""app/norms: parts of the page Gradient norms, norms against answer length."""

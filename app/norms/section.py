@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.distributions.charts import label_of
-from app.norms import charts as norm_charts
+from app.norms import norm_charts
 from app.state import address
 from app.text import label, plural
-from app.views import figures as charting
-from app.views import filters
-from app.views import store as data
-from app.views.figures import View
+from app.views import figures, filters
+from app.views.store import sources_of
+from app.views.view import View
 from app.widgets import charts, tables
+from app.widgets.charts import label_of
 from gradsift.analysis import norms
 from gradsift.analysis.norms import Area
 from gradsift.config import Similarity
@@ -30,7 +29,7 @@ _BY = {"cosine": " by cosine", "dot": " by raw dot product", "": ""}
 
 def choose(store: Store) -> tuple[str, str, list[str]]:
     """Which checkpoint, which kind of norm, which sources (none: all)."""
-    epochs, names = list(charting.norm_tables(store)), data.sources_of(store)
+    epochs, names = list(figures.norm_tables(store)), sources_of(store)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="norm-controls"):
         with address.held("epoch", epochs, default=epochs[-1]):
             epoch = st.segmented_control("Checkpoint", epochs, key="epoch", required=True)
@@ -47,24 +46,25 @@ def choose(store: Store) -> tuple[str, str, list[str]]:
     return epoch or epochs[-1], kind or "grad_norm", chosen
 
 
-def draw(view: View, method: str, epoch: str, kind: str, chosen: list[str]) -> None:
+def draw(view: View, epoch: str, kind: str, chosen: list[str]) -> None:
     """The charts of one method's picks, what is marked on them, and the numbers beside them."""
+    method = view.method
     if problem := st.session_state.pop(_PROBLEM, ""):
         st.warning(label(problem))
-    frame = charting.norm_tables(view.store)[epoch]
-    cells = charting.norm_cells(view.store, epoch, kind)
+    frame = figures.norm_tables(view.store)[epoch]
+    cells = figures.norm_cells(view.store, epoch, kind)
     shown = frame["source"].isin(chosen).to_numpy() if chosen else np.ones(len(frame), dtype=bool)
     cells = cells[cells["group"].isin(chosen)] if chosen else cells
     grid = norm_charts.grid(cells)
     area, place = _marked(epoch, kind), st.container()
     vectors = METHODS[method].compares_vectors
-    picks = {name: charting.picks_with(view, method, name) for name in ("cosine", "dot")} if vectors else {}
+    picks = {name: figures.picks_with(view, method, name) for name in ("cosine", "dot")} if vectors else {}
     sets = picks or {"": view.picks[method]}
     for (name, positions), column in zip(sets.items(), st.columns(len(sets), gap="large"), strict=True):
         with column:
             similarity: Similarity = "dot" if name == "dot" else "cosine"
-            there = positions[shown[positions]]
-            table = _lines(view, method, similarity, there, frame[kind].to_numpy(), frame["length"])
+            visible = positions[shown[positions]]
+            table = _lines(view, similarity, visible, frame[kind].to_numpy(), frame["length"])
             title = f"Picks of {label_of(method)}{_BY[name]}"
             chart = norm_charts.picks(f"norms-{name or 'picks'}", title, method, grid, table, kind, area)
             charts.draw(chart, on_area=partial(_mark, epoch, kind), note=_note(table, frame, kind, shown))
@@ -83,20 +83,20 @@ def draw(view: View, method: str, epoch: str, kind: str, chosen: list[str]) -> N
     left, right = st.columns([3, 2], gap="large") if vectors else (st.container(), st.container())
     with left:
         if vectors:
-            _beside(view, method, picks, epoch, kind)
+            _beside(view, picks, epoch, kind)
     with right:
         _correlations(view.store, epoch)
 
 
 def _lines(
-    view: View, method: str, similarity: Similarity, positions: np.ndarray, norm: np.ndarray, length: pd.Series
+    view: View, similarity: Similarity, positions: np.ndarray, norm: np.ndarray, length: pd.Series
 ) -> pd.DataFrame:
     """A line per pick: row, source, length and norm (logarithms), rank."""
-    rank = charting.ranking_with(view, method, similarity).rank
+    rank = figures.ranking_with(view, view.method, similarity).rank
     return pd.DataFrame(
         {
             "row": view.scoring.rows[positions],
-            "source": view.columns.source[positions],
+            "source": view.row_columns.source[positions],
             "length": length.to_numpy()[positions],
             "norm": norm[positions],
             "rank": rank[positions],
@@ -107,8 +107,8 @@ def _lines(
 def _note(table: pd.DataFrame, frame: pd.DataFrame, kind: str, shown: np.ndarray) -> str:
     """What the chart does not show of what it should."""
     parts = []
-    if len(table) > charting.MOST_PICKS:
-        parts.append(f"{charting.MOST_PICKS:,} of {len(table):,} picks are drawn, evenly over the ranks.")
+    if len(table) > figures.MOST_PICKS:
+        parts.append(f"{figures.MOST_PICKS:,} of {len(table):,} picks are drawn, evenly over the ranks.")
     if absent := int((~np.isfinite(frame[kind].to_numpy()))[shown].sum()):
         parts.append(f"{plural(absent, 'row')} with a norm of 0 cannot stand on a logarithmic axis.")
     return " ".join(parts)
@@ -166,15 +166,15 @@ def _offer(area: Area | None, inside: np.ndarray | None, picks: np.ndarray, meth
         st.caption(f"{int(inside[picks].sum()):,} of them picked by {label_of(method)}", width="content")
 
 
-def _beside(view: View, method: str, picks: dict[str, np.ndarray], epoch: str, kind: str) -> None:
+def _beside(view: View, picks: dict[str, np.ndarray], epoch: str, kind: str) -> None:
     st.subheader("What raw dot product would have picked", anchor=False)
 
-    def made() -> pd.DataFrame:
-        norm = 10 ** charting.norm_tables(view.store)[epoch][kind].to_numpy()
-        return norms.side_by_side(picks["cosine"], picks["dot"], view.columns.n_answer, norm)
+    def make() -> pd.DataFrame:
+        norm = 10 ** figures.norm_tables(view.store)[epoch][kind].to_numpy()
+        return norms.side_by_side(picks["cosine"], picks["dot"], view.row_columns.n_answer, norm)
 
-    table = charting.kept(view, f"beside-{epoch}-{kind}", made)
-    st.caption(norm_charts.sentence(table, method))
+    table = figures.kept(view, f"beside-{epoch}-{kind}", make)
+    st.caption(norm_charts.sentence(table, view.method))
     shown, columns = norm_charts.beside(table, kind)
     tables.show(shown, "Picks by cosine, by raw dot product, and the pool", columns, charts.file_stem("cosine-or-dot"))
 
@@ -185,15 +185,15 @@ def _signed(r: float) -> str:
 
 def _correlations(store: Store, epoch: str) -> None:
     st.subheader("Correlation of norm and answer length", anchor=False)
-    found = charting.norm_correlations(store)
-    found = found[found["epoch"] == epoch]
-    overall = found[found["source"] == ""].set_index("kind")["r"]
+    lines = figures.norm_correlations(store)
+    lines = lines[lines["epoch"] == epoch]
+    overall = lines[lines["source"] == ""].set_index("kind")["r"]
     st.caption(
         f"Pearson's r of their logarithms at {epoch}: gradient {_signed(overall['grad_norm'])}, Adam update "
         f"{_signed(overall['update_norm'])} over all rows. In the paper both norms fall with length (figures 3 and 4)."
     )
-    table = found.pivot(index="source", columns="kind", values="r").reindex(found["source"].unique()).reset_index()
-    rows = found[found["kind"] == "grad_norm"].set_index("source")["rows"]
+    table = lines.pivot(index="source", columns="kind", values="r").reindex(lines["source"].unique()).reset_index()
+    rows = lines[lines["kind"] == "grad_norm"].set_index("source")["rows"]
     table.insert(1, "rows", table["source"].map(rows))
     table["source"] = table["source"].replace("", "All rows")
     columns: tables.Columns = {

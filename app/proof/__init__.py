@@ -1,1 +1,1 @@
-"""Parts of the page Proof."""
+"""app/proof: parts of the page Proof, training on each method's picks."""

@@ -1,16 +1,18 @@
-"""Evaluations of the workspace: where they lie, the command that makes one, and what a report says. No drawing here.
+"""Evaluations of the workspace: their folders, the run that makes one, and what a report says. No drawing here.
 
 An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the targets, the held-out file, and its job.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
-from app.state.session import Session
-from app.views import targets as targeting
+from app.views.commands import Evaluate
+from app.views.targets import targets_file
+from app.views.view import View
 from gradsift.datastore.store import Store
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT, Report, read_report
 from gradsift.runtime import atomic, jobs
@@ -31,9 +33,9 @@ class Entry:
 
     @property
     def store(self) -> Path | None:
-        """The store that picks, as far as the run's command tells."""
-        command = jobs.command(self.folder)
-        return Path(command[1]) if len(command) > 1 else None
+        """The store that picks, where the run's command can be read."""
+        command = Evaluate.read(jobs.command(self.folder))
+        return command.store if command else None
 
     @property
     def report(self) -> Path:
@@ -52,43 +54,40 @@ def entries(workspace: Workspace) -> list[Entry]:
     return [Entry(path.name, path) for path in sorted(folders, key=_changed, reverse=True)]
 
 
-def start(
-    now: Session,
-    store: Store,
-    entry: TargetEntry,
-    heldout: Path,
-    methods: Sequence[str],
-    seeds: int,
-    recipe: Mapping[str, float],
-) -> Entry:
-    """Run `gradsift evaluate` as a process of its own; the same question again goes on where it stopped.
+def start(view: View, entry: TargetEntry, heldout: Path, seeds: int, recipe: Mapping[str, Any]) -> Entry:
+    """Run `gradsift evaluate` as a process of its own; the same evaluation again resumes where it stopped.
 
-    recipe: what the store's own does not say, or is to be otherwise: epochs, batch_size, lr.
+    view: its store, methods and budget are evaluated. recipe: what the store's own does not say, or is to be otherwise:
+    epochs, batch_size, lr.
 
     Raises:
         JobError: it is running already.
     """
-    targets = targeting.run_folder(now.workspace, store, entry) / "targets.jsonl"
-    targets = targets if targets.is_file() else entry.path
-    asked = [store.fingerprint, hash_file(targets), hash_file(heldout), now.budget, seeds, *sorted(recipe.items())]
-    key = hash_json(asked)[:6]
-    made = Entry(f"{entry.name}-{now.budget.replace('%', 'pct')}-{key}", now.workspace.root / "evaluations")
-    made = Entry(made.name, made.folder / made.name)
-    made.folder.mkdir(parents=True, exist_ok=True)
-    kept = made.folder / f"{entry.name}.jsonl"  # the set is named by this file
-    test = made.folder / "held-out" / f"rows{''.join(heldout.suffixes[-2:])}"
-    test.parent.mkdir(exist_ok=True)
+    workspace, store, budget = view.session.workspace, view.store, view.budget
+    targets = targets_file(workspace, store, entry)
+    question = [store.fingerprint, hash_file(targets), hash_file(heldout), budget, seeds, *sorted(recipe.items())]
+    key = hash_json(question)[:6]
+    name = f"{entry.name}-{budget.replace('%', 'pct')}-{key}"
+    evaluation = Entry(name, workspace.root / "evaluations" / name)
+    kept = evaluation.folder / f"{entry.name}.jsonl"  # the set is named by this file
+    test = evaluation.folder / "held-out" / f"rows{''.join(heldout.suffixes[-2:])}"
+    test.parent.mkdir(parents=True, exist_ok=True)
     for file, path in ((targets, kept), (heldout, test)):  # resuming finds them, whatever becomes of the originals
         if not path.is_file():  # the folder is named by their hashes: it is this one
             atomic.write_bytes(path, file.read_bytes())
-    arguments = ["evaluate", str(store.path), "--targets", str(kept), "--test", str(test), "--budget", now.budget]
-    arguments += ["--seeds", str(seeds), "--out", str(made.report)]
-    for name, value in recipe.items():
-        arguments += [f"--{name.replace('_', '-')}", str(value)]
-    for method in methods:
-        arguments += ["--method", _spec(method, store)]
-    jobs.start(made.folder, arguments)
-    return made
+    methods = tuple(_spec(method, store) for method in view.methods)
+    command = Evaluate(
+        store=store.path,
+        targets=kept,
+        test=test,
+        budget=budget,
+        seeds=seeds,
+        out=evaluation.report,
+        method=methods,
+        **recipe,
+    )
+    command.start(evaluation.folder)
+    return evaluation
 
 
 def again(entry: Entry) -> None:
@@ -97,7 +96,7 @@ def again(entry: Entry) -> None:
 
 
 def report_of(entry: Entry) -> Report | None:
-    """The report as it is now, or None before there is one.
+    """The report so far, or None before there is one.
 
     Raises:
         EvaluationError: the file is damaged.
@@ -110,8 +109,8 @@ def report_of(entry: Entry) -> Report | None:
 def label_of(method: str) -> str:
     """A method of a report in words: LESS, LESS by aggregate round-robin, Zero-shot."""
     name, *choices = method.split(":")
-    said = METHODS[name].label if name in METHODS else ALONE.get(name, name)
-    return " ".join([said, *(f"by {choice.replace('=', ' ').replace('_', ' ')}" for choice in choices)])
+    title = METHODS[name].label if name in METHODS else ALONE.get(name, name)
+    return " ".join([title, *(f"by {choice.replace('=', ' ').replace('_', ' ')}" for choice in choices)])
 
 
 def verdict(report: Report) -> list[str]:
@@ -125,8 +124,8 @@ def verdict(report: Report) -> list[str]:
             continue
         best = picked[picked["paired"] == picked["paired"].max()].iloc[0]  # what more seeds say
         gap, how = best["against_random"], f"on {best['better']} of {best['paired']} seeds"
-        said = f"{abs(gap):.3f} below" if gap < 0 else f"{abs(gap):.3f} above"
-        sentences.append(f"{name}: {label_of(best['method'])} ends {said} random's loss, lower {how}.")
+        distance = f"{abs(gap):.3f} below" if gap < 0 else f"{abs(gap):.3f} above"
+        sentences.append(f"{name}: {label_of(best['method'])} ends {distance} random's loss, lower {how}.")
     return sentences
 
 

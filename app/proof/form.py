@@ -1,108 +1,36 @@
-"""The page Proof: what an evaluation found so far, and the form that starts one."""
+"""The form that starts an evaluation: held-out rows, methods, seeds and the recipe."""
 
 import streamlit as st
 
-from app.export import request as exporting
-from app.proof import charts as proof_charts
-from app.proof import evaluations as proving
-from app.proof.evaluations import Entry
-from app.state import address
+from app.proof import evaluations
 from app.state.session import Session
-from app.text import label, plural
-from app.widgets import charts, empty, running, tables, uploads
-from app.widgets.score import method_label
+from app.text import label
+from app.views.view import View
+from app.widgets import budget, uploads
+from app.widgets.controls import method_label
 from gradsift.datastore.store import Store
-from gradsift.evaluation.report import RANDOM, Report, runs_table, summary
-from gradsift.evaluation.script import training_script
-from gradsift.runtime import jobs
+from gradsift.evaluation.report import RANDOM
 from gradsift.runtime.errors import GradsiftError
+from gradsift.scoring.choices import Choices
 from gradsift.scoring.methods import METHODS
+from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.workspace import TargetEntry
 
-_NUMBER = st.column_config.NumberColumn
-_TABLE: tables.Columns = {
-    "method": st.column_config.TextColumn("Method", width="medium"), "seeds": _NUMBER("Seeds"),
-    "rows": _NUMBER("Rows", format="localized"),
-    "loss": _NUMBER("Held-out loss", format="%.3f", help="Of the epoch with the lowest loss on the targets, mean"),
-    "loss_sd": _NUMBER("± seeds", format="%.3f"),
-    "against_random": _NUMBER("Against random", format="%+.3f", help="Paired by seed; below zero is better"),
-    "better": _NUMBER("Seeds below random"), "score": _NUMBER("Answers", format="percent"),
-    "score_sd": _NUMBER("± seeds ", format="percent"),
-}  # fmt: skip
+_HELP = (
+    "Rows like the targets, that no selection sees. `answers`, `answer` or else the last turn are judged where short."
+)
 
 
-def choose(now: Session) -> Entry | None:
-    """Which evaluation is looked at; None where there is none."""
-    found = proving.entries(now.workspace)
-    if not found:
-        return None
-    found.sort(key=lambda entry: entry.store != now.store_path)  # the open store's first
-    names = {entry.name: f"{entry.name} · {entry.store.name}" if entry.store else entry.name for entry in found}
-    if (fresh := st.session_state.pop("proof_next", "")) in names:
-        st.query_params["evaluation"] = fresh
-    with address.held("evaluation", list(names), default=found[0].name):
-        chosen = st.selectbox(
-            "Evaluation",
-            list(names),
-            key="evaluation",
-            width=420,
-            format_func=lambda name: names.get(name, name),
-        )
-    return next((entry for entry in found if entry.name == chosen), found[0])
-
-
-def show(entry: Entry) -> None:
-    """The state of an evaluation and everything its report says."""
-    status = jobs.status(entry.folder)
-    if status is not None and status.state == "running":
-        running.watch(entry.folder, f"Evaluating {entry.name}", entry.report)
-    elif status is not None and status.state != "finished":
-        running.ended(entry.folder, status, lambda: proving.again(entry), "evaluation")
-    try:
-        report = proving.report_of(entry)
-    except GradsiftError as error:
-        st.error(label(error))
-        return
-    if report is None or not report.runs:
-        st.caption("No run has ended yet: the first one is the base model's own loss.")
-        return
-    st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} have ended. {_recipe(report)}")
-    for sentence in proving.verdict(report):
-        st.markdown(f"**{label(sentence)}**")
-    runs, found = runs_table(report), summary(report)
-    for name, about in report.sets.items():
-        own = runs[runs["target_set"] == name]
-        if own.empty:
-            continue
-        if len(report.sets) > 1:
-            st.subheader(label(name), anchor=False)
-        judged = own.dropna(subset="score")
-        left, right = st.columns(2, gap="large") if about.metric and len(judged) else (st.container(), None)
-        with left:
-            charts.draw(proof_charts.by_epoch(own, name))
-        if right is not None:
-            with right:
-                charts.draw(proof_charts.against_answers(judged, name, str(about.metric)))
-        lines = found[found["target_set"] == name].drop(columns=["target_set", "against_random_sd", "paired"])
-        lines["method"] = lines["method"].map(proving.label_of)
-        columns = {key: column for key, column in _TABLE.items() if lines[key].notna().any()}  # one seed has no spread
-        tables.show(
-            lines[list(columns)], f"Held-out results on {name} by method", columns, charts.file_stem(f"proof-{name}")
-        )
-    with st.container(horizontal=True):
-        _take(report, entry)
-
-
-def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
-    """The form that starts an evaluation of the open store and targets."""
+def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, folded: bool) -> None:
+    """Draw the form, for the open store and targets."""
     with st.expander("Evaluate these targets", expanded=not folded, icon=":material/science:"):
         st.caption(
-            f"Fine-tunes the base model on the {label(now.budget)} that each method picks for {label(entry.name)}, "
-            "with one recipe, and measures held-out rows after every epoch. Zero-shot, random and training on the "
-            "targets alone are always beside them. The paper's choices are evaluated, whatever What if says. It takes "
-            "time: a small fine-tuning for every method and seed."
+            f"Fine-tunes the base model on the {label(budget.shown(session.budget))} that each method picks for "
+            f"{label(entry.name)}, with one recipe, and measures held-out rows after every epoch. Zero-shot, random "
+            "and training on the targets alone are always beside them. The paper's choices are evaluated, whatever "
+            "What if says. It takes time: a small fine-tuning for every method and seed."
         )
-        uploads.into("proof_path", now, "Held-out rows of the same skill", several=False, help=_HELP)
+        uploads.into("proof_path", session, "Held-out rows of the same skill", several=False, help=_HELP)
         st.text_input(
             "Their file on this machine",
             key="proof_path",
@@ -122,7 +50,7 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             st.number_input("Seeds", 1, 20, 3, key="proof_seeds", width=140, persist_state="session")
             st.number_input("Epochs", 1, 20, 3, key="proof_epochs", width=140, persist_state="session")
-            if _untold(store):
+            if _unknown(store):
                 st.number_input("Batch size", 1, None, 128, key="proof_batch_size", width=140, persist_state="session")
                 st.number_input(
                     "Peak rate",
@@ -141,25 +69,20 @@ def form(now: Session, store: Store, entry: TargetEntry, folded: bool) -> None:
                 icon=":material/play_arrow:",
                 key="proof-start",
                 on_click=_start,
-                args=(now, store, entry),
+                args=(session, store, scoring, entry),
             )
         if problem := st.session_state.pop("proof_problem", ""):
             st.error(label(problem))
 
 
-def _untold(store: Store) -> tuple[str, ...]:
-    """What of the recipe the store does not tell: it was built from checkpoints that were trained elsewhere."""
+def _unknown(store: Store) -> tuple[str, ...]:
+    """What of the recipe the store does not know: it was built from checkpoints that were trained elsewhere."""
     return ("batch_size", "lr") if store.manifest.config.checkpoints else ()
 
 
-_HELP = (
-    "Rows like the targets, that no selection sees. `answers`, `answer` or else the last turn are judged where short."
-)
-
-
-def _start(now: Session, store: Store, entry: TargetEntry) -> None:
+def _start(session: Session, store: Store, scoring: Scoring, entry: TargetEntry) -> None:
     state = st.session_state
-    files, missing = exporting.evaluation_files(state.get("proof_path") or "")
+    files, missing = uploads.named_files(state.get("proof_path") or "")
     if not state.proof_methods:
         state.proof_problem = "Choose at least one method."
         return
@@ -171,34 +94,8 @@ def _start(now: Session, store: Store, entry: TargetEntry) -> None:
         )
         return
     try:
-        recipe = {name: state[f"proof_{name}"] for name in ("epochs", *_untold(store))}
-        started = proving.start(now, store, entry, files[-1], state.proof_methods, state.proof_seeds, recipe)
-        state.proof_next = started.name
+        recipe = {name: state[f"proof_{name}"] for name in ("epochs", *_unknown(store))}
+        view = View(session, store, scoring, tuple(state.proof_methods), session.budget, Choices())
+        state.proof_next = evaluations.start(view, entry, files[-1], state.proof_seeds, recipe).name
     except (GradsiftError, OSError) as error:
         state.proof_problem = str(error)
-
-
-def _take(report: Report, entry: Entry) -> None:
-    for said, data, file, mime in (
-        ("Report (JSON)", report.model_dump_json(indent=1), f"{entry.name}.json", "application/json"),
-        ("Training script", training_script(report.recipe), "train.py", "text/x-python"),
-    ):
-        st.download_button(
-            said, data, file, mime, on_click="ignore", icon=":material/download:", type="tertiary", key=f"proof-{file}"
-        )
-
-
-def _recipe(report: Report) -> str:
-    recipe = report.recipe
-    return (
-        f"Every run: {label(recipe.model)}, LoRA rank {recipe.lora_rank}, peak rate {recipe.lr:g}, batches of "
-        f"{recipe.batch_size}, {plural(recipe.epochs, 'epoch')}; the epoch is chosen by the loss on the targets."
-    )
-
-
-def nothing() -> None:
-    """What stands where no evaluation was made yet."""
-    empty.say(
-        "Nothing is proven yet",
-        "Give held-out rows of the skill, and every method's picks are trained on and compared: does it help here?",
-    )

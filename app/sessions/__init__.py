@@ -1,1 +1,1 @@
-"""Parts of the page Sessions."""
+"""app/sessions: parts of the page Sessions, saved sessions and the comparison of two selections."""

@@ -10,14 +10,14 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.sessions import sides as differing
+from app.sessions import sides
 from app.sessions.sides import Opened, Side, Source
 from app.state import address
 from app.state.session import Session
 from app.text import clip, escape, label, plural
-from app.views import choices as choosing
-from app.views import comparison as comparing
-from app.views import store as data
+from app.views.choices import methods_in
+from app.views.comparison import budget_problem
+from app.views.store import pool_of, sources_of, texts_of
 from app.widgets import cards, conversation, empty, saved, tables
 from gradsift.analysis.difference import Difference
 from gradsift.runtime.errors import GradsiftError, UsageError
@@ -26,7 +26,7 @@ from gradsift.scoring.methods import METHODS
 PAGE = 10  # rows of each list on one page
 
 
-def draw(now: Session, sources: list[Source]) -> None:
+def draw(session: Session, sources: list[Source]) -> None:
     """Draw the two choices and the difference they make."""
     if not sources:
         empty.say(
@@ -38,27 +38,27 @@ def draw(now: Session, sources: list[Source]) -> None:
         return
     left, right = st.columns(2, gap="large")
     with left:
-        a = _side(now, "a", sources, sources[0], 0)
+        a = _side(session, "a", sources, sources[0], 0)
     with right:
-        b = _side(now, "b", sources, *_other(now, sources))
+        b = _side(session, "b", sources, *_other(session, sources))
     if a is None or b is None:
         return
-    found = differing.differ(a, b)
-    _figures(a, b, found)
-    _by_source(a, b, found)
-    _lists(a, b, found)
+    difference = sides.differ(a, b)
+    _figures(a, b, difference)
+    _by_source(a, b, difference)
+    _lists(a, b, difference)
 
 
-def _other(now: Session, sources: list[Source]) -> tuple[Source, int]:
-    """What stands on B at first, and which of its methods: another source if there is one, else another method."""
+def _other(session: Session, sources: list[Source]) -> tuple[Source, int]:
+    """What side B shows at first, and which of its methods: another source if there is one, else another method."""
     others = [source for source in sources[1:] if source.record or source.store != sources[0].store]
     return (others[0], 0) if others else (sources[0], 1)
 
 
-def _side(now: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
-    """The fields of one side and the picks they make; what is missing is said in its place."""
+def _side(session: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
+    """The fields of one side and the picks they make; a sentence in its place where something is missing."""
     known = {source.key: source for source in sources}
-    titles = _titles(now, sources)
+    titles = _titles(session, sources)
     with address.held(name, list(known), default=default.key):
         key = st.selectbox(
             f"Side {name.upper()}",
@@ -70,9 +70,9 @@ def _side(now: Session, name: str, sources: list[Source], default: Source, at: i
         )
     source = known[key or default.key]
     try:
-        of = differing.opened(now, source)
+        of = sides.opened(session, source)
         method, budget = _fields(name, of, at if source == default else 0)
-        side = differing.side(of, method, budget)
+        side = sides.side(of, method, budget)
     except UsageError as error:
         st.info(label(error))
         return None
@@ -85,7 +85,7 @@ def _side(now: Session, name: str, sources: list[Source], default: Source, at: i
 
 def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
     methods = list(of.methods)
-    first = choosing.methods_in(of.source.address, methods)
+    first = methods_in(of.source.address, methods)
     default = first[at % len(first)] if len(first) > at else methods[at % len(methods)]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         with address.held(f"{name}-method", methods, default=default):
@@ -97,7 +97,7 @@ def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
                 "Budget", key=f"{name}-budget", max_chars=24, width=150, help="5%, 200 (rows) or 50000tokens"
             )
     text = (budget or "").strip() or of.source.budget
-    if problem := comparing.budget_problem(text):
+    if problem := budget_problem(text):
         raise UsageError(problem)
     return method or default, text
 
@@ -108,9 +108,9 @@ def _reset(name: str) -> None:
         address.forget(key)
 
 
-def _titles(now: Session, sources: list[Source]) -> dict[str, str]:
+def _titles(session: Session, sources: list[Source]) -> dict[str, str]:
     """What each source is called, by key. No two are called the same: a browser sends back the name, not the key."""
-    plain = {source.key: _title(now, source) for source in sources}
+    plain = {source.key: _title(session, source) for source in sources}
     often = Counter(plain.values())
     return {
         source.key: plain[source.key]
@@ -120,12 +120,12 @@ def _titles(now: Session, sources: list[Source]) -> dict[str, str]:
     }
 
 
-def _title(now: Session, source: Source) -> str:
-    about = f"{clip(Path(source.store).name, 32)}, {clip(source.targets, 32)}"
+def _title(session: Session, source: Source) -> str:
+    names = f"{clip(Path(source.store).name, 32)}, {clip(source.targets, 32)}"
     if source.record is None:
-        return f"Store {about}"
-    own = " (this one)" if source.record.id == now.session_id else ""
-    return f"{saved.title(source.record)}{own}: {about}"
+        return f"Store {names}"
+    own = " (this one)" if source.record.id == session.session_id else ""
+    return f"{saved.title(source.record)}{own}: {names}"
 
 
 def _about(side: Side) -> str:
@@ -136,8 +136,8 @@ def _about(side: Side) -> str:
         del changed["gradient"]
     parts = [f"{plural(len(side.rows), 'pick')}, {plural(side.column.tokens, 'token')}"]
     parts += [f"{name.replace('_', ' ')}: {_value(value)}" for name, value in changed.items()]
-    if len(of.decided.accepted) or len(of.decided.rejected):
-        parts.append(f"with {len(of.decided.accepted):,} accepted and {len(of.decided.rejected):,} rejected rows")
+    if len(of.decisions.accepted) or len(of.decisions.rejected):
+        parts.append(f"with {len(of.decisions.accepted):,} accepted and {len(of.decisions.rejected):,} rejected rows")
     return " · ".join(parts)
 
 
@@ -147,12 +147,12 @@ def _value(value: Any) -> str:
     return "yes" if value is True else str(value)
 
 
-def _figures(a: Side, b: Side, found: Difference) -> None:
+def _figures(a: Side, b: Side, difference: Difference) -> None:
     figures = {
-        "in both": f"{len(found.both):,}",
-        "only in A": f"{len(found.only_a):,}",
-        "only in B": f"{len(found.only_b):,}",
-        "of all picks in both": f"{found.overlap:.0%}",
+        "in both": f"{len(difference.both):,}",
+        "only in A": f"{len(difference.only_a):,}",
+        "only in B": f"{len(difference.only_b):,}",
+        "of all picks in both": f"{difference.overlap:.0%}",
     }
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
     st.space("small")
@@ -160,7 +160,7 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
         st.html(f'<div class="gs-figures">{cells}</div>')
         st.download_button(
             "Download the difference as CSV",
-            lambda: tables.csv(found.table()),
+            lambda: tables.csv(difference.table()),
             file_name="difference.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -172,8 +172,8 @@ def _figures(a: Side, b: Side, found: Difference) -> None:
         st.caption("Two stores: a row is the same where its line in the pool file is the same, byte for byte.")
 
 
-def _by_source(a: Side, b: Side, found: Difference) -> None:
-    table = found.by_source()
+def _by_source(a: Side, b: Side, difference: Difference) -> None:
+    table = difference.by_source()
     for name in ("a", "b"):
         table[f"share_{name}"] = 100 * table[f"picks_{name}"] / max(1, table[f"picks_{name}"].sum())
     number, share = st.column_config.NumberColumn, st.column_config.ProgressColumn
@@ -195,24 +195,24 @@ def _by_source(a: Side, b: Side, found: Difference) -> None:
     )
 
 
-def _lists(a: Side, b: Side, found: Difference) -> None:
-    longest = max(len(found.only_a), len(found.only_b))
+def _lists(a: Side, b: Side, difference: Difference) -> None:
+    longest = max(len(difference.only_a), len(difference.only_b))
     if not longest:
         empty.say("No difference", "Both sides pick the same rows.")
         return
     pages = -(-longest // PAGE)
     page = st.pagination(pages, key=f"difference-page-{pages}", width=280) if pages > 1 else 1
     left, right = st.columns(2, gap="large")
-    left.html(_list("AB", a, b, found.only_a, (page - 1) * PAGE))
-    right.html(_list("BA", b, a, found.only_b, (page - 1) * PAGE))
+    left.html(_list("AB", a, b, difference.only_a, (page - 1) * PAGE))
+    right.html(_list("BA", b, a, difference.only_b, (page - 1) * PAGE))
 
 
 def _list(names: str, of: Side, other: Side, only: np.ndarray, first: int) -> str:
     """The rows that only one side picks, a page of them; names: what this side and the other are called."""
     shown = only[first : first + PAGE]
     rows = of.rows[shown].tolist()
-    texts, there = data.texts(of.store, rows), differing.places(other, of, rows)
-    pool = data.pool_of(of.store).loc[rows]
+    texts, there = texts_of(of.store, rows), sides.places(other, of, rows)
+    pool = pool_of(of.store).loc[rows]
     method = of.column.method
     title = f"Only in {names[0]}"
     where = tables.position(first, len(shown), len(only), "rows")
@@ -230,18 +230,18 @@ def _elsewhere(name: str, rank: int | None) -> str:
     return f"rank {rank:,} in {name}" if rank else f"not among the rows scored in {name}"
 
 
-def _card(of: Side, other: Side, at: int, about: pd.Series, text: Mapping[str, Any], elsewhere: str) -> str:
+def _card(of: Side, other: Side, at: int, record: pd.Series, text: Mapping[str, Any], elsewhere: str) -> str:
     """One row that only `of` picks; elsewhere: where the other side has it."""
     ranking, position = of.column.ranking, int(of.column.picks[at])
-    sources = data.sources_of(of.store)
-    badges = cards.badge(str(about["source"]), sources)
-    if about["task"] and about["task"] != about["source"]:
-        badges += f'<span class="gs-badge gs-plain">{escape(about["task"])}</span>'
+    sources = sources_of(of.store)
+    badges = cards.badge(str(record["source"]), sources)
+    if record["task"] and record["task"] != record["source"]:
+        badges += f'<span class="gs-badge gs-plain">{escape(record["task"])}</span>'
     badges += "".join(
-        f'<span class="gs-badge gs-plain">{said}</span>' for said in _decided(of, other, int(of.rows[at]))
+        f'<span class="gs-badge gs-plain">{verdict}</span>' for verdict in _decided(of, other, int(of.rows[at]))
     )
     turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
-    foot = f"{about['id']} · {about['file']}, line {int(about['line']):,}"
+    foot = f"{record['id']} · {record['file']}, line {int(record['line']):,}"
     return (
         f'<article class="gs-card gs-m-{theme.css_name(of.column.method)}">'
         f'<div class="gs-top"><span class="gs-rank">{int(ranking.rank[position]):,}</span>'
@@ -253,6 +253,6 @@ def _card(of: Side, other: Side, at: int, about: pd.Series, text: Mapping[str, A
 
 def _decided(of: Side, other: Side, row: int) -> list[str]:
     """Whether a decision is why only one side picks the row."""
-    said = ["accepted here"] if row in of.opened.decided.accepted else []
+    verdicts = ["accepted here"] if row in of.opened.decisions.accepted else []
     same = of.store.fingerprint == other.store.fingerprint
-    return said + (["rejected there"] if same and row in other.opened.decided.rejected else [])
+    return verdicts + (["rejected there"] if same and row in other.opened.decisions.rejected else [])

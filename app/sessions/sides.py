@@ -1,6 +1,6 @@
 """Two sides whose picks are compared: two sessions, two methods in one, or two stores. No drawing here.
 
-What their difference is says gradsift/analysis/difference.py.
+`gradsift.analysis.difference` says what their difference is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from app.state.session import DEFAULT_BUDGET, Session, view_of
-from app.views import choices as choosing
-from app.views import comparison as comparing
-from app.views import decisions as deciding
-from app.views import store as data
-from app.views.comparison import Column
+from app.views.choices import gradients_of, restored_choices
+from app.views.comparison import Column, compare, methods_of, scoring_of
+from app.views.decisions import NO_DECISIONS, decisions_of
+from app.views.store import pool_of, store_of
 from gradsift.analysis.difference import Difference, difference, ranks_there
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
@@ -50,7 +49,7 @@ class Opened:
     scoring: Scoring
     methods: tuple[str, ...]
     choices: Choices
-    decided: Decisions
+    decisions: Decisions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,41 +66,39 @@ class Side:
         return self.opened.store
 
 
-def sources_of(now: Session, records: Sequence[SessionRecord]) -> list[Source]:
-    """The sessions that have a comparison, the open one first, then those that are kept, then the stores under the open
-    view.
-    """
-    found = [
+def sources_of(session: Session, records: Sequence[SessionRecord]) -> list[Source]:
+    """The sessions with a comparison, the open one first, then those that are kept, then the stores under this view."""
+    sources = [
         Source(SESSION + r.id, r.address["store"], r.address["targets"], r.address, r)
-        for r in sorted(records, key=lambda record: (record.id != now.session_id, not record.kept))
+        for r in sorted(records, key=lambda record: (record.id != session.session_id, not record.kept))
         if r.address.get("store") and r.address.get("targets")
     ]
-    if now.targets:
-        view = view_of(now.saved.address) if now.saved else {"budget": now.budget}
-        found += [Source(STORE + e.name, e.name, now.targets, view, None) for e in now.workspace.stores()]
-    return found
+    if session.targets:
+        view = view_of(session.saved.address) if session.saved else {"budget": session.budget}
+        sources += [Source(STORE + e.name, e.name, session.targets, view, None) for e in session.workspace.stores()]
+    return sources
 
 
-def opened(now: Session, source: Source) -> Opened:
+def opened(session: Session, source: Source) -> Opened:
     """Open a source's store and scores.
 
     Raises:
         UsageError: a sentence about what is missing. GradsiftError: something cannot be read.
     """
-    there = replace(now, store=source.store, targets=source.targets)
-    store = data.store_of(there)
+    there = replace(session, store=source.store, targets=source.targets)
+    store = store_of(there)
     if store is None:
         raise UsageError(f"There is no finished datastore {source.store}: choose another side.")
-    scoring = comparing.scoring_of(there, store)
+    scoring = scoring_of(there, store)
     if scoring is None:
         raise UsageError(
             f"The target set {source.targets} is not scored on {there.store_title}: open both, score it under Targets."
         )
-    gradients = choosing.gradients(store, scoring)
-    decided = deciding.decisions_of(now.sessions, source.record.id, store) if source.record else deciding.NOTHING
-    choices = choosing.restored(scoring, gradients, has_index(store), source.address, decided)
-    methods = tuple(comparing.methods_of(scoring, choices.gradient))
-    return Opened(source, store, scoring, methods, choices, decided)
+    gradients = gradients_of(store, scoring)
+    decisions = decisions_of(session.sessions, source.record.id, store) if source.record else NO_DECISIONS
+    choices = restored_choices(scoring, gradients, has_index(store), source.address, decisions)
+    methods = tuple(methods_of(scoring, choices.gradient))
+    return Opened(source, store, scoring, methods, choices, decisions)
 
 
 def side(of: Opened, method: str, budget: str) -> Side:
@@ -110,14 +107,14 @@ def side(of: Opened, method: str, budget: str) -> Side:
     Raises:
         UsageError: the budget cannot be read, or a choice leaves nothing.
     """
-    comparison = comparing.compare(of.store, of.scoring, [method], budget, of.choices)
+    comparison = compare(of.store, of.scoring, [method], budget, of.choices)
     column = comparison.columns[0]
     return Side(of, column, comparison.rows[column.picks])
 
 
 def differ(a: Side, b: Side) -> Difference:
     """Match the picks of two sides."""
-    table_a, table_b = (side.column.selection.table(data.pool_of(side.store)) for side in (a, b))
+    table_a, table_b = (side.column.selection.table(pool_of(side.store)) for side in (a, b))
     return difference(table_a, table_b, a.store.fingerprint == b.store.fingerprint)
 
 
@@ -128,5 +125,5 @@ def places(of: Side, other: Side, rows: Sequence[int]) -> dict[int, int]:
     """
     if of.store.fingerprint == other.store.fingerprint:
         return ranks_there(of.column.ranking, rows)
-    contents = data.pool_of(other.store)["sha256"], data.pool_of(of.store)["sha256"]
+    contents = pool_of(other.store)["sha256"], pool_of(of.store)["sha256"]
     return ranks_there(of.column.ranking, rows, contents)

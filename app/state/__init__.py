@@ -1,1 +1,1 @@
-"""app/state: what is open in this tab, and how a page runs."""
+"""app/state: what is open in this tab, its address, and how a page runs."""

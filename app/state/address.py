@@ -75,7 +75,7 @@ def drawn() -> frozenset[str]:
 
 
 def given(key: str) -> bool:
-    """Whether the address says something of `key` that this tab has not written there."""
+    """Whether the address has a value for `key` that this tab did not write there."""
     there = st.query_params.get(key, "")
     return bool(there) and there != st.session_state.get(f"written_{key}")
 

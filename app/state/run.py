@@ -1,26 +1,28 @@
-"""One run of a page, or of the part of it that is drawn anew: what goes wrong is said, and the view is kept."""
+"""One run of a page or of a part of it: errors become a sentence, the view is saved, memory is settled."""
 
+import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import StopException
 
-from app.state import session
+from app.state.session import save_view
 from app.text import label
 from gradsift.runtime import errors
 
 
 @contextmanager
 def guarded(page: str) -> Iterator[None]:
-    """Say what the run cannot do without, damaged or gone, in one sentence; keep the view of a run that ended well.
+    """Show one sentence for what is damaged or gone; save the view of a run that ended well.
 
     page: the stem of the page that runs.
     """
     try:
         yield
-    except StopException:  # a page that ends early is a view like any other; one that broke or begins anew is none
-        session.save_view(page)
+    except StopException:  # a page that ends early has a view like any other; one that broke or starts over has not
+        save_view(page)
         raise
     except Exception as error:
         sentence = errors.explain(error)
@@ -28,4 +30,19 @@ def guarded(page: str) -> Iterator[None]:
             raise
         st.error(label(sentence))
     else:
-        session.save_view(page)
+        save_view(page)
+
+
+def settle() -> None:
+    """Call at the end of a run: later garbage collections skip what the libraries that are loaded by now hold.
+
+    Streamlit collects after every run. Looking at all that torch, pandas, pyarrow and plotly hold takes 0.13 s, longer
+    than most pages take to run.
+    """
+    _settled(len(sys.modules))
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _settled(modules: int) -> None:
+    gc.collect()
+    gc.freeze()

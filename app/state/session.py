@@ -1,10 +1,10 @@
 """What is open in this tab: the workspace, the store, the target set, the budget and the saved session.
 
-The four names stand in the address bar, so that a reload, a second tab or a link sent to a colleague shows the same
+The four names are in the address bar, so that a reload, a second tab or a link sent to a colleague shows the same
 thing; everything else is read from disk. Streamlit clears the address at a change of page, so `begin` (called once a
 run, by the entry script) takes each name from the address, else from this tab's memory, and writes it back to both.
 
-A saved session holds decisions and the view. It begins by itself: with the first comparison on the screen, or with the
+A saved session holds decisions and the view. It begins automatically, with the first comparison on the screen or the
 first decision, whichever comes first. An address that names nothing but a session opens the view it was left at.
 """
 
@@ -18,7 +18,7 @@ from typing import NoReturn
 import streamlit as st
 
 from app.pages import ROOMS, room
-from app.state import address as bar
+from app.state import address
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.selection.budget import Budget
 from gradsift.workspace.sessions import Sessions, SessionView
@@ -61,12 +61,12 @@ class Session:
         return Sessions(self.workspace.sessions_path)
 
 
-def begin(page: str) -> Session:
-    """Settle what is open for this run, in memory and in the address bar. page: the stem of the page that is asked for.
+def begin_run(page: str) -> Session:
+    """Settle what is open for this run, in memory and in the address bar. page: the stem of the requested page.
 
     May switch to the page that a saved session was left at; the run then begins again.
     """
-    bar.turn_to(page)
+    address.turn_to(page)
     workspace = Workspace(os.environ.get(WORKSPACE_VARIABLE))
     st.session_state.workspace = workspace
     _settle_saved(Sessions(workspace.sessions_path), page)
@@ -81,13 +81,13 @@ def begin(page: str) -> Session:
         st.query_params.update(missing)
     pair = (opened["store"], opened["targets"])
     # what is left out is named by number, which means other examples in another set; a link brings its own numbers
-    if st.session_state.get("left_out_of", pair) != pair and not bar.given("without"):
-        bar.forget("without")
+    if st.session_state.get("left_out_of", pair) != pair and not address.given("without"):
+        address.forget("without")
     st.session_state.left_out_of = pair
-    return current()
+    return current_session()
 
 
-def current() -> Session:
+def current_session() -> Session:
     """What is open, as `begin` settled it."""
     state = st.session_state
     budget = state.open_budget or DEFAULT_BUDGET
@@ -106,19 +106,19 @@ def remember(**names: str) -> None:
             del st.query_params[name]
 
 
-def start(now: Session, name: str = "") -> str:
-    """Begin a saved session in this tab and return its id; the view stays, the decisions begin anew.
+def start_session(session: Session, name: str = "") -> str:
+    """Begin a saved session in this tab and return its id; the view stays, the decisions start empty.
 
     Raises:
         GradsiftError: it cannot be written, or the name is too long.
     """
-    made = now.sessions.create(name)
+    made = session.sessions.create(name)
     st.session_state.saved_session = SessionView(made.id, made.name, made.created, made.page, made.address)
     remember(session=made.id)
     return made.id
 
 
-def leave() -> None:
+def leave_session() -> None:
     """Go on without a saved session: the open one is gone, or about to go."""
     st.session_state.saved_session = None
     remember(session="")
@@ -129,22 +129,22 @@ def save_view(page: str) -> None:
 
     A page has only its own names in its address: what others have, such as the comparison's filters, stays as it was.
     """
-    bar.settle()
-    saved = current().saved
+    address.settle()
+    saved = current_session().saved
     if saved is None or page == "sessions":  # the list of sessions is no view of one
         return
-    drawn = bar.drawn()  # what is at its default is drawn, and yet not in the address
+    drawn = address.drawn()  # what is at its default is drawn, and yet not in the address
     others = {name: value for name, value in saved.address.items() if name not in drawn}
     view = {**others, **view_of(st.query_params.to_dict())}
-    # A session that went meanwhile is said by the next run; a disk that is full is said by the next decision.
+    # The next run reports a session that is gone by now, the next decision a full disk.
     with suppress(GradsiftError):
-        current().sessions.save_view(saved.id, page, view)
+        current_session().sessions.save_view(saved.id, page, view)
 
 
 def reopen(view: SessionView) -> NoReturn:
     """Open a saved session in this tab: the page and the address it was left at, nothing of what is open now."""
     st.session_state.clear()
-    bar.recall(view.address)
+    address.recall(view.address)
     stem = view.page if any(view.page == known.stem for known in ROOMS) else "compare"
     st.switch_page(room(stem), query_params={**view.address, "session": view.id})
 
@@ -155,7 +155,7 @@ def view_of(address: Mapping[str, str]) -> dict[str, str]:
 
 
 def _readable(budget: str) -> str:
-    """A budget as the fields write it; the default for what is none, so that no page takes it for something else."""
+    """A budget as the fields write it; the default where it cannot be read, so that all pages agree on one."""
     try:
         return str(Budget.parse(budget)) if budget else ""
     except UsageError:
@@ -177,17 +177,17 @@ def _settle_saved(sessions: Sessions, page: str) -> None:
         state.saved_session, state.session_problem = None, str(error)
         return
     if state.saved_session is None:
-        leave()
+        leave_session()
         st.toast(GONE, icon=":material/info:")
     elif fresh and state.saved_session.address and not view_of(st.query_params.to_dict()):
         _restore(state.saved_session, page)
 
 
 def _restore(view: SessionView, page: str) -> None:
-    """The saved address, and the saved page too where the address names none."""
+    """Restore the saved address, and the saved page where the address names no page."""
     if page == ROOMS[0].stem and view.page != page and any(view.page == known.stem for known in ROOMS):
         reopen(view)
-    bar.recall(view.address)
+    address.recall(view.address)
     for name, value in view.address.items():
         st.query_params[name] = value
 

@@ -1,1 +1,1 @@
-"""Parts of the page Targets."""
+"""app/targets: parts of the page Targets, where examples are read, saved and scored."""

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app.text import clip, escape, plural
-from app.views.targets import Counted
+from app.views.targets import TokenCount
 from app.widgets import conversation, tables
 from gradsift.data.pool import Row
 
@@ -17,7 +17,7 @@ SHOWN = 50  # unusable rows listed at once; the rest is counted
 NUMBER = st.column_config.NumberColumn
 
 
-def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[Counted] | None) -> str:
+def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[TokenCount] | None) -> str:
     """One line: 6 examples in 2 subtasks, 1,204 tokens; 1 line cannot be used."""
     names = {row.subtask for row in rows}
     text = f"{plural(len(rows), 'example')} in {plural(len(names), 'subtask')}"
@@ -28,7 +28,7 @@ def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[Counted] |
     return text + (f"; {plural(len(bad), 'row')} cannot be read" if bad else "")
 
 
-def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable: bool) -> list[Row]:
+def table(rows: list[Row], counts: Sequence[TokenCount] | None, key: str, editable: bool) -> list[Row]:
     """The examples with their subtask and tokens; returns them with the subtasks as edited.
 
     Streamlit forgets an edit when the page changes: the names are kept beside the widget, and a widget that is new
@@ -40,20 +40,20 @@ def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable:
     frame = pd.DataFrame(
         {
             "subtask": state[begun],
-            "asked": [clip(_said(row, "user"), 240) for row in rows],
-            "answered": [clip(_said(row, "assistant"), 160) for row in rows],
+            "question": [clip(_first(row, "user"), 240) for row in rows],
+            "reply": [clip(_first(row, "assistant"), 160) for row in rows],
             "prompt": [c.n_prompt for c in counts] if counts else [None] * len(rows),
             "answer": [c.n_answer for c in counts] if counts else [None] * len(rows),
         }
     )
     config: tables.Columns = {
         "subtask": st.column_config.TextColumn("Subtask", max_chars=80, required=True, width="small"),
-        "asked": st.column_config.TextColumn("Question", width="large"),
-        "answered": st.column_config.TextColumn("Answer", width="medium"),
+        "question": st.column_config.TextColumn("Question", width="large"),
+        "reply": st.column_config.TextColumn("Answer", width="medium"),
         "prompt": NUMBER("Prompt tokens", width="small"),
         "answer": NUMBER("Answer tokens", width="small"),
     }
-    order = list(frame) if counts else ["subtask", "asked", "answered"]
+    order = list(frame) if counts else ["subtask", "question", "reply"]
     shared: dict[str, Any] = {
         "hide_index": True,
         "column_config": config,
@@ -64,7 +64,7 @@ def table(rows: list[Row], counts: Sequence[Counted] | None, key: str, editable:
     if not editable:
         st.dataframe(frame, **shared)
         return rows
-    edited = st.data_editor(frame, disabled=["asked", "answered", "prompt", "answer"], **shared)
+    edited = st.data_editor(frame, disabled=["question", "reply", "prompt", "answer"], **shared)
     names = [str(name or "").strip() or row.subtask for name, row in zip(edited["subtask"], rows, strict=True)]
     state[kept] = names
     return [replace(row, subtask=name) for row, name in zip(rows, names, strict=True)]
@@ -79,14 +79,14 @@ def unreadable(bad: Sequence[Row]) -> None:
         _list([(f"Line {row.line}", row.reason, row.raw.decode("utf-8", "replace")) for row in bad])
 
 
-def refused(rows: Sequence[Row], counts: Sequence[Counted]) -> None:
+def refused(rows: Sequence[Row], counts: Sequence[TokenCount]) -> None:
     """Rows that the store's model refuses; they are left out of the scoring."""
     left_out = [(row, c.reason) for row, c in zip(rows, counts, strict=True) if c.reason]
     if not left_out:
         return
     st.subheader(f"{plural(len(left_out), 'example')} left out", anchor=False)
     st.caption("The model of the open datastore cannot take them; the others are scored.")
-    _list([(f"Line {row.line}", reason, _said(row, "user")) for row, reason in left_out])
+    _list([(f"Line {row.line}", reason, _first(row, "user")) for row, reason in left_out])
 
 
 def reader(rows: Sequence[Row], key: str) -> None:
@@ -107,5 +107,5 @@ def _list(items: Sequence[tuple[str, str, str]]) -> None:
     st.html(shown + rest)
 
 
-def _said(row: Row, role: str) -> str:
-    return next((content for said_by, content in row.messages if said_by == role), "")
+def _first(row: Row, role: str) -> str:
+    return next((content for other, content in row.messages if other == role), "")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.state import session
+from app.state.session import Session, remember
 from app.targets import examples
 from app.text import clip, label
-from app.views import targets as targeting
-from app.views.targets import Counted
+from app.views.targets import TokenCount, count_tokens
 from app.widgets import uploads
 from gradsift.data.pool import Row
 from gradsift.data.targets import TargetSet, parse_targets, read_targets
@@ -19,7 +18,7 @@ from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.hashing import hash_bytes
 from gradsift.workspace.workspace import TargetEntry
 
-SETS, PASTE, UPLOAD = "A set", "Paste", "Upload"
+SETS, PASTE, UPLOAD = "Saved sets", "Paste", "Upload"
 SAVED = "targets_saved"  # in the session, for one run: a set was saved, and is what the page shows next
 FEW = 12  # sets that are offered side by side; more become a list
 _UPLOADED = "targets_uploaded"  # in the session: name and bytes
@@ -39,15 +38,15 @@ class Chosen:
     rows: list[Row]
     bad: list[Row]
     entry: TargetEntry | None = None
-    counts: list[Counted] | None = field(default=None)
+    counts: list[TokenCount] | None = field(default=None)
 
 
-def choose(now: session.Session) -> Chosen | None:
+def choose(session: Session) -> Chosen | None:
     """Let the person say where the examples come from; None while there are none."""
     if st.session_state.pop(SAVED, False):
         st.session_state.targets_from = SETS
         st.session_state.pop("targets_name", None)
-    if "targets_from" not in st.session_state and not now.targets:
+    if "targets_from" not in st.session_state and not session.targets:
         st.session_state.targets_from = SETS
     origin = st.segmented_control(
         "Examples from",
@@ -58,7 +57,7 @@ def choose(now: session.Session) -> Chosen | None:
         persist_state="session",
         label_visibility="collapsed",
     )
-    return {PASTE: _paste, UPLOAD: _upload}.get(origin or SETS, _from_disk)(now)
+    return {PASTE: _paste, UPLOAD: _upload}.get(origin or SETS, _from_disk)(session)
 
 
 def show(chosen: Chosen, store: Store | None) -> None:
@@ -71,7 +70,7 @@ def show(chosen: Chosen, store: Store | None) -> None:
     if store is not None:
         with st.spinner("Counting tokens"):
             try:
-                chosen.counts = targeting.count(store, chosen.rows)
+                chosen.counts = count_tokens(store, chosen.rows)
             except (GradsiftError, OSError) as error:
                 problem = str(error)
     with slot:
@@ -87,37 +86,37 @@ def show(chosen: Chosen, store: Store | None) -> None:
         st.caption("Open a datastore to see the examples' tokens and to score them.")
 
 
-def _from_disk(now: session.Session) -> Chosen | None:
-    entries = {entry.name: entry for entry in now.workspace.target_sets()}
+def _from_disk(session: Session) -> Chosen | None:
+    entries = {entry.name: entry for entry in session.workspace.target_sets()}
     if not entries:
         st.caption("There are no sets yet: paste examples or upload a file.")
         return None
-    st.session_state.targets_set = now.targets if now.targets in entries else None
-    names, choose = list(entries), lambda: session.remember(targets=st.session_state.targets_set or "")
+    st.session_state.targets_set = session.targets if session.targets in entries else None
+    names, choose = list(entries), lambda: remember(targets=st.session_state.targets_set or "")
     if len(names) <= FEW:
         st.pills("Target set", names, key="targets_set", format_func=lambda n: _named(entries[n]), on_change=choose)
     else:
         st.selectbox("Target set", names, key="targets_set", index=None, placeholder="Choose a set", on_change=choose)
-    entry = entries.get(now.targets)
+    entry = entries.get(session.targets)
     if entry is None:
-        if now.targets:
-            st.warning(label(f"There is no target set called {clip(now.targets, 80)}: choose another one."))
+        if session.targets:
+            st.warning(label(f"There is no target set called {clip(session.targets, 80)}: choose another one."))
         else:
             st.caption("Choose one to see its examples, or paste your own.")
         return None
     try:
-        found = _read(str(entry.path), entry.path.stat().st_mtime_ns)
+        result = _read(str(entry.path), entry.path.stat().st_mtime_ns)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return None
-    return Chosen(entry.name, list(found.rows), list(found.bad), entry)
+    return Chosen(entry.name, list(result.rows), list(result.bad), entry)
 
 
 def _named(entry: TargetEntry) -> str:
     return label(entry.name) + ("  :gray[sample]" if entry.shipped else "")
 
 
-def _paste(now: session.Session) -> Chosen | None:
+def _paste(session: Session) -> Chosen | None:
     text = st.text_area(
         "Examples: JSONL, a JSON list, CSV with a header, or plain blocks of Q: and A:",
         key="targets_text",
@@ -131,7 +130,7 @@ def _paste(now: session.Session) -> Chosen | None:
     return _parsed(text, "paste")
 
 
-def _upload(now: session.Session) -> Chosen | None:
+def _upload(session: Session) -> Chosen | None:
     file = st.file_uploader(
         "A file of examples", type=uploads.FORMATS, key="targets_file", max_upload_size=50, on_change=_take
     )
@@ -144,11 +143,11 @@ def _upload(now: session.Session) -> Chosen | None:
         return _parsed(data.decode("utf-8", "replace"), "upload")
     digest = hash_bytes(data)
     try:
-        found = _read_upload(digest, name, data)
+        result = _read_upload(digest, name, data)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         return None
-    return Chosen(f"upload-{digest[:8]}", list(found.rows), list(found.bad))
+    return Chosen(f"upload-{digest[:8]}", list(result.rows), list(result.bad))
 
 
 def _take() -> None:
@@ -159,11 +158,11 @@ def _take() -> None:
 def _parsed(text: str, kind: str) -> Chosen | None:
     digest = hash_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        found = _parse(digest, text)
+        result = _parse(digest, text)
     except GradsiftError as error:
         st.error(label(error))
         return None
-    return Chosen(f"{kind}-{digest[:8]}", list(found.rows), list(found.bad))
+    return Chosen(f"{kind}-{digest[:8]}", list(result.rows), list(result.bad))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

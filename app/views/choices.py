@@ -17,18 +17,18 @@ from gradsift.workspace.sessions import Decisions
 UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
 
 
-def ways(indexed: bool) -> tuple[str, ...]:
-    """What can be asked beside; near-duplicates by their words only where they are `indexed`."""
+def extras(indexed: bool) -> tuple[str, ...]:
+    """The options besides; near-duplicates by their words only where those are `indexed`."""
     return (UNIQUE, DIVERSE, MATCHED) if indexed else (DIVERSE, MATCHED)
 
 
-def gradients(store: Store, scoring: Scoring) -> tuple[GradientKind, ...]:
-    """The kinds of gradient to choose among: the store's first, by which the app scores, and others that are scored."""
+def gradients_of(store: Store, scoring: Scoring) -> tuple[GradientKind, ...]:
+    """The kinds of gradient to choose from: the store's first, by which the app scores, and others with scores."""
     first, *others = store.manifest.config.gradients
     return (first, *(kind for kind in others if scoring.has("less", kind)))
 
 
-def parts(scoring: Scoring) -> dict[str, str]:
+def parts_of(scoring: Scoring) -> dict[str, str]:
     """What can be left out: its short name in the address -> what it is called, checkpoints and subtasks first."""
     epochs, subtasks = scoring.epochs, scoring.subtask_names
     checkpoints = {f"c{i}": name for i, name in enumerate(epochs)} if len(epochs) > 1 else {}
@@ -37,7 +37,7 @@ def parts(scoring: Scoring) -> dict[str, str]:
     return {**checkpoints, **names, **targets}
 
 
-def fields(scoring: Scoring, without: Sequence[str], also: Sequence[str], cap: str) -> dict[str, Any]:
+def choice_fields(scoring: Scoring, without: Sequence[str], also: Sequence[str], cap: str) -> dict[str, Any]:
     """The fields of `Choices` that say what is left out, dropped, matched and capped."""
     subtasks, epochs = scoring.subtask_names, scoring.epochs
     return {
@@ -53,16 +53,16 @@ def fields(scoring: Scoring, without: Sequence[str], also: Sequence[str], cap: s
 
 def methods_in(address: Mapping[str, str], known: Sequence[str]) -> list[str]:
     """The methods that a saved address compares, in the order of `known`; all of them where it names none."""
-    asked = address.get("methods", "").split(",")
-    return [method for method in known if method in asked] or list(known)
+    names = address.get("methods", "").split(",")
+    return [method for method in known if method in names] or list(known)
 
 
-def restored(
-    scoring: Scoring, gradients: Sequence[GradientKind], indexed: bool, address: Mapping[str, str], decided: Decisions
+def restored_choices(
+    scoring: Scoring, gradients: Sequence[GradientKind], indexed: bool, address: Mapping[str, str], decisions: Decisions
 ) -> Choices:
     """The choices that a saved address and a session's decisions make, as its pages made them.
 
-    What the address says and the scoring does not have is left at its default. gradients: of `gradients`.
+    What the address says and the scoring does not have is left at its default. gradients: from `gradients_of`.
     indexed: whether its near-duplicates are known.
     """
 
@@ -78,11 +78,11 @@ def restored(
         "similarity": one("similarity", get_args(Similarity)),
         "target_pooling": one("pooling", get_args(TargetPooling)),
         "gradient": one("gradient", gradients),
-        "accepted": decided.accepted.tolist(),
-        "rejected": decided.rejected.tolist(),
+        "accepted": decisions.accepted.tolist(),
+        "rejected": decisions.rejected.tolist(),
     }
-    also = several("also", ways(indexed))
-    more = fields(scoring, several("without", list(parts(scoring))), also, address.get("cap", "").strip())
+    also = several("also", extras(indexed))
+    more = choice_fields(scoring, several("without", list(parts_of(scoring))), also, address.get("cap", "").strip())
     try:
         return make_choices(**chosen, **more)
     except UsageError:  # the cap is the one field of free text

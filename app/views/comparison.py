@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from app.state.session import Session
-from app.views import targets as targeting
+from app.views.targets import scored_rows, scoring_folder
 from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -94,22 +94,22 @@ class Comparison:
 
 
 def scoring_of(session: Session, store: Store) -> Scoring | None:
-    """The kept scoring of the open target set on the open store, or None where there is none yet.
+    """The kept scoring of the open target set on the open store, or None before there is one.
 
-    A run's folder is there before its first scores: as long as only methods that need none are in it, such as random,
-    there is no scoring, unless these are all that a finished run or the command line was asked for.
+    A run's folder exists before its first scores. As long as it holds only methods without scores, such as random,
+    there is no scoring, unless these are all that a finished run or the command line computed.
     """
     entry = session.workspace.target_set(session.targets) if session.targets else None
     if entry is None or not store.complete:
         return None
-    rows = targeting.scored_rows(session.workspace, store, entry)
+    rows = scored_rows(session.workspace, store, entry)
     path = scoring_path(store, rows)
     if not (path / "targets.jsonl").is_file():
         return None
     scoring = open_scoring(store, path)
     known = methods_of(scoring)
     if all(METHODS[name].needs == "nothing" for name in known):
-        status = jobs.status(targeting.run_folder(session.workspace, store, entry))
+        status = jobs.status(scoring_folder(session.workspace, store, entry))
         if status is not None and status.state != "finished":
             return None
     return scoring
@@ -141,7 +141,7 @@ def traits_of(store: Store, scoring: Scoring) -> Traits:
 
 
 def budget_problem(text: str) -> str:
-    """Why `text` is no budget; empty when it is one."""
+    """Why `text` is not a budget; empty when it is one."""
     try:
         Budget.parse(text)
     except UsageError as error:
@@ -160,21 +160,21 @@ def _comparison(
     _scoring: Scoring,
     _choices: Choices,
 ) -> Comparison:
-    parsed, about = Budget.parse(budget), traits_of(_store, _scoring)
+    parsed, traits = Budget.parse(budget), traits_of(_store, _scoring)
     columns = []
     for method in methods:
         ranking = ranking_of(_store, _scoring, method, _choices)
-        picks = picked(ranking, parsed, _choices, about)
+        picks = picked(ranking, parsed, _choices, traits)
         mask = np.zeros(len(_scoring.rows), dtype=bool)
         mask[picks] = True
-        columns.append(Column(Picks(_store, _scoring, about, ranking, parsed, _choices, picks), mask))
+        columns.append(Column(Picks(_store, _scoring, traits, ranking, parsed, _choices, picks), mask))
     shared = np.stack([column.picked for column in columns]).sum(axis=0, dtype=np.int64)
     return Comparison(tuple(columns), np.asarray(_scoring.rows), shared)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _ranking(path: str, method: str, choices: RankingChoices, _scoring: Scoring, _about: Traits) -> Ranking:
-    return ranked(_scoring, method, choices, _about)
+def _ranking(path: str, method: str, choices: RankingChoices, _scoring: Scoring, _traits: Traits) -> Ranking:
+    return ranked(_scoring, method, choices, _traits)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -1,7 +1,7 @@
-"""What the open session decided on a store, and how to decide more: accept, reject, note, take back.
+"""The open session's decisions on a store, and how to make more: accept, reject, note, undo.
 
-The session begins by itself, at the first decision or with the first comparison on the screen. Nothing here raises for
-a session that went or a file that cannot be written: it is said in a toast, and the page goes on.
+A session begins by itself, with the first decision or the first comparison on the screen. Nothing here raises when a
+session is gone or a file cannot be written: a toast says so, and the page goes on.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,90 +10,89 @@ from contextlib import suppress
 import numpy as np
 import streamlit as st
 
-from app.state import session
-from app.state.session import Session
+from app.state.session import GONE, Session, current_session, leave_session, start_session
 from app.text import label
-from app.views import comparison as comparing
-from app.views import store as data
+from app.views.comparison import scoring_of
+from app.views.store import store_of
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.workspace.sessions import Decisions, Sessions
 
 WITHOUT_PICKS = ("datastore", "targets", "proof", "sessions")  # pages that show no comparison
-NOTHING = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
+NO_DECISIONS = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), {}, 0)
 
 
-def keep(now: Session, page: str) -> Session:
+def keep_session(session: Session, page: str) -> Session:
     """Begin a session where the page `page` is about to show a comparison and none is open; returns what is open."""
-    if now.session_id or page in WITHOUT_PICKS or st.session_state.get("session_problem"):
-        return now
+    if session.session_id or page in WITHOUT_PICKS or st.session_state.get("session_problem"):
+        return session
     with suppress(GradsiftError, OSError):  # the page itself says what is wrong with the store or the scores
-        store = data.store_of(now)
-        if store is not None and comparing.scoring_of(now, store) is not None:
-            session.start(now)
-    return session.current()
+        store = store_of(session)
+        if store is not None and scoring_of(session, store) is not None:
+            start_session(session)
+    return current_session()
 
 
-def decisions(now: Session, store: Store) -> Decisions:
+def current_decisions(session: Session, store: Store) -> Decisions:
     """What the open session decided on this store; arrays are shared between runs, read-only."""
-    return decisions_of(now.sessions, session.current().session_id, store)
+    return decisions_of(session.sessions, current_session().session_id, store)
 
 
 def decisions_of(sessions: Sessions, id: str, store: Store) -> Decisions:
     """What the session `id` decided on this store; nothing for an unknown one or a file that cannot be read."""
     if not id:
-        return NOTHING
+        return NO_DECISIONS
     with suppress(GradsiftError):
         version = sessions.version(id, store.lineage)
-        return _decisions(str(sessions.path), id, store.lineage, version, sessions) if version else NOTHING
-    return NOTHING
+        return _decisions(str(sessions.path), id, store.lineage, version, sessions) if version else NO_DECISIONS
+    return NO_DECISIONS
 
 
-def decide(now: Session, store: Store, rows: Sequence[int] | np.ndarray, verdict: str) -> None:
+def decide(session: Session, store: Store, rows: Sequence[int] | np.ndarray, verdict: str) -> None:
     """Accept ("accept"), reject ("reject") or set back ("") pool rows, in one step that `undo` takes back."""
-    _write(now, lambda id: now.sessions.decide(id, store.lineage, rows, verdict))
+    _write(session, lambda id: session.sessions.decide(id, store.lineage, rows, verdict))
 
 
-def note(now: Session, store: Store, row: int, text: str) -> None:
+def write_note(session: Session, store: Store, row: int, text: str) -> None:
     """Keep a note on a pool row; "" removes it."""
-    _write(now, lambda id: now.sessions.note(id, store.lineage, row, text))
+    _write(session, lambda id: session.sessions.note(id, store.lineage, row, text))
 
 
-def undo(now: Session, store: Store) -> str:
+def undo(session: Session, store: Store) -> str:
     """Take back the latest step on this store; a sentence about it, or "" where there was none."""
-    id = session.current().session_id
+    id = current_session().session_id
     if not id:
         return ""
     try:
-        return now.sessions.undo(id, store.lineage)
+        return session.sessions.undo(id, store.lineage)
     except UsageError:
-        session.leave()
-        st.toast(session.GONE, icon=":material/info:")
+        leave_session()
+        st.toast(GONE, icon=":material/info:")
     except GradsiftError as error:
         st.toast(label(error), icon=":material/error:")
     return ""
 
 
-def last_step(now: Session, store: Store) -> str:
+def last_step(session: Session, store: Store) -> str:
     """What `undo` would take back ("12 rows accepted"), or ""."""
-    id = session.current().session_id
+    id = current_session().session_id
     if id:
         with suppress(GradsiftError):
-            return now.sessions.last_step(id, store.lineage)
+            return session.sessions.last_step(id, store.lineage)
     return ""
 
 
-def _write(now: Session, step: Callable[[str], object]) -> None:
+def _write(session: Session, step: Callable[[str], object]) -> None:
     """Do `step` in the open session; in a new one where none is open or the open one is gone."""
-    id = session.current().session_id
+    id = current_session().session_id
     try:
         try:
             if id:
                 step(id)
                 return
         except UsageError:
-            st.toast(session.GONE, icon=":material/info:")
-        step(session.start(now))
+            st.toast(GONE, icon=":material/info:")
+        step(start_session(session))
     except GradsiftError as error:
         st.toast(label(error), icon=":material/error:")
 

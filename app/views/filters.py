@@ -1,6 +1,6 @@
 """Which rows the Compare page shows, and in what order: masks over the scored rows. No drawing here.
 
-All of it stands in the address bar under the names in `KEYS`; text there that means nothing filters nothing. Masks and
+All of it is in the address bar under the names in `KEYS`; text there that means nothing filters nothing. Masks and
 orders are in positions: position i is the i-th scored row.
 """
 
@@ -15,13 +15,13 @@ import streamlit as st
 
 from app.pages import room
 from app.state import address
-from app.views import comparison as comparing
-from app.views import store as data
-from app.views.comparison import Column, Comparison
-from gradsift.analysis.norms import Area, norm_table
+from app.views.comparison import ALL, Column, Comparison
+from app.views.figures import norm_tables
+from app.views.store import pool_of
+from app.views.view import View
+from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
-from gradsift.scoring.scoring import Scoring
 from gradsift.text.index import has_index, scripts
 from gradsift.text.search import search_rows
 from gradsift.workspace.sessions import Decisions
@@ -37,7 +37,7 @@ _LENGTH = re.compile(r"(\d{0,9})-(\d{0,9})")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is asked for.
+    """What a person filters by.
 
     subtask: in every column the rows that serve one of these best, as that column's method sees it. length: answer
     tokens "10-400", either end may be missing. area: as `str(Area)` writes it.
@@ -52,13 +52,13 @@ class Filter:
     role: str = "any"
     area: str = ""
     verdict: tuple[str, ...] = ()
-    show: str = comparing.ALL
+    show: str = ALL
     scope: str = PICKS
     sort: str = "rank"
 
     @property
     def narrowing(self) -> bool:
-        """Whether it asks for anything of the rows themselves, beyond `show`, `scope` and `sort`."""
+        """Whether it narrows the rows themselves, beyond `show`, `scope` and `sort`."""
         of_rows = self.source or self.task or self.script or self.subtask or self.verdict
         return bool(of_rows or self.length or self.q or self.area)
 
@@ -80,9 +80,10 @@ class Facet:
         return np.isin(np.array(self.values, dtype=object), chosen)[self.codes]
 
 
-def facets_of(store: Store, scoring: Scoring) -> dict[str, Facet]:
+def facets_of(view: View) -> dict[str, Facet]:
     """The facets of the scored rows; `script` only where the pool has an index. Kept between runs."""
-    return _facets(store.fingerprint, has_index(store), store, np.asarray(scoring.rows))
+    store = view.store
+    return _facets(store.fingerprint, has_index(store), store, np.asarray(view.scoring.rows))
 
 
 @lru_cache(maxsize=8)
@@ -109,48 +110,46 @@ def subtasks_of(comparison: Comparison) -> dict[str, tuple[int, int]]:
     return {name: (int(picks), int(rows)) for name, picks, rows in zip(names, *counts, strict=True)}
 
 
-def matching(store: Store, scoring: Scoring, wanted: Filter, decided: Decisions) -> np.ndarray:
-    """(n,) which positions have all that is asked of the rows themselves, whatever a column thinks of them.
+def matching(view: View, filter: Filter, decisions: Decisions) -> np.ndarray:
+    """(n,) which positions pass what the filter asks of the rows themselves, whatever their ranks.
 
     Raises:
-        StoreError: words are asked for and the pool has no index, or a damaged one.
+        StoreError: the filter has words, and the pool has no index or a damaged one.
     """
-    rows = np.asarray(scoring.rows)
-    found = np.ones(len(rows), dtype=bool)
-    facets = facets_of(store, scoring)
+    store, rows = view.store, np.asarray(view.scoring.rows)
+    mask = np.ones(len(rows), dtype=bool)
+    facets = facets_of(view)
     for name in FACETS:
-        chosen = getattr(wanted, name)
-        if chosen and name in facets:
-            found &= facets[name].mask(chosen)
-    if limits := length_limits(wanted.length):
-        n_answer = comparing.traits_of(store, scoring).n_answer
-        found &= (n_answer >= limits[0]) & (n_answer <= limits[1])
-    if wanted.verdict:
-        found &= _verdicts(rows, wanted.verdict, decided)
-    if area := area_of(wanted.area):
-        found &= _inside(store.fingerprint, str(area), store)
-    if wanted.q.strip():
-        found &= _holding(store.fingerprint, wanted.q.strip(), wanted.role, store, rows)
-    return found
+        values = getattr(filter, name)
+        if values and name in facets:
+            mask &= facets[name].mask(values)
+    if limits := length_limits(filter.length):
+        n_answer = view.traits.n_answer
+        mask &= (n_answer >= limits[0]) & (n_answer <= limits[1])
+    if filter.verdict:
+        mask &= _verdicts(rows, filter.verdict, decisions)
+    if area := area_of(filter.area):
+        mask &= _inside(store.fingerprint, str(area), store)
+    if filter.q.strip():
+        mask &= _holding(store.fingerprint, filter.q.strip(), filter.role, store, rows)
+    return mask
 
 
-def base(comparison: Comparison, column: Column, wanted: Filter) -> np.ndarray:
+def base(comparison: Comparison, column: Column, filter: Filter) -> np.ndarray:
     """Positions a column shows before rows are filtered, in rank order: its picks, or the whole pool."""
-    if wanted.scope == POOL:
+    if filter.scope == POOL:
         return column.ranking.order
-    return comparison.shown(column, wanted.show)
+    return comparison.shown(column, filter.show)
 
 
-def listed(
-    store: Store, scoring: Scoring, comparison: Comparison, column: Column, wanted: Filter, found: np.ndarray
-) -> np.ndarray:
-    """Positions a column shows, in the order asked for; rows that are equal in it stand by rank."""
-    positions = base(comparison, column, wanted)
-    positions = positions[found[positions]]
-    if wanted.subtask:
-        chosen = [at for at, name in enumerate(column.ranking.subtasks) if name in wanted.subtask]
+def listed(view: View, column: Column, filter: Filter, mask: np.ndarray) -> np.ndarray:
+    """Positions a column shows, in the filter's order, and by rank where that ties. mask: from `matching`."""
+    positions = base(view.comparison, column, filter)
+    positions = positions[mask[positions]]
+    if filter.subtask:
+        chosen = [at for at, name in enumerate(column.ranking.subtasks) if name in filter.subtask]
         positions = positions[np.isin(column.ranking.serves(positions), chosen)]
-    keys = _sort_keys(store, scoring, column, wanted.sort)
+    keys = _sort_keys(view, column, filter.sort)
     return positions if keys is None else positions[np.argsort(keys[positions], kind="stable")]
 
 
@@ -171,12 +170,12 @@ def length_limits(text: str) -> tuple[int, int] | None:
 
 
 def written_length(low: int | None, high: int | None) -> str:
-    """The range as the address bar has it; empty when it is none."""
+    """The range as the address bar has it; empty without a limit."""
     return "" if low is None and high is None else f"{'' if low is None else low}-{'' if high is None else high}"
 
 
 def area_of(text: str) -> Area | None:
-    """The area that `text` writes; None where it is none."""
+    """The area that `text` spells; None where it spells none."""
     try:
         return Area.parse(text) if text else None
     except UsageError:
@@ -186,8 +185,8 @@ def area_of(text: str) -> Area | None:
 def open_compare(**parameters: str | list[str]) -> NoReturn:
     """Show Compare filtered by these alone, named as in `KEYS` (`source=["flan", "cot"]`); call it in a page's run."""
     forget()
-    written = {key: address.written(value) for key, value in parameters.items()}
-    st.switch_page(room("compare"), query_params=written)
+    texts = {key: address.written(value) for key, value in parameters.items()}
+    st.switch_page(room("compare"), query_params=texts)
 
 
 def forget() -> None:
@@ -199,25 +198,25 @@ def forget() -> None:
             del st.query_params[key]
 
 
-def _sort_keys(store: Store, scoring: Scoring, column: Column, sort: str) -> np.ndarray | None:
+def _sort_keys(view: View, column: Column, sort: str) -> np.ndarray | None:
     """(n,) what to sort by, smallest first; None for the rank."""
     if sort == "score":
         return -column.ranking.score
     if sort in ("long", "short"):
-        n_answer = comparing.traits_of(store, scoring).n_answer
+        n_answer = view.traits.n_answer
         return -n_answer if sort == "long" else n_answer
-    return -_norms(store.fingerprint, store) if sort == "norm" else None
+    return -_norms(view.store.fingerprint, view.store) if sort == "norm" else None
 
 
-def _verdicts(rows: np.ndarray, chosen: tuple[str, ...], decided: Decisions) -> np.ndarray:
-    accepted, rejected = np.isin(rows, decided.accepted), np.isin(rows, decided.rejected)
+def _verdicts(rows: np.ndarray, chosen: tuple[str, ...], decisions: Decisions) -> np.ndarray:
+    accepted, rejected = np.isin(rows, decisions.accepted), np.isin(rows, decisions.rejected)
     masks = {ACCEPTED: accepted, REJECTED: rejected, OPEN: ~accepted & ~rejected}
     return np.any([masks[name] for name in chosen], axis=0)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _facets(fingerprint: str, indexed: bool, _store: Store, _rows: np.ndarray) -> dict[str, Facet]:
-    pool = data.pool_of(_store).loc[_rows]
+    pool = pool_of(_store).loc[_rows]
     columns = {"source": pool["source"].astype(str), "task": pool["task"].fillna("").astype(str)}
     columns["task"] = columns["task"].where(columns["task"] != "", NO_TASK)
     if indexed:
@@ -238,16 +237,11 @@ def _holding(fingerprint: str, words: str, role: str, _store: Store, _rows: np.n
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _inside(fingerprint: str, area: str, _store: Store) -> np.ndarray:
-    marked, tables = Area.parse(area), _norm_table(fingerprint, _store)
-    if marked.epoch not in tables:
+    outline, tables = Area.parse(area), norm_tables(_store)
+    if outline.epoch not in tables:
         return np.ones(len(_store.scored_rows), dtype=bool)
-    table = tables[marked.epoch]
-    return marked.inside(table["length"].to_numpy(), table[marked.kind].to_numpy())
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _norm_table(fingerprint: str, _store: Store) -> dict[str, pd.DataFrame]:
-    return norm_table(_store)
+    table = tables[outline.epoch]
+    return outline.inside(table["length"].to_numpy(), table[outline.kind].to_numpy())
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -8,9 +8,9 @@ import numpy as np
 import streamlit as st
 
 from app.views.comparison import Column
+from app.views.view import View
 from gradsift.scoring.bm25 import matched_words
-from gradsift.scoring.choices import Choices, RankingChoices
-from gradsift.scoring.scoring import Scoring
+from gradsift.scoring.choices import RankingChoices
 from gradsift.text.search import terms
 from gradsift.text.words import tokenize, word_spans
 
@@ -34,7 +34,7 @@ class Marks:
     def spans(self, role: str, text: str) -> list[Span]:
         """What to mark in a turn's text, in order; where a hit of the search meets a word of BM25 the hit stays."""
         search = self._search_in(role)
-        hits = [(*found.span(), HIT) for found in search.finditer(text)] if search else []
+        hits = [(*hit.span(), HIT) for hit in search.finditer(text)] if search else []
         covered = np.zeros(len(text) + 1, dtype=bool)
         for start, end, _ in hits:
             covered[start:end] = True
@@ -44,8 +44,8 @@ class Marks:
     def first(self, role: str, text: str) -> int:
         """Where the first hit of the search stands in a turn's text; -1 without one."""
         search = self._search_in(role)
-        found = search.search(text) if search else None
-        return found.start() if found else -1
+        hit = search.search(text) if search else None
+        return hit.start() if hit else -1
 
     def _search_in(self, role: str) -> re.Pattern[str] | None:
         return self.search if self.role in ("any", role) else None
@@ -53,23 +53,22 @@ class Marks:
 
 def search_pattern(words: str) -> re.Pattern[str] | None:
     """Finds every term of a search, whatever its case; None where there is no term."""
-    found = sorted(terms(words), key=len, reverse=True)  # the longest wins where one begins another
-    return re.compile("|".join(map(re.escape, found)), re.IGNORECASE) if found else None
+    longest_first = sorted(terms(words), key=len, reverse=True)  # the longest wins where one begins another
+    return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
 
 
-def matched(scoring: Scoring, choices: Choices, column: Column, at: int, turns: Sequence[tuple[str, str]]) -> list[str]:
+def matched(view: View, column: Column, at: int, turns: Sequence[tuple[str, str]]) -> list[str]:
     """The words by which BM25 ranks the row at a position: those it shares with the targets of the subtask that won."""
-    weights = _weights(str(scoring.path), choices.for_ranking, scoring)
+    weights = _weights(str(view.scoring.path), view.choices.for_ranking, view)
     subtask = column.ranking.subtasks[int(column.ranking.best_subtask[at])]
     return matched_words((text[:LOOKED_AT] for _, text in turns), weights.get(subtask, {}))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _weights(path: str, choices: RankingChoices, _scoring: Scoring) -> dict[str, dict[str, float]]:
+def _weights(path: str, choices: RankingChoices, _view: View) -> dict[str, dict[str, float]]:
     """Of every subtask: its targets' words that the pool has, with their weights."""
-    left = _scoring.under(choices)
-    weights, found = _scoring.word_weights, dict[str, dict[str, float]]()
-    for target in left.targets:
+    weights, by_subtask = _view.scoring.word_weights, dict[str, dict[str, float]]()
+    for target in _view.left.targets:
         words = {word for _, text in target.messages for word in tokenize(text) if word in weights}
-        found.setdefault(target.subtask, {}).update((word, weights[word]) for word in words)
-    return found
+        by_subtask.setdefault(target.subtask, {}).update((word, weights[word]) for word in words)
+    return by_subtask

@@ -19,14 +19,14 @@ from gradsift.workspace.workspace import MANIFEST
 def store_of(session: Session) -> Store | None:
     """The open store, complete or not; None where nothing is open or nothing readable lies there."""
     path = session.store_path
-    if path is None or not os.path.isfile(path / MANIFEST):  # false for a text that is no path, too
+    if path is None or not os.path.isfile(path / MANIFEST):  # also false for text that is not a path
         return None
     stat = (path / MANIFEST).stat()
     return _store(str(path), stat.st_mtime_ns, stat.st_size)
 
 
 def store_or_error(session: Session) -> tuple[Store | None, str]:
-    """The open store, or the sentence that says why it cannot be read."""
+    """The open store, or a sentence on why it cannot be read."""
     try:
         return store_of(session), ""
     except (GradsiftError, OSError) as error:
@@ -48,7 +48,7 @@ def sources_of(store: Store) -> list[str]:
     return sorted({source.source for source in store.manifest.sources})
 
 
-def texts(store: Store, rows: list[int]) -> dict[int, dict[str, Any]]:
+def texts_of(store: Store, rows: list[int]) -> dict[int, dict[str, Any]]:
     """Messages and prefix of some rows, by row number; those of the last pages are kept between runs."""
     return _texts(store.fingerprint, tuple(rows), store)
 

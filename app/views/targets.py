@@ -1,7 +1,7 @@
-"""Target examples against the open store's model: token counts, which are refused, and the run that scores them.
+"""Target examples and the open store's model: their tokens, which of them it refuses, and the run that scores them.
 
-No drawing here. A run's folder is named after the store and the target file's content, so an edited file never finds
-the old file's scores.
+No drawing here. A run's folder is named after the store and the target file's content, so that an edited file never
+finds the old file's scores.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from app.views.commands import Score
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.store import Store
-from gradsift.runtime import jobs
 from gradsift.runtime.hashing import hash_file, hash_parts, hash_text
 from gradsift.workspace.workspace import TargetEntry, Workspace
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from gradsift.data.encode import Encoder
 
 
+TARGETS = "targets.jsonl"  # in a run's folder: the rows that it scores
+
+
 @dataclass(frozen=True, slots=True)
-class Counted:
+class TokenCount:
     """A target example as the model sees it; `reason` says why it is left out, empty when it is taken."""
 
     n_prompt: int
@@ -31,7 +34,7 @@ class Counted:
     reason: str = ""
 
 
-def count(store: Store, rows: Sequence[Row]) -> list[Counted]:
+def count_tokens(store: Store, rows: Sequence[Row]) -> list[TokenCount]:
     """Tokens of every row with the store's own encoder, and why a row cannot be scored.
 
     Raises:
@@ -41,33 +44,42 @@ def count(store: Store, rows: Sequence[Row]) -> list[Counted]:
     return _count(_model(store), content, store, rows)
 
 
-def accepted(rows: Sequence[Row], counts: Sequence[Counted]) -> list[Row]:
+def scorable(rows: Sequence[Row], counts: Sequence[TokenCount]) -> list[Row]:
     """The rows that can be scored."""
-    return [row for row, counted in zip(rows, counts, strict=True) if not counted.reason]
+    return [row for row, count in zip(rows, counts, strict=True) if not count.reason]
 
 
-def run_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
+def scoring_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
     """Where the run that scores this target set on this store keeps its state and its rows."""
-    content = hash_file(entry.path)
-    name = hash_text(f"{store.fingerprint} {store.path} {content}")[:12]
+    name = hash_text(f"{store.fingerprint} {store.path} {hash_file(entry.path)}")[:12]
     return workspace.job_folder(f"score-{name}")
 
 
+def targets_file(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
+    """The file with the rows that a scoring of this set is kept for: those the app's run took, else all of the set."""
+    taken = scoring_folder(workspace, store, entry) / TARGETS
+    return taken if taken.is_file() else entry.path
+
+
 def scored_rows(workspace: Workspace, store: Store, entry: TargetEntry) -> list[Row]:
-    """The rows a scoring of this set is kept for: those the app's run took, else all good ones of the file."""
-    taken = run_folder(workspace, store, entry) / "targets.jsonl"
-    return read_targets(taken if taken.is_file() else entry.path).rows
+    """The rows a scoring of this set is kept for."""
+    return read_targets(targets_file(workspace, store, entry)).rows
 
 
-def start(workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]) -> None:
+def start_scoring(
+    workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]
+) -> None:
     """Score `rows` (those of `entry` that are taken) as a process of its own."""
-    folder = run_folder(workspace, store, entry)
+    folder = scoring_folder(workspace, store, entry)
     folder.mkdir(parents=True, exist_ok=True)
-    write_targets(folder / "targets.jsonl", rows)
-    arguments = ["score", str(store.path), "--targets", str(folder / "targets.jsonl")]
-    for method in methods:
-        arguments += ["--method", method]
-    jobs.start(folder, [*arguments, "--out", str(folder / "scores.parquet")])
+    write_targets(folder / TARGETS, rows)
+    command = Score(
+        store=store.path,
+        targets=folder / TARGETS,
+        method=tuple(methods),
+        out=folder / "scores.parquet",
+    )
+    command.start(folder)
 
 
 def _model(store: Store) -> str:
@@ -84,13 +96,13 @@ def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _count(model: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[Counted]:
+def _count(model: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[TokenCount]:
     encoder, window = _encoder(model, _store)
     return [_one(encoder, window, row) for row in _rows]
 
 
-def _one(encoder: "Encoder", window: int, row: Row) -> Counted:
+def _one(encoder: "Encoder", window: int, row: Row) -> TokenCount:
     from gradsift.scoring.target_features import encode_target
 
     encoded, reason = encode_target(encoder, window, row)
-    return Counted(encoded.n_prompt, encoded.n_answer, reason) if encoded else Counted(0, 0, reason)
+    return TokenCount(encoded.n_prompt, encoded.n_answer, reason) if encoded else TokenCount(0, 0, reason)

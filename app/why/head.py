@@ -6,30 +6,29 @@ from app import theme
 from app.pages import room
 from app.state.session import Session
 from app.text import escape, label, plural
-from app.views import store as data
 from app.views.comparison import Column, Comparison
-from app.why import subject as explaining
-from app.why.subject import Subject
+from app.views.store import sources_of
+from app.why.subject import Subject, row_address
 from app.widgets import cards
 from gradsift.scoring.methods import METHODS
 
 
 def draw(subject: Subject) -> None:
     """Draw the head."""
-    about, sources = subject.about, data.sources_of(subject.store)
-    badges = [cards.badge(str(about["source"]), sources)]
-    task = str(about["task"] or "")
-    if task and task != about["source"]:
+    record, sources = subject.record, sources_of(subject.view.store)
+    badges = [cards.badge(str(record["source"]), sources)]
+    task = str(record["task"] or "")
+    if task and task != record["source"]:
         badges.append(f'<span class="gs-badge gs-plain">{escape(task)}</span>')
-    prompt, answer, cut = (int(about[name]) for name in ("n_prompt_tokens", "n_answer_tokens", "n_cut"))
+    prompt, answer, cut = (int(record[name]) for name in ("n_prompt_tokens", "n_answer_tokens", "n_cut"))
     tokens = f"{plural(prompt + answer, 'token')}, {answer:,} of them learned" if prompt + answer else "no tokens"
     if cut:
-        longest = subject.store.manifest.config.max_length
+        longest = subject.view.store.manifest.config.max_length
         tokens += f"; {plural(cut, 'more token')} cut off at {longest:,}"
-    where = f"<bdi>{escape(about['file'])}</bdi>, line {int(about['line']):,} · row {subject.row:,} · {tokens}"
-    ranks = "" if subject.position is None else _table(subject.comparison, subject.position)
+    where = f"<bdi>{escape(record['file'])}</bdi>, line {int(record['line']):,} · row {subject.row:,} · {tokens}"
+    ranks = "" if subject.position is None else _table(subject.view.comparison, subject.position)
     st.html(
-        f'<div class="gs-why"><p class="gs-why-id" dir="auto">{escape(about["id"])}</p>'
+        f'<div class="gs-why"><p class="gs-why-id" dir="auto">{escape(record["id"])}</p>'
         f'<div class="gs-badges">{"".join(badges)}</div><p class="gs-small gs-dim">{where}</p>{ranks}</div>'
     )
 
@@ -39,15 +38,15 @@ def section(title: str) -> None:
     st.html(f'<h3 class="gs-section">{escape(title)}</h3>')
 
 
-def link(now: Session, row: int, said: str) -> None:
+def link(session: Session, row: int, text: str) -> None:
     """A link to a row's page."""
     with st.container(key=f"why-to-{row}", width="content"):
         st.page_link(
             room("why"),
-            label=label(said),
+            label=label(text),
             icon=":material/arrow_forward:",
             icon_position="right",
-            query_params=explaining.link(now, row),
+            query_params=row_address(session, row),
         )
 
 
@@ -55,10 +54,10 @@ def ranks_line(comparison: Comparison, at: int) -> str:
     """The ranks of the row at position `at` in one line of HTML."""
     parts = []
     for column in comparison.columns:
-        what, rank = METHODS[column.method].label, int(column.ranking.rank[at])
+        name, rank = METHODS[column.method].label, int(column.ranking.rank[at])
         inside = ' class="gs-in"' if column.picked[at] else ""
-        said = escape(f"{what}: rank {rank:,}" + (", picked" if column.picked[at] else ""))
-        parts.append(f'<span{inside} title="{said}">{_mark(column.method)} {rank:,}</span>')
+        title = escape(f"{name}: rank {rank:,}" + (", picked" if column.picked[at] else ""))
+        parts.append(f'<span{inside} title="{title}">{_mark(column.method)} {rank:,}</span>')
     return f'<span class="gs-ranks"><span>ranks</span>{"".join(parts)}</span>'
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import theme
 from app.text import clip
-from app.why import head as why_head
+from app.why import head
 from app.why.subject import Subject
 from app.widgets import charts, tables
 from gradsift.analysis.row import by_subtask, by_target
@@ -48,12 +48,12 @@ def draw(subject: Subject, position: int, lens: str) -> None:
 
 def winner(subject: Subject, position: int, lens: str) -> int:
     """Number of the subtask that won the row, among those that are left."""
-    column = subject.comparison.column(lens)
+    column = subject.view.comparison.column(lens)
     return int(column.ranking.best_subtask[position])
 
 
 def _subtasks(subject: Subject, position: int, lens: str) -> None:
-    choices, names = subject.choices, subject.left.subtask_names
+    choices, names = subject.view.choices, subject.left.subtask_names
     values = by_subtask(subject.left, lens, position, choices.gradient, choices.similarity, choices.target_pooling)
     best = winner(subject, position, lens)
     unit = "dot product" if choices.similarity == "dot" else "cosine"
@@ -79,35 +79,35 @@ def _subtasks(subject: Subject, position: int, lens: str) -> None:
 
 
 def _targets(subject: Subject, position: int, lens: str) -> None:
-    values = by_target(subject.left, lens, position, subject.choices.gradient)
-    targets, named = subject.left.targets, _numbers(subject)
-    about = {
-        "example": named,
+    values = by_target(subject.left, lens, position, subject.view.choices.gradient)
+    targets, examples = subject.left.targets, _numbers(subject)
+    lines = {
+        "example": examples,
         "subtask": [target.subtask for target in targets],
         "asks": [_asks(target, 160) for target in targets],
     }
     shown = _best(values)
-    labels = [f"{named[k]} · {charts.tick(targets[k].subtask, 13)}" for k in shown]
-    hover = [f"example {named[k]}: {charts.tick(_asks(targets[k], 80), 80)}" for k in shown]
+    labels = [f"{examples[k]} · {charts.tick(targets[k].subtask, 13)}" for k in shown]
+    hover = [f"example {examples[k]}: {charts.tick(_asks(targets[k], 80), 80)}" for k in shown]
     best = shown[0]
     few = f" The {MOST} highest of {len(targets):,} are drawn; the table has all." if len(targets) > MOST else ""
     _show(
         "score-by-target",
         _heat(values[shown], labels, hover, _checkpoints(subject, lens), "Score by target example", "cosine"),
         f"Heat map of the row's cosine with {len(shown)} target examples at every checkpoint. The highest is example "
-        f"{named[best]} of {targets[best].subtask} with {values[best, -1]:+.3f}.",
+        f"{examples[best]} of {targets[best].subtask} with {values[best, -1]:+.3f}.",
         f"Highest first; blue agrees, amber opposes.{few}",
-        _table(values, _checkpoints(subject, lens), pd.DataFrame(about)),
+        _table(values, _checkpoints(subject, lens), pd.DataFrame(lines)),
     )
 
 
 def _words(subject: Subject, position: int, lens: str) -> None:
     """What a method that compares words matched, target by target."""
     values = by_target(subject.left, lens, position)[:, -1]
-    there = set(tokenize("\n".join(text for _, text in subject.turns)))
+    own = set(tokenize("\n".join(text for _, text in subject.turns)))
     targets = subject.left.targets
     words = [
-        [word for word in dict.fromkeys(tokenize("\n".join(text for _, text in target.messages))) if word in there]
+        [word for word in dict.fromkeys(tokenize("\n".join(text for _, text in target.messages))) if word in own]
         for target in targets
     ]
     frame = pd.DataFrame(
@@ -116,11 +116,11 @@ def _words(subject: Subject, position: int, lens: str) -> None:
             "subtask": [target.subtask for target in targets],
             "asks": [_asks(target, 160) for target in targets],
             "score": values,
-            "matched words": [", ".join(found) for found in words],
-            "words": [len(found) for found in words],
+            "matched words": [", ".join(shared) for shared in words],
+            "words": [len(shared) for shared in words],
         }
     )
-    why_head.section(f"{METHODS[lens].label} score by target example")
+    head.section(f"{METHODS[lens].label} score by target example")
     st.dataframe(
         frame.iloc[np.argsort(-values, kind="stable")],
         hide_index=True,
@@ -187,12 +187,10 @@ def _heat(
     return figure
 
 
-def _table(values: np.ndarray, checkpoints: list[tuple[str, float]], about: pd.DataFrame) -> pd.DataFrame:
+def _table(values: np.ndarray, checkpoints: list[tuple[str, float]], names: pd.DataFrame) -> pd.DataFrame:
     """All lines, the highest first, with the values of every checkpoint and their weighted sum."""
-    for at, (epoch, _) in enumerate(checkpoints):
-        about[epoch] = values[:, at]
-    about[SUM] = values[:, -1]
-    return about.iloc[np.argsort(-values[:, -1], kind="stable")]
+    columns = {epoch: values[:, at] for at, (epoch, _) in enumerate(checkpoints)}
+    return names.assign(**columns, **{SUM: values[:, -1]}).iloc[np.argsort(-values[:, -1], kind="stable")]
 
 
 def _best(values: np.ndarray) -> list[int]:

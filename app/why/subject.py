@@ -1,6 +1,6 @@
 """What the Why page asks of a row: where it stands, what speaks for it, what is like it. No drawing here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +9,12 @@ import pandas as pd
 import streamlit as st
 
 from app.state.session import Session
-from app.views import comparison as comparing
-from app.views import store as data
-from app.views.comparison import Column, Comparison
+from app.views.comparison import Column, ranking_of
+from app.views.store import pool_of, texts_of
+from app.views.view import View
 from gradsift.analysis.row import opponents
 from gradsift.datastore.store import Store
-from gradsift.scoring.choices import Choices, RankingChoices
-from gradsift.scoring.methods import METHODS
+from gradsift.scoring.choices import RankingChoices
 from gradsift.scoring.scoring import Scoring
 from gradsift.selection.ranking import Ranking
 from gradsift.text.index import has_index, near
@@ -28,54 +27,46 @@ if TYPE_CHECKING:
 class Subject:
     """A pool row under the open view.
 
-    position: among the scored rows, or None where the row is excluded, for `reason`. about: its line of the pool.
-    text: its messages and prefix. left: the scoring without what the choices leave out, which is what ranks it.
+    position: among the scored rows, or None where the row is excluded, for `reason`. record: its line of the pool.
+    text: its messages and prefix.
     """
 
-    now: Session
-    store: Store
+    view: View
     row: int
     position: int | None
     reason: str
-    about: pd.Series
+    record: pd.Series
     text: Mapping[str, Any]
-    left: Scoring
-    comparison: Comparison
-    choices: Choices
+
+    @property
+    def left(self) -> Scoring:
+        """The scoring without what the choices leave out, which is what ranks the row."""
+        return self.view.left
 
     @property
     def turns(self) -> list[tuple[str, str]]:
         """The conversation as (role, text)."""
         return [(turn["role"], turn["content"]) for turn in self.text["messages"]]
 
-    @property
-    def lenses(self) -> list[str]:
-        """The compared methods that look at targets, so that their scores can be laid open."""
-        return [c.method for c in self.comparison.columns if METHODS[c.method].sees_targets]
 
-
-def subject(
-    now: Session, store: Store, scoring: Scoring, row: int, methods: Sequence[str], budget: str, choices: Choices
-) -> Subject:
+def subject_of(view: View, row: int) -> Subject:
     """Gather what is known of pool row `row`, which is one of the pool's.
 
     Raises:
         UsageError: the budget cannot be read, or a choice leaves nothing.
     """
-    comparison = comparing.compare(store, scoring, methods, budget, choices)
-    left = scoring.under(choices)
-    about = data.pool_of(store).loc[row]
-    at = position(comparison.rows, row)
+    store = view.store
+    position = position_of(view.comparison.rows, row)
+    record = pool_of(store).loc[row]
     reason = ""
-    if at is None:
-        reason = str(about["reason"]) if about["status"] != "usable" else "its gradient is not finite"
-    text = data.texts(store, [row])[row]
-    return Subject(now, store, row, at, reason, about, text, left, comparison, choices)
+    if position is None:
+        reason = str(record["reason"]) if record["status"] != "usable" else "its gradient is not finite"
+    return Subject(view, row, position, reason, record, texts_of(store, [row])[row])
 
 
-def find(store: Store, text: str) -> tuple[int | None, str]:
-    """The pool row that `text` names, by number or else by id, and why there is none."""
-    pool, text = data.pool_of(store), text.strip()
+def find_row(store: Store, text: str) -> tuple[int | None, str]:
+    """The pool row that `text` names, by number or else by id; without one, None and a sentence on why."""
+    pool, text = pool_of(store), text.strip()
     bare = text.removeprefix("#").replace(",", "")
     if bare.isascii() and bare.isdecimal() and len(bare) < 16 and int(bare) < len(pool):
         return int(bare), ""
@@ -87,16 +78,16 @@ def find(store: Store, text: str) -> tuple[int | None, str]:
     return None, f"There is no row with the id {text[:80]}: give a row's number, or its whole id as the pool has it."
 
 
-def position(rows: np.ndarray, row: int) -> int | None:
+def position_of(rows: np.ndarray, row: int) -> int | None:
     """Where `row` stands among the scored rows, which ascend."""
     at = int(np.searchsorted(rows, row))
     return at if at < len(rows) and rows[at] == row else None
 
 
 def neighbors(column: Column, at: int | None) -> tuple[int, int | None, int | None]:
-    """The row's place among the method's picks (0 where it is none), and the positions of the picks before and after.
+    """The row's place among the method's picks (0 outside them), and the positions of the picks before and after.
 
-    A row that is no pick stands between those that rank before and after it; an excluded one before the first.
+    A row outside the picks stands between those that rank before and after it; an excluded one before the first.
     """
     ranks = column.ranking.rank[column.picks]
     place = 0 if at is None else int(np.searchsorted(ranks, column.ranking.rank[at]))
@@ -106,7 +97,7 @@ def neighbors(column: Column, at: int | None) -> tuple[int, int | None, int | No
     return place + 1 if inside else 0, before, int(column.picks[after]) if after < len(ranks) else None
 
 
-def duplicates(store: Store, row: int) -> np.ndarray | None:
+def near_duplicates(store: Store, row: int) -> np.ndarray | None:
     """Pool rows of the same group of near-duplicates, ascending, without `row`; None where the pool has no index."""
     if not has_index(store):
         return None
@@ -115,44 +106,46 @@ def duplicates(store: Store, row: int) -> np.ndarray | None:
     return same[same != row]
 
 
-def against(store: Store, scoring: Scoring, choices: Choices, subtask: str) -> tuple[Ranking, np.ndarray]:
+def opponents_of(view: View, subtask: str) -> tuple[Ranking, np.ndarray]:
     """LESS's scores and the positions from the lowest up: of one subtask, or over all of them where `subtask` is empty.
 
     Round-robin has no score over subtasks: the highest stands in.
     """
-    kept = scoring.under(choices)
-    others = tuple(name for name in kept.subtask_names if subtask and name != subtask)
-    asked = choices.for_ranking.model_copy(
+    choices = view.choices
+    others = tuple(name for name in view.left.subtask_names if subtask and name != subtask)
+    narrowed = choices.for_ranking.model_copy(
         update={
             "aggregate": "mean" if choices.aggregate == "mean" else "max",
             "length_matched": False,
             "without_subtasks": (*choices.without_subtasks, *others),
         }
     )
-    ranking = comparing.ranking_of(store, scoring, "less", asked)
-    return ranking, _opponents(str(scoring.path), asked, ranking)
+    ranking = ranking_of(view.store, view.scoring, "less", narrowed)
+    return ranking, _opponents(str(view.scoring.path), narrowed, ranking)
 
 
-def tokens(subject: Subject, subtask: int) -> "TokenInfluence":
-    """Token-level influence of the row on a subtask of what is left, kept between runs.
+def token_influence(subject: Subject, subtask: int) -> "TokenInfluence":
+    """Token-level influence of the row on a subtask that is left, kept between runs.
 
     Raises:
         GradsiftError: the model or the targets cannot be used here.
     """
-    return _tokens(*_asked(subject), subject.row, subtask, subject)
+    return _tokens(*_key(subject), subject.row, subtask, subject)
 
 
-def agreement(subject: Subject, subtask: int) -> "Agreement":
+def agreement_of(subject: Subject, subtask: int) -> "Agreement":
     """How far the plain gradient's cosines and the LESS scores agree on a sample of rows, kept between runs.
 
     Raises:
-        GradsiftError: as `tokens`.
+        GradsiftError: the model or the targets cannot be used here.
     """
-    return _agreement(*_asked(subject), subtask, subject)
+    return _agreement(*_key(subject), subtask, subject)
 
 
-def _asked(subject: Subject) -> tuple[str, str, RankingChoices]:
-    return subject.store.fingerprint, str(subject.left.path), subject.choices.for_ranking
+def _key(subject: Subject) -> tuple[str, str, RankingChoices]:
+    """What an answer of the model depends on, the row and the subtask aside."""
+    view = subject.view
+    return view.store.fingerprint, str(view.scoring.path), view.choices.for_ranking
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
@@ -176,17 +169,17 @@ def _explainer(fingerprint: str, path: str, _store: Store) -> "TokenExplainer":
 def _tokens(
     fingerprint: str, path: str, choices: RankingChoices, row: int, subtask: int, _subject: Subject
 ) -> "TokenInfluence":
-    explainer = _explainer(fingerprint, str(_subject.store.path), _subject.store)
+    explainer = _explainer(fingerprint, str(_subject.view.store.path), _subject.view.store)
     return explainer.explain(_subject.left, row, subtask)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _agreement(fingerprint: str, path: str, choices: RankingChoices, subtask: int, _subject: Subject) -> "Agreement":
-    explainer = _explainer(fingerprint, str(_subject.store.path), _subject.store)
+    explainer = _explainer(fingerprint, str(_subject.view.store.path), _subject.view.store)
     return explainer.correlate(_subject.left, subtask, gradient=choices.gradient)
 
 
-def link(now: Session, row: int) -> dict[str, Any]:
+def row_address(session: Session, row: int) -> dict[str, Any]:
     """The address of a row's page, whole, so that it also opens in a tab of its own: session, methods, what-ifs."""
-    opened = {"store": now.store, "targets": now.targets, "budget": now.budget}
-    return {**st.query_params.to_dict(), **opened, "row": str(row), "view": "row"}
+    names = {"store": session.store, "targets": session.targets, "budget": session.budget}
+    return {**st.query_params.to_dict(), **names, "row": str(row), "view": "row"}

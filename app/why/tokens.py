@@ -7,10 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from app.text import escape, label
-from app.why import head as why_head
-from app.why import scores as why_scores
-from app.why import subject as explaining
-from app.why.subject import Subject
+from app.why import head, scores
+from app.why.subject import Subject, agreement_of, token_influence
 from gradsift.analysis.row import by_subtask
 from gradsift.runtime import errors
 
@@ -27,14 +25,14 @@ _CAVEAT = (
 
 @st.fragment
 def draw(subject: Subject) -> None:
-    """Draw the section for a row that is scored; nothing is computed before it is asked for."""
-    why_head.section("Token-level influence")
+    """Draw the section for a row that is scored; nothing is computed before a press of the button."""
+    head.section("Token-level influence")
     names = subject.left.subtask_names
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         subtask = _subtask(subject, names)
-        asked = st.session_state.get("why-tokens-row") == subject.row
-        view = _view(subject) if asked else SUM
-        if not asked:
+        shown = st.session_state.get("why-tokens-row") == subject.row
+        checkpoint = _checkpoint(subject) if shown else SUM
+        if not shown:
             st.button(
                 "Show token influence",
                 icon=":material/text_fields:",
@@ -42,7 +40,7 @@ def draw(subject: Subject) -> None:
                 on_click=_ask,
                 args=(subject.row,),
             )
-    if not asked:
+    if not shown:
         st.caption(
             "Which words of the answer pull the model toward the targets. It loads the model: the first answer takes "
             "some seconds, for a large model longer; the next rows are quicker."
@@ -50,12 +48,12 @@ def draw(subject: Subject) -> None:
         return
     try:
         with st.spinner("Two forward passes and a backward pass at every checkpoint"):
-            found = explaining.tokens(subject, subtask)
+            influence = token_influence(subject, subtask)
     except Exception as error:
         _say(error)
         return
-    _text(found, view)
-    _checks(found)
+    _text(influence, checkpoint)
+    _checks(influence)
     st.caption(_CAVEAT)
     _agreement(subject, subtask)
 
@@ -65,7 +63,7 @@ def _ask(row: int) -> None:
 
 
 def _say(error: Exception) -> None:
-    """One sentence for what a person can mend; what is a defect is raised."""
+    """Show one sentence about what a person can fix; raise a defect."""
     sentence = errors.explain(error)
     if sentence is None:
         raise error
@@ -73,10 +71,10 @@ def _say(error: Exception) -> None:
 
 
 def _subtask(subject: Subject, names: list[str]) -> int:
-    """Number of the subtask that is asked about; by default the one that LESS says the row serves best."""
+    """Number of the chosen subtask; by default the one that LESS says the row serves best."""
     if len(names) == 1:
         return 0
-    best, gradient = 0, subject.choices.gradient
+    best, gradient = 0, subject.view.choices.gradient
     if subject.position is not None and subject.left.has("less", gradient):
         best = int(by_subtask(subject.left, "less", subject.position, gradient)[:, -1].argmax())
     return int(
@@ -91,7 +89,7 @@ def _subtask(subject: Subject, names: list[str]) -> int:
     )
 
 
-def _view(subject: Subject) -> str:
+def _checkpoint(subject: Subject) -> str:
     """The checkpoint that is shown, the one of the highest weight by default, or the weighted sum of all."""
     epochs = subject.left.epochs
     if len(epochs) == 1:
@@ -105,33 +103,36 @@ def _view(subject: Subject) -> str:
     )
 
 
-def _text(found: "TokenInfluence", view: str) -> None:
+def _text(influence: "TokenInfluence", checkpoint: str) -> None:
     """The answer with every piece colored by its value, the legend, and the same numbers as a table."""
-    values = found.combined if view == SUM else found.values[found.epochs.index(view)]
+    values = influence.combined if checkpoint == SUM else influence.values[influence.epochs.index(checkpoint)]
     sizes = np.abs(values)
     # one strong token would leave all others pale: the strongest fiftieth share the full color
     peak = float(np.quantile(sizes, 0.98)) if len(sizes) >= 50 else float(sizes.max(initial=0.0))
-    unit = "share of the cosine" if view == SUM else "change of the token's loss along the targets' gradient, nats"
-    spans = _spans(found, values, peak or 1.0)
+    unit = (
+        "share of the cosine" if checkpoint == SUM else "change of the token's loss along the targets' gradient, nats"
+    )
+    spans = _spans(influence, values, peak or 1.0)
     beyond = ", or beyond" if sizes.max(initial=0.0) > peak else ""
     st.html(
-        f'<div class="gs-tokens">{_legend(peak, unit, beyond)}{spans}</div>' + _left_out(len(found.pieces), found.n_cut)
+        f'<div class="gs-tokens">{_legend(peak, unit, beyond)}{spans}</div>'
+        + _left_out(len(influence.pieces), influence.n_cut)
     )
     table = pd.DataFrame(
         {
-            "piece": found.pieces[:PIECES],
-            "tokens": found.n_tokens[:PIECES],
-            **{epoch: found.values[at, :PIECES] for at, epoch in enumerate(found.epochs)},
-            SUM: found.combined[:PIECES],
+            "piece": influence.pieces[:PIECES],
+            "tokens": influence.n_tokens[:PIECES],
+            **{epoch: influence.values[at, :PIECES] for at, epoch in enumerate(influence.epochs)},
+            SUM: influence.combined[:PIECES],
         }
     )
-    why_scores.numbers(table, "token-influence", "Table: token-level influence, piece by piece")
+    scores.numbers(table, "token-influence", "Table: token-level influence, piece by piece")
 
 
-def _spans(found: "TokenInfluence", values: np.ndarray, peak: float) -> str:
+def _spans(influence: "TokenInfluence", values: np.ndarray, peak: float) -> str:
     """One paragraph per assistant turn, a span per piece; its strength in percent is read by the style sheet."""
     turns: dict[int, list[str]] = {}
-    for turn, piece, value in zip(found.turns[:PIECES].tolist(), found.pieces, values.tolist(), strict=False):
+    for turn, piece, value in zip(influence.turns[:PIECES].tolist(), influence.pieces, values.tolist(), strict=False):
         side = "gs-up" if value >= 0 else "gs-down"
         strength = round(100 * min(1.0, abs(value) / peak))
         shown = escape(piece).replace("\n", '<i aria-hidden="true">↵</i>\n')
@@ -155,25 +156,27 @@ def _left_out(pieces: int, n_cut: int) -> str:
     return f'<p class="gs-small gs-dim">{"; ".join(notes)}</p>' if notes else ""
 
 
-def _checks(found: "TokenInfluence") -> None:
+def _checks(influence: "TokenInfluence") -> None:
     """The chain rule's demand at every checkpoint: the mean over tokens is ⟨u, g⟩."""
     lines = []
-    for name, mean, inner, bound in zip(found.epochs, found.mean, found.inner, found.bound, strict=True):
-        held = abs(mean - inner) <= bound
+    for name, mean, inner, bound in zip(
+        influence.epochs, influence.mean, influence.inner, influence.bound, strict=True
+    ):
+        holds = abs(mean - inner) <= bound
         lines.append(
-            f'<li class="{"" if held else "gs-bad"}">{escape(name)}: mean over tokens <b>{mean:+.5f}</b> = ⟨u, g⟩ '
-            f"<b>{inner:+.5f}</b>, within 10⁻³‖u‖‖g‖ = {bound:.5f}: <b>{'yes' if held else 'no'}</b></li>"
+            f'<li class="{"" if holds else "gs-bad"}">{escape(name)}: mean over tokens <b>{mean:+.5f}</b> = ⟨u, g⟩ '
+            f"<b>{inner:+.5f}</b>, within 10⁻³‖u‖‖g‖ = {bound:.5f}: <b>{'yes' if holds else 'no'}</b></li>"
         )
     st.html(
         "<p class=\"gs-small\"><b>Identity check.</b> By the chain rule the mean over the answer's tokens is the row's "
-        "gradient g along the targets' direction u, which a backward pass finds by itself.</p>"
+        "gradient g along the targets' direction u, which a backward pass computes on its own.</p>"
         f'<ul class="gs-checks gs-small gs-num">{"".join(lines)}</ul>'
     )
 
 
 def _agreement(subject: Subject, subtask: int) -> None:
     """How far the plain gradient agrees with LESS's score on this store, on demand."""
-    if not subject.left.has("less", subject.choices.gradient):
+    if not subject.left.has("less", subject.view.choices.gradient):
         return
     key = f"why-agreement-{subtask}"
     if st.button("How far do the two agree here?", key=key, icon=":material/scatter_plot:"):
@@ -182,17 +185,17 @@ def _agreement(subject: Subject, subtask: int) -> None:
         return
     try:
         with st.spinner("Gradients of a sample of rows"):
-            found = explaining.agreement(subject, subtask)
+            agreement = agreement_of(subject, subtask)
     except Exception as error:
         _say(error)
         return
-    _correlation(found)
+    _correlation(agreement)
 
 
-def _correlation(found: "Agreement") -> None:
+def _correlation(agreement: "Agreement") -> None:
     st.markdown(
-        f"On {len(found.rows)} rows drawn at random, the plain gradient's cosine and the LESS score correlate by "
-        f"**{found.pearson:+.2f}** (Pearson) and **{found.spearman:+.2f}** (ranks)."
+        f"On {len(agreement.rows)} rows drawn at random, the plain gradient's cosine and the LESS score correlate by "
+        f"**{agreement.pearson:+.2f}** (Pearson) and **{agreement.spearman:+.2f}** (ranks)."
     )
-    table = pd.DataFrame({"row": found.rows, "plain gradient": found.cosine, "LESS": found.influence})
-    why_scores.numbers(table, "token-agreement", "Plain gradient's cosine and LESS score of a sample of rows")
+    table = pd.DataFrame({"row": agreement.rows, "plain gradient": agreement.cosine, "LESS": agreement.influence})
+    scores.numbers(table, "token-agreement", "Plain gradient's cosine and LESS score of a sample of rows")

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from app.state import session
+from app.state.session import Session, remember
+from app.text import plural
 from gradsift.selection.budget import Budget
 
 UNITS = {"percent": "% of the pool", "rows": "rows", "tokens": "tokens"}
@@ -20,9 +21,15 @@ def written(unit: str, value: float) -> str:
     return str(Budget(value, "%" if unit == "percent" else unit))
 
 
-def draw(now: session.Session) -> str:
+def shown(text: str) -> str:
+    """A budget in words: 5%, 200 rows, 50,000 tokens."""
+    unit, amount = parts(text)
+    return text if unit == "percent" else plural(int(amount), unit.removesuffix("s"))
+
+
+def draw(session: Session) -> str:
     """Draw the two fields and return the budget as text; a change is remembered for every page."""
-    unit, value = parts(now.budget)
+    unit, value = parts(session.budget)
     st.session_state.budget_unit, st.session_state.budget_value = unit, value
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", width="content"):
         st.number_input(
@@ -51,8 +58,8 @@ def draw(now: session.Session) -> str:
 def _change() -> None:
     value = st.session_state.budget_value
     if value:
-        session.remember(budget=written(st.session_state.budget_unit, value))
+        remember(budget=written(st.session_state.budget_unit, value))
 
 
 def _switch() -> None:
-    session.remember(budget=written(st.session_state.budget_unit, _FIRST[st.session_state.budget_unit]))
+    remember(budget=written(st.session_state.budget_unit, _FIRST[st.session_state.budget_unit]))

@@ -69,7 +69,7 @@ def draw(card: Card, sources: Sequence[str]) -> str:
 
 
 def kind(card: Card) -> str:
-    """The classes of a card's frame: its method's, and whether another method picks the row too."""
+    """The classes of a card's frame: its method's, and whether another method also picks the row."""
     shared = " gs-shared" if sum(inside for _, inside in card.ranks.values()) > 1 else ""
     return f"gs-card gs-m-{theme.css_name(card.method)}{shared}"
 
@@ -96,8 +96,8 @@ def head(
 
 def badge(source: str, sources: Sequence[str], after: str = "") -> str:
     """The source's badge, with a number `after` its name; a name that turns the writing direction turns only itself."""
-    said = f"<bdi>{escape(source)}</bdi>" + (f" {escape(after)}" if after else "")
-    return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{said}</span>'
+    text = f"<bdi>{escape(source)}</bdi>" + (f" {escape(after)}" if after else "")
+    return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{text}</span>'
 
 
 def number(score: float) -> str:
@@ -109,7 +109,7 @@ def number(score: float) -> str:
 
 def _other(method: str, rank: int, inside: bool) -> str:
     label = METHODS[method].label
-    title = f"{label}: rank {rank:,}" + (", picked too" if inside else ", not picked")
+    title = f"{label}: rank {rank:,}" + (", also picked" if inside else ", not picked")
     return (
         f'<span class="gs-m-{theme.css_name(method)}{" gs-in" if inside else ""}" title="{escape(title)}">'
         f'<span class="gs-mark" aria-hidden="true">{theme.look(method).mark}</span> {escape(label)} {rank:,}</span>'

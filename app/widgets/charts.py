@@ -16,7 +16,7 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.state import session
+from app.state.session import current_session
 from app.text import ends
 from app.widgets import tables
 from gradsift.analysis.distributions import POOL
@@ -82,7 +82,7 @@ def _clicked(key: str) -> None:
 
 
 def _enclosed(key: str, on_area: Callable[[Any], None]) -> None:
-    """Hand over what was enclosed; the empty selection that a new figure brings is none."""
+    """Hand over what was enclosed; a new figure's empty selection does not count."""
     selection = st.session_state[key].selection
     if selection.get("box") or selection.get("lasso"):
         on_area(selection)
@@ -102,8 +102,8 @@ def config(stem: str, *buttons: str) -> dict[str, Any]:
 
 def file_stem(name: str) -> str:
     """The name of a chart's files: what is open, then the chart."""
-    now = session.current()
-    parts = ("gradsift", now.store_title, now.targets, name)
+    session = current_session()
+    parts = ("gradsift", session.store_title, session.targets, name)
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.")[:40] for part in parts if part)
 
 
@@ -131,7 +131,7 @@ def blank(title: str, units: str, height: int = 380, still: bool = True) -> "go.
 
 
 def axes(figure: "go.Figure", still: bool = True) -> None:
-    """Our look for all axes that the figure has by now; `blank` gives it to the first two."""
+    """Our look for all axes of the figure so far; `blank` gives it to the first two."""
     figure.update_xaxes(_axis(still))
     figure.update_yaxes(_axis(still))
 
@@ -147,7 +147,7 @@ def dim() -> str:
 
 
 def color(method: str) -> str:
-    """The color of a method, or of the whole pool, on the page as it is now."""
+    """The color of a method, or of the whole pool, on this page, light or dark."""
     return pool_color() if method == POOL else theme.color(method, dark())
 
 
@@ -166,9 +166,14 @@ def palette() -> list[str]:
     return ["#8da6ff", "#f0b04a", "#4fd1c5", "#c79bff", "#f08cbc"] if dark() else _PALETTE
 
 
+def label_of(method: str) -> str:
+    """The name of a method, or of the whole pool, in a table or a sentence."""
+    return "Whole pool" if method == POOL else METHODS[method].label
+
+
 def name_of(method: str) -> str:
     """A method's mark and name in a legend."""
-    return "Whole pool" if method == POOL else f"{theme.look(method).mark} {METHODS[method].label}"
+    return label_of(method) if method == POOL else f"{theme.look(method).mark} {label_of(method)}"
 
 
 def tick(name: str, length: int = LABEL) -> str:
@@ -179,15 +184,15 @@ def tick(name: str, length: int = LABEL) -> str:
 
 def log_ticks(low: float, high: float, most: int = 8) -> tuple[list[float], list[str]]:
     """Round values between `low` and `high` for a logarithmic axis, at most `most`: their logarithms and texts."""
-    found: list[float] = []
+    ticks: list[float] = []
     for steps in _STEPS:
         powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-        ticks = [step * 10.0**power for power in powers for step in steps]
-        inside = [value for value in ticks if low - 1e-9 <= np.log10(value) <= high + 1e-9]
-        if found and len(inside) > most:
+        candidates = [step * 10.0**power for power in powers for step in steps]
+        inside = [value for value in candidates if low - 1e-9 <= np.log10(value) <= high + 1e-9]
+        if ticks and len(inside) > most:
             break
-        found = inside
-    thinned = found[:: -(-len(found) // most)] if found else []
+        ticks = inside
+    thinned = ticks[:: -(-len(ticks) // most)] if ticks else []
     return [float(np.log10(value)) for value in thinned], [f"{value:,.10g}" for value in thinned]
 
 
@@ -212,11 +217,11 @@ def listed(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def cells(figure: "go.Figure", values: np.ndarray, about: list[Any], hover: str, method: str, most: float) -> None:
+def cells(figure: "go.Figure", values: np.ndarray, marks: list[Any], hover: str, method: str, most: float) -> None:
     """Draw a table of numbers as shaded cells with their texts, in the color of a method or of the pool.
 
-    values: (R, C) shades from 0 to `most`; missing ones are left blank. about: R lists of C lists of customdata, the
-    last of which is the text. A click anywhere in a cell is a click on it: heat maps know none, so that points do.
+    values: (R, C) shades from 0 to `most`; missing ones are left blank. marks: R lists of C lists of customdata, the
+    last of which is the text. A click anywhere in a cell counts; heat maps take none, invisible points do.
     """
     height, width = values.shape
     x, y = list(range(width)), list(range(height))
@@ -226,58 +231,10 @@ def cells(figure: "go.Figure", values: np.ndarray, about: list[Any], hover: str,
     )  # fmt: skip
     full = np.nan_to_num(values / most) > 0.5
     inks = ("#e6e8ee", "#14171d") if dark() else ("#1b1f27", "#ffffff")
-    flat = [cell for line in about for cell in line]
+    flat = [cell for line in marks for cell in line]
     figure.add_scatter(
         x=x * height, y=np.repeat(y, width), mode="markers+text", text=[cell[-1] for cell in flat], customdata=flat,
         textfont={"size": 14, "color": [inks[int(deep)] for deep in full.ravel()]}, showlegend=False,
         marker={"size": 20, "symbol": "square", "color": "rgba(0,0,0,0)"}, hovertemplate=hover + "<extra></extra>",
     )  # fmt: skip
     figure.update_layout(hovermode="closest", hoverdistance=-1)
-
-
-def warmup(curve: pd.DataFrame) -> None:
-    """Loss and learning rate by optimizer step, with the epochs' ends marked."""
-    accent, second = theme.color("less", dark()), theme.color("bm25", dark())
-    figure = blank("Loss and learning rate", "Loss in nats per token, left; learning rate, right", 340)
-    figure.add_scatter(x=curve["step"], y=curve["loss"], name="Loss", line={"color": accent, "width": 2})
-    figure.add_scatter(
-        x=curve["step"],
-        y=curve["learning_rate"],
-        name="Learning rate",
-        yaxis="y2",
-        line={"color": second, "width": 1.5, "dash": "dot"},
-    )
-    for step in _epoch_ends(curve):
-        figure.add_vline(x=step, line_width=1, line_dash="dash", line_color=LINE)
-    figure.update_layout(
-        hovermode="x unified",
-        xaxis={"title": {"text": "Optimizer step"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": "Loss (nats per token)"}},
-        yaxis2={
-            "overlaying": "y",
-            "side": "right",
-            "showgrid": False,
-            "tickformat": ".1e",
-            "tickmode": "auto",
-            "nticks": 6,
-            "fixedrange": True,
-        },
-    )
-    first, last = curve["loss"].iloc[0], curve["loss"].iloc[-1]
-    alt = (
-        f"Warmup loss by optimizer step: from {first:.2f} to {last:.2f} in {len(curve)} steps, with the learning rate."
-    )
-    number = st.column_config.NumberColumn
-    columns: tables.Columns = {
-        "step": "Step",
-        "epoch": number("Epoch", format="%.2f"),
-        "loss": number("Loss (nats per token)", format="%.4f"),
-        "learning_rate": number("Learning rate", format="%.2e"),
-        "grad_norm": number("Gradient norm", format="%.4f"),
-    }
-    draw(Chart("warmup", figure, alt, curve, columns))
-
-
-def _epoch_ends(curve: pd.DataFrame) -> list[float]:
-    epochs = curve["epoch"].apply(lambda e: -(-float(e) // 1))
-    return [float(step) + 0.5 for step in curve.groupby(epochs)["step"].max().iloc[:-1]]

@@ -1,50 +1,42 @@
 """The row of controls that every page with picks begins with: whose picks, at which budget, under which what-ifs."""
 
-from dataclasses import dataclass
-
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from app import theme
 from app.state import address
 from app.state.session import Session
-from app.views import comparison as comparing
-from app.widgets import budget, score
-from app.widgets import what_if as options
+from app.views.comparison import methods_of
+from app.views.view import View
+from app.widgets import budget, what_if
 from gradsift.datastore.store import Store
-from gradsift.scoring.choices import Choices
+from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
 
 
-@dataclass(frozen=True, slots=True)
-class Controls:
-    """What the row says. methods: in the order of the registry, maybe none. row: for what a page adds at its end."""
-
-    methods: list[str]
-    budget: str
-    choices: Choices
-    row: DeltaGenerator
-
-
-def several(now: Session, store: Store, scoring: Scoring) -> Controls:
-    """Draw the row where a page compares methods."""
-    known = comparing.methods_of(scoring)
-    row = _row()
-    with row:
-        with address.held("methods", known, default=known):
-            chosen = st.pills("Methods", known, selection_mode="multi", format_func=score.method_label, key="methods")
-        methods = [name for name in known if name in chosen]
-        return Controls(methods, budget.draw(now), options.draw(store, scoring), row)
-
-
-def one(now: Session, store: Store, scoring: Scoring, label: str) -> Controls:
-    """Draw the row where a page shows the picks of one method, which `label` names."""
-    known = comparing.methods_of(scoring)
-    row = _row()
-    with row:
-        with address.held("method", known, default=known[0]):
-            chosen = st.segmented_control(label, known, key="method", required=True, format_func=score.method_label)
-        return Controls([chosen or known[0]], budget.draw(now), options.draw(store, scoring), row)
-
-
-def _row() -> DeltaGenerator:
+def row() -> DeltaGenerator:
+    """The row itself, to draw `several` or `one` in, and what a page adds to them."""
     return st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls")
+
+
+def several(session: Session, store: Store, scoring: Scoring) -> View:
+    """Draw the controls of a page that compares methods; the view may have none."""
+    known = methods_of(scoring)
+    with address.held("methods", known, default=known):
+        chosen = st.pills("Methods", known, selection_mode="multi", format_func=method_label, key="methods")
+    methods = tuple(name for name in known if name in chosen)
+    return View(session, store, scoring, methods, budget.draw(session), what_if.draw(store, scoring))
+
+
+def one(session: Session, store: Store, scoring: Scoring, label: str) -> View:
+    """Draw the controls of a page that shows the picks of one method, whose field is called `label`."""
+    known = methods_of(scoring)
+    with address.held("method", known, default=known[0]):
+        method = st.segmented_control(label, known, key="method", required=True, format_func=method_label)
+    return View(session, store, scoring, (method or known[0],), budget.draw(session), what_if.draw(store, scoring))
+
+
+def method_label(name: str) -> str:
+    """A method's mark and name for a widget."""
+    look = theme.look(name)
+    return f":{look.ink}[{look.mark}] {METHODS[name].label}"

@@ -26,7 +26,7 @@ def draw(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNF
     shown = [turn for turn in turns if turn[0] != "system"][:2]
     shown = [turn for turn in turns if marks.first(*turn) >= 0][:2] or shown
     hidden = len(turns) - len(shown)
-    short = "".join(_said(role, *_excerpt(role, text, marks), marks) for role, text in shown)
+    short = "".join(_turn(role, *_excerpt(role, text, marks), marks) for role, text in shown)
     more = f"Show all {len(turns)} turns" if hidden > 0 else "Show all"
     return (
         f'<details class="gs-fold"><summary><div class="gs-short">{short}</div><span class="gs-more">{more}</span>'
@@ -44,8 +44,8 @@ def unfolded(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int =
             break
         kept = text[: min(LONGEST, left)]
         rest = f"\n[{len(text) - len(kept):,} more characters are not shown here; the export holds them]"
-        given = f'<span class="gs-given">{escape(prefix)}</span> ' if prefix and at == last else ""
-        shown.append(_said(role, given, kept, rest if len(kept) < len(text) else "", marks))
+        beginning = f'<span class="gs-given">{escape(prefix)}</span> ' if prefix and at == last else ""
+        shown.append(_turn(role, beginning, kept, rest if len(kept) < len(text) else "", marks))
         left -= len(kept)
     return "".join(shown)
 
@@ -57,10 +57,10 @@ def _excerpt(role: str, text: str, marks: Marks) -> tuple[str, str, str]:
     return "…" if start else "", text[start : start + SHORT], ""
 
 
-def _said(role: str, before: str, text: str, after: str, marks: Marks) -> str:
+def _turn(role: str, before: str, text: str, after: str, marks: Marks) -> str:
     kind = " gs-answer" if role == "assistant" else ""
-    said = f'<p class="gs-said" dir="auto">{before}{_marked(text, marks.spans(role, text))}{after}</p>'
-    return f'<div class="gs-turn{kind}"><span class="gs-role">{escape(_ROLES.get(role, role))}</span>{said}</div>'
+    body = f'<p class="gs-said" dir="auto">{before}{_marked(text, marks.spans(role, text))}{after}</p>'
+    return f'<div class="gs-turn{kind}"><span class="gs-role">{escape(_ROLES.get(role, role))}</span>{body}</div>'
 
 
 def _marked(text: str, spans: Sequence[Span]) -> str:

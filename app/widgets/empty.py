@@ -7,7 +7,7 @@ from app.text import escape
 
 
 def say(title: str, text: str, page: str = "", link: str = "") -> None:
-    """A quiet box with what is missing, and a link to the page that mends it."""
+    """A quiet box with what is missing, and a link to the page that provides it."""
     st.html(f'<div class="gs-empty"><h3>{escape(title)}</h3><p>{escape(text)}</p></div>')
     if page:
         st.page_link(room(page), label=link, icon=":material/arrow_forward:", icon_position="right")

@@ -5,10 +5,10 @@ from typing import NoReturn
 import streamlit as st
 
 from app.pages import room
-from app.state import session
+from app.state.session import Session
 from app.text import clip, label
-from app.views import comparison as comparing
-from app.views import store as data
+from app.views.comparison import scoring_of
+from app.views.store import store_or_error
 from app.widgets import empty
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
@@ -16,38 +16,39 @@ from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.workspace import is_store
 
 
-def scored(now: session.Session) -> tuple[Store, Scoring]:
-    """The open store and the open target set's scoring on it; what is missing is said and ends the run."""
-    store, problem = data.store_or_error(now)
+def scored(session: Session) -> tuple[Store, Scoring]:
+    """The open store and the open target set's scoring on it; where one is missing, the page says so and ends."""
+    store, problem = store_or_error(session)
     if store is None:
-        _no_store(now, problem)
-    if not now.targets:
+        _no_store(session, problem)
+    if not session.targets:
         _no_targets()
     try:
-        scoring = comparing.scoring_of(now, store)
+        scoring = scoring_of(session, store)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
         st.stop()
     if scoring is None:
         if not store.complete:
             _not_finished()
-        _not_scored(now)
+        _not_scored(session)
     return store, scoring
 
 
-def _no_store(now: session.Session, problem: str) -> NoReturn:
+def _no_store(session: Session, problem: str) -> NoReturn:
     if problem:
         st.error(label(problem))
         st.page_link(
             room("datastore"), label="Choose another datastore", icon=":material/arrow_forward:", icon_position="right"
         )
         st.stop()
-    if now.store_path is not None:
-        if is_store(now.store_path):
+    if session.store_path is not None:
+        if is_store(session.store_path):
             _not_finished()
         empty.say(
             "There is no datastore here",
-            f"Nothing lies at {clip(str(now.store_path), 200)}: it was moved or deleted, or the address is mistyped.",
+            f"Nothing lies at {clip(str(session.store_path), 200)}: it was moved or deleted, or the address is "
+            "mistyped.",
             "datastore",
             "Choose another datastore",
         )
@@ -82,11 +83,11 @@ def _no_targets() -> NoReturn:
     st.stop()
 
 
-def _not_scored(now: session.Session) -> NoReturn:
-    if now.workspace.target_set(now.targets) is None:
+def _not_scored(session: Session) -> NoReturn:
+    if session.workspace.target_set(session.targets) is None:
         empty.say(
             "There is no such target set",
-            f"None is called {clip(now.targets, 80)}: it was deleted, or the address is mistyped.",
+            f"None is called {clip(session.targets, 80)}: it was deleted, or the address is mistyped.",
             "targets",
             "Choose targets",
         )
@@ -96,6 +97,6 @@ def _not_scored(now: session.Session) -> NoReturn:
         "Scoring takes a pass over the targets and the kept "
         "features; after that, every budget and every option is instant.",
         "targets",
-        f"Score {label(clip(now.targets, 60))}",
+        f"Score {label(clip(session.targets, 60))}",
     )
     st.stop()

@@ -1,4 +1,4 @@
-"""A long run on the page: where it is, how fast, how long still, what it said, and a way to stop it.
+"""A long run on the page: where it is, how fast, how long it still takes, its log, and a way to stop it.
 
 The run is a process of its own and its state lies on disk, so a reload, a second tab or a restarted app shows the same.
 While it runs, a fragment asks the disk every second; when it ends, or what it writes changes, the whole page is drawn
@@ -17,6 +17,8 @@ from gradsift.runtime.progress import Status
 
 LINES = 40  # of the log that are shown
 INTERVAL = 1.0  # seconds between two looks at the disk
+SLOW = 0.1  # units a second below which the time of one is shown
+_KEPT = {"build": "Finished epochs are kept; this epoch starts again."}
 
 
 def watch(folder: Path, title: str, result: Path | None = None) -> None:
@@ -28,7 +30,7 @@ def watch(folder: Path, title: str, result: Path | None = None) -> None:
 
 
 def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "run") -> None:
-    """Say how a run ended that did not finish, with what it said and a button that starts it again.
+    """Say how a run that did not finish ended, with its log and a button that starts it again.
 
     what: the run in a word, `build` or `scoring`.
     """
@@ -39,7 +41,7 @@ def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "
     if status.state == "failed":
         st.error(label(f"{text}: {status.message}" if status.message else f"{text}."))
     else:
-        st.warning(label(f"{text}. What was finished is kept, and it goes on from there."))
+        st.warning(label(f"{text}. {_KEPT.get(what, 'What was finished is kept; the rest runs again.')}"))
     action = f"Try the {what} again" if status.state == "failed" else f"Resume the {what}"
     st.button(action, type="primary", on_click=attempt, args=(again,), key=f"again-{folder.name}")
     notes(status)
@@ -47,7 +49,7 @@ def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "
 
 
 def attempt(action: Callable[..., object], *args: object) -> None:
-    """Do what a button asks for. What goes wrong, such as a second start, is said: raised it would replace the page."""
+    """Do what a button asks for; a toast says what went wrong, since an error raised would replace the page."""
     try:
         action(*args)
     except (GradsiftError, OSError) as error:
@@ -55,7 +57,7 @@ def attempt(action: Callable[..., object], *args: object) -> None:
 
 
 def notes(status: Status) -> None:
-    """What a run wanted the person to know."""
+    """The run's notes for the person."""
     for note in status.notes:
         st.html(f'<p class="gs-small gs-dim" style="margin:0">{escape(note)}</p>')
 
@@ -71,7 +73,9 @@ def log(folder: Path, expanded: bool = False) -> None:
 def line(status: Status) -> str:
     """One line about a running stage: 12 of 40 rows · 3.1 rows/s · 9 s left."""
     parts = [f"{status.done:,} of {plural(status.total, status.unit, status.unit)}" if status.total else ""]
-    if status.rate:
+    if status.rate and status.rate < SLOW:
+        parts.append(f"{duration(1 / status.rate)} a {status.unit.removesuffix('s')}")
+    elif status.rate:
         parts.append(
             f"{status.rate:,.1f} {status.unit}/s" if status.rate < 100 else f"{status.rate:,.0f} {status.unit}/s"
         )

@@ -7,8 +7,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from app.pages import ROOMS
-from app.state import session
-from app.state.session import Session
+from app.state.session import Session, leave_session, start_session
 from app.text import clip, label, plural
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.sessions import NAME_LENGTH, SessionRecord, SessionView
@@ -35,7 +34,7 @@ def counts(record: SessionRecord) -> str:
         f"{record.rejected:,} rejected": record.rejected,
         plural(record.notes, "note"): record.notes,
     }
-    return " · ".join(said for said, count in parts.items() if count) or "nothing decided yet"
+    return " · ".join(text for text, count in parts.items() if count) or "nothing decided yet"
 
 
 def link(id: str) -> str:
@@ -46,7 +45,7 @@ def link(id: str) -> str:
     return f"{base}/?session={id}"
 
 
-def name_field(now: Session, view: View, prefix: str) -> None:
+def name_field(session: Session, view: View, prefix: str) -> None:
     """The field that renames the session; `prefix` tells several on one page apart."""
     key = f"{prefix}-name-{view.id}"
     st.text_input(
@@ -56,7 +55,7 @@ def name_field(now: Session, view: View, prefix: str) -> None:
         max_chars=NAME_LENGTH,
         placeholder=title(view),
         on_change=_rename,
-        args=(now, view.id, key),
+        args=(session, view.id, key),
     )
 
 
@@ -66,20 +65,20 @@ def link_field(id: str) -> None:
     st.code(link(id), language=None, wrap_lines=True)
 
 
-def begin(now: Session, key: str = "") -> None:
+def begin(session: Session, key: str = "") -> None:
     """Start another session in this tab; `key` is of a field with its name."""
-    _try(lambda: session.start(now, st.session_state.get(key, "")))
+    _try(lambda: start_session(session, st.session_state.get(key, "")))
 
 
-def delete(now: Session, id: str) -> None:
-    """Delete a session; the open one too, after which none is open."""
-    _try(lambda: now.sessions.delete(id))
-    if id == now.session_id:
-        session.leave()
+def delete(session: Session, id: str) -> None:
+    """Delete a session; if it is the open one, none is open afterwards."""
+    _try(lambda: session.sessions.delete(id))
+    if id == session.session_id:
+        leave_session()
 
 
-def _rename(now: Session, id: str, key: str) -> None:
-    _try(lambda: now.sessions.rename(id, st.session_state[key]))
+def _rename(session: Session, id: str, key: str) -> None:
+    _try(lambda: session.sessions.rename(id, st.session_state[key]))
 
 
 def _try(step: Callable[[], object]) -> None:

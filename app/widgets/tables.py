@@ -30,10 +30,10 @@ def show(frame: pd.DataFrame, alt: str, config: Columns | None = None, file: str
         csv_button(frame, file, "Download as CSV", f"{file}-csv")
 
 
-def csv_button(frame: pd.DataFrame, file: str, said: str, key: str) -> None:
+def csv_button(frame: pd.DataFrame, file: str, title: str, key: str) -> None:
     """The frame as the CSV file `file`, which is made when it is asked for."""
     st.download_button(
-        said,
+        title,
         data=lambda: csv(frame),
         file_name=f"{file}.csv",
         mime="text/csv",
@@ -87,7 +87,7 @@ def _matching(frame: pd.DataFrame, words: str) -> pd.DataFrame:
     if not words.strip():
         return frame
     text = frame.astype(str).agg(" ".join, axis=1).str.casefold()
-    found = pd.Series(True, index=frame.index)
+    mask = pd.Series(True, index=frame.index)
     for word in words.casefold().split():
-        found &= text.str.contains(word, regex=False)
-    return frame[found]
+        mask &= text.str.contains(word, regex=False)
+    return frame[mask]

@@ -1,18 +1,20 @@
 """Files from the browser for a field of paths: kept in the workspace, and named in the field, which lasts."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from app.export import request as exporting
 from app.state.session import Session
 from app.widgets import running
+from gradsift.runtime.hashing import hash_bytes
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt"]
 
 
-def into(field: str, now: Session, said: str, several: bool, help: str | None = None) -> None:
+def into(field: str, session: Session, title: str, several: bool, help: str | None = None) -> None:
     """An upload whose files' paths come into the text widget `field`, one a line; without `several` in place of what
     stood there.
 
@@ -21,15 +23,33 @@ def into(field: str, now: Session, said: str, several: bool, help: str | None = 
     turn = st.session_state.setdefault(f"{field}_uploads", 0)  # another number is an empty uploader again
     key = f"{field}-upload-{turn}"
     st.file_uploader(
-        said, type=FORMATS, accept_multiple_files=several, key=key, max_upload_size=200, help=help,
-        on_change=running.attempt, args=(_take, field, now, key, several),
+        title, type=FORMATS, accept_multiple_files=several, key=key, max_upload_size=200, help=help,
+        on_change=running.attempt, args=(_take, field, session, key, several),
     )  # fmt: skip
 
 
-def _take(field: str, now: Session, key: str, several: bool) -> None:
+def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
+    """Uploaded files kept in the workspace, each once however often it comes."""
+    paths: list[Path] = []
+    for upload in uploads:
+        content = upload.getvalue()
+        folder = f"evaluation-{hash_bytes(content)[:12]}"
+        path = session.workspace.root / "uploads" / folder / Path(upload.name).name
+        paths += [path] if path.is_file() else session.workspace.keep_uploads(folder, [(upload.name, content)])
+    return paths
+
+
+def named_files(text: str) -> tuple[list[Path], list[str]]:
+    """The files that `text` names, one a line, that exist; and the paths that do not."""
+    paths = [Path(os.path.expanduser(line.strip())) for line in text.splitlines() if line.strip()]
+    missing = [str(path) for path in paths if not os.path.exists(path)]  # of any text, other than Path.exists
+    return [path for path in paths if os.path.exists(path)], missing
+
+
+def _take(field: str, session: Session, key: str, several: bool) -> None:
     state = st.session_state
-    given: Sequence[Any] = state[key] if several else [state[key]]
-    paths = [str(path) for path in exporting.keep(now, [upload for upload in given if upload is not None])]
+    files: Sequence[Any] = state[key] if several else [state[key]]
+    paths = [str(path) for path in keep(session, [file for file in files if file is not None])]
     before = (state.get(field) or "").splitlines() if several else []
     state[field] = "\n".join([line for line in before if line.strip() and line not in paths] + paths)
     state[f"{field}_uploads"] += 1

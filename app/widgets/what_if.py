@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.state import address
 from app.text import clip, label
-from app.views import choices as choosing
+from app.views.choices import DIVERSE, MATCHED, UNIQUE, choice_fields, extras, gradients_of, parts_of
 from gradsift.config import Aggregate, Similarity, TargetPooling
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
@@ -15,7 +15,7 @@ from gradsift.scoring.choices import Choices, make_choices
 from gradsift.scoring.scoring import Scoring
 from gradsift.text.index import has_index
 
-_ABOUT = {
+_LABELS = {
     "max": "best subtask (the paper)",
     "mean": "mean over subtasks",
     "round-robin": "each target example picks in turn",
@@ -23,9 +23,9 @@ _ABOUT = {
     "dot": "dot product",
     "cosine-of-mean": "cosine with the subtask's mean (the paper)",
     "mean-of-cosines": "mean of cosines (the released code)",
-    choosing.UNIQUE: "Drop near-duplicates",
-    choosing.DIVERSE: "Copies of a pick, by features, bring less",
-    choosing.MATCHED: "Match the pool's answer lengths",
+    UNIQUE: "Drop near-duplicates",
+    DIVERSE: "Penalise near-copies of earlier picks",
+    MATCHED: "Match the pool's answer lengths",
 }
 _DEFAULTS: dict[str, str | list[str]] = {
     "aggregate": get_args(Aggregate)[0],
@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, str | list[str]] = {
 
 def draw(store: Store, scoring: Scoring) -> Choices:
     """Draw the controls in a popover and return the choices they make."""
-    gradients = choosing.gradients(store, scoring)
+    gradients = gradients_of(store, scoring)
     defaults = {**_DEFAULTS, "gradient": gradients[0]} if len(gradients) > 1 else _DEFAULTS
     changed = sum(address.changed(key, default) for key, default in defaults.items())
     with st.popover(f"What if ({changed})" if changed else "What if", icon=":material/tune:", key="what-if"):
@@ -53,7 +53,7 @@ def draw(store: Store, scoring: Scoring) -> Choices:
             if len(gradients) > 1:
                 chosen["gradient"] = _choice("Gradient", gradients, "gradient")
         with right:
-            more = choosing.fields(scoring, _without(scoring), _also(store), _cap())
+            more = choice_fields(scoring, _without(scoring), _also(store), _cap())
         if changed:
             st.button("Back to the paper's choices", on_click=_reset, key="what-if-reset", icon=":material/undo:")
         st.caption("All of it is arithmetic on kept scores and features: no model runs.")
@@ -66,11 +66,11 @@ def draw(store: Store, scoring: Scoring) -> Choices:
 
 def _choice(name: str, options: tuple[str, ...], key: str) -> str:
     with address.held(key, options, default=options[0]):
-        return st.radio(name, options, key=key, format_func=lambda value: _ABOUT.get(value, value))
+        return st.radio(name, options, key=key, format_func=lambda value: _LABELS.get(value, value))
 
 
 def _without(scoring: Scoring) -> list[str]:
-    names = choosing.parts(scoring)
+    names = parts_of(scoring)
     short = {key: clip(name, 60) for key, name in names.items()}
     often = Counter(short.values())  # a browser sends back what it shows: names that begin alike are told apart
     shown = {key: name if often[name] == 1 else f"{name} ({key})" for key, name in short.items()}
@@ -85,12 +85,12 @@ def _without(scoring: Scoring) -> list[str]:
 
 
 def _also(store: Store) -> list[str]:
-    ways = choosing.ways(has_index(store))
+    ways = extras(has_index(store))
     with address.held("also", ways, default=[]):
         also = st.pills(
-            "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _ABOUT[name]
+            "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _LABELS[name]
         )
-    if choosing.UNIQUE not in ways:
+    if UNIQUE not in ways:
         st.caption("Near-duplicates of this pool are not indexed yet: score a target set, which does it.")
     return also
 

@@ -10,7 +10,7 @@ import streamlit as st
 from boards import board, card, press
 
 from app.compare.board import PAGE
-from app.views import comparison as comparing
+from app.views.comparison import EVERY, ONLY, OTHERS, SHARED, compare
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.scoring.choices import Choices
@@ -41,7 +41,7 @@ def test_long_lists_are_paged_and_the_position_is_said(app, scored):
 
 def test_the_filter_for_one_method_leaves_rows_no_other_picks(app, scored):
     at = app("compare", store="toy", targets="two", budget="10")
-    at.session_state["show"] = comparing.ONLY
+    at.session_state["show"] = ONLY
     at.run()
     assert sum(sizes(at)) > 0
     for column in board(at):
@@ -303,14 +303,14 @@ def test_membership_is_what_the_sets_say(scored, method):
     from gradsift.scoring.score_targets import score_targets
 
     scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
-    comparison = comparing.compare(store, scoring, list(METHODS), "25%", Choices())
+    comparison = compare(store, scoring, list(METHODS), "25%", Choices())
     picks = {column.method: set(column.picks.tolist()) for column in comparison.columns}
     column = next(column for column in comparison.columns if column.method == method)
     others = set().union(*(rows for name, rows in picks.items() if name != method))
-    assert set(comparison.shown(column, comparing.ONLY).tolist()) == picks[method] - others
-    assert set(comparison.shown(column, comparing.EVERY).tolist()) == set.intersection(*picks.values())
-    assert set(comparison.shown(column, comparing.SHARED).tolist()) == picks[method] & others
-    only_others = comparison.shown(column, comparing.OTHERS)
+    assert set(comparison.shown(column, ONLY).tolist()) == picks[method] - others
+    assert set(comparison.shown(column, EVERY).tolist()) == set.intersection(*picks.values())
+    assert set(comparison.shown(column, SHARED).tolist()) == picks[method] & others
+    only_others = comparison.shown(column, OTHERS)
     assert set(only_others.tolist()) == others - picks[method]
     assert (column.ranking.rank[only_others[:-1]] < column.ranking.rank[only_others[1:]]).all()
 
@@ -321,7 +321,7 @@ def test_the_options_count_different_rows(scored):
 
     store = Store.open(scored.store_path("toy"))
     scoring = score_targets(store, read_targets(scored.target_set("two").path).rows)
-    comparison = comparing.compare(store, scoring, list(METHODS), "25%", Choices())
+    comparison = compare(store, scoring, list(METHODS), "25%", Choices())
     for show, name in overlap.options(comparison).items():
         rows = set().union(*(comparison.shown(column, show).tolist() for column in comparison.columns))
         assert name.endswith(f"({len(rows)})"), name

@@ -1,16 +1,18 @@
 """Distributions on real scores of the toy model: every section, its numbers against loops, many subtasks, clicks."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from figures import figures, points, table, title
 
-from app.distributions import sections as distributions
-from app.distributions import target_charts
-from app.views import comparison as comparing
-from app.views import figures as charting
+from app.distributions import sections, target_charts
+from app.state.session import Session
+from app.views.comparison import compare
+from app.views.figures import picked_by, target_curves
+from app.views.view import View
 from app.widgets import charts, tables
 from gradsift.analysis.stability import SplitHalf, rank_intervals, split_half
 from gradsift.data.targets import parse_targets, read_targets
@@ -28,8 +30,8 @@ def view(scored):
     """What the page sees at a budget of 10 rows."""
     store = Store.open(scored.store_path("toy"))
     scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
-    comparison = comparing.compare(store, scoring, list(METHODS), "10", Choices())
-    return charting.View(store, scoring, comparison, "10", Choices())
+    session = Session(scored, "toy", "two", "10")
+    return View(session, store, scoring, tuple(METHODS), "10", Choices())
 
 
 def opened(app, section: str, **more: str):
@@ -40,7 +42,7 @@ def label(method: str) -> str:
     return METHODS[method].label
 
 
-@pytest.mark.parametrize("section", distributions.SECTIONS)
+@pytest.mark.parametrize("section", sections.SECTIONS)
 def test_every_section_is_drawn_with_words_numbers_and_a_picture(app, scored, section):
     at = opened(app, section)
     if section == "enough":
@@ -124,7 +126,7 @@ def test_subtasks_are_counted_by_source(app, view):
     for position in column.picks.tolist():
         assert column.ranking.score[position] != 0
         subtask = view.scoring.subtask_names[column.ranking.best_subtask[position]]
-        expected[subtask, view.columns.source[position]] += 1
+        expected[subtask, view.row_columns.source[position]] += 1
     assert {(s, o): n for s, o, n in found[["subtask", "source", "rows"]].to_numpy().tolist() if n} == dict(expected)
     assert set(found["subtask"]) == set(view.scoring.subtask_names)
 
@@ -134,7 +136,7 @@ def test_single_targets_keep_their_numbers_when_others_are_left_out(app, view):
     assert not at.exception
     assert set(table(at, "similarity")["target"]) == {2}
     assert set(table(at, "similarity")["subtask"]) == {"sums"}
-    full = charting.target_curves(view, "less")
+    full = target_curves(view, "less")
     part = view.scoring.evidence("less")
     for target in (0, 1):
         cosines = sum(p.weight * p.products[:, target] / p.gram[target, target] ** 0.5 for p in part)
@@ -161,11 +163,13 @@ def test_are_my_targets_enough_waits_for_the_button_and_says_what_it_means(app, 
         assert (line.low, line.high) == (known.loc[line.row, "low"], known.loc[line.row, "high"])
 
 
-@pytest.mark.parametrize(("mean", "word"), [(0.9, "are steady"), (0.6, "the rest are not"), (0.2, "happened to give")])
+@pytest.mark.parametrize(
+    ("mean", "word"), [(0.9, "are steady"), (0.6, "the rest are not"), (0.2, "your particular examples")]
+)
 def test_the_verdict_follows_what_halves_share_beyond_chance(mean, word):
     half = SplitHalf(10, np.array([mean]), mean, mean, mean, 0.1)
     stays = pd.DataFrame({"stays": [1.0, 0.95, 0.3]})
-    headline, text = distributions.verdict(half, stays, ["a", "a", "b", "b"])
+    headline, text = sections.verdict(half, stays, ["a", "a", "b", "b"])
     assert word in headline
     assert "2 of 3 picks" in text
     assert "one example only" not in text
@@ -235,9 +239,8 @@ def test_a_click_on_a_subtasks_cell_opens_its_rows_in_compare(app, view):
 
 def test_a_click_on_other_sources_asks_for_those_that_the_chart_folds(app, view, monkeypatch):
     monkeypatch.setattr(target_charts, "MOST_COLUMNS", 1)
-    every = comparing.compare(view.store, view.scoring, ["less"], "100%", Choices())
-    table = charting.picked_by(charting.View(view.store, view.scoring, every, "100%", Choices()), "less")
-    kept = pd.Series(view.columns.source).value_counts(sort=False).nlargest(1).index[0]
+    table = picked_by(replace(view, methods=("less",), budget="100%"), "less")
+    kept = pd.Series(view.row_columns.source).value_counts(sort=False).nlargest(1).index[0]
     subtask = table.loc[(table["rows"] > 0) & (table["source"] != kept), "subtask"].iloc[0]
     folded = table.loc[(table["rows"] > 0) & (table["source"] != kept) & (table["subtask"] == subtask), "source"]
     at = opened(app, "subtasks", budget="100%")
@@ -255,12 +258,12 @@ def test_a_budget_that_picks_nothing_is_said(app, scored):
 def test_many_sources_leave_the_smallest_to_the_table():
     names = np.array([f"source {n:03}" for n in range(200)], dtype=object)
     sources = np.repeat(names, np.arange(200) + 1)
-    from app.distributions import charts as distribution_charts
+    from app.distributions import pick_charts
     from gradsift.analysis.distributions import shares
 
     found = shares({"less": np.arange(300)}, sources)
-    shown = distribution_charts._largest(found)
-    assert len(shown) == distribution_charts.MOST_SOURCES
+    shown = pick_charts._largest(found)
+    assert len(shown) == pick_charts.MOST_SOURCES
     assert "source 199" in shown
     assert "source 022" in shown  # small in the pool, large among the picks
     assert found["source"].nunique() == 200
@@ -307,7 +310,7 @@ def cut_at(figure) -> list[float]:
 def test_the_last_pick_is_marked_at_its_rank(app, view, choice):
     fields = {"cap": choice.get("cap", ""), "drop_duplicates": "unique" in choice.values()}
     choices = Choices(**fields, diverse="diverse" in choice.values())
-    comparison = comparing.compare(view.store, view.scoring, list(METHODS), "10", choices)
+    comparison = compare(view.store, view.scoring, list(METHODS), "10", choices)
     last = {column.method: max(column.ranking.rank[column.picks].tolist()) for column in comparison.columns}
     assert "cap" not in choice or max(last.values()) > 10
     at = opened(app, "scores", **choice)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.datastore import plan as planning
+from app.datastore import build
 from gradsift.builder.plan import PLAN
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Progress
@@ -16,7 +16,7 @@ from gradsift.workspace.workspace import sample_pool
 def form(app, tiny_model):
     """The build form, filled for the sample and the toy model."""
     at = app()
-    at.session_state["datastore_room"] = "Build a new one"
+    at.session_state["datastore_room"] = "New store"
     at.run()
     at.session_state["build_origin"] = "The sample"
     at.session_state["build_model"] = str(tiny_model)
@@ -44,7 +44,7 @@ def test_the_form_estimates_before_it_builds(app, workspace, tiny_model):
         time.sleep(0.1)
     assert status.state == "finished", status.message
     at.run()
-    plan = planning.found(folder)
+    plan = build.read_plan(folder)
     assert plan["exact"]
     assert plan["rows"] == sum(len(path.read_text().splitlines()) for path in sample_pool())
     figures = said(at)

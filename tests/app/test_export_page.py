@@ -2,11 +2,13 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from app.export import request as exporting
+from app.export import exports
+from app.widgets import uploads
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
 from gradsift.export.selection import select
@@ -32,10 +34,9 @@ def rows_by_source(at) -> int:
 
 
 def finished(folder: Path) -> None:
-    """Wait for the run in `folder` as a parent does, and look how it ended."""
-    for child in list(jobs._children.values()):
-        child.wait()
-    status = jobs.status(folder)
+    """Wait for the run in `folder`, and look how it ended."""
+    while (status := jobs.status(folder)) is not None and status.state == "running":
+        time.sleep(0.05)
     assert status is not None
     assert status.state == "finished", status.message
 
@@ -111,7 +112,7 @@ def written_rows(out: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     ("take", "said", "rows"),
-    [("decided", "By decisions 1 row came in and 1 went out", 5), ("ranked", "", 5), ("accepted", "", 1)],
+    [("decided", "Your decisions removed 1 row and added 1", 5), ("ranked", "", 5), ("accepted", "", 1)],
 )
 def test_decisions_go_into_the_export(app, scored, decided, take, said, rows):
     id, order = decided
@@ -149,7 +150,7 @@ def test_leaks_are_shown_beside_the_evaluation_and_dropped(app, scored, tmp_path
     cards = [html.value for html in at.html if html.value.startswith('<article class="gs-card gs-leak">')]
     assert "held &lt;out&gt;.jsonl" in "".join(cards)
     assert "<mark>" in cards[0]
-    row = exporting.leaks_of(out)[0]["row"]
+    row = exports.leaks_of(out)[0]["row"]
     at.button(key=f"leak-{row}").click().run()
     assert "1 rejected in this session" in texts(at)
     assert at.button(key=f"leak-{row}").disabled  # and the others can be rejected too
@@ -182,13 +183,13 @@ def test_uploaded_evaluation_files_are_kept_and_found(scored):
             return b'{"a": "b"}\n'
 
     session = type("S", (), {"workspace": scored})
-    (path,) = exporting.keep(session, [Upload()])
+    (path,) = uploads.keep(session, [Upload()])
     assert path.read_bytes() == Upload().getvalue()
     assert path.is_relative_to(scored.root / "uploads")
-    assert exporting.keep(session, [Upload(), Upload()]) == [path, path]
-    assert exporting.evaluation_files(f"\n {path} \n") == ([path], [])
+    assert uploads.keep(session, [Upload(), Upload()]) == [path, path]
+    assert uploads.named_files(f"\n {path} \n") == ([path], [])
     nothing = ["~no-such-person/x", "a" * 300, "a\0b"]
-    assert exporting.evaluation_files("\n".join(nothing)) == ([], nothing)
+    assert uploads.named_files("\n".join(nothing)) == ([], nothing)
 
 
 def test_uploads_join_the_files_that_are_named_and_stay_when_the_page_changes(app, scored):
@@ -202,7 +203,7 @@ def test_uploads_join_the_files_that_are_named_and_stay_when_the_page_changes(ap
     at.switch_page("../pages/compare.py").run()
     at.switch_page("../pages/export.py").run()
     assert at.text_area(key="evaluation_paths").value.splitlines() == named
-    assert "Compared with two.jsonl, one.jsonl too." in texts(at)
+    assert "Compared with two.jsonl, one.jsonl as well." in texts(at)
 
 
 def test_choices_that_leave_no_row_are_not_taken_for_decisions(app, scored):

@@ -1,14 +1,17 @@
 """Filters, order and marks of the Compare page against brute force on the toy store."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from app.compare import facets
 from app.state import address
-from app.views import comparison as comparing
-from app.views import filters
-from app.views import highlights as marking
+from app.state.session import Session
+from app.views import filters, highlights
+from app.views.comparison import Comparison, compare
 from app.views.filters import Filter
+from app.views.view import View
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import StoreError
@@ -31,8 +34,13 @@ def opened(scored):
 
 
 @pytest.fixture
-def comparison(opened):
-    return comparing.compare(*opened, list(METHODS), "25%", Choices())
+def view(scored, opened):
+    return View(Session(scored, "toy", "two", "25%"), *opened, tuple(METHODS), "25%", Choices())
+
+
+@pytest.fixture
+def comparison(view):
+    return view.comparison
 
 
 def expected(opened, keep) -> list[bool]:
@@ -49,29 +57,29 @@ def some_text(opened) -> str:
 
 
 @pytest.mark.parametrize("facet", ["source", "task"])
-def test_a_facet_leaves_the_rows_with_its_values(opened, facet):
-    values = filters.facets_of(*opened)[facet].values[:2]
-    found = filters.matching(*opened, Filter(**{facet: values}), NOTHING)
+def test_a_facet_leaves_the_rows_with_its_values(opened, facet, view):
+    values = filters.facets_of(view)[facet].values[:2]
+    found = filters.matching(view, Filter(**{facet: values}), NOTHING)
     wanted = [None if value == filters.NO_TASK else value for value in values]
     assert found.tolist() == expected(opened, lambda row, _: (row[facet] or None) in wanted)
     assert 0 < found.sum() < len(found)
 
 
-def test_scripts_are_those_of_the_index(opened):
+def test_scripts_are_those_of_the_index(opened, view):
     from gradsift.text.index import script_of
 
-    facet = filters.facets_of(*opened)["script"]
+    facet = filters.facets_of(view)["script"]
     assert len(facet.values) > 1
-    found = filters.matching(*opened, Filter(script=("Bengali",)), NOTHING)
+    found = filters.matching(view, Filter(script=("Bengali",)), NOTHING)
     assert found.tolist() == expected(opened, lambda _, turns: script_of(turns) == "Bengali")
     assert found.any()
 
 
-def test_counts_are_of_the_picks_and_of_the_pool(opened, comparison):
+def test_counts_are_of_the_picks_and_of_the_pool(opened, comparison, view):
     store, scoring = opened
     picked = comparison.shared > 0
     sources = store.pool().loc[scoring.rows, "source"].to_numpy()
-    facet = filters.facets_of(*opened)["source"]
+    facet = filters.facets_of(view)["source"]
     for value, count, total in zip(facet.values, facet.counts(picked), facet.total, strict=True):
         assert total == (sources == value).sum()
         assert count == (sources[picked] == value).sum()
@@ -81,17 +89,17 @@ def test_counts_are_of_the_picks_and_of_the_pool(opened, comparison):
     ("text", "limits"),
     [("10-40", (10, 40)), ("10-", (10, 10**9)), ("-40", (0, 40)), ("-", None), ("", None), ("x", None), ("9--1", None)],
 )
-def test_lengths_are_of_the_answer(opened, text, limits):
+def test_lengths_are_of_the_answer(opened, text, limits, view):
     assert filters.length_limits(text) == limits
-    found = filters.matching(*opened, Filter(length=text), NOTHING)
+    found = filters.matching(view, Filter(length=text), NOTHING)
     low, high = limits or (0, 10**9)
     assert found.tolist() == expected(opened, lambda row, _: low <= row["n_answer_tokens"] <= high)
 
 
 @pytest.mark.parametrize("role", SEARCHED)
-def test_words_are_searched_by_role_in_the_whole_pool(opened, role):
+def test_words_are_searched_by_role_in_the_whole_pool(opened, role, view):
     word = some_text(opened)
-    found = filters.matching(*opened, Filter(q=f" {word.upper()} ", role=role), NOTHING)
+    found = filters.matching(view, Filter(q=f" {word.upper()} ", role=role), NOTHING)
 
     def holds(_, turns) -> bool:
         return any(word in turn["content"].lower() for turn in turns if role in ("any", turn["role"]))
@@ -99,24 +107,24 @@ def test_words_are_searched_by_role_in_the_whole_pool(opened, role):
     assert found.tolist() == expected(opened, holds)
 
 
-def test_words_without_an_index_are_an_error_that_says_so(scored):
+def test_words_without_an_index_are_an_error_that_says_so(scored, view):
     store = Store.open(scored.store_path("toy"))
     scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
     for file in (store.path / "index").glob("rows.parquet"):
         file.unlink()
     with pytest.raises(StoreError, match="no index"):
-        filters.matching(store, scoring, Filter(q="never asked for before"), NOTHING)
+        filters.matching(replace(view, store=store, scoring=scoring), Filter(q="never asked for before"), NOTHING)
 
 
 @pytest.mark.parametrize("scope", filters.SCOPES)
-def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, comparison, scope):
+def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, comparison, scope, view):
     everything = np.ones(len(opened[1].rows), dtype=bool)
     names = comparison.columns[0].ranking.subtasks
     assert len(names) > 1
     for chosen in [names[:1], names[1:2], names]:
         for column in comparison.columns:
             wanted = Filter(subtask=chosen, scope=scope)
-            shown = filters.listed(*opened, comparison, column, wanted, everything)
+            shown = filters.listed(view, column, wanted, everything)
             ranking, looks = column.ranking, METHODS[column.method].sees_targets
             assert shown.tolist() == [
                 at
@@ -128,7 +136,7 @@ def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, co
 
 def test_subtasks_are_counted_over_the_columns_once(comparison):
     for columns in [comparison.columns, comparison.columns[:1]]:
-        found = filters.subtasks_of(comparing.Comparison(columns, comparison.rows, comparison.shared))
+        found = filters.subtasks_of(Comparison(columns, comparison.rows, comparison.shared))
         pool = {name: set() for name in found}
         picks = {name: set() for name in found}
         for column in columns:
@@ -141,12 +149,12 @@ def test_subtasks_are_counted_over_the_columns_once(comparison):
 
 
 def test_subtasks_are_offered_where_there_are_several_and_a_method_looks_at_them(opened):
-    assert not filters.subtasks_of(comparing.compare(*opened, ["random"], "25%", Choices()))
+    assert not filters.subtasks_of(compare(*opened, ["random"], "25%", Choices()))
     one = Choices(without_subtasks=opened[1].subtask_names[1:])
-    assert not filters.subtasks_of(comparing.compare(*opened, ["less", "bm25"], "25%", one))
+    assert not filters.subtasks_of(compare(*opened, ["less", "bm25"], "25%", one))
 
 
-def test_verdicts(opened):
+def test_verdicts(opened, view):
     rows = opened[1].rows
     decided = Decisions(rows[:3], rows[3:5], {}, 1)
     for verdict, wanted in {
@@ -155,35 +163,35 @@ def test_verdicts(opened):
         ("open",): set(range(5, len(rows))),
         ("rejected", "accepted"): set(range(5)),
     }.items():
-        found = filters.matching(*opened, Filter(verdict=verdict), decided)
+        found = filters.matching(view, Filter(verdict=verdict), decided)
         assert set(np.flatnonzero(found).tolist()) == wanted
 
 
-def test_an_area_of_the_norms(opened):
+def test_an_area_of_the_norms(opened, view):
     store, _ = opened
     metrics = store.metrics()
     norm = metrics[metrics["epoch"] == "epoch-2"].set_index("row")["grad_norm"]
     middle = float(np.log10(np.median(norm)))
     area = Area.of_box("epoch-2", "grad_norm", -1.0, 6.0, middle, 9.0)
-    found = filters.matching(*opened, Filter(area=str(area)), NOTHING)
+    found = filters.matching(view, Filter(area=str(area)), NOTHING)
     level = round(middle, 3)
     assert found.tolist() == expected(opened, lambda row, _: np.log10(norm[row.name]) >= level)
     assert 0 < found.sum() < len(found)
-    assert filters.matching(*opened, Filter(area="nonsense"), NOTHING).all()
-    assert filters.matching(*opened, Filter(area=str(area).replace("epoch-2", "epoch-77")), NOTHING).all()
+    assert filters.matching(view, Filter(area="nonsense"), NOTHING).all()
+    assert filters.matching(view, Filter(area=str(area).replace("epoch-2", "epoch-77")), NOTHING).all()
 
 
-def test_filters_are_joined_by_and(opened):
-    source = filters.facets_of(*opened)["source"].values[:1]
-    one = filters.matching(*opened, Filter(source=source), NOTHING)
-    two = filters.matching(*opened, Filter(length="8-"), NOTHING)
-    both = filters.matching(*opened, Filter(source=source, length="8-"), NOTHING)
+def test_filters_are_joined_by_and(opened, view):
+    source = filters.facets_of(view)["source"].values[:1]
+    one = filters.matching(view, Filter(source=source), NOTHING)
+    two = filters.matching(view, Filter(length="8-"), NOTHING)
+    both = filters.matching(view, Filter(source=source, length="8-"), NOTHING)
     assert (both == (one & two)).all()
 
 
 @pytest.mark.parametrize("sort", filters.SORTS)
 @pytest.mark.parametrize("scope", filters.SCOPES)
-def test_orders(opened, comparison, sort, scope):
+def test_orders(opened, comparison, sort, scope, view):
     store, scoring = opened
     pool = store.pool().loc[scoring.rows]
     norms = store.metrics().groupby("row")["grad_norm"].mean().loc[scoring.rows].to_numpy()
@@ -196,7 +204,7 @@ def test_orders(opened, comparison, sort, scope):
         "norm": -norms,
     }
     found = np.arange(len(scoring.rows)) % 3 > 0
-    shown = filters.listed(*opened, comparison, column, Filter(sort=sort, scope=scope), found)
+    shown = filters.listed(view, column, Filter(sort=sort, scope=scope), found)
     wanted = [at for at in range(len(found)) if found[at] and (scope == "pool" or column.picked[at])]
     assert shown.tolist() == sorted(wanted, key=lambda at: (keys[sort][at], column.ranking.rank[at]))
 
@@ -221,7 +229,7 @@ def test_commas_and_percent_signs_in_names_survive_the_address():
 
 class TestMarks:
     def test_hits_are_found_whatever_their_case_and_only_in_the_role(self):
-        marks = marking.Marks(marking.search_pattern('CAT "the mat"'), "user")
+        marks = highlights.Marks(highlights.search_pattern('CAT "the mat"'), "user")
         text = "The cat sat on The Mat, Concat."
         assert [text[a:b] for a, b, _ in marks.spans("user", text)] == ["cat", "The Mat", "cat"]
         assert marks.first("user", text) == 4
@@ -229,16 +237,16 @@ class TestMarks:
         assert marks.first("assistant", text) == -1
 
     def test_a_search_of_signs_is_no_pattern(self):
-        marks = marking.Marks(marking.search_pattern(".* ( ["))
-        assert [kind for *_, kind in marks.spans("user", "a.*b([")] == [marking.HIT] * 3
-        assert marking.search_pattern("  ") is None
+        marks = highlights.Marks(highlights.search_pattern(".* ( ["))
+        assert [kind for *_, kind in marks.spans("user", "a.*b([")] == [highlights.HIT] * 3
+        assert highlights.search_pattern("  ") is None
 
     def test_marks_never_overlap_and_the_hit_wins(self):
-        marks = marking.Marks(marking.search_pattern("river"), "any", ("rivers", "bank"))
+        marks = highlights.Marks(highlights.search_pattern("river"), "any", ("rivers", "bank"))
         spans = marks.spans("user", "Rivers and a bank by the rivers")
         assert [(kind, end - start) for start, end, kind in spans] == [("gs-hit", 5), ("gs-word", 4), ("gs-hit", 5)]
 
-    def test_bm25s_words_are_those_of_the_subtask_that_won(self, opened, comparison):
+    def test_bm25s_words_are_those_of_the_subtask_that_won(self, opened, comparison, view):
         from gradsift.text.words import tokenize
 
         store, scoring = opened
@@ -248,7 +256,7 @@ class TestMarks:
             won = column.ranking.subtasks[column.ranking.best_subtask[at]]
             theirs = {w for t in scoring.targets if t.subtask == won for _, text in t.messages for w in tokenize(text)}
             shared = theirs & {word for _, text in turns for word in tokenize(text)}
-            found = marking.matched(scoring, Choices(), column, at, turns)
+            found = highlights.matched(view, column, at, turns)
             weights = scoring.word_weights
             assert found == sorted(shared & set(weights), key=lambda w: (-weights[w], w))[: len(found)]
             assert bool(found) == bool(shared & set(weights))
@@ -267,12 +275,12 @@ class TestMarks:
 
 
 def test_a_comparison_is_made_once_and_another_budget_is_another_one(opened):
-    first = comparing.compare(*opened, ["less", "random"], "25%", Choices())
-    assert comparing.compare(*opened, ["less", "random"], "25%", Choices()) is first
-    assert comparing.compare(*opened, ["less"], "25%", Choices()) is not first
+    first = compare(*opened, ["less", "random"], "25%", Choices())
+    assert compare(*opened, ["less", "random"], "25%", Choices()) is first
+    assert compare(*opened, ["less"], "25%", Choices()) is not first
     accepted = Choices(accepted=first.rows[first.columns[0].ranking.order[-1:]].tolist())
     for budget, choices in (("50%", Choices()), ("25%", accepted)):
-        other = comparing.compare(*opened, ["less", "random"], budget, choices)
+        other = compare(*opened, ["less", "random"], budget, choices)
         assert other.columns[0].picks.tolist() != first.columns[0].picks.tolist()
 
 

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from figures import figures, points, table, title
 
-from app.norms import charts as norm_charts
-from app.norms import section as norms
-from app.views import figures as charting
+from app.norms import norm_charts, section
+from app.views.figures import MOST_PICKS, norm_cells, thinned
 from gradsift.analysis.norms import Area
 from gradsift.datastore.store import Store
 from gradsift.scoring.choices import Choices
@@ -77,7 +76,7 @@ def test_shades_count_every_row_once(app, known):
     cells = table(opened(app), "tokens_from", "rows")
     assert len(cells) < len(known[2])
     store = known[0]
-    grid = charting.norm_cells(store, store.epochs[-1], "grad_norm")
+    grid = norm_cells(store, store.epochs[-1], "grad_norm")
     assert grid["rows"].sum() == len(known[2])
 
 
@@ -136,21 +135,21 @@ def test_points_stay_few_and_thinning_is_said():
     chart = norm_charts.picks("n", "Picks", "less", norm_charts.grid(cells), lines, "grad_norm", None)
     assert points(chart.figure.to_plotly_json()) <= 20_000
     marks = next(trace for trace in chart.figure.data if trace.type == "scatter")
-    assert len(marks.x) == charting.MOST_PICKS
+    assert len(marks.x) == MOST_PICKS
     assert marks.customdata[0][0] == 0
     assert marks.customdata[-1][0] == 8999
     assert len(chart.figure.to_json()) < 1_000_000
     assert len(chart.table) == 9000
     frame = pd.DataFrame({"grad_norm": y})
-    said = norms._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
+    said = section._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
     assert said == "600 of 9,000 picks are drawn, evenly over the ranks."
     frame.loc[3, "grad_norm"] = np.nan
-    assert "1 row with a norm of 0" in norms._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
+    assert "1 row with a norm of 0" in section._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
 
 
 def test_thinned_keeps_the_first_and_the_last():
-    assert charting.thinned(np.arange(5), 10).tolist() == [0, 1, 2, 3, 4]
-    assert charting.thinned(np.arange(100), 4).tolist() == [0, 33, 66, 99]
+    assert thinned(np.arange(5), 10).tolist() == [0, 1, 2, 3, 4]
+    assert thinned(np.arange(100), 4).tolist() == [0, 33, 66, 99]
 
 
 def test_the_picks_inside_an_area_are_those_of_the_similarity_that_is_chosen(app, known):

@@ -3,8 +3,8 @@
 import pytest
 
 from app import theme
-from app.datastore import build as building
-from app.state import session
+from app.datastore import build
+from app.state.session import _readable
 from app.text import clip, duration, ends, escape, label, plural, size
 from app.widgets import budget, cards, conversation, running, tables
 from gradsift.config import BuildConfig
@@ -45,12 +45,17 @@ def test_a_budget_survives_its_fields(text):
     assert budget.written(*budget.parts(text)) == text
 
 
+def test_a_budget_is_shown_with_its_unit():
+    texts = ("5%", "200", "1", "50000tokens")
+    assert [budget.shown(text) for text in texts] == ["5%", "200 rows", "1 row", "50,000 tokens"]
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [("lots", "5%"), ("-3", "5%"), ("1.2.3", "5%"), ("5 %%", "5%"), ("2,500", "2500"), (" 0.05 %", "0.05%"), ("", "")],
 )
 def test_a_budget_in_the_address_is_read_once_for_all_pages(text, meant):
-    assert session._readable(text) == meant
+    assert _readable(text) == meant
 
 
 def test_position_says_where_the_page_stands():
@@ -61,46 +66,15 @@ def test_position_says_where_the_page_stands():
 
 
 def test_every_preset_is_a_config_and_the_papers_is_the_default(tmp_path):
-    for values in building.PRESETS.values():
+    for values in build.PRESETS.values():
         BuildConfig(model="m", **values)
-    assert BuildConfig(model="m", **building.PRESETS["Paper"]) == BuildConfig(model="m")
-
-
-def test_the_forms_values_become_the_command_line(tmp_path):
-    values = {"model": "smollm2", "limit_per_source": None, "epochs": 2, "lr": 2e-4, "template": ""}
-    arguments = building.argv(["-odd name.jsonl", "b.jsonl"], values, tmp_path)
-    assert arguments == [
-        "build", "--out", str(tmp_path), "--model", "smollm2", "--epochs", "2", "--lr", "0.0002",
-        "--", "-odd name.jsonl", "b.jsonl",
-    ]  # fmt: skip
-
-
-def test_every_flag_of_the_form_is_one_of_the_command(tmp_path):
-    from typer.main import get_command
-
-    from gradsift.cli.main import cli
-
-    known = {name for parameter in get_command(cli).commands["build"].params for name in parameter.opts}
-    assert set(building.FLAGS.values()) <= known
-    assert set(building.FLAGS) <= set(BuildConfig.model_fields)
-
-
-def test_only_a_build_into_the_store_itself_is_resumed(tmp_path):
-    assert building.builds(building.argv(["pool"], {"model": "m"}, tmp_path), tmp_path)
-    for command in (
-        [],
-        ["demo"],
-        ["build", "--out", str(tmp_path / "other"), "--", "pool"],
-        ["build", "--out", str(tmp_path), "--restart", "--", "pool"],
-        ["build", "--out"],
-    ):
-        assert not building.builds(command, tmp_path)
+    assert BuildConfig(model="m", **build.PRESETS["Paper"]) == BuildConfig(model="m")
 
 
 def test_pool_paths_are_lines():
-    assert building.pool_paths(" /a/*.jsonl \n\norg/data\n") == ["/a/*.jsonl", "org/data"]
-    assert not building.pool_paths("~/x")[0].startswith("~")
-    assert building.pool_paths("~no-such-person/x") == ["~no-such-person/x"]
+    assert build.pool_paths(" /a/*.jsonl \n\norg/data\n") == ["/a/*.jsonl", "org/data"]
+    assert not build.pool_paths("~/x")[0].startswith("~")
+    assert build.pool_paths("~no-such-person/x") == ["~no-such-person/x"]
 
 
 def test_every_method_has_a_mark_and_a_color_of_its_own():
@@ -144,6 +118,8 @@ def test_a_stage_is_said_in_one_line():
     status = Status(done=12, total=40, unit="rows", rate=3.14, seconds_left=9.0)
     assert running.line(status) == "12 of 40 rows · 3.1 rows/s · 9 s left in this stage"
     assert running.line(Status()) == ""
+    slow = Status(done=1, total=8, unit="steps", rate=1 / 56, seconds_left=392.0)
+    assert running.line(slow) == "1 of 8 steps · 56 s a step · 6 min 32 s left in this stage"
 
 
 def test_what_is_not_seen_is_shown_by_its_number():

@@ -2,21 +2,28 @@
 
 import json
 import os
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from figures import figures, title, values
 
-from app.proof import evaluations as proving
-from app.proof import form as proof
+from app.proof import evaluations, form
 from app.state.session import Session
+from app.views.view import View
 from gradsift.datastore.store import Store
 from gradsift.evaluation.plan import MethodSpec, store_recipe
 from gradsift.evaluation.report import read_report, summary
 from gradsift.runtime import jobs
+from gradsift.scoring.choices import Choices
+from gradsift.scoring.scoring import open_scoring
 
 ASK = {"store": "toy", "targets": "two", "budget": "4"}
+STARTED_BEFORE = (
+    *("--targets", "two.jsonl", "--test", "rows.jsonl", "--budget", "5%", "--seeds", "3", "--out", "report.json"),
+    *("--epochs", "3", "--method", "less", "--method", "rds"),
+)
 
 
 @pytest.fixture
@@ -32,10 +39,18 @@ def said(at) -> str:
     return "\n".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
 
 
+def finished(folder: Path) -> None:
+    """Wait for the run in `folder`, and look how it ended."""
+    while (status := jobs.status(folder)) is not None and status.state == "running":
+        time.sleep(0.05)
+    assert status is not None
+    assert status.state == "finished", status.message
+
+
 def evaluated(app, scored, heldout):
     """The page after an evaluation of one seed and one epoch was started from it and has ended."""
     at = app("proof", **ASK)
-    assert "Nothing is proven yet" in said(at)
+    assert "No evaluation yet" in said(at)
     assert "The paper's choices are evaluated, whatever What if says" in said(at)
     at.text_input(key="proof_path").set_value(str(heldout))
     at.number_input(key="proof_seeds").set_value(1)
@@ -43,12 +58,8 @@ def evaluated(app, scored, heldout):
     at.session_state["proof_methods"] = ["less"]
     at.button(key="proof-start").click().run()
     assert not at.exception, at.exception
-    (entry,) = proving.entries(scored)
-    for child in list(jobs._children.values()):
-        child.wait()
-    status = jobs.status(entry.folder)
-    assert status is not None
-    assert status.state == "finished", status.message
+    (entry,) = evaluations.entries(scored)
+    finished(entry.folder)
     at.run()
     assert not at.exception, at.exception
     return at, entry
@@ -75,9 +86,8 @@ def test_it_is_resumed_without_the_file_that_was_named(app, scored, heldout):
     before = read_report(entry.report)
     heldout.unlink()
     before.model_copy(update={"runs": before.runs[:2]}).save(entry.report)
-    proving.again(entry)
-    for child in list(jobs._children.values()):
-        child.wait()
+    evaluations.again(entry)
+    finished(entry.folder)
     again = read_report(entry.report)
     assert [run.model_copy(update={"seconds": 0}) for run in again.runs] == [
         run.model_copy(update={"seconds": 0}) for run in before.runs
@@ -91,14 +101,14 @@ def test_what_is_missing_is_said(app, scored):
     at.text_input(key="proof_path").set_value("/nowhere/test.jsonl")
     at.button(key="proof-start").click().run()
     assert "Nothing lies at /nowhere/test.jsonl" in said(at)
-    assert not proving.entries(scored)
+    assert not evaluations.entries(scored)
 
 
 def test_an_evaluation_is_named_by_its_store_and_the_open_ones_come_first(app, scored):
     for name, store in (("mine", scored.store_path("toy")), ("theirs", "/elsewhere/other")):  # the last is the newest
         job = scored.root / "evaluations" / name / "job"
         job.mkdir(parents=True)
-        (job / "command.json").write_text(json.dumps(["evaluate", str(store)]))
+        (job / "command.json").write_text(json.dumps(["evaluate", str(store), *STARTED_BEFORE]))
     os.utime(scored.root / "evaluations" / "mine" / "job", (1, 1))
     at = app("proof", **ASK)
     assert at.selectbox(key="evaluation").value == "mine"
@@ -118,11 +128,11 @@ def test_a_store_of_given_checkpoints_asks_for_the_recipe_it_does_not_know(app, 
     asked: list[list[str]] = []
     monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.append(arguments))
     store = Store.open(scored.store_path("toy"))
-    assert proof._untold(store) == ()
+    assert form._unknown(store) == ()
     config = store.manifest.config.model_copy(update={"checkpoints": ("elsewhere",)})
     given = Store(store.path, store.manifest.model_copy(update={"config": config}))
-    untold = proof._untold(given)
-    monkeypatch.setattr(proof, "_untold", lambda store: untold)  # the page's own store has scores to show
+    unknown = form._unknown(given)
+    monkeypatch.setattr(form, "_unknown", lambda store: unknown)  # the page's own store has scores to show
     at = app("proof", **ASK)
     at.text_input(key="proof_path").set_value(str(heldout))
     at.number_input(key="proof_batch_size").set_value(16)
@@ -152,10 +162,12 @@ def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, m
     asked: list[str] = []
     monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.extend(arguments))
     store = Store.open(scored.store_path("toy"))
+    scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
     config = store.manifest.config.model_copy(update={"gradients": gradients})
     store.manifest = store.manifest.model_copy(update={"config": config})
-    now = Session(scored, "toy", "two", "4")
-    proving.start(now, store, scored.target_set("two"), heldout, ["less", "rds", "bm25", "draft"], 1, {"epochs": 1})
+    methods = ("less", "rds", "bm25", "draft")
+    view = View(Session(scored, "toy", "two", "4"), store, scoring, methods, "4", Choices())
+    evaluations.start(view, scored.target_set("two"), heldout, 1, {"epochs": 1})
     specs = [value for flag, value in pairwise(asked) if flag == "--method"]
     assert specs == [spec, "rds", "bm25", "draft"]
     assert [MethodSpec.parse(text).text for text in specs] == specs

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from boards import board
 
-from app.views import targets as targeting
+from app.views.targets import scoring_folder
 from gradsift.datastore.store import Store
 from gradsift.runtime.progress import Status
 
@@ -79,7 +79,7 @@ def beginning(scored):
     entry, store = scored.target_set("two"), Store.open(scored.store_path("toy"))
     for path in next((store.path / "scorings").iterdir()).glob("*.safetensors"):
         path.unlink()
-    return targeting.run_folder(scored, store, entry)
+    return scoring_folder(scored, store, entry)
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted", "running"])
@@ -107,6 +107,6 @@ def test_scores_by_random_alone_are_shown_where_no_more_was_asked_for(app, score
 
 
 def test_scores_that_were_there_stay_though_a_later_run_failed(app, scored):
-    folder = targeting.run_folder(scored, Store.open(scored.store_path("toy")), scored.target_set("two"))
+    folder = scoring_folder(scored, Store.open(scored.store_path("toy")), scored.target_set("two"))
     write_status(folder, state="failed", message="no luck")
     assert "less" in [column["key"] for column in board(app("compare", store="toy", targets="two"))]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.sessions import sides as differing
+from app.sessions import sides
 from gradsift.builder.build import build
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
@@ -172,19 +172,19 @@ def test_a_session_is_opened_renamed_and_deleted_from_the_list(app, scored):
 def _deciding() -> None:
     import streamlit as st
 
-    from app.state import session
-    from app.views import decisions as deciding
-    from app.views import store as data
+    from app.state.session import begin_run
+    from app.views.decisions import current_decisions, decide, last_step, undo, write_note
+    from app.views.store import store_of
 
-    now = session.begin("targets")
-    store = data.store_of(now)
+    session = begin_run("targets")
+    store = store_of(session)
     assert store is not None
-    st.button("Accept", on_click=deciding.decide, args=(now, store, [3, 5], "accept"))
-    st.button("Note", on_click=deciding.note, args=(now, store, 5, "why?"))
-    st.button("Undo", on_click=lambda: st.session_state.update(undone=deciding.undo(now, store)))
-    found = deciding.decisions(now, store)
-    st.session_state.seen = (found.accepted.tolist(), found.rejected.tolist(), found.notes)
-    st.session_state.last = deciding.last_step(now, store)
+    st.button("Accept", on_click=decide, args=(session, store, [3, 5], "accept"))
+    st.button("Note", on_click=write_note, args=(session, store, 5, "why?"))
+    st.button("Undo", on_click=lambda: st.session_state.update(undone=undo(session, store)))
+    decisions = current_decisions(session, store)
+    st.session_state.seen = (decisions.accepted.tolist(), decisions.rejected.tolist(), decisions.notes)
+    st.session_state.last = last_step(session, store)
 
 
 def test_decisions_begin_a_session_and_are_taken_back(scored):
@@ -222,22 +222,22 @@ def test_a_decision_in_a_session_that_was_deleted_meanwhile_goes_into_a_new_one(
     assert at.query_params.get("session") != gone
 
 
-def _side(workspace, name: str, method: str, budget: str, choices: Choices) -> differing.Side:
+def _side(workspace, name: str, method: str, budget: str, choices: Choices) -> sides.Side:
     store = Store.open(workspace.store_path(name))
     scoring = score_targets(store, read_targets(workspace.target_set("two").path).rows)
-    source = differing.Source("", name, "two", {}, None)
+    source = sides.Source("", name, "two", {}, None)
     nothing = Sessions(workspace.sessions_path).decisions("", "")
-    return differing.side(differing.Opened(source, store, scoring, (method,), choices, nothing), method, budget)
+    return sides.side(sides.Opened(source, store, scoring, (method,), choices, nothing), method, budget)
 
 
-def _lines(side: differing.Side, at: np.ndarray) -> list[bytes]:
+def _lines(side: sides.Side, at: np.ndarray) -> list[bytes]:
     return side.store.texts(side.rows[at])["raw"].tolist() if len(at) else []
 
 
 @pytest.mark.parametrize(("budget", "choices"), [("10", Choices()), ("60%", Choices(cap="30%")), ("100%", Choices())])
 def test_two_methods_of_a_store_differ_as_their_sets_of_rows_do(scored, budget, choices):
     a, b = (_side(scored, "toy", method, budget, choices) for method in ("less", "bm25"))
-    found = differing.differ(a, b)
+    found = sides.differ(a, b)
     rows_a, rows_b = set(a.rows.tolist()), set(b.rows.tolist())
     assert set(a.rows[found.only_a].tolist()) == rows_a - rows_b
     assert set(b.rows[found.only_b].tolist()) == rows_b - rows_a
@@ -249,9 +249,9 @@ def test_two_methods_of_a_store_differ_as_their_sets_of_rows_do(scored, budget, 
 @pytest.mark.parametrize("budget", ["6", "40%", "100%"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_two_stores_differ_as_their_lines_do_each_counted_as_often_as_it_is_picked(both, other, budget, turned):
-    sides = [_side(both, name, "less", budget, Choices()) for name in ("toy", other)]
-    a, b = sides[::-1] if turned else sides
-    found = differing.differ(a, b)
+    pair = [_side(both, name, "less", budget, Choices()) for name in ("toy", other)]
+    a, b = pair[::-1] if turned else pair
+    found = sides.differ(a, b)
     lines_a, lines_b = Counter(_lines(a, np.arange(len(a.rows)))), Counter(_lines(b, np.arange(len(b.rows))))
     assert Counter(_lines(a, found.both[:, 0])) == lines_a & lines_b
     assert _lines(a, found.both[:, 0]) == _lines(b, found.both[:, 1])
@@ -272,7 +272,7 @@ def test_two_stores_differ_as_their_lines_do_each_counted_as_often_as_it_is_pick
 def test_a_row_is_found_on_the_other_side_at_the_best_rank_of_its_line(both, other):
     a, b = (_side(both, name, "less", "5", Choices()) for name in ("toy", other))
     rows = Store.open(both.store_path("toy")).pool().index.tolist()
-    found = differing.places(b, a, rows)
+    found = sides.places(b, a, rows)
     ranks: dict[bytes, list[int]] = {}
     ranking = b.column.ranking
     for row, raw in zip(ranking.rows, b.store.texts(ranking.rows)["raw"], strict=True):
@@ -296,7 +296,7 @@ def test_the_page_shows_the_difference_of_two_sessions_with_their_what_ifs_and_d
     at.run()
     assert not at.exception
     choices = Choices(cap="3", accepted=(wanted,), rejected=(refused,))
-    found = differing.differ(whole, _side(scored, "toy", "less", "20", choices))
+    found = sides.differ(whole, _side(scored, "toy", "less", "20", choices))
     (figures,) = [html.value for html in at.html if html.value.startswith('<div class="gs-figures"')]
     for count in (len(found.both), len(found.only_a), len(found.only_b)):
         assert f"<b>{count}</b>" in figures

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.datastore import build as building
 from app.datastore.stores import ALL
-from app.export import request as exporting
+from app.export import exports
+from app.views.commands import Build
 from gradsift.runtime import jobs
 from gradsift.runtime.jobs import JobError
 from gradsift.runtime.progress import Status
@@ -70,7 +70,7 @@ def test_an_export_without_its_leaks(app, scored, refused):
         "leakage": {"targets": 2, "evaluation": [], "flagged_rows": 1, "dropped_rows": 0},
     }
     (out / "manifest.json").write_text(json.dumps(about))
-    assert exporting.written(out)
+    assert exports.manifest_of(out)
     press(at.run(), "drop-and-write", refused)
 
 
@@ -101,7 +101,7 @@ def test_a_set_is_saved_though_its_scoring_cannot_start(app, workspace, refused)
 
 def test_a_build(app, workspace, refused):
     folder = workspace.store_path("toy")
-    failed(folder, building.argv(["pool"], {"model": "m"}, folder))
+    failed(folder, Build(pool=("pool",), model="m", out=folder).argv())
     next((folder / "features" / "epoch-1").iterdir()).unlink()
     press(app(store="toy"), "again-toy", refused)
     refused.clear()

@@ -4,14 +4,17 @@ import json
 import shutil
 from dataclasses import asdict
 
+from app.datastore import stores
 from app.datastore.stores import ALL, BUILD
-from app.views import comparison as comparing
+from app.state.session import Session
+from app.views.commands import Build
+from app.views.comparison import traits_of
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Status
 from gradsift.scoring.scoring import open_scoring
 from gradsift.workspace.demo import demo_command
-from gradsift.workspace.workspace import SAMPLE_STORE
+from gradsift.workspace.workspace import SAMPLE_STORE, sample_pool
 
 
 def test_stores_of_any_names_stand_in_one_list(app, workspace):
@@ -51,19 +54,43 @@ def test_a_copy_of_a_store_reads_its_own_files(scored):
     shutil.copytree(scored.store_path("toy"), copied)
     for path in (scored.store_path("toy"), copied):
         store = Store.open(path)
-        about = comparing.traits_of(store, open_scoring(store, next((path / "scorings").iterdir())))
-        assert about.updates.args[0].path == path
+        traits = traits_of(store, open_scoring(store, next((path / "scorings").iterdir())))
+        assert traits.updates.args[0].path == path
 
 
 def test_a_name_with_blanks_around_it_opens_the_store_it_builds(app, workspace, monkeypatch):
     started = []
-    monkeypatch.setattr(jobs, "start", lambda folder, argv: started.append(folder))
+    monkeypatch.setattr(jobs, "start", lambda folder, argv: started.append((folder, Build.read(argv))))
     at = app(store="toy")
     at.session_state["datastore_room"] = BUILD
     at.session_state["build_origin"] = "The sample"
     at.run()
     at.text_input(key="build_name").set_value(" my-pool ")
+    at.text_input(key="build_template").set_value("")
     next(button for button in at.button if button.label == "Build the datastore").click().run()
     assert not at.exception, at.exception
-    assert started == [workspace.store_path("my-pool")]
+    ((folder, command),) = started
+    assert folder == command.out == workspace.store_path("my-pool")
+    assert command.pool == tuple(map(str, sample_pool()))
+    assert (command.epochs, command.lr, command.template) == (2, 2e-4, None)  # what is empty is the command's default
     assert at.query_params["store"] == "my-pool"
+
+
+def test_only_a_build_into_the_store_itself_is_resumed(workspace, tmp_path):
+    path = tmp_path / "store"
+    session = Session(workspace, str(path), "", "5%")
+    (path / "job").mkdir(parents=True)
+
+    def again(command: list[str]) -> bool:
+        (path / "job" / "command.json").write_text(json.dumps(command))
+        return stores._again(session, path) is not None
+
+    assert again(Build(pool=("pool",), model="m", out=path).argv())
+    for command in (
+        [],
+        ["demo"],
+        ["build", "--out", str(path / "other"), "--", "pool"],
+        ["build", "--out", str(path), "--restart", "--", "pool"],
+        ["build", "--out"],
+    ):
+        assert not again(command)

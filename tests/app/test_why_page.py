@@ -10,8 +10,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.views import comparison as comparing
-from app.why import subject as explaining
+from app.views.comparison import METHODS, compare, ranking_of
+from app.why.subject import neighbors
 from gradsift.analysis.row import by_subtask, by_target
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
@@ -95,7 +95,7 @@ def test_a_row_by_its_address_stands_where_every_method_ranks_it(app, scored):
     at = app("why", store="toy", targets="two", row=str(row))
     html = said(at)
     assert str(store.pool().at[row, "id"]) in html
-    for column in comparing.compare(store, scoring, list(comparing.METHODS), "5%", Choices()).columns:
+    for column in compare(store, scoring, list(METHODS), "5%", Choices()).columns:
         assert f"<b>{int(column.ranking.rank[position]):,}</b>" in html
     assert html.count('class="gs-pane"') == 2
     best = by_target(scoring, "less", position)
@@ -107,7 +107,7 @@ def test_a_row_by_its_address_stands_where_every_method_ranks_it(app, scored):
 
 def test_the_target_beside_the_row_is_of_the_winning_subtask(app, scored):
     store, scoring = opened(scored, "toy", "two")
-    ranking = comparing.ranking_of(store, scoring, "less", Choices())
+    ranking = ranking_of(store, scoring, "less", Choices())
     for winner, answer in enumerate(("Paris.", "Four.")):
         position = int(np.flatnonzero(ranking.best_subtask == winner)[0])
         at = app("why", store="toy", targets="two", row=str(scoring.rows[position]))
@@ -131,7 +131,7 @@ def test_without_a_row_the_opponents_are_shown_from_the_lowest_up(app, scored):
     store, scoring = opened(scored, "toy", "two")
     at = app("why", store="toy", targets="two")
     assert "No row is open" in said(at)
-    ranking = comparing.ranking_of(store, scoring, "less", Choices())
+    ranking = ranking_of(store, scoring, "less", Choices())
     lowest = ranking.rows[np.argsort(ranking.score, kind="stable")][:10]
     cards = [html.value for html in at.html if "gs-opponent" in html.value]
     ids = store.pool().loc[lowest, "id"]
@@ -175,7 +175,7 @@ def test_an_excluded_row_says_why_and_has_no_scores(app, scored):
 
 def test_next_and_previous_go_through_the_picks_of_a_method(app, scored):
     store, scoring = opened(scored, "toy", "two")
-    column = comparing.compare(store, scoring, ["rds"], "5", Choices()).columns[0]
+    column = compare(store, scoring, ["rds"], "5", Choices()).columns[0]
     picks = scoring.rows[column.picks].tolist()
     at = app("why", store="toy", targets="two", budget="5", by="rds")
     for row in picks:
@@ -188,12 +188,12 @@ def test_next_and_previous_go_through_the_picks_of_a_method(app, scored):
 
 def test_neighbors_of_rows_that_are_picks_and_of_others(scored):
     store, scoring = opened(scored, "toy", "two")
-    column = comparing.compare(store, scoring, ["less"], "5", Choices()).columns[0]
+    column = compare(store, scoring, ["less"], "5", Choices()).columns[0]
     order = column.ranking.order
-    assert explaining.neighbors(column, int(order[0])) == (1, None, int(order[1]))
-    assert explaining.neighbors(column, int(order[2])) == (3, int(order[1]), int(order[3]))
-    assert explaining.neighbors(column, int(order[9])) == (0, int(order[4]), None)
-    assert explaining.neighbors(column, None) == (0, None, int(order[0]))
+    assert neighbors(column, int(order[0])) == (1, None, int(order[1]))
+    assert neighbors(column, int(order[2])) == (3, int(order[1]), int(order[3]))
+    assert neighbors(column, int(order[9])) == (0, int(order[4]), None)
+    assert neighbors(column, None) == (0, None, int(order[0]))
 
 
 def test_a_verdict_and_a_note_are_kept_and_taken_back(app, scored):
@@ -248,14 +248,15 @@ def test_the_drawer_shows_the_same_row(scored):
 DRAWER = """
 import streamlit as st
 from app.pages import ROOMS
-from app.state import session
-from app.why import row as why
-from app.widgets import required as opening
+from app.state.session import begin_run
+from app.views.view import View
+from app.why import explanation
+from app.widgets import required
 from gradsift.scoring.choices import Choices
 st.navigation([st.Page(room.path, title=room.title) for room in ROOMS])
-now = session.begin("compare")
-store, scoring = opening.scored(now)
-why.drawer(now, store, scoring, int(st.query_params["asked"]), ["less", "bm25"], "5%", Choices())
+session = begin_run("compare")
+view = View(session, *required.scored(session), ("less", "bm25"), "5%", Choices())
+explanation.drawer(view, int(st.query_params["asked"]))
 """
 
 

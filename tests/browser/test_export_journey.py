@@ -42,10 +42,10 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
 
     visit.go(f"export?store=toy&targets=two&budget=6&session={session}&compress=gzip")
     visit.sees("1 accepted and 1 rejected in this session")
-    visit.sees("By decisions 1 row came in and 1 went out")
-    visit.page.get_by_text("Evaluation files").click()
+    visit.sees("Your decisions removed 1 row and added 1")
+    visit.page.get_by_text("Check for leaks into evaluation files").click()
     visit.page.locator("input[type=file]").set_input_files(str(held))
-    visit.sees("Compared with held-out.jsonl too")
+    visit.sees("Compared with held-out.jsonl as well")
     visit.click("button", "Write the files")
     visit.sees("Ready: 6 rows", timeout=120_000)
     visit.sees(re.compile("shares? text with the 2 targets or the 1 example of held-out.jsonl"))

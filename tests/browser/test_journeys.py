@@ -201,7 +201,7 @@ def test_a_what_if_ranks_anew_and_stands_in_the_address(visit, scored):
 
 def test_a_build_survives_a_reload_is_cancelled_and_resumed(visit, workspace, tiny_model):
     visit.go()
-    visit.click("tab", "Build a new one")
+    visit.click("tab", "New store")
     visit.click("radio", "The sample")
     visit.page.get_by_role("textbox", name="Name of the datastore").fill("mine")
     visit.page.get_by_role("textbox", name="Model").fill(str(tiny_model))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from app.proof import evaluations as proving
+from app.proof import evaluations
 from gradsift.runtime import jobs
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -16,7 +16,7 @@ def test_runs_appear_as_they_end(visit, scored, tmp_path):
     lines = [{"prompt": f"How much is {n} and one?", "completion": str(n + 1)} for n in range(3)]
     heldout.write_text("".join(json.dumps(line) + "\n" for line in lines))
     visit.go("proof?store=toy&targets=two&budget=4")
-    visit.sees("Nothing is proven yet")
+    visit.sees("No evaluation yet")
     page = visit.page
     path = page.get_by_role("textbox", name="Their file on this machine")
     path.fill(str(heldout))
@@ -29,12 +29,12 @@ def test_runs_appear_as_they_end(visit, scored, tmp_path):
     visit.sees("Cancel")
     counted = re.compile(r"(\d+) of (\d+) runs have ended")
     seen = set()
-    (entry,) = proving.entries(scored)
+    (entry,) = evaluations.entries(scored)
     while (jobs.status(entry.folder) or pytest.fail("no run")).state == "running":
         for text in page.get_by_text(counted).all_inner_texts():
             seen.add(int(counted.search(text)[1]))
         page.wait_for_timeout(100)
-    total = len(proving.report_of(entry).runs)
+    total = len(evaluations.report_of(entry).runs)
     assert seen - {total}, "runs that ended were not shown before all had"
     visit.sees(f"{total} of {total} runs have ended")
     visit.check()

@@ -63,7 +63,7 @@ def test_two_browsers_have_sessions_of_their_own_and_a_link_opens_one_in_the_oth
     other.click("link", "Sessions")
     other.sees("open in this tab")
     assert other.page.locator(".gs-session b").all_inner_texts()[0] == "Mine"
-    other.page.get_by_text("Also 1 session without a name or a decision").click()
+    other.page.get_by_text("Show 1 unnamed, undecided session").click()
     other.page.locator(".gs-session").nth(1).wait_for()
     assert other.page.locator(".gs-session").count() == 2
 

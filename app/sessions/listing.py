@@ -4,28 +4,28 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.state import session
-from app.state.session import DEFAULT_BUDGET, Session
+from app.state.session import DEFAULT_BUDGET, GONE, Session, reopen
 from app.text import clip, escape, label, plural
-from app.widgets import empty, saved, tables
+from app.views.comparison import budget_problem
+from app.widgets import budget, empty, saved, tables
 from gradsift.scoring.methods import METHODS
 from gradsift.workspace.sessions import SessionRecord
 
 PAGE = 10  # sessions on one page
 
 
-def draw(now: Session, records: list[SessionRecord]) -> None:
+def draw(session: Session, records: list[SessionRecord]) -> None:
     """Draw the list page by page."""
     if not records:
         empty.say(
             "No session yet",
             "A session keeps the view and what you accept, reject and note, and has an address of its own. "
-            "It begins by itself with the first comparison.",
+            "It begins automatically with the first comparison.",
             "compare",
             "Compare picks",
         )
         return
-    records = _worth_showing(now, records)
+    records = _worth_showing(session, records)
     pages = max(1, -(-len(records) // PAGE))
     page = st.pagination(pages, key=f"sessions-page-{pages}", width=280) if pages > 1 else 1
     first = (page - 1) * PAGE
@@ -33,21 +33,21 @@ def draw(now: Session, records: list[SessionRecord]) -> None:
     if pages > 1:
         st.caption(tables.position(first, len(shown), len(records), "sessions"))
     for record in shown:
-        _line(now, record)
+        _line(session, record)
 
 
-def _worth_showing(now: Session, records: list[SessionRecord]) -> list[SessionRecord]:
+def _worth_showing(session: Session, records: list[SessionRecord]) -> list[SessionRecord]:
     """The named and decided ones and the open one, or all: every tab that compares begins one."""
-    kept = [r for r in records if r.kept or r.id == now.session_id]
+    kept = [r for r in records if r.kept or r.id == session.session_id]
     passing = len(records) - len(kept)
     if not passing or not kept:
         return records
-    every = st.toggle(f"Also {plural(passing, 'session')} without a name or a decision", key="all-sessions")
+    every = st.toggle(f"Show {plural(passing, 'unnamed, undecided session')}", key="all-sessions")
     return records if every else kept
 
 
-def _line(now: Session, record: SessionRecord) -> None:
-    opened = record.id == now.session_id
+def _line(session: Session, record: SessionRecord) -> None:
+    opened = record.id == session.session_id
     with st.container(
         border=True,
         key=f"session-{record.id}",
@@ -58,15 +58,15 @@ def _line(now: Session, record: SessionRecord) -> None:
         st.html(_about(record, opened), width="stretch")
         with st.container(horizontal=True, gap="small", width="content"):
             if st.button("Open now" if opened else "Open", disabled=opened, key=f"open-session-{record.id}"):
-                view = now.sessions.view(record.id)
+                view = session.sessions.view(record.id)
                 if view is None:
-                    st.toast(session.GONE, icon=":material/info:")
+                    st.toast(GONE, icon=":material/info:")
                 else:
-                    session.reopen(view)
+                    reopen(view)
             with st.popover("More", key=f"more-{record.id}"):
-                saved.name_field(now, record, "list")
+                saved.name_field(session, record, "list")
                 saved.link_field(record.id)
-                _delete(now, record)
+                _delete(session, record)
 
 
 def _about(record: SessionRecord, opened: bool) -> str:
@@ -77,7 +77,7 @@ def _about(record: SessionRecord, opened: bool) -> str:
     parts = [
         Path(address["store"]).name if address.get("store") else "no store",
         address.get("targets") or "no targets",
-        f"{methods or 'all methods'} at {address.get('budget') or DEFAULT_BUDGET}",
+        f"{methods or 'all methods'} at {_budget(address.get('budget') or DEFAULT_BUDGET)}",
     ]
     view = " · ".join(f"<bdi>{escape(clip(part, 48))}</bdi>" for part in parts)
     badge = ' <span class="gs-badge gs-plain">open in this tab</span>' if opened else ""
@@ -89,7 +89,12 @@ def _about(record: SessionRecord, opened: bool) -> str:
     )
 
 
-def _delete(now: Session, record: SessionRecord) -> None:
+def _budget(text: str) -> str:
+    """A saved budget in words, or as it is where it cannot be read."""
+    return text if budget_problem(text) else budget.shown(text)
+
+
+def _delete(session: Session, record: SessionRecord) -> None:
     """The button that deletes, which asks once more."""
     key = f"deleting-{record.id}"
     if not st.session_state.get(key):
@@ -101,7 +106,7 @@ def _delete(now: Session, record: SessionRecord) -> None:
     )
     with st.container(horizontal=True):
         yes = f"delete-yes-{record.id}"
-        st.button("Delete for good", type="primary", key=yes, on_click=saved.delete, args=(now, record.id))
+        st.button("Delete for good", type="primary", key=yes, on_click=saved.delete, args=(session, record.id))
         st.button("Keep it", key=f"delete-no-{record.id}", on_click=_ask, args=(key, False))
 
 

@@ -8,11 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from app import theme
-from app.distributions.charts import label_of
 from app.text import plural
 from app.views.figures import thinned
 from app.widgets import tables
-from app.widgets.charts import Chart, blank, color, dark, log_axis
+from app.widgets.charts import Chart, blank, color, dark, label_of, log_axis
 from gradsift.analysis.distributions import POOL
 from gradsift.analysis.norms import Area
 
@@ -69,7 +68,7 @@ def picks(name: str, title: str, method: str, grid: Grid, table: pd.DataFrame, k
 def grid(cells: pd.DataFrame) -> Grid:
     """The rows per cell as shades, by the logarithm of their number, since few cells hold most rows.
 
-    cells: of the chosen sources (`charting.norm_cells`).
+    cells: of the chosen sources (`figures.norm_cells`).
     """
     x, y, rows = cells[["x0", "x1"]].to_numpy(), cells[["y0", "y1"]].to_numpy(), int(cells["rows"].sum())
     whole = cells.groupby(["x", "y", "x0", "x1", "y0", "y1"], as_index=False)["rows"].sum()
@@ -80,8 +79,8 @@ def grid(cells: pd.DataFrame) -> Grid:
     up = ((whole["y"] - whole["y"].min()) / high).round().astype(int)
     shades = np.full((up.max() + 1, across.max() + 1), np.nan)
     shades[up, across] = np.log10(whole["rows"])
-    about = np.full(shades.shape, "", dtype=object)
-    about[up, across] = [
+    texts = np.full(shades.shape, "", dtype=object)
+    texts[up, across] = [
         f"{plural(line.rows, 'row')}:<br>{10**line.x0:.3g} to {10**line.x1:.3g} answer tokens, "
         f"norm {10**line.y0:.3g} to {10**line.y1:.3g}"
         for line in whole.itertuples()
@@ -91,7 +90,7 @@ def grid(cells: pd.DataFrame) -> Grid:
     shaded = {
         "z": shades, "x0": float(whole["x"].min()), "dx": wide, "y0": float(whole["y"].min()), "dy": high, "zmin": 0,
         "zmax": max(float(np.log10(whole["rows"].max())), 0.5), "colorscale": deep if dark() else light,
-        "showscale": False, "text": about, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False,
+        "showscale": False, "text": texts, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False,
     }  # fmt: skip
     return Grid(shaded, x, y, rows)
 

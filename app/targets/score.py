@@ -1,17 +1,17 @@
-"""From examples to scores: save the set by name, start the run, watch it, go to Compare."""
+"""From examples to scores: save the set under a name, start the run, watch it, go on to Compare."""
 
 from collections.abc import Sequence
 
 import streamlit as st
 
-from app import theme
 from app.pages import room
-from app.state import session
+from app.state.session import Session, remember
 from app.targets.sources import SAVED, Chosen
 from app.text import label, plural
-from app.views import comparison as comparing
-from app.views import targets as targeting
+from app.views.comparison import methods_of, scoring_of
+from app.views.targets import scorable, scoring_folder, start_scoring
 from app.widgets import running
+from app.widgets.controls import method_label
 from gradsift.data.pool import Row
 from gradsift.datastore.store import Store
 from gradsift.runtime import jobs
@@ -24,14 +24,14 @@ _STEM = "my-targets"
 _PROPOSED = "targets_proposed"  # the name that the field began with
 
 
-def draw(now: session.Session, store: Store | None, chosen: Chosen) -> None:
+def draw(session: Session, store: Store | None, chosen: Chosen) -> None:
     """The part of the Targets page below the examples."""
-    rows = targeting.accepted(chosen.rows, chosen.counts) if chosen.counts else chosen.rows
+    rows = scorable(chosen.rows, chosen.counts) if chosen.counts else chosen.rows
     ready = store is not None and store.complete and bool(chosen.counts) and bool(rows)
     if chosen.entry is None:
-        _save(now, store, chosen, rows, ready)
+        _save(session, store, chosen, rows, ready)
     elif store is not None:
-        _score(now, store, chosen.entry, rows, ready)
+        _score(session, store, chosen.entry, rows, ready)
     if problem := st.session_state.pop(_PROBLEM, ""):
         st.error(label(problem))
     if store is None:
@@ -45,27 +45,21 @@ def draw(now: session.Session, store: Store | None, chosen: Chosen) -> None:
         )
 
 
-def method_label(name: str) -> str:
-    """A method's mark and name for a widget."""
-    look = theme.look(name)
-    return f":{look.ink}[{look.mark}] {METHODS[name].label}"
-
-
-def _save(now: session.Session, store: Store | None, chosen: Chosen, rows: list[Row], ready: bool) -> None:
+def _save(session: Session, store: Store | None, chosen: Chosen, rows: list[Row], ready: bool) -> None:
     if "targets_name" not in st.session_state:
-        st.session_state.targets_name = st.session_state[_PROPOSED] = now.workspace.free_target_name(_STEM)
+        st.session_state.targets_name = st.session_state[_PROPOSED] = session.workspace.free_target_name(_STEM)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input("Name of the set", key="targets_name", max_chars=64, width=260, persist_state="session")
         # no callbacks: pressed right after an edit they would get the examples as they were before it
         if st.button("Save", key="save-targets"):
-            _keep(now, chosen, None, [])
+            _keep(session, chosen, None, [])
         if ready and st.button(f"Save and score {plural(len(rows), 'example')}", key="save-and-score", type="primary"):
-            _keep(now, chosen, store, rows)
+            _keep(session, chosen, store, rows)
 
 
-def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[Row]) -> None:
+def _keep(session: Session, chosen: Chosen, store: Store | None, rows: list[Row]) -> None:
     """Save the set under the name in the field, never over another one: that may be somebody else's."""
-    workspace, name = now.workspace, (st.session_state.targets_name or "").strip()
+    workspace, name = session.workspace, (st.session_state.targets_name or "").strip()
     if name == st.session_state.get(_PROPOSED):  # nobody's choice, and perhaps taken since it was proposed
         name = workspace.free_target_name(_STEM)
     try:
@@ -75,25 +69,25 @@ def _keep(now: session.Session, chosen: Chosen, store: Store | None, rows: list[
     except (GradsiftError, OSError) as error:
         st.session_state[_PROBLEM] = str(error)
         return
-    session.remember(targets=entry.name)
+    remember(targets=entry.name)
     st.session_state[SAVED] = True
     if store is not None:
-        running.attempt(targeting.start, workspace, store, entry, rows, DEFAULT_METHODS)
+        running.attempt(start_scoring, workspace, store, entry, rows, DEFAULT_METHODS)
     st.rerun()
 
 
-def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Row], ready: bool) -> None:
-    folder = targeting.run_folder(now.workspace, store, entry)
+def _score(session: Session, store: Store, entry: TargetEntry, rows: list[Row], ready: bool) -> None:
+    folder = scoring_folder(session.workspace, store, entry)
     status = jobs.status(folder)
     if status is not None and status.state == "running":
-        running.watch(folder, f"Scoring {entry.name} on {now.store_title}")
+        running.watch(folder, f"Scoring {entry.name} on {session.store_title}")
         return
-    scoring = comparing.scoring_of(now, store)
+    scoring = scoring_of(session, store)
     # scores that another window or the command line made have no run of ours
     if scoring is not None and (status is None or status.state == "finished"):
-        known = comparing.methods_of(scoring)
+        known = methods_of(scoring)
         names = ", ".join(METHODS[name].label for name in known)
-        st.caption(f"Scored on {label(now.store_title)} by {names}.")
+        st.caption(f"Scored on {label(session.store_title)} by {names}.")
         if st.button(
             "Compare the picks",
             type="primary",
@@ -102,7 +96,7 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
             key="to-compare",
         ):
             st.switch_page(room("compare"))
-        _more(known, (now.workspace, store, entry, rows), ready)
+        _more(known, (session.workspace, store, entry, rows), ready)
         return
     if not ready:
         return
@@ -110,20 +104,20 @@ def _score(now: session.Session, store: Store, entry: TargetEntry, rows: list[Ro
     if not methods:
         st.caption("Choose at least one method.")
         return
-    again = (now.workspace, store, entry, rows, methods)
+    again = (session.workspace, store, entry, rows, methods)
     if status is not None and status.state != "finished":
-        running.ended(folder, status, lambda: targeting.start(*again), "scoring")
+        running.ended(folder, status, lambda: start_scoring(*again), "scoring")
     else:
         st.button(
             f"Score {plural(len(rows), 'example')}",
             key="score",
             type="primary",
             on_click=running.attempt,
-            args=(targeting.start, *again),
+            args=(start_scoring, *again),
         )
 
 
-def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row]], ready: bool) -> None:
+def _more(known: list[str], request: tuple[Workspace, Store, TargetEntry, list[Row]], ready: bool) -> None:
     """Offer the methods that the set is not scored by yet."""
     others = [name for name in METHODS if name not in known]
     if not ready or not others:
@@ -131,11 +125,11 @@ def _more(known: list[str], asked: tuple[Workspace, Store, TargetEntry, list[Row
     with st.expander("Score by more methods", key="more-methods"):
         chosen = _methods("Not scored yet", others, (), "more_methods")
         st.button(
-            "Score by these, too",
+            "Score by these as well",
             key="score-more",
             disabled=not chosen,
             on_click=running.attempt,
-            args=(targeting.start, *asked, [*known, *chosen]),
+            args=(start_scoring, *request, [*known, *chosen]),
         )
 
 

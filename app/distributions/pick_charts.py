@@ -8,19 +8,27 @@ import streamlit as st
 
 from app.text import plural
 from app.widgets import tables
-from app.widgets.charts import LINE, Chart, axes, blank, cells, color, dark, dim, listed, log_axis, name_of, tick
+from app.widgets.charts import (
+    LINE,
+    Chart,
+    axes,
+    blank,
+    cells,
+    color,
+    dark,
+    dim,
+    label_of,
+    listed,
+    log_axis,
+    name_of,
+    tick,
+)
 from gradsift.analysis.distributions import POOL
-from gradsift.scoring.methods import METHODS
 
 NUMBER = st.column_config.NumberColumn
 MOST_SOURCES = 24  # that have bars; the table has all
 _METHOD = st.column_config.TextColumn("Method")
 _ROWS = NUMBER("Rows", format="localized")
-
-
-def label_of(method: str) -> str:
-    """A method's name in a table or a sentence."""
-    return "Whole pool" if method == POOL else METHODS[method].label
 
 
 def sources(table: pd.DataFrame) -> Chart:
@@ -71,9 +79,9 @@ def lengths(table: pd.DataFrame) -> Chart:
     """Answer lengths of the picks by percentiles, with the mean (table 12)."""
     figure = blank("Answer lengths of the picks", "Tokens: 90%, middle half, median, mean")
     drawn = table[table["rows"] > 0].reset_index(drop=True)
-    about = drawn[["answer_5", "answer_25", "answer_50", "answer_75", "answer_95", "mean_answer"]]
-    logs = np.log10(about.clip(lower=1))
-    about = about.round(1).to_numpy()
+    numbers = drawn[["answer_5", "answer_25", "answer_50", "answer_75", "answer_95", "mean_answer"]]
+    logs = np.log10(numbers.clip(lower=1))
+    numbers = numbers.round(1).to_numpy()
     hover = (
         "median %{customdata[2]:,}, mean %{customdata[5]:,}, half of them %{customdata[1]:,} to %{customdata[3]:,}, "
         "90 % of them %{customdata[0]:,} to %{customdata[4]:,} tokens<extra></extra>"
@@ -88,7 +96,7 @@ def lengths(table: pd.DataFrame) -> Chart:
         ("Mean", "mean_answer", {"symbol": "diamond", "size": 9, "color": back, "line": {"width": 1.5, "color": LINE}}),
     ):
         figure.add_scatter(
-            x=logs[column], y=drawn.index, mode="markers", name=name, marker=look, customdata=about,
+            x=logs[column], y=drawn.index, mode="markers", name=name, marker=look, customdata=numbers,
             hovertemplate=hover, showlegend=False,
         )  # fmt: skip
     figure.update_layout(
@@ -143,13 +151,13 @@ def overlap(table: pd.DataFrame) -> Chart:
     methods = _methods(table)
     square = table.set_index(["method", "other"])
     shares = np.array([[np.nan if a == b else square.loc[(a, b), "jaccard"] for b in methods] for a in methods])
-    about = [
+    marks = [
         [[label_of(a), label_of(b), square.loc[(a, b), "jaccard"], f"{square.loc[(a, b), 'rows']:,}"] for b in methods]
         for a in methods
     ]
     figure = blank("Rows that two methods both pick", "Rows; shade: share of what either picks")
     hover = "%{customdata[0]} and %{customdata[1]}:<br>%{customdata[3]} rows, %{customdata[2]:.1%} of what either picks"
-    cells(figure, shares, about, hover, POOL, 1.0)
+    cells(figure, shares, marks, hover, POOL, 1.0)
     names = [name_of(method) for method in methods]
     figure.update_layout(height=130 + 58 * len(methods), yaxis=listed(names))
     figure.update_xaxes(**{**listed(names), "range": [-0.5, len(methods) - 0.5]})
@@ -240,8 +248,8 @@ def scores(table: pd.DataFrame, cuts: dict[str, int]) -> Chart:
 def _fall(part: pd.DataFrame, method: str, cut: int) -> str:
     at = part.loc[(part["rank"] - max(cut, 1)).abs().idxmin(), "score"]
     first, last = part["score"].iloc[0], part["score"].iloc[-1]
-    said = f", {at:.3g} at its last pick, rank {cut:,}" if cut else ""
-    return f"{label_of(method)}: {first:.3g} at the top{said}, {last:.3g} at the end."
+    middle = f", {at:.3g} at its last pick, rank {cut:,}" if cut else ""
+    return f"{label_of(method)}: {first:.3g} at the top{middle}, {last:.3g} at the end."
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:

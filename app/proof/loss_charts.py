@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from app.proof import evaluations as proving
+from app.proof import evaluations
 from app.widgets import tables
 from app.widgets.charts import LINE, Chart, blank, color, palette, tick
 from gradsift.evaluation.report import RANDOM, VALIDATION, ZERO_SHOT
@@ -33,7 +33,7 @@ def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
         look = _look(str(method))
         mean = lines.groupby("epoch")["loss"].mean()
         figure.add_scatter(
-            x=mean.index, y=mean, name=tick(proving.label_of(str(method)), 40), mode="lines", line=look,
+            x=mean.index, y=mean, name=tick(evaluations.label_of(str(method)), 40), mode="lines", line=look,
             legendgroup=str(method), hovertemplate="epoch %{x}: mean %{y:.4f}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
         figure.add_scatter(
@@ -46,7 +46,9 @@ def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
     )  # fmt: skip
     best = trained.groupby("method")["loss"].min()
     alt = f"Held-out loss on {name} by epoch. " + (
-        f"Lowest: {proving.label_of(str(best.idxmin()))} with {best.min():.3f}." if len(best) else "No run has ended."
+        f"Lowest: {evaluations.label_of(str(best.idxmin()))} with {best.min():.3f}."
+        if len(best)
+        else "No run has ended."
     )
     return Chart(f"loss-{name}", figure, alt, runs.drop(columns="target_set"), _COLUMNS)
 
@@ -57,7 +59,7 @@ def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
     for method, lines in runs.groupby("method", sort=False):
         look = _look(str(method))
         figure.add_scatter(
-            x=lines["loss"], y=lines["score"], name=tick(proving.label_of(str(method)), 40), mode="markers",
+            x=lines["loss"], y=lines["score"], name=tick(evaluations.label_of(str(method)), 40), mode="markers",
             marker={"color": look["color"], "size": 9, "symbol": _SYMBOLS.get(look["dash"], "circle")},
             customdata=lines[["seed", "epoch"]],
             hovertemplate="seed %{customdata[0]}, epoch %{customdata[1]}: loss %{x:.4f}, %{y:.1%}"

@@ -1,0 +1,164 @@
+"""Exports: what one is made of, the run that writes it, and what it wrote. No drawing here."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from app.views.commands import Select
+from app.views.store import pool_of
+from app.views.targets import targets_file
+from app.views.view import View
+from gradsift.export.files import COMPRESSIONS
+from gradsift.export.formats import preview
+from gradsift.runtime import atomic
+from gradsift.runtime.hashing import hash_file, hash_json
+from gradsift.scoring.choices import Choices
+from gradsift.selection.picks import Pick
+from gradsift.workspace.sessions import Decisions
+from gradsift.workspace.workspace import TargetEntry
+
+SAMPLE = 20  # picks by which the size is estimated
+NOTES = {
+    "messages": "`messages` with role and content: TRL, axolotl, LLaMA-Factory, most trainers.",
+    "prompt-completion": "`prompt` and `completion` as messages: TRL learns the completion only.",
+    "alpaca": "`instruction`, `input`, `output`, `system`, `history`: LLaMA-Factory.",
+    "sharegpt": "`conversations` with from and value: LLaMA-Factory, axolotl, older trainers.",
+    "less": "The original lines byte for byte, and sorted.csv, as the LESS authors' code writes them.",
+    "parquet": "A Parquet file with a `messages` column.",
+}
+DECIDED, RANKED, ACCEPTED = "decided", "ranked", "accepted"
+TAKES = {
+    DECIDED: "Picks, with my decisions",
+    RANKED: "Picks as ranked",
+    ACCEPTED: "Only what I accepted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one export is made of; equal requests go into the same folder. view: of one method, decisions included."""
+
+    view: View
+    entry: TargetEntry
+    format: str
+    compress: str
+    evaluation: tuple[Path, ...]
+    drop_leaks: bool
+    report: bool
+
+    @property
+    def out(self) -> Path:
+        """The folder it goes into."""
+        view = self.view
+        files = [(str(path), path.stat().st_mtime_ns) for path in self.evaluation if path.exists()]
+        parts: list[Any] = [view.store.fingerprint, str(view.store.path), hash_file(self.entry.path)]
+        parts += [view.method, view.budget, self.record]
+        parts += [self.format, self.compress, files, self.drop_leaks, self.report]
+        key = hash_json(parts)[:8]
+        stem = f"{self.entry.name}-{view.method}-{view.budget.replace('%', 'pct')}-{self.format}"
+        return view.session.workspace.export_folder(f"{stem}-{key}")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What its choices.json holds; empty where nothing differs from the defaults."""
+        return self.view.choices.record(self.view.store.manifest.config.gradients[0])
+
+    def differs_by_decisions(self, other: "Request") -> bool:
+        """Whether the other asks for the same but for what is accepted and rejected."""
+        mine, theirs = (
+            (
+                *(one.view.store.fingerprint, one.entry.name, one.view.method, one.view.budget),
+                *(one.format, one.compress, one.evaluation, one.drop_leaks, one.report),
+                one.view.choices.model_copy(update={"accepted": (), "rejected": (), "only_accepted": False}),
+            )
+            for one in (self, other)
+        )
+        return self.view.choices != other.view.choices and mine == theirs
+
+    def start(self) -> None:
+        """Write the files as a process of its own; the choices lie in the job's own folder.
+
+        Raises:
+            JobError: they are being written already. OSError: something cannot be written.
+        """
+        view, out = self.view, self.out
+        choices = out / "job" / "choices.json" if self.record else None
+        if choices is not None:
+            choices.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(choices, self.record)
+        command = Select(
+            store=view.store.path,
+            targets=targets_file(view.session.workspace, view.store, self.entry),
+            out=out,
+            method=view.method,
+            top=view.budget,
+            format=self.format,
+            compress=self.compress,
+            evaluation=self.evaluation,
+            drop_leaks=self.drop_leaks,
+            report=self.report,
+            choices=choices,
+        )
+        command.start(out)
+
+
+def with_decisions(choices: Choices, take: str, decisions: Decisions) -> Choices:
+    """The what-ifs with the open session's decisions, as far as `take` says."""
+    if take == RANKED:
+        return choices
+    accepted, rejected = tuple(decisions.accepted.tolist()), tuple(decisions.rejected.tolist())
+    update = {"accepted": accepted, "rejected": rejected, "only_accepted": take == ACCEPTED}
+    return choices.model_copy(update=update)
+
+
+def picks_of(view: View, limit: int) -> Iterator[Pick]:
+    """The first `limit` picks of the view's method with their text."""
+    column = view.comparison.columns[0]
+    return column.selection.read(column.picks[:limit], pool_of(view.store))
+
+
+def size_of(view: View, format: str) -> int:
+    """About how many bytes the picks take in this format before compression: by a sample's bytes per token."""
+    return _size(str(view.scoring.path), view.comparison.columns[0].picks.tobytes(), format, view)
+
+
+def manifest_of(out: Path) -> dict[str, Any] | None:
+    """The manifest of a finished export, or None."""
+    try:
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("data"), dict) else None
+
+
+def files_of(out: Path) -> list[Path]:
+    """The files of a finished export, the data first; the bundle of them is not one."""
+    names = {"train.parquet", *(f"train.jsonl{end}" for end in COMPRESSIONS.values())}
+    files = [f for f in out.iterdir() if f.is_file() and not f.name.startswith(".") and f.suffix != ".zip"]
+    return sorted(files, key=lambda f: (f.name not in names, f.name))
+
+
+def leaks_of(out: Path) -> list[dict[str, Any]]:
+    """The flagged picks of a finished export as leakage.json has them; none where that file is not there."""
+    path = out / "leakage.json"
+    return _leaks(str(path), path.stat().st_mtime_ns) if path.is_file() else []
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _leaks(path: str, changed: int) -> list[dict[str, Any]]:
+    return list(json.loads(Path(path).read_text(encoding="utf-8"))["leaks"])
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _size(path: str, picks: bytes, format: str, _view: View) -> int:
+    column, traits, pool = _view.comparison.columns[0], _view.traits, pool_of(_view.store)
+    n = len(column.picks)
+    sample = column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
+    lines = preview(format, column.selection.read(sample, pool), SAMPLE)
+    tokens = traits.n_tokens + pool.loc[traits.rows, "n_cut"].to_numpy()  # all of a row is exported
+    return int(len(lines.encode()) / tokens[sample].sum() * tokens[column.picks].sum())
