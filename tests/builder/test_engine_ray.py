@@ -216,22 +216,22 @@ def test_what_a_worker_cannot_do_is_said_by_the_driver(
 
     engine = Engine("ray", ray_address=cluster.address)
 
-    def build(progress: Progress | None = None) -> None:
+    def run(progress: Progress | None = None) -> None:
         build.build([tiny_pool], out, slow_config, engine=engine, progress=progress or Progress(quiet=True))
 
     out = tmp_path / "store"
     with pytest.raises(Cancelled, match="goes on from there"):
-        build(Impatient(quiet=True))
+        run(Impatient(quiet=True))
     wait_for(lambda: not ray_processes("ray::Worker"))
     store = Store.open(out)
     assert shard_files(out)
     flip(out / "checkpoints" / "epoch-1" / "adapter_model.safetensors", -1)
     with pytest.raises(StoreError, match=r"adapter_model\.safetensors is damaged"):
-        build()
+        run()
     flip(out / "checkpoints" / "epoch-1" / "adapter_model.safetensors", -1)
     Store(out, store.manifest.model_copy(update={"threads": 99})).save_manifest()
     with pytest.raises(EngineError, match="No machine of the Ray cluster has 99 CPU"):
-        build()
+        run()
     store.save_manifest()
     build.build([tiny_pool], out, slow_config, progress=Progress(quiet=True))
     assert_same_files(out, unbroken.path)
