@@ -129,7 +129,7 @@ def test_nothing_usable_says_why_and_leaves_no_file(encoder: Encoder, tmp_path: 
 
 @pytest.mark.parametrize("limit", [None, 3])
 def test_an_empty_pool_is_no_pool(encoder: Encoder, tmp_path: Path, limit: int | None) -> None:
-    with pytest.raises(PoolError, match=r"not one row in empty\.jsonl"):
+    with pytest.raises(PoolError, match=r"no row in empty\.jsonl"):
         take_in(write(tmp_path / "empty.jsonl", "", ""), encoder, tmp_path, limit=limit)
 
 

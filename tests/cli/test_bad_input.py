@@ -39,8 +39,8 @@ def score(store: Store, targets: Path, *flags: object) -> Command:
 @pytest.mark.parametrize(
     ("lines", "flags", "said"),
     [
-        ([], [], "There is not one row in pool.jsonl: check that this is the data you mean."),
-        (["", "  "], [], "There is not one row in pool.jsonl"),
+        ([], [], "There is no row in pool.jsonl: check that this is the right data."),
+        (["", "  "], [], "There is no row in pool.jsonl"),
         (
             [json.dumps({"messages": [{"role": "user", "content": "hello"}]})] * 3,
             [],
@@ -152,9 +152,9 @@ def test_targets_that_cannot_be_used(tiny_store: Store, tiny_targets: Path, tmp_
     long = json.dumps({"prompt": "word " * 700, "completion": "yes"})
     cases = [
         ([*good, long], ["Target 4 (", "more than the model's window of 512", "cannot be used; mend or remove"]),
-        ([good[0], no_answer], ["targets.jsonl, line 2: no assistant turn; mend or remove it and run again."]),
+        ([good[0], no_answer], ["targets.jsonl, line 2: no assistant turn; fix or remove it and run again."]),
         ([good[0], "{", no_answer], ["targets.jsonl, line 2 (and 1 more): not valid JSON"]),
-        ([], ["There is not one row in targets.jsonl"]),
+        ([], ["There is no row in targets.jsonl"]),
     ]
     for lines, said in cases:
         refused = score(tiny_store, write(tmp_path / "targets.jsonl", *lines))
