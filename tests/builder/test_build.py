@@ -339,7 +339,7 @@ def test_notes_tell_what_was_left_out_cut_and_too_short(
     truncated = sum(source.truncated for source in Store.open(tmp_path / "short").manifest.sources)
     assert truncated > 0
     assert f"{truncated} rows are cut at 64 tokens." in notes
-    assert any("only 5 optimizer steps an epoch" in note for note in notes)
+    assert any("only 5 optimizer steps per epoch" in note for note in notes)
 
 
 def test_nothing_of_this_machine_is_in_a_store(tiny_store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:

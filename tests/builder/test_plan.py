@@ -134,7 +134,7 @@ def test_the_command_prints_json_and_writes_nothing(tiny_pool: Path, tiny_model:
     found = json.loads(done.out)
     assert (found["usable"], found["estimate"]["workers"]) == (40, 2)
     assert "--max-length is lowered to 512, the model's window." in found["notes"]
-    assert any("optimizer steps an epoch" in note for note in found["notes"])
+    assert any("optimizer steps per epoch" in note for note in found["notes"])
     assert list(tmp_path.iterdir()) == []
 
 

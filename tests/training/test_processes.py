@@ -71,7 +71,7 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"WORLD_SIZE": "3"}, "--batch-size 4 cannot be shared by 3 processes"),
+        ({"WORLD_SIZE": "3"}, "--batch-size 4 cannot be split over 3 processes"),
         ({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}, "without FSDP"),
     ],
 )
