@@ -111,7 +111,7 @@ def test_the_samples_names_and_existing_stores_are_not_overwritten(tmp_path):
     with pytest.raises(UsageError, match="no usable example"):
         workspace.save_targets("empty", [])
     a_store(tmp_path / "stores" / "there")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         workspace.new_store_path("there")
 
 
