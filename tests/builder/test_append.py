@@ -163,7 +163,7 @@ def test_appending_again_adds_nothing_and_mends_what_is_damaged(
     assert contents(grown.path) == before
     new = tmp_path / "s4.jsonl"
     new.write_text(rows("s4", 5, 4))
-    with pytest.raises(UsageError, match=r"holds the rows of s3\.jsonl already: append the other files only"):
+    with pytest.raises(UsageError, match=r"already has the rows of s3\.jsonl: append only the other files"):
         append(grown, [files[3], new], config)
 
 

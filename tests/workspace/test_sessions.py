@@ -464,13 +464,13 @@ def test_a_newer_format_is_refused(kept: Sessions) -> None:
     kept.create("x")
     with closing(sqlite3.connect(kept.path)) as db:
         db.execute("PRAGMA user_version = 2")
-    assert_refused(kept, r"written by a newer gradsift \(format 2, this one reads 1\): update")
+    assert_refused(kept, r"written by a newer gradsift \(format 2; this one reads 1\): update")
 
 
 def test_a_folder_in_its_place_is_said(kept: Sessions) -> None:
     kept.path.mkdir()
     for call in (kept.list, kept.create):
-        with pytest.raises(GradsiftError, match=r"cannot be read or written .*: is it a file"):
+        with pytest.raises(GradsiftError, match=r"cannot be read or written .*: check that it is a file"):
             call()
 
 
@@ -513,6 +513,6 @@ except GradsiftError as error:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small)),
     )
     assert ran.stdout.startswith(str(kept.path))
-    assert "the disk not full?" in ran.stdout
+    assert "the disk is not full." in ran.stdout
     assert state(kept.decisions(id, STORE)) == ([1], [], {})
     assert kept.last_step(id, STORE) == "1 row accepted"

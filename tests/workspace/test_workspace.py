@@ -65,7 +65,7 @@ def test_a_name_and_a_path_inside_the_workspace_open_the_same_store(tmp_path):
     ("text", "says"),
     [
         ("", "path"),
-        (".", "no datastore"),
+        (".", "is not a datastore"),
         *((name, "There is no folder") for name in ("/no/such/folder", "~no-such-person/x", "a" * 300, "a\0b")),
     ],
 )

@@ -203,7 +203,7 @@ def _checked(name: str, what: str) -> str:
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name or 'An empty text'} cannot name a {what}: use up to 64 letters, digits, dots, dashes and underscores, "
+            f"{name or 'An empty text'} cannot name a {what}: use up to 64 letters, digits, dots, dashes, underscores, "
             "beginning with a letter or a digit."
         )
     return name
