@@ -226,16 +226,16 @@ class TestArea:
         ],
     )  # fmt: skip
     def test_text_that_is_none(self, text: str) -> None:
-        with pytest.raises(UsageError, match="no area"):
+        with pytest.raises(UsageError, match="not an area"):
             Area.parse(text)
 
     @pytest.mark.parametrize(("x", "y"), [([0, 1], [0, 1]), ([0, 0, 0], [1, 1, 1]), ([0, 1, 1e9], [0, 0, 1]), ([], [])])
     def test_a_line_that_encloses_nothing_or_too_much(self, x: list[float], y: list[float]) -> None:
-        with pytest.raises(UsageError, match="no area"):
+        with pytest.raises(UsageError, match="not an area"):
             Area.of_lasso("epoch-1", "grad_norm", x, y)
 
     def test_a_corner_that_is_no_number(self) -> None:
-        with pytest.raises(UsageError, match="no number"):
+        with pytest.raises(UsageError, match="not a number"):
             Area.of_lasso("epoch-1", "grad_norm", [0, 1, np.nan], [0, 0, 1])
 
 
