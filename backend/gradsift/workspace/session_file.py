@@ -105,11 +105,12 @@ def _sentence(error: Exception, path: Path) -> str | None:
     if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return f"{path} is damaged or not a session file ({error}): move it away, and gradsift creates a new one."
     if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"{path} is locked by another program for more than {WAIT:g} seconds: close that program and try again."
+        return f"{path} has been locked by another program for over {WAIT:g} seconds: close that program and try again."
     if kind == sqlite3.SQLITE_FULL:
         return f"The disk is full at {path}: make room and try again; earlier changes are safe."
     if kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
         return (
-            f"{path} cannot be read or written ({error}): check that it is a file in a writable folder on a good disk."
+            f"{path} cannot be read or written ({error}): check that it is a file, its folder is writable and "
+            "the disk is not full."
         )
     return None
