@@ -1,4 +1,4 @@
-"""Rows: identity, order, sources, bad lines kept; and the sample."""
+"""Rows: identity, order, sources, kept bad lines; and sampling."""
 
 import json
 import os

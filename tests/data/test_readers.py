@@ -1,4 +1,4 @@
-"""Every container to records: good ones with their values, broken ones with line, bytes and reason."""
+"""Every format to records: good ones with their values, broken ones with line, bytes and reason."""
 
 import gzip
 import json

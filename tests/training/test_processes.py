@@ -1,5 +1,5 @@
-"""The warmup in several processes, as `accelerate launch` starts them on GPUs: two on the CPU train what one does, and
-one of them builds.
+"""The warmup in several processes, as `accelerate launch` starts them on GPUs: two on a CPU train the same as one, and
+only one of them builds.
 """
 
 import json
@@ -19,7 +19,7 @@ from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.training import processes
 
-LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # on a CPU accelerate's starts only one
+LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # accelerate's starts only one on a CPU
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -38,8 +38,8 @@ sys.exit(main())
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path) -> None:
-    """20 rows in batches of 4, without dropout: the same rows in every optimizer step, and in fp32 whatever mixed
-    precision the launcher is set to.
+    """20 rows in batches of 4, without dropout: every optimizer step has the same rows, in fp32 whatever precision
+    the launcher is set to.
     """
     config = tiny_config.model_copy(update={"warmup_fraction": 0.5, "lora_dropout": 0.0, "gradients": ("adam",)})
     flags = ["--model", config.model, "--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4]
@@ -86,5 +86,5 @@ def test_a_team_that_cannot_share_the_work_is_refused(
 
 def test_one_process_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("RANK", "3")  # left over from something else
+    monkeypatch.setenv("RANK", "3")  # left by something else
     assert (processes.size(), processes.rank()) == (1, 0)

@@ -1,4 +1,4 @@
-"""Saved sessions: nothing is lost, whoever writes at once, and every step can be taken back."""
+"""Saved sessions: nothing is lost with several writers, and every step can be undone."""
 
 import itertools
 import re
@@ -413,7 +413,7 @@ def test_processes_that_write_at_once_lose_nothing(kept: Sessions) -> None:
 
 
 def assert_refused(kept: Sessions, sentence: str) -> None:
-    """Looking, making and changing all say the sentence, and leave the file as it is."""
+    """Reading, creating and changing all raise the sentence, and leave the file as it is."""
     before = kept.path.read_bytes()
     calls = [kept.list, kept.create, lambda: kept.get("x"), lambda: kept.decide("x", STORE, [1], "accept")]
     for call in [*calls, lambda: kept.decisions("x", STORE), lambda: kept.save_view("x", "why", {})]:

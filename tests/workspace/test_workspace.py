@@ -1,4 +1,4 @@
-"""The workspace: what it finds, what it remembers, what it refuses."""
+"""The workspace: what it lists, remembers and refuses."""
 
 import json
 from pathlib import Path

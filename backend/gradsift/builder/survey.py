@@ -123,16 +123,16 @@ def survey(
     start = time.perf_counter()
     rows, in_file = sample_rows(read_rows(pool), min(config.limit_per_source or COUNTED, COUNTED), config.seed)
     reading = time.perf_counter() - start
-    taken = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
+    row_counts = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
     tokenized = Counter(row.source for row in rows)
-    result = Survey(config, encoder, max_length, sum(taken.values()), len(rows))
+    result = Survey(config, encoder, max_length, sum(row_counts.values()), len(rows))
     counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     excluded: dict[str, float] = defaultdict(float)
     progress.stage("tokenize", "Tokenizing the pool", len(rows), "rows")
     start, sink = time.perf_counter(), pa.MockOutputStream()
     with closing(write_records(rows, sink, encoder, max_length)) as records:
         for row in records:
-            share, source = taken[row["source"]] / tokenized[row["source"]], counts[row["source"]]
+            share, source = row_counts[row["source"]] / tokenized[row["source"]], counts[row["source"]]
             source[row["status"]] += share
             if row["status"] == "excluded":
                 excluded[reason_kind(row["reason"])] += share
@@ -151,7 +151,8 @@ def survey(
     result.excluded = {r: round(n) for r, n in sorted(excluded.items(), key=lambda pair: -pair[1])}
     parts = ("usable", "excluded", "truncated", "prompt", "answer")
     result.sources = [
-        SourcePlan(name, in_file[name], taken[name], *(round(counts[name][part]) for part in parts)) for name in counts
+        SourcePlan(name, in_file[name], row_counts[name], *(round(counts[name][part]) for part in parts))
+        for name in counts
     ]
     if not result.lengths:
         reasons = "; ".join(f"{count:,} x {reason}" for reason, count in list(result.excluded.items())[:3])

@@ -170,7 +170,7 @@ def _json_records(text: str) -> Iterator[Record]:
     space, position = (_SPACE_IN_LIST, wrapper.end()) if wrapper else (_SPACE, 0)
     line, start = 1, 0
     while True:
-        position = space.match(text, position).end()  # type: ignore[union-attr]  # matches the empty string too
+        position = space.match(text, position).end()  # type: ignore[union-attr]  # also matches the empty string
         if position == len(text) or (wrapper and text[position] == "]"):
             return
         line, start = line + text.count("\n", start, position), position

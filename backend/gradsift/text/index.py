@@ -1,6 +1,6 @@
 """The pool's index, which the app's pages filter by and search in; derived from the pool, rebuilt when stale.
 
-    STORE/index/rows.parquet    every row of the pool, excluded ones too
+    STORE/index/rows.parquet    every row of the pool, including excluded ones
         row         pool row number: 0, 1, 2, ...
         script      of most of the conversation's letters, see `script_of`
         near        first row of its group of near-duplicates (see near_duplicates.py), itself if it has none
