@@ -53,9 +53,7 @@ def with_lora(
     """`base` with LoRA whose A and B are both random: with B = 0 as PEFT starts it, A's gradient would vanish."""
     config = LoraConfig(r=4, lora_alpha=16, target_modules=list(targets), task_type="CAUSAL_LM", **changes)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "`is_gradient_checkpointing` is deprecated"
-        )  # a matter between peft and transformers
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # between peft and transformers
         model = get_peft_model(base, config)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

@@ -92,9 +92,7 @@ def _wrap(base: Any, config: Any) -> "PeftModel":
     from peft import get_peft_model
 
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "`is_gradient_checkpointing` is deprecated"
-        )  # a matter between peft and transformers
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # between peft and transformers
         return get_peft_model(base, config)
 
 
