@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 WARMUP_SECONDS, FEATURE_SECONDS = 8.0, 16.0  # limits of the two parts, loading aside
-_FEW = 32  # most batches to time
+_FEW = 32  # maximum number of batches to time
 _GOLDEN = 0.6180339887
 
 
