@@ -243,7 +243,7 @@ def test_a_folder_with_somebody_elses_work_is_refused(
     mine.parent.mkdir()
     mine.touch()
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"holds checkpoints but no manifest\.json"):
+        with pytest.raises(StoreError, match=r"contains checkpoints but no manifest\.json"):
             build(tiny_pool, tmp_path, tiny_config, restart=restart)
     assert mine.exists()
 

@@ -112,7 +112,7 @@ def test_a_model_that_is_damaged(tiny_pool: Path, tiny_model: Path, tmp_path: Pa
         (["--warmup-fraction", 1.5], "--warmup-fraction 1.5: input should be less than or equal to 1."),
         (["--max-length", 4], "--max-length 4: input should be greater than or equal to 8."),
         (["--limit-per-source", 0], "--limit-per-source 0: input should be greater than or equal to 1."),
-        (["--template", "no.jinja"], "--template no.jinja: neither chat, tulu, nor a readable file"),
+        (["--template", "no.jinja"], "--template no.jinja: neither chat, tulu nor a readable file"),
     ],
 )
 def test_a_flag_out_of_range(tiny_pool: Path, tiny_model: Path, tmp_path: Path, flags: list, said: str) -> None:

@@ -75,7 +75,7 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
         ({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}, "without FSDP"),
     ],
 )
-def test_a_team_that_cannot_share_the_work_is_refused(
+def test_processes_that_cannot_share_the_work_are_refused(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
 ) -> None:
     for name, value in environment.items():
@@ -84,7 +84,7 @@ def test_a_team_that_cannot_share_the_work_is_refused(
         processes.check_team(4)
 
 
-def test_one_process_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("RANK", "3")  # left by something else
     assert (processes.size(), processes.rank()) == (1, 0)
