@@ -1,4 +1,4 @@
-"""The Compare page's board as tests see it: what goes to the browser, and what a person's keys send back."""
+"""The Compare page's board in tests: what goes to the browser, and what the user's keys send back."""
 
 import json
 from itertools import count
@@ -21,7 +21,7 @@ def card(at, method: str, place: int = 0) -> dict:
 
 
 def press(at, *actions: dict):
-    """Send what the keys send, all in one message, and run the page."""
+    """Send the keys' actions in one message, and run the page."""
     states = at._tree.get_widget_states()
     payload = [{"number": next(_numbers), **action} for action in actions]
     states.widgets.append(

@@ -1,7 +1,7 @@
-"""The command line as real processes that start at once: forked from a server that has the heavy libraries loaded.
+"""The command line as real processes that start at once, forked from a server with the heavy libraries loaded.
 
-Each is a process and a session of its own with its own output files, environment and exit code; only the five seconds
-that importing torch takes are spent once. `test_cli` shows that `python -m gradsift` is the same program.
+Each has its own process, session, output files, environment and exit code; only the five seconds for importing torch
+are shared. `cli/test_main.py` shows that `python -m gradsift` is the same program.
 """
 
 import multiprocessing
@@ -31,13 +31,13 @@ _server.set_forkserver_preload(LOADED)
 
 @cache
 def _outputs() -> tempfile.TemporaryDirectory:
-    """Where the commands' outputs lie until the tests end."""
+    """The folder of the commands' outputs, until the tests end."""
     return tempfile.TemporaryDirectory(prefix="gradsift-commands-")
 
 
 @dataclass
 class Command:
-    """A started command. `code` is None while it runs, negative when a signal ended it."""
+    """A started command. `code` is None while it runs, and negative if a signal ended it."""
 
     process: multiprocessing.process.BaseProcess
     folder: Path
@@ -60,7 +60,7 @@ class Command:
 
     @property
     def error(self) -> str:
-        """The one sentence of a failed command; fails where there is another number of them, or a traceback."""
+        """The one sentence of a failed command; fails if there is a different number of sentences, or a traceback."""
         assert "Traceback" not in self.err, self.err
         sentences = [line for line in self.err.splitlines() if line.startswith("gradsift: ")]
         assert len(sentences) == 1, self.err
@@ -81,20 +81,20 @@ class Command:
 
 
 def start(*argv: object, file_size: int | None = None, cwd: Path | None = None, **environment: str) -> Command:
-    """Start `gradsift ARGV`. file_size: the most bytes a file may have (`RLIMIT_FSIZE`)."""
+    """Start `gradsift ARGV`. file_size: maximum bytes of a file (`RLIMIT_FSIZE`)."""
     folder = Path(tempfile.mkdtemp(dir=_outputs().name))
     settings = {**os.environ, **environment}
     given = (folder, [str(word) for word in argv], settings, file_size, str(cwd or folder))
     process = _server.Process(target=_main, args=given)
     process.start()
     command = Command(process, folder)
-    while not (folder / "ready").exists() and command.code is None:  # from here on it has a group of its own
+    while not (folder / "ready").exists() and command.code is None:  # from here on it has its own process group
         time.sleep(0.001)
     return command
 
 
 def gradsift(*argv: object, seconds: float = 120, **options) -> Command:
-    """Run `gradsift ARGV` to its end."""
+    """Run `gradsift ARGV` until it ends."""
     return start(*argv, **options).wait(seconds)
 
 

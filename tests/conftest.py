@@ -1,4 +1,4 @@
-"""What every test can ask for: the bundled model, a toy model with a real tokenizer, real data, a clean home."""
+"""Fixtures for all tests: the bundled model, a toy model with a real tokenizer, real data, a clean home."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a model hub
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # everywhere the same, so that sums come out in the same order
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait sleep: spinning ones cost four times the time
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may access a model hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same everywhere, so that sums have the same order
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: spinning takes four times as long
 
 import pytest
 
@@ -35,7 +35,7 @@ TOY_THINGS = ["cat", "dog", "capital", "country", "text"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a reason a person can read, what this machine cannot run."""
+    """Skip tests that this machine cannot run, with a readable reason."""
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _cuda():
         for item in on_gpu:
@@ -58,7 +58,7 @@ def _chromium() -> str | None:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty `XDG_DATA_HOME` of the test's own; the cache stays, so that the bundled model is converted only once."""
+    """An empty `XDG_DATA_HOME` for each test; the cache stays, so that the bundled model is converted only once."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     return folder
@@ -86,7 +86,7 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real pools and targets beside the checkout, for measuring; absent on most machines."""
+    """Real pools and targets next to the checkout, for measurements; absent on most machines."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the measuring data (../shared/data) is not on this machine")
@@ -97,7 +97,7 @@ def shared_data() -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a two-layer Llama (hidden 32, window 512) and a byte-level BPE tokenizer with a ChatML template.
 
-    Same weights and same vocabulary in every run. The weights are wide enough (0.2) that no gradient is lost in noise.
+    The weights and vocabulary are the same in every run. The weights are large enough (0.2) for gradients above noise.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -171,7 +171,7 @@ def tiny_config(tiny_model: Path) -> "BuildConfig":
 
 @pytest.fixture(scope="session")
 def tiny_store(tiny_pool: Path, tiny_config: "BuildConfig", tmp_path_factory: pytest.TempPathFactory) -> "Store":
-    """The store of `tiny_pool` and `tiny_config`, finished. Tests that change a store copy it (`tiny_copy`)."""
+    """The finished store of `tiny_pool` and `tiny_config`. Tests that change a store use `tiny_copy`."""
     from gradsift.builder.build import build
     from gradsift.runtime.progress import Progress
 
@@ -181,7 +181,7 @@ def tiny_store(tiny_pool: Path, tiny_config: "BuildConfig", tmp_path_factory: py
 
 @pytest.fixture
 def tiny_copy(tiny_store: "Store", tmp_path: Path) -> "Store":
-    """A copy of `tiny_store`, without what scoring left there, that the test may change."""
+    """A copy of `tiny_store`, without scorings, that the test may change."""
     from gradsift.datastore.store import Store
 
     left_out = shutil.ignore_patterns("scorings", "base", "bm25.safetensors", "checked.json")
@@ -195,7 +195,7 @@ def _line(question: str, answer: str, **fields: str) -> str:
 
 
 def _toy_tokenizer():
-    """Byte-level BPE over all 256 bytes plus a few merges: every text can be encoded, and comes back the same."""
+    """Byte-level BPE over all 256 bytes plus a few merges: every text survives encoding and decoding."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

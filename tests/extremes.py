@@ -1,4 +1,4 @@
-"""A workspace whose every text is hostile: rows, ids, sources, files, tasks, subtasks, target sets, a store's name."""
+"""A workspace full of hostile text: rows, ids, sources, files, tasks, subtasks, target sets, a store's name."""
 
 import json
 import shutil
@@ -34,13 +34,13 @@ TEXTS = {
     "quotes": "\"'` \\ \\\\ \" onmouseover=\"fetch('http://evil.invalid/o')\" x='",
 }
 LONG = {"megabyte": "x" * 1_000_000, "tokens": "the cat sat on the mat and the dog sat on the cat, " * 3_500}
-NAME = "<img src=x onerror=alert(1)> $x$ :red[a] *b* \u202e=1+1"  # what a folder, a file or a session may be called
+NAME = "<img src=x onerror=alert(1)> $x$ :red[a] *b* \u202e=1+1"  # valid names of a folder, a file or a session
 SOURCES = (NAME, "=cmd|' x'!A1 [a](javascript:alert(1))", "من فضلك", TEXTS["script"], "x" * 120)
 
 
 @pytest.fixture(scope="session")
 def hostile_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A finished store of the toy model over three hostile files, indexed and with the hostile targets scored."""
+    """A finished store of three hostile files with the toy model, indexed, and with the hostile targets scored."""
     folder = tmp_path_factory.mktemp("extremes")
     lines = [_line(number, name, text) for number, (name, text) in enumerate([*TEXTS.items(), *LONG.items()])]
     for part, name in enumerate((NAME, "=cmd|' x'!A1", "pool")):
@@ -74,7 +74,7 @@ def hostile_targets(path: Path) -> None:
 
 
 def hostile_workspace(root: Path, store: Path) -> Workspace:
-    """A workspace of hostile names around a copy of the hostile store."""
+    """A workspace with hostile names and a copy of the hostile store."""
     shutil.copytree(store, root / "stores" / NAME)
     (root / "targets").mkdir()
     hostile_targets(root / "targets" / f"{NAME}.jsonl")

@@ -1,4 +1,4 @@
-"""What tests ask of a page's charts: the figures as they go to the browser, and the tables beside them."""
+"""A page's charts in tests: the figures as sent to the browser, and the tables next to them."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ def title(figure: dict[str, Any]) -> str:
 
 
 def points(figure: dict[str, Any]) -> int:
-    """How many marks a figure sends: the longest array of every trace, the cells of a heat map."""
+    """Number of marks in a figure: the longest array of every trace, the cells of a heat map."""
     return sum(_size(trace) for trace in figure["data"])
 
 

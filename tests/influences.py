@@ -1,4 +1,4 @@
-"""Eq. 2 by loops, and random cases for it in memory and on disk, shared by tests of influence, rankings, resampling."""
+"""Eq. 2 in loops, and random cases for it in memory and on disk, for tests of influence, rankings and resampling."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def case(n: int, sizes: list[int], epochs: int = 2, dim: int = 24, seed: int = 0
 
 
 def evidence_of(rows, targets, weights) -> list[Evidence]:
-    """What `score_targets` keeps of such vectors."""
+    """The evidence that `score_targets` stores for such vectors."""
     found = []
     for x, t, w in zip(rows, targets, weights, strict=True):
         norms = np.linalg.norm(x, axis=1)
@@ -56,7 +56,7 @@ def by_hand(rows, targets, subtask_of, weights, similarity: str, pooling: str) -
 
 
 def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method="less") -> Scoring:
-    """A scoring on disk that holds this evidence."""
+    """A scoring on disk with this evidence."""
     epochs = [f"epoch-{i + 1}" for i in range(len(evidence))]
     targets = [Row("t", k + 1, b"", "t", f"t{k}", "", f"task {j}", (), "", "", "") for k, j in enumerate(subtask_of)]
     for epoch, part in zip(epochs, evidence, strict=True):
@@ -70,6 +70,6 @@ def scoring_of(path: Path, evidence, subtask_of, rows=None, name="adam", method=
 
 
 def tied(path: Path, scores, subtask_of, rows=None) -> Scoring:
-    """A scoring whose single targets' scores are given outright (as BM25's are)."""
+    """A scoring with a score for every single target, as BM25's."""
     part = Evidence(np.asarray(scores, dtype=np.float32), None, None, 1.0)
     return scoring_of(path, [part], subtask_of, rows, method="bm25")

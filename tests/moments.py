@@ -1,4 +1,4 @@
-"""Moments of a build at which a test kills it: what tests of resumed builds and appends share."""
+"""Moments at which a test kills a build, for tests of resumed builds and appends."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from commands import Command
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: once `more` new files that match appeared in the store, and then up to `within` seconds later."""
+    """When to kill: up to `within` seconds after `more` new matching files appeared in the store."""
 
     pattern: str
     more: int = 1
@@ -33,7 +33,7 @@ MOMENTS = [
 
 
 def kill_at(moment: Moment, command: Command, store: Path, chance: random.Random) -> str | None:
-    """Kill -9 the command's whole process group at the moment; the stage it was in, None where it had ended before."""
+    """Kill -9 the command's process group at the moment; returns the stage it was in, None if it had already ended."""
     before = set(store.glob(moment.pattern))
     while command.code is None and len(set(store.glob(moment.pattern)) - before) < moment.more:
         time.sleep(0.0005)

@@ -1,6 +1,6 @@
-"""The method once more, in float64 and plain loops: autograd on one row at a time, Adam by its formula, Eq. 2 by hand.
+"""The method again, in float64 and plain loops: autograd on one row at a time, Adam's formula, Eq. 2 written out.
 
-Tests compare the engine with this. Nothing here calls the engine's numbers; only its data types are shared.
+Tests compare the engine with this module, which uses the engine's data types but none of its computations.
 """
 
 import warnings
@@ -20,7 +20,7 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
 def small_config(model: Path | str, **changes: Any) -> BuildConfig:
-    """Parameters for a build on the toy model that takes seconds: 2 epochs, rank 4, d = 64."""
+    """Parameters for a build of seconds on the toy model: 2 epochs, rank 4, d = 64."""
     small = {
         "max_length": 128,
         "warmup_fraction": 1.0,
@@ -63,7 +63,7 @@ def with_lora(
 
 
 def in_float64(model: Any) -> Any:
-    """The model in float64 for good: Llama's norm would otherwise go through float32."""
+    """The model in float64 throughout; Llama's norm would otherwise go through float32."""
     for module in model.double().modules():
         if type(module).__name__ == "LlamaRMSNorm":
             module.forward = _norm.__get__(module)
@@ -75,14 +75,14 @@ def _norm(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def loss_of_one(model: Any, row: Encoded) -> torch.Tensor:
-    """ℓ(z; θ): the mean over supervised tokens of −log p(token | what precedes it), by an ordinary forward pass."""
+    """ℓ(z; θ): the mean over supervised tokens of −log p(token | what precedes it), with an ordinary forward pass."""
     log_p = log_softmax(model(input_ids=torch.tensor([row.ids])).logits[0], dim=-1)
     losses = [-log_p[at - 1, row.ids[at]] for at in range(1, len(row.ids)) if row.supervised[at]]
     return sum(losses) / len(losses)
 
 
 def gradient_of_one(model: Any, row: Encoded) -> dict[str, torch.Tensor]:
-    """∇ℓ(z; θ) by autograd, name -> flat vector, names as the adapter file spells them."""
+    """∇ℓ(z; θ) by autograd, name -> flat vector, named as in the adapter file."""
     lora = {name: p.requires_grad_(True) for name, p in model.named_parameters() if "lora_" in name}
     found = torch.autograd.grad(loss_of_one(model, row), list(lora.values()))
     return {name.replace(".default.", "."): g.flatten() for name, g in zip(lora, found, strict=True)}
@@ -98,7 +98,7 @@ def representation_of_one(model: Any, row: Encoded) -> torch.Tensor:
 def adam_of_one(
     g: float, m: float, v: float, t: int, form: str, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
 ) -> float:
-    """Γ of one coordinate by the table of the method's section 3; t is the number of steps taken before this one."""
+    """Γ of one coordinate, from the table in the method's section 3; t is the number of steps taken before this one."""
     if form == "released":
         beta1, beta2, eps = 0.9, 0.999, 1e-8
         return (beta1 * m + (1 - beta1) * g) / (beta2 * v + (1 - beta2) * g * g + eps) ** 0.5
@@ -114,6 +114,6 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
-    """⟨x, y⟩ / (‖x‖ ‖y‖) by a loop-free but otherwise plain formula in float64."""
+    """⟨x, y⟩ / (‖x‖ ‖y‖) with a plain formula in float64."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     return float(x @ y / np.sqrt((x @ x) * (y @ y)))

@@ -1,4 +1,4 @@
-"""Looking at stores from outside, and damaging them."""
+"""Inspecting the files of stores, and damaging them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ NOT_PROMISED = ("job/", "scorings/", "index/", "representations/base/", ".lock")
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    """Every file that a build promises, by name."""
+    """The contents of every file that a build promises, by name."""
     files = {str(path.relative_to(store)): path for path in store.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in sorted(files.items()) if not name.startswith(NOT_PROMISED)}
 
@@ -19,7 +19,7 @@ def assert_same_files(store: Path, unbroken: Path) -> None:
 
 
 def shard_files(store: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and time of every shard that is there."""
+    """Inode and time of every existing shard."""
     paths = [path for part in ("features", "representations", "metrics") for path in (store / part).rglob("[!.]*.*")]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 

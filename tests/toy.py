@@ -1,7 +1,7 @@
-"""Fixtures that the tests of the app and of the browser share: a workspace with a real store of the toy model.
+"""Fixtures for the tests of the app and the browser: a workspace with a real store of the toy model.
 
-conftest.py loads them for all tests at once, so that the store is built and scored once in a run. Like there, what
-takes long to import is imported by who needs it.
+conftest.py loads them for all tests, so that the store is built and scored once per run. As there, slow imports are
+inside the functions that need them.
 """
 
 import shutil
@@ -26,7 +26,7 @@ A: Four.
 
 @pytest.fixture(scope="session")
 def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A complete store of the sample's pool and one row without an answer, built with the two-layer model."""
+    """A complete store of the sample's pool plus one row without an answer, built with the two-layer model."""
     from gradsift.builder.build import build
     from gradsift.config import BuildConfig
     from gradsift.runtime.progress import Progress
@@ -45,7 +45,7 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
 
 @pytest.fixture(scope="session")
 def toy_scorings(toy_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `scorings` of a copy of the toy store, where `TARGETS` are scored by every method."""
+    """The folder `scorings` of a copy of the toy store, with `TARGETS` scored by every method."""
     from gradsift.data.targets import parse_targets
     from gradsift.datastore.store import Store
     from gradsift.scoring.methods import METHODS

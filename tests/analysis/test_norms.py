@@ -1,4 +1,4 @@
-"""Norms against length, bins, correlations and areas, against plain loops."""
+"""Norms against length, bins, correlations and areas, compared with plain loops."""
 
 import itertools
 import math
@@ -146,7 +146,7 @@ class TestBins:
 
 
 def crossings(vertices: list[tuple[float, float]], x: float, y: float) -> bool:
-    """Inside by the even-odd rule, one edge at a time."""
+    """The even-odd rule, one edge at a time."""
     inside = False
     for (x0, y0), (x1, y1) in zip(vertices, vertices[1:] + vertices[:1], strict=True):
         if min(y0, y1) <= y < max(y0, y1) and x < x0 + (x1 - x0) * (y - y0) / (y1 - y0):
@@ -161,7 +161,7 @@ class TestArea:
     @settings(deadline=None, max_examples=60)
     @given(st.lists(corner, min_size=3, max_size=12, unique=True), st.integers(0, 99))
     def test_inside_equals_a_loop_for_any_polygon(self, corners: list[tuple[int, int]], seed: int) -> None:
-        """Also for outlines that cross themselves."""
+        """This includes outlines that cross themselves."""
         vertices = [(x / 1000, y / 1000) for x, y in corners]
         area = Area("epoch-1", "grad_norm", tuple(vertices))
         x, y = np.random.default_rng(seed).uniform(-3, 3, (2, 200))

@@ -1,4 +1,4 @@
-"""Token-level influence against autograd one token at a time in float64 (method, section 6)."""
+"""Token-level influence, compared with autograd one token at a time in float64 (method, section 6)."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 END = "<|im_end|>"
-CURVATURE = 5e-3  # of the largest value: what a central difference with a step of 0.01 leaves of so rough a toy
+CURVATURE = 5e-3  # of the largest value: the error of a central difference with a step of 0.01 on such a rough toy
 BENGALI = "কলকাতা 👍🏽 é"
 POOL = [
     [("user", "where is the cat?"), ("assistant", "the cat sat on the mat")],
@@ -51,7 +51,7 @@ POOL = [
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, tiny_model) -> Store:
-    """Seven rows, of which 4 is excluded, at two checkpoints."""
+    """Seven rows, of which row 4 is excluded, at two checkpoints."""
     folder = tmp_path_factory.mktemp("tokens")
     lines = [{"messages": [{"role": role, "content": text} for role, text in talk]} for talk in POOL]
     lines[3]["prefix"] = "The answer is:"
@@ -166,7 +166,7 @@ class TestValues:
         assert found.combined.sum() == pytest.approx(found.cosine, rel=1e-9)
 
     def test_a_step_on_a_positive_row_lowers_the_targets_loss(self, store, targets, scoring, explainer, exact):
-        """The sign, as a person means it: train on the row for a little, look at the targets."""
+        """The sign in its practical sense: train on the row a little, then look at the targets."""
         encoder = encoder_of(store)
         seen = set()
         for row in (0, 2, 3, 5, 6):
@@ -231,7 +231,7 @@ class TestDirections:
         assert float(flat(u).norm()) == pytest.approx(1, abs=1e-6)
 
     def test_follow_the_targets_and_the_checkpoints_of_the_scoring(self, scoring, explainer):
-        """A scoring that leaves some out lies in the same folder."""
+        """A scoring without some of the targets has the same folder."""
         both = explainer.explain(scoring, 0, 0)
         alone = explainer.explain(replace(scoring, targets=scoring.targets[1:]), 0, 0)
         assert alone.subtask == both.subtask
@@ -281,7 +281,7 @@ class TestPieces:
         assert describe(found).endswith(f"{found.n_cut} more tokens were cut by --max-length.")
 
     def test_an_answer_without_anything_before_it(self, tiny_model):
-        """Of a template without a header nothing predicts the first token, which is then not learned."""
+        """With a template without a header, nothing predicts the first token, so it is not learned."""
         bare = "{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}"
         encoder = Encoder(load_tokenizer(str(tiny_model)), bare)
         talk = [("assistant", "the cat")]
@@ -330,7 +330,7 @@ class TestTheModelIsLeftAlone:
         np.testing.assert_array_equal(explainer.explain(scoring, 0, 0).values, before.values)
 
     def test_targets_that_do_not_fit_together_are_taken_in_parts(self, store, scoring, monkeypatch):
-        """Memory runs out half way back: what such a batch had found by then counts once."""
+        """Memory runs out halfway through the backward pass: that batch's gradients count once."""
         explainer, quiet = TokenExplainer(store), Progress(quiet=True)
         with explainer._model.session(quiet):
             gradients, _ = explainer._model.at(0)
@@ -365,7 +365,7 @@ class TestTheModelIsLeftAlone:
             np.testing.assert_array_equal(found[question], expected)
 
     def test_checkpoints_of_different_shape(self, store, scoring, tmp_path):
-        """Given checkpoints need not have one LoRA configuration: the model is then wrapped anew."""
+        """Checkpoints may have different LoRA configurations: the model is then wrapped again."""
         explainer = TokenExplainer(store)
         expected = explainer.explain(scoring, 0, 0)
         explainer._model._adapter_config = {}
@@ -389,7 +389,7 @@ class TestRefusals:
     def test_adam_without_moments(self, store, scoring, monkeypatch):
         load = Store.checkpoint
         monkeypatch.setattr(Store, "checkpoint", lambda self, epoch: replace(load(self, epoch), moments={}))
-        moved = replace(scoring, targets=scoring.targets[:1])  # not kept yet
+        moved = replace(scoring, targets=scoring.targets[:1])  # not saved yet
         with pytest.raises(StoreError, match="holds no Adam moments"):
             TokenExplainer(store).explain(moved, 0, 0, "adam")
 
@@ -418,7 +418,7 @@ class TestCorrelation:
         np.testing.assert_array_equal(again.cosine, found.cosine)
 
     def test_plain_stored_gradients_agree_up_to_projection(self, store, targets, explainer):
-        """Where LESS itself compares plain gradients the two differ by the random projection to 64 dimensions only."""
+        """If LESS itself uses plain gradients, the two differ only by the random projection to 64 dimensions."""
         scoring = score_targets(store, targets, ("less",), "sgd")
         found = explainer.correlate(scoring, 0, gradient="sgd")
         assert len(found.rows) == 6
@@ -473,7 +473,7 @@ class TestOneCall:
 
 class TestBf16:
     def test_a_store_built_in_bf16_is_explained_in_fp32(self, tiny_model, tmp_path):
-        """Its own rounded weights, but no rounded arithmetic: the identity holds as it does elsewhere."""
+        """Rounded weights, but exact arithmetic: the identity holds as elsewhere."""
         lines = [{"messages": [{"role": r, "content": c} for r, c in talk]} for talk in (POOL[0], POOL[1], POOL[5])]
         (tmp_path / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         config = reference.small_config(tiny_model, dtype="bf16", epochs=1)

@@ -1,4 +1,4 @@
-"""More rows in a finished store: as if they had been there from the start, with nothing rebuilt."""
+"""More rows for a finished store: as if they had been there from the start, with nothing rebuilt."""
 
 import json
 import random
@@ -46,7 +46,7 @@ def rows(source: str, count: int, seed: int) -> str:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Four sources; the last has a bad line, and ids that the first has too."""
+    """Four sources; the last has a bad line, and ids that the first also has."""
     folder = tmp_path_factory.mktemp("sources")
     texts = [rows(f"s{n}", 14, n) for n in range(3)] + [rows("s3", 11, 3) + "{half a line\n"]
     twins = [json.dumps({**json.loads(line), "id": f"s0:{n + 1}"}) for n, line in enumerate(texts[3].splitlines()[:2])]
@@ -75,13 +75,13 @@ def copy(three: Store, tmp_path: Path) -> Store:
 
 
 def append(store: Store, pool: list[Path], config: BuildConfig) -> tuple[Store, list[str]]:
-    """Append quietly; the store, and the notes that were made."""
+    """Append quietly; returns the store and the notes."""
     progress = Progress(quiet=True)
     return builder.build(pool, store.path, config, append=True, progress=progress), progress.status.notes
 
 
 def of_all(files: list[Path], store: Store, config: BuildConfig, out: Path) -> Store:
-    """One store of all files with the checkpoints of `store`."""
+    """One store of all files, with the checkpoints of `store`."""
     given = tuple(str(store.path / "checkpoints" / name) for name in store.epochs)
     whole = config.model_copy(update={"checkpoints": given})
     return builder.build(files, out, whole, progress=Progress(quiet=True))
@@ -106,14 +106,14 @@ def test_a_store_with_a_source_appended_ranks_as_one_of_all(
 ) -> None:
     whole = of_all(files, copy, config, tmp_path / "whole")
     grown, _ = append(copy, files[3:], config)
-    assert grown.shard_ranges != whole.shard_ranges  # so that batches are packed otherwise
+    assert grown.shard_ranges != whole.shard_ranges  # so that batches are packed differently
     assert grown.pool().drop(columns="file").equals(whole.pool().drop(columns="file"))
     assert list(grown.texts([50, 3])["raw"]) == list(whole.texts([50, 3])["raw"])
     assert list(grown.coverage().itertuples()) == list(whole.coverage().itertuples())
     targets = read_targets(tiny_targets).rows
     for method in ("less", "rds", "bm25"):
         ours, theirs = (api.score(store, targets, [method]).set_index("row") for store in (grown, whole))
-        assert np.abs(ours["score"] - theirs["score"]).max() < 2e-4  # a number at the edge of two of int8's steps
+        assert np.abs(ours["score"] - theirs["score"]).max() < 2e-4  # a number halfway between two int8 steps
         assert np.median(np.abs(ours["score"] - theirs["score"])) < 1e-6
         moved = (ours["rank"] - theirs["rank"]).abs()
         assert moved.max() <= 1, method
@@ -141,7 +141,7 @@ def test_nothing_that_was_there_is_touched(copy: Store, files: list[Path], confi
     assert verify(grown.path) == []
     assert grown.lineage == copy.fingerprint != grown.fingerprint
     assert (grown.manifest.rows, grown.manifest.usable) == (54, 53)
-    assert grown.ids[42:44] == ["s0:1#2", "s0:2#2"]  # an id is one row's, whenever it came
+    assert grown.ids[42:44] == ["s0:1#2", "s0:2#2"]  # an id belongs to one row, whenever it was added
     described = inspect(grown)
     assert [part["rows"] for part in described["parts"]] == [42, 12]
     assert "appended 12 rows (11 usable): s3.jsonl" in describe(described)
@@ -159,11 +159,11 @@ def test_appending_again_adds_nothing_and_mends_what_is_damaged(
     flip(grown.shard_path("adam", 1, len(grown.shard_ranges) - 1), -1)
     append(grown, files[3:], config)
     grown.shard_path("adam", 0, 0).unlink()
-    builder.build(files[:3], grown.path, config, progress=Progress(quiet=True))  # the first build's command, too
+    builder.build(files[:3], grown.path, config, progress=Progress(quiet=True))  # the first build's command as well
     assert contents(grown.path) == before
     new = tmp_path / "s4.jsonl"
     new.write_text(rows("s4", 5, 4))
-    with pytest.raises(UsageError, match=r"holds the rows of s3\.jsonl already: append the other files only"):
+    with pytest.raises(UsageError, match=r"already has the rows of s3\.jsonl: append only the other files"):
         append(grown, [files[3], new], config)
 
 
@@ -221,7 +221,7 @@ def test_an_unfinished_store_and_an_unusable_pool_are_refused(
 def test_given_up_for_another_append(
     copy: Store, files: list[Path], config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first left goes: its rows, its manifest to be, its shards beyond the second's."""
+    """The first one's leftovers are removed: its rows, its future manifest, its surplus shards."""
     shutil.copytree(copy.path, tmp_path / "other")
     (tmp_path / "short.jsonl").write_text(rows("s5", 3, 5))
     expected, _ = append(Store.open(tmp_path / "other"), [tmp_path / "short.jsonl"], config)
@@ -238,7 +238,7 @@ def test_given_up_for_another_append(
         with pytest.raises(Cancelled):
             append(copy, files[3:], config)
     assert made
-    assert Store.open(copy.path).complete  # the old store is in use all the while
+    assert Store.open(copy.path).complete  # the old store stays usable all the time
     assert Store.open(copy.path).fingerprint == copy.fingerprint
     append(copy, [tmp_path / "short.jsonl"], config)
     assert_same_files(copy.path, expected.path)
@@ -248,9 +248,9 @@ def test_given_up_for_another_append(
 def test_killed_in_mid_append_and_resumed(
     three: Store, files: list[Path], config: BuildConfig, tmp_path: Path, tiny_targets: Path
 ) -> None:
-    """By the command, whose flags are the store's own where they are not given.
+    """With the command, whose flags default to the store's own.
 
-    Where the watcher is late and an append ends before its moment comes, the next moments kill another one.
+    If the watcher is late and an append ends before its moment, the next moments kill another one.
     """
     unbroken, stores = Path(shutil.copytree(three.path, tmp_path / "unbroken")), []
     command = ["build", files[3], "--model", config.model, "--append", "--out"]

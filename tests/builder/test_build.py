@@ -244,7 +244,7 @@ def test_a_folder_with_somebody_elses_work_is_refused(
     mine.parent.mkdir()
     mine.touch()
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"holds checkpoints but no manifest\.json"):
+        with pytest.raises(StoreError, match=r"contains checkpoints but no manifest\.json"):
             build(tiny_pool, tmp_path, tiny_config, restart=restart)
     assert mine.exists()
 
@@ -340,7 +340,7 @@ def test_notes_tell_what_was_left_out_cut_and_too_short(
     truncated = sum(source.truncated for source in Store.open(tmp_path / "short").manifest.sources)
     assert truncated > 0
     assert f"{truncated} rows are cut at 64 tokens." in notes
-    assert any("only 5 optimizer steps an epoch" in note for note in notes)
+    assert any("only 5 optimizer steps per epoch" in note for note in notes)
 
 
 def test_nothing_of_this_machine_is_in_a_store(tiny_store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:

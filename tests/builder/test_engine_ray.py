@@ -250,8 +250,8 @@ def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_computed(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"workers": 2}, "belong to --engine ray"),
-        ({"ray_address": "auto"}, "belong to --engine ray"),
+        ({"workers": 2}, "need --engine ray"),
+        ({"ray_address": "auto"}, "need --engine ray"),
         ({"name": "ray", "workers": 0}, "at least one"),
         ({"name": "ray", "ray_address": "ray://head:10001"}, "HOST:PORT"),
     ],

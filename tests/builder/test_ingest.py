@@ -1,4 +1,4 @@
-"""Rows in = rows usable + rows excluded with a reason; original lines survive byte for byte."""
+"""All rows are either usable or excluded with a reason; original lines survive byte for byte."""
 
 import hashlib
 import json
@@ -129,7 +129,7 @@ def test_nothing_usable_says_why_and_leaves_no_file(encoder: Encoder, tmp_path: 
 
 @pytest.mark.parametrize("limit", [None, 3])
 def test_an_empty_pool_is_no_pool(encoder: Encoder, tmp_path: Path, limit: int | None) -> None:
-    with pytest.raises(PoolError, match=r"not one row in empty\.jsonl"):
+    with pytest.raises(PoolError, match=r"no row in empty\.jsonl"):
         take_in(write(tmp_path / "empty.jsonl", "", ""), encoder, tmp_path, limit=limit)
 
 
@@ -151,7 +151,7 @@ def test_texts_read_across_row_groups(encoder: Encoder, tmp_path: Path, tiny_sto
 
 
 def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of long conversations few: from 2 GB on pyarrow cannot give a nested column back."""
+    """Only a few long conversations: from 2 GB on, pyarrow cannot read a nested column."""
     monkeypatch.setattr(pool_files, "_AT_ONCE", 25)
     assert list(pool_files._some({4: 10, 5: 10, 7: 30, 8: 5})) == [[4, 5], [7], [8]]
     assert list(pool_files._some({})) == []

@@ -1,4 +1,4 @@
-"""What a plan counts is what the build then finds; what it estimates adds up."""
+"""A plan's counts equal the build's, and its estimates add up."""
 
 import itertools
 import json
@@ -47,7 +47,7 @@ def test_warmup_steps_and_padding_are_those_of_the_build(planned: Plan, tiny_sto
     assert planned.warmup.steps_per_epoch * config.epochs == len(tiny_store.loss_curve())
     lengths = (pool["n_prompt_tokens"] + pool["n_answer_tokens"]).loc[tiny_store.rows].tolist()
     padded = 0
-    for start, stop in tiny_store.shard_ranges:  # 8 rows of at most 96 tokens: any number of them fits a batch
+    for start, stop in tiny_store.shard_ranges:  # 8 rows of at most 96 tokens: any number of them fits into a batch
         rows, ways = sorted(lengths[start:stop], reverse=True), []
         for cuts in itertools.product([False, True], repeat=len(rows) - 1):
             firsts = [0, *(at for at, cut in enumerate(cuts, start=1) if cut)]
@@ -68,7 +68,7 @@ def test_disk_is_what_the_store_takes_up(planned: Plan, tiny_store: Store) -> No
     assert planned.feature_bytes["int8"] == parts["features"] == payload("features")
     assert parts["representations"] == payload("representations")
     on_disk = sum(path.stat().st_size for path in (tiny_store.path / "checkpoints").rglob("*.safetensors"))
-    assert parts["checkpoints"] == pytest.approx(on_disk, rel=0.25)  # headers weigh with so small a model
+    assert parts["checkpoints"] == pytest.approx(on_disk, rel=0.25)  # headers matter with such a small model
     assert planned.estimate.total_bytes == sum(parts.values())
     per_row = {"int8": 256 + 8, "fp16": 512 + 8, "bit": 32 + 8}
     assert planned.feature_bytes == {dtype: 40 * 2 * 2 * size for dtype, size in per_row.items()}
@@ -134,7 +134,7 @@ def test_the_command_prints_json_and_writes_nothing(tiny_pool: Path, tiny_model:
     found = json.loads(done.out)
     assert (found["usable"], found["estimate"]["workers"]) == (40, 2)
     assert "--max-length is lowered to 512, the model's window." in found["notes"]
-    assert any("optimizer steps an epoch" in note for note in found["notes"])
+    assert any("optimizer steps per epoch" in note for note in found["notes"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +147,7 @@ def test_a_pool_without_a_usable_row_is_refused(tiny_config: BuildConfig, tmp_pa
 def test_a_training_step_that_does_not_fit_is_timed_in_halves(
     tiny_pool: Path, tiny_config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the warmup itself goes on."""
+    """As the warmup itself does."""
     sizes: list[int] = []
 
     def small_card(peft: Any, rows: Sequence[Encoded]) -> torch.Tensor:

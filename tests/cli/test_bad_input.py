@@ -39,8 +39,8 @@ def score(store: Store, targets: Path, *flags: object) -> Command:
 @pytest.mark.parametrize(
     ("lines", "flags", "said"),
     [
-        ([], [], "There is not one row in pool.jsonl: check that this is the data you mean."),
-        (["", "  "], [], "There is not one row in pool.jsonl"),
+        ([], [], "There is no row in pool.jsonl: check that this is the right data."),
+        (["", "  "], [], "There is no row in pool.jsonl"),
         (
             [json.dumps({"messages": [{"role": "user", "content": "hello"}]})] * 3,
             [],
@@ -112,7 +112,7 @@ def test_a_model_that_is_damaged(tiny_pool: Path, tiny_model: Path, tmp_path: Pa
         (["--warmup-fraction", 1.5], "--warmup-fraction 1.5: input should be less than or equal to 1."),
         (["--max-length", 4], "--max-length 4: input should be greater than or equal to 8."),
         (["--limit-per-source", 0], "--limit-per-source 0: input should be greater than or equal to 1."),
-        (["--template", "no.jinja"], "--template no.jinja: neither chat, tulu, nor a readable file"),
+        (["--template", "no.jinja"], "--template no.jinja: neither chat, tulu nor a readable file"),
     ],
 )
 def test_a_flag_out_of_range(tiny_pool: Path, tiny_model: Path, tmp_path: Path, flags: list, said: str) -> None:
@@ -152,9 +152,9 @@ def test_targets_that_cannot_be_used(tiny_store: Store, tiny_targets: Path, tmp_
     long = json.dumps({"prompt": "word " * 700, "completion": "yes"})
     cases = [
         ([*good, long], ["Target 4 (", "more than the model's window of 512", "cannot be used; mend or remove"]),
-        ([good[0], no_answer], ["targets.jsonl, line 2: no assistant turn; mend or remove it and run again."]),
+        ([good[0], no_answer], ["targets.jsonl, line 2: no assistant turn; fix or remove it and run again."]),
         ([good[0], "{", no_answer], ["targets.jsonl, line 2 (and 1 more): not valid JSON"]),
-        ([], ["There is not one row in targets.jsonl"]),
+        ([], ["There is no row in targets.jsonl"]),
     ]
     for lines, said in cases:
         refused = score(tiny_store, write(tmp_path / "targets.jsonl", *lines))
@@ -178,7 +178,7 @@ def test_a_method_a_format_a_budget_there_is_not(tiny_store: Store, tiny_targets
             ["--top", "some"],
             "'some' is not a budget; use a share (5%), rows (200) or tokens (50000tokens).",
         ),
-        (["--top", "0%"], "The budget '0%' is none"),
+        (["--top", "0%"], "'0%' is not a budget"),
     ]
     for flags, said in cases:
         refused = gradsift(*select, *flags)

@@ -328,4 +328,8 @@ def test_folders_that_are_no_checkpoints(tiny_pool: Path, flags: list, tmp_path:
         refused = gradsift("build", tiny_pool, *_with_checkpoints(flags, [folder]), "--out", tmp_path / "store")
         assert refused.code == 1
         assert not (tmp_path / "store" / "manifest.json").exists()
-        assert refused.error == f"{folder} is no PEFT checkpoint: adapter_model.safetensors is missing."
+        assert (
+            refused.error
+            == f"{folder} is not a PEFT checkpoint: adapter_model.safetensors is missing. "
+            + "Give the folder that the Trainer or PEFT saved."
+        )

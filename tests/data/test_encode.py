@@ -1,4 +1,4 @@
-"""Exactly the answers are learned, whatever the template, the script and the tokenizer's merges (method, 3 and 7.4)."""
+"""Exactly the answers are learned, whatever the template, script and merges (method, sections 3 and 7.4)."""
 
 import copy
 from datetime import datetime
@@ -33,7 +33,7 @@ def smol(smollm2):
 
 
 def learned(encoder, messages, prefix="", max_length=None) -> str:
-    """What the supervised tokens spell."""
+    """The text of the supervised tokens."""
     encoded = encoder.encode(messages, prefix, max_length)
     assert len(encoded.ids) == len(encoded.supervised) == encoded.n_prompt + encoded.n_answer
     assert encoded.n_answer == sum(encoded.supervised)
@@ -46,7 +46,7 @@ def spelled(encoder, messages, prefix="") -> str:
 
 
 def byte_pairs(texts: list[str]):
-    """A tokenizer that merges whatever stands next to each other in `texts`, line breaks and letters too."""
+    """A tokenizer that merges anything adjacent in `texts`, even line breaks with letters."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -109,14 +109,14 @@ class TestWhatIsLearned:
         talk = [("user", "the dog"), ("assistant", "cat sat"), ("user", "the mat"), ("assistant", "cat")]
         assert spelled(encoder, talk).count("assistant\ncat") == 2
         spelling = learned(encoder, talk)
-        assert spelling != f"cat sat{END}cat{END}"  # the toy does merge there
+        assert spelling != f"cat sat{END}cat{END}"  # the toy does merge here
         header, answer = spelling.split(END)[:2]
         assert header.endswith("\ncat sat")
         assert answer.endswith("\ncat")
         assert all("assistant\n".endswith(text.rpartition("cat")[0]) for text in (answer, header.removesuffix(" sat")))
 
     def test_whitespace_counts_when_the_tokenizer_trims_offsets(self, toy):
-        """GPT-2 and Llama 3 report a token of blanks as an empty span; inside an answer it is learned all the same."""
+        """GPT-2 and Llama 3 report a token of blanks as an empty span; inside an answer it is learned nonetheless."""
         from tokenizers import processors
 
         tokenizer = copy.deepcopy(toy)
@@ -147,7 +147,7 @@ class TestWhatIsLearned:
     )
     @settings(max_examples=60, deadline=None)
     def test_any_text(self, toy, talk):
-        """On a tokenizer that never merges across a turn's marks, the learned text is the answers to the letter."""
+        """With a tokenizer that never merges across turn marks, the learned text is exactly the answers."""
         encoder = Encoder(toy, CHATML)
         assert learned(encoder, talk) == "".join(text + END for role, text in talk if role == "assistant")
 
@@ -186,7 +186,7 @@ class TestLength:
         assert Encoder(toy, CHATML).encode([("user", "hello")]).n_answer == 0
 
     def test_pool_and_targets_get_the_same_tokens(self, toy):
-        """One encoder: the limit cuts, and changes nothing before the cut."""
+        """There is one encoder: the limit cuts, and changes nothing before the cut."""
         encoder = Encoder(toy, CHATML)
         assert encoder.encode(TALK, "So:").ids[:40] == encoder.encode(TALK, "So:", 40).ids
 
@@ -242,7 +242,7 @@ class TestTemplatesThatDoNotFit:
         toy = copy.deepcopy(toy)
         toy.chat_template = dated
         plain = toy.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
-        assert datetime.now().strftime("%d %b %Y") in plain  # so it is without us
+        assert datetime.now().strftime("%d %b %Y") in plain  # without our encoder
         for encoder in (Encoder(toy, "chat"), Encoder(toy, dated)):
             text, _ = encoder.render(turns)
             assert text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
@@ -270,7 +270,7 @@ class TestIdentity:
         assert Encoder(byte_pairs(["something else entirely"] * 9), CHATML).fingerprint != same
 
     def test_how_the_tokenizer_was_set_to_pad_and_truncate_does_not_matter(self, toy):
-        """Some files on the hub carry both settings, and every use of the tokenizer changes them."""
+        """Some tokenizer files on the hub have both settings, and every use of the tokenizer changes them."""
         padding = copy.deepcopy(toy)
         padding(["a", "b c d"], padding=True, truncation=True, max_length=2)
         expected, found = Encoder(toy, "chat"), Encoder(padding, "chat")

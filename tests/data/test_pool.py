@@ -1,4 +1,4 @@
-"""Rows: identity, order, sources, bad lines kept; and the sample."""
+"""Rows: identity, order, sources, kept bad lines; and sampling."""
 
 import json
 import os
@@ -119,10 +119,10 @@ def test_file_names_that_are_not_utf8(tmp_path):
         ("missing.jsonl", "does not exist"),
         ("missing/file.jsonl", "does not exist"),
         ("a/b/c", "does not exist"),
-        ("*.jsonl", "No file that can be read matches"),
-        ("notes.txt", "has no type that can be read: .jsonl"),
-        ("empty", "holds no file that can be read"),
-        ("x" * 5000, "Cannot look at"),
+        ("*.jsonl", "No readable file matches"),
+        ("notes.txt", "is of an unknown type; the formats are .jsonl"),
+        ("empty", "holds no readable file"),
+        ("x" * 5000, "Cannot access"),
     ],
 )
 def test_what_cannot_be_read_is_refused_at_once(tmp_path, monkeypatch, given, message):
@@ -135,7 +135,7 @@ def test_what_cannot_be_read_is_refused_at_once(tmp_path, monkeypatch, given, me
 
 def test_no_rows_at_all(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n\n")
-    with pytest.raises(PoolError, match=r"not one row in a\.jsonl"):
+    with pytest.raises(PoolError, match=r"no row in a\.jsonl"):
         list(read_rows([tmp_path / "a.jsonl"]))
     with pytest.raises(PoolError, match="No input"):
         read_rows([])

@@ -1,4 +1,4 @@
-"""Every container to records: good ones with their values, broken ones with line, bytes and reason."""
+"""Every format to records: good ones with their values, broken ones with line, bytes and reason."""
 
 import gzip
 import json
@@ -173,7 +173,7 @@ def test_parquet(tmp_path, suffix):
 
 
 def test_damaged_parquet(tmp_path):
-    with pytest.raises(PoolError, match=r"a\.parquet is not a Parquet file"):
+    with pytest.raises(PoolError, match=r"a\.parquet is not a readable Parquet file"):
         read(tmp_path / "a.parquet", b"PAR1 not really")
     with pytest.raises(PoolError, match="cannot be decompressed"):
         read(tmp_path / "a.parquet.gz", gzip.compress(b"PAR1" * 9999)[:-12])
@@ -218,7 +218,7 @@ def test_hub_without_a_connection(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(
-        PoolError, match=r"owner/name is no file or folder here.*Couldn't reach the hub\. Really\. Check"
+        PoolError, match=r"owner/name is not a local file or folder.*Couldn't reach the hub\. Really\. Check"
     ):
         list(read_hub("owner/name"))
 

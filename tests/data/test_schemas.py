@@ -1,4 +1,4 @@
-"""Every schema to (role, content) turns, and every way to be unusable with its reason."""
+"""Every schema to (role, content) turns, and every way to be unusable, with its reason."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Lines and compression: what is whole is kept byte for byte, what breaks off is told."""
+"""Lines and compression: complete lines are kept byte for byte, and breaks are reported."""
 
 import gzip
 import io

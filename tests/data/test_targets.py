@@ -1,4 +1,4 @@
-"""Targets from files and from what people paste: good ones kept, bad ones by line with a reason to act on."""
+"""Targets from files and pasted text: good ones are kept, bad ones are listed by line with a helpful reason."""
 
 import json
 

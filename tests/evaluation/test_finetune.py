@@ -1,4 +1,4 @@
-"""One fine-tuning run: losses against the library's own, answers against generation row by row."""
+"""One fine-tuning run: losses compared with transformers' own, answers with generation row by row."""
 
 import shutil
 
@@ -61,7 +61,7 @@ def test_answers_do_not_depend_on_the_batch_and_follow_the_last_prompt(base, row
     row = rows[2]
     text, spans = encoder.render(TEXTS[2])
     ids, said = list(row.ids[: len(encoder.tokenizer(text[: spans[-1][0]]).input_ids)]), []
-    for _ in range(rows[1].n_answer + 8):  # the longest answer, and a little
+    for _ in range(rows[1].n_answer + 8):  # a little longer than the longest answer
         with torch.no_grad():
             said.append(int(base(input_ids=torch.tensor([ids + said])).logits[0, -1].argmax()))
         if said[-1] == encoder.tokenizer.eos_token_id:
@@ -105,7 +105,7 @@ class TestEnds:
         assert _ends(encoder.tokenizer, [7, 7]) == sorted({7, encoder.tokenizer.eos_token_id})
 
     def test_an_answers_own_last_token_ends_nothing(self, tiny_model):
-        """A template that marks no end: what golds end with must not tell the model where to stop."""
+        """A template that marks no end: the golds' last tokens must not tell the model where to stop."""
         tokenizer = load.load_tokenizer(str(tiny_model))
         bare = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
         rows = [Encoder(tokenizer, bare).encode([("user", "where?"), ("assistant", said)]) for said in ("the mat", "B")]

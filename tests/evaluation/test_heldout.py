@@ -27,7 +27,7 @@ class TestGolds:
         assert heldout(tmp_path, messages=messages).golds == ("Paris",)
 
     def test_an_empty_answers_leaves_the_answer(self, tmp_path):
-        """As in a table with both columns."""
+        """As from a table with both columns."""
         for empty in (None, [], "", [None]):
             row = heldout(tmp_path, answers=empty, answer="ant bee", said="word " * 31)
             assert (row.golds, row.metric) == (("ant bee",), "accuracy")
@@ -78,7 +78,7 @@ class TestJudge:
         ],
     )  # fmt: skip
     def test_the_one_right_answer_is_exact(self, tmp_path, gold, answer, right):
-        """As BBH's sorted words and brackets: in their order, and a sign counts where there are no words."""
+        """As in BBH's sorted words and brackets: in order, and signs count if there are no words."""
         row = heldout(tmp_path, answer=gold)
         assert metric([row]) == "accuracy"
         assert row.judge(answer) == right

@@ -1,4 +1,4 @@
-"""A batch gives what one row at a time gives; Γ is what Adam would do (method, sections 3, 5, 7.1, 7.2)."""
+"""A batch gives the same as one row at a time; Γ is Adam's own step (method, sections 3, 5, 7.1, 7.2)."""
 
 import numpy as np
 import pytest
@@ -31,19 +31,19 @@ def collect(model, rows):
 
 
 def flat(gradients, row=None):
-    """All parameters of one row end to end, by name."""
+    """All of one row's gradients concatenated, ordered by name."""
     return torch.cat([gradients[name] if row is None else gradients[name][row] for name in sorted(gradients)])
 
 
 def assert_equal_to_one_by_one(model, rows, judge=None, tolerance=1e-5):
-    """The engine on `model` against autograd on `judge` (by default the same model) row by row."""
+    """Compare the engine on `model` with autograd on `judge` (by default the same model), row by row."""
     judge = judge or model
     forward, found = collect(model, rows)
     for index, row in enumerate(rows):
         expected = gradient_of_one(judge, row)
         assert set(expected) == set(found)
         whole = flat(expected).norm()
-        for name, g in expected.items():  # a module of little weight may be rounded more, but not be wrong
+        for name, g in expected.items():  # a small module may have larger rounding errors, but must not be wrong
             assert (found[name][index] - g).norm() <= 1e-3 * g.norm() + 1e-6 * whole, (name, index)
         assert relative_error(flat(found, index), flat(expected)) < tolerance
         assert relative_error(forward.losses[index], loss_of_one(judge, row).detach()) < tolerance
@@ -87,7 +87,7 @@ class TestBatch:
         assert_equal_to_one_by_one(model, [encoder.encode([("user", q), ("assistant", a)]) for q, a in talk])
 
     def test_lora_is_attached_where_text_passes_alone(self):
-        """A composite model's vision tower has layers of the same names, which no text ever reaches."""
+        """A composite model's vision tower has layers of the same names, which text never reaches."""
         from transformers import AutoConfig
 
         text = {**SHAPE, "head_dim": 8, "sliding_window": 64}
@@ -160,7 +160,7 @@ class TestBatch:
 
 
 class TestArchitectures:
-    """What happens to the logits after the head, and layers that are not `nn.Linear`, must not be lost."""
+    """Operations on the logits after the head, and layers other than `nn.Linear`, must not be ignored."""
 
     def test_logit_softcapping(self):
         model = tiny("gemma2", **SHAPE, head_dim=8, final_logit_softcapping=2.0, sliding_window=8)
@@ -181,7 +181,7 @@ class TestArchitectures:
 
 
 def checkpoint_after(steps: int, shape=(6, 5), betas=(0.9, 0.999), eps=1e-8, scale=1.0, seed=0):
-    """A parameter trained for some steps by torch's AdamW: (parameter, optimizer, its state as a checkpoint)."""
+    """A parameter trained for some steps with torch's AdamW: (parameter, optimizer, its state as a checkpoint)."""
     generator = torch.Generator().manual_seed(seed)
     parameter = torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
     optimizer = torch.optim.AdamW([parameter], lr=0.01, betas=betas, eps=eps, weight_decay=0)
@@ -229,7 +229,7 @@ class TestAdamsUpdate:
         np.testing.assert_allclose(found, expected, rtol=2e-5)  # fp32; sums like βm + (1−β)g may cancel
 
     def test_hand_computed(self):
-        """t = 3, β = (0.5, 0.75), ε = 0.01, m = 0.2, v = 0.04, g = −0.4, by pencil."""
+        """t = 3, β = (0.5, 0.75), ε = 0.01, m = 0.2, v = 0.04, g = −0.4, worked out by hand."""
         moments = {"w": (torch.tensor([0.2]), torch.tensor([0.04]))}
         checkpoint = Checkpoint({}, {}, moments, 3, (0.5, 0.75), 0.01, 1.0)
         g = torch.tensor([[-0.4]])

@@ -1,4 +1,4 @@
-"""One matrix, whatever the batch, the order or the process; it keeps inner products (method, sections 4 and 7.3)."""
+"""One matrix, whatever the batch, order or process; it preserves inner products (method, sections 4 and 7.3)."""
 
 import hashlib
 import subprocess
@@ -52,7 +52,7 @@ class TestOneMatrix:
             pieces = [{n: g[at : at + cut] for n, g in gradients.items()} for at in range(0, 7, cut)]
             apart = torch.cat([project(projector, piece) for piece in pieces])
             torch.testing.assert_close(apart, together, rtol=0, atol=1e-5)
-            if kind == "sparse":  # nothing but additions in a fixed order: the very same bytes
+            if kind == "sparse":  # only additions in a fixed order: exactly the same bytes
                 assert torch.equal(apart, together)
 
     def test_the_order_of_shapes_and_of_parameters_does_not_matter(self, kind):
@@ -176,7 +176,7 @@ class TestRademacher:
 
     @pytest.mark.parametrize("dim", [8, 256, 264])
     def test_blocks_do_not_show(self, dim, monkeypatch):
-        """The matrix does not depend on how many coordinates are made at a time."""
+        """The matrix does not depend on the size of its blocks."""
         shapes = {"w": (9, 7)}
         whole = matrix(RademacherProjector(2, 1, dim, shapes, CPU), "w", 63)
         for block in (1, 10, 63):
@@ -191,7 +191,7 @@ class TestRademacher:
 
 
 class TestNeverChanges:
-    """Stores outlive versions. When one of these fails, the definition has changed: that needs another "v1"."""
+    """Stores outlive versions. If one of these fails, the definition has changed and needs a new name for "v1"."""
 
     @pytest.mark.parametrize(("kind", "golden"), [("sparse", "1684e910c712e76b"), ("rademacher", "c917a4380e4d7f05")])
     def test_matrix(self, kind, golden):

@@ -1,4 +1,4 @@
-"""The bundled model: it is the real one, it is made once, and a failure leaves nothing half made."""
+"""The bundled model: it is the real one, is converted once, and a failure leaves nothing incomplete."""
 
 import errno
 import hashlib
@@ -16,14 +16,14 @@ from gradsift.model.bundled import BundledModelError, ensure_smollm2
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No model converted yet; returns the folder it will be made in."""
+    """No model has been converted; returns the future folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "gradsift" / "models" / bundled.FOLDER
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Replace the half minute of conversion by empty files; returns the folders that were written to."""
+    """Replace the half-minute conversion with empty files; returns the folders that were written to."""
     calls: list[Path] = []
 
     def write(source: Path, folder: Path) -> None:

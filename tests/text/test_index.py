@@ -1,4 +1,4 @@
-"""The pool's index: a line for every row, the script of its letters, made once and made again when it is stale."""
+"""The pool's index: one line per row, the script of its letters, built once and rebuilt when stale."""
 
 import fcntl
 import json
@@ -49,7 +49,7 @@ class TestFile:
             expected.append({"row": row, **{role: "\n".join(texts).lower() for role, texts in said.items()}})
         got = [{name: row[name] for name in ("row", *index.ROLES)} for row in rows_of(tiny_store)]
         assert got == expected
-        assert tiny_store.manifest.usable < len(got) == 42  # excluded rows too
+        assert tiny_store.manifest.usable < len(got) == 42  # with excluded rows
 
     def test_roles_case_copies_and_unreadable_lines(self, tiny_config: BuildConfig, tmp_path: Path) -> None:
         chat = [("system", "Be BRIEF"), ("user", "Größe?"), ("assistant", "ΣΟΦΟΣ"), ("user", "İ"), ("assistant", "Да")]
@@ -63,7 +63,7 @@ class TestFile:
             {"row": 0, "script": "Latin", "near": 0, **text},
             {"row": 1, "near": 1, **nothing},
             {"row": 2, "script": "Latin", "near": 0, **text},
-            {"row": 3, "near": 3, **nothing},  # two lines without text are no copies
+            {"row": 3, "near": 3, **nothing},  # lines without text are not copies
         ]
         assert near(store).tolist() == [0, 1, 0, 3]
         assert scripts(store).tolist() == ["Latin", "None", "Latin", "None"]
@@ -185,7 +185,7 @@ class TestInterruption:
             shutil.copy(index_path(tiny_store), index_path(unindexed))
         thread.join(10)
         assert not thread.is_alive()
-        assert second.status.stage == "wait"  # it had nothing to make itself
+        assert second.status.stage == "wait"  # it had nothing to build itself
         assert has_index(unindexed)
 
     def test_reading_needs_no_lock(self, tiny_copy: Store) -> None:
@@ -210,7 +210,7 @@ class TestScript:
             (CHINESE, "Han"),
             (JAPANESE, "Japanese"),
             ("カタカナ", "Japanese"),
-            (CHINESE * 5 + "の", "Han"),  # one stray letter does not make a Chinese text Japanese
+            (CHINESE * 5 + "の", "Han"),  # a stray letter does not make a Chinese text Japanese
             ("한국어 단어 漢字", "Hangul"),
             ("مرحبا", "Arabic"),
             ("ᚠᚢᚦᚨᚱᚲ", "Other"),

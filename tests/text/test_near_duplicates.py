@@ -1,4 +1,4 @@
-"""Near-duplicates against all pairs compared by their sets of five-word runs."""
+"""Near-duplicates, compared with a search over all pairs of sets of five-word runs."""
 
 import json
 import random
@@ -46,7 +46,7 @@ def changed(chance: random.Random, words: list[str], times: int) -> list[str]:
 
 
 def test_groups_are_those_of_all_pairs() -> None:
-    """Families of texts of 1 to 200 words with 0 to 10 words changed: overlaps from 1 down to nothing."""
+    """Families of texts of 1 to 200 words with 0 to 10 changed words: overlaps from 1 down to 0."""
     chance, texts = random.Random(0), []
     for _ in range(60):
         words = sentence(chance, chance.choice([1, 3, 5, 8, 40, 60, 100, 200]))
@@ -67,7 +67,7 @@ def test_real_texts_are_grouped_as_by_all_pairs(shared_data) -> None:
 
 
 def test_a_thousand_rows_of_one_template_are_one_group() -> None:
-    """More than are compared with each other in one band."""
+    """More texts than are compared with each other in one band."""
     words = sentence(random.Random(1), 150)
     assert groups([" ".join([*words, f"number {n}"]) for n in range(1000)]) == [0] * 1000
 
@@ -80,7 +80,7 @@ def test_a_template_whose_rows_differ_more_is_no_group() -> None:
 
 
 def test_copies_are_found_among_rows_of_a_template_that_just_are_none() -> None:
-    """Most pairs overlap by 0.7 to 0.75, so that many comparisons are in vain before the copies meet."""
+    """Most pairs overlap by 0.7 to 0.75, so that many comparisons fail before the copies meet."""
     chance = random.Random(3)
     words = sentence(chance, 100)
     texts = [[*words, *sentence(chance, 16)] for _ in range(300)]
@@ -104,7 +104,7 @@ LONG = " ".join(f"word{n}" for n in range(60))
         ([LONG, LONG.replace("word30", "another")], [0, 0]),
         ([LONG, LONG.replace("word30", "another").replace("word45", "third")], [0, 1]),
         ([LONG, f"{LONG} more", f"{LONG} more and"], [0, 0, 0]),
-        (["", "  \n", ""], [0, 1, 2]),  # nothing is like nothing
+        (["", "  \n", ""], [0, 1, 2]),  # empty texts match nothing
         (["!!!", "???", "!!!", "🙂  🙂", "🙂 🙂"], [0, 1, 0, 3, 3]),
         (["今天天气很好我们去公园玩吧" * 5, "今天天气很好我们去公园玩吧" * 5 + "好"], [0, 0]),
         (["কলকাতা ভারতের একটি শহর", "কলকাতা ভারতের একটি শহর।", "ঢাকা ভারতের একটি শহর"], [0, 0, 2]),

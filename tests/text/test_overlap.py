@@ -1,4 +1,4 @@
-"""What text conversations and examples share, against a search that tries everything; planted leaks; other scripts."""
+"""Text shared by conversations and examples, compared with an exhaustive search; planted leaks; other scripts."""
 
 import random
 
@@ -27,7 +27,7 @@ def matches(conversation, *examples):
     ]
 
 
-# -- against everything tried ------------------------------------------------------------------------------------------
+# -- against an exhaustive search --------------------------------------------------------------------------------------
 
 
 def stands_in(part, whole):
@@ -39,7 +39,7 @@ def split(turns):
 
 
 def shared(conversation, turns):
-    """The most words in a row that the two share by the rules, 0 where neither rule holds."""
+    """The longest run of words that the two share under the rules, 0 if neither rule applies."""
     mine, theirs = split(conversation), split(turns)
     all_mine, all_theirs = ([word for _, part in side for word in part] for side in (mine, theirs))
     found = [0]

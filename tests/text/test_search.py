@@ -1,4 +1,4 @@
-"""Search: every term of a query in a row's text, whatever its case, by role; against Python's `in`."""
+"""Search: every term of a query in a row's text, in any case, by role; compared with Python's `in`."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ LINES = [
 
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory, tiny_config: BuildConfig) -> Store:
-    """A store of six rows; its folder's name holds the signs that mean something in file patterns."""
+    """A store of six rows; its folder's name has characters with a meaning in file patterns."""
     folder = tmp_path_factory.mktemp("talks")
     (folder / "pool.jsonl").write_text("\n".join(LINES) + "\n")
     return build([folder / "pool.jsonl"], folder / "st[ao]re*?", tiny_config, progress=Progress(quiet=True))
@@ -38,7 +38,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory, tiny_config: BuildConfig) ->
 
 @pytest.fixture(autouse=True, params=[search.HELD, 0], ids=["in memory", "from the file"])
 def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to search: texts that are kept in memory, and texts that are too many for that."""
+    """Both ways to search: texts in memory, and texts too large for that."""
     monkeypatch.setattr(search, "HELD", request.param)
     search._texts.cache_clear()
 
@@ -55,7 +55,7 @@ def by_loop(store: Store, wanted: list[str], role: str) -> list[int]:
         ("france", "any", [0, 1]),
         ("FRANCE", "user", [0]),
         ("france", "assistant", [0, 1]),
-        ("france paris", "any", [0, 1]),  # in turns of different roles as well
+        ("france paris", "any", [0, 1]),  # even in turns of different roles
         ("france paris", "user", []),
         ('"capital of france"', "any", [0]),
         ('"france capital"', "any", []),

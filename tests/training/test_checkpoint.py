@@ -1,4 +1,4 @@
-"""Adam's moments and the mean rate come by name, from our files and from a Trainer's (method, sections 7.7 and 7.9)."""
+"""Adam's moments and the mean rate, from our files and from a Trainer's (method, sections 7.7 and 7.9)."""
 
 import json
 import pickle
@@ -112,7 +112,7 @@ EVIL = pickle.dumps(_Eval(), 2)
 
 
 class _Recorder(TrainerCallback):
-    """What really happened: the rate of every step, and the optimizer's state by name at every save."""
+    """Records what really happened: the rate of every step, and the optimizer's state by name at every save."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
@@ -163,7 +163,7 @@ def trained(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    """A copy of checkpoint-6 that a test may spoil, with the names."""
+    """A copy of checkpoint-6 that a test may damage, with the names."""
     shutil.copytree(trained[0] / "checkpoint-6", tmp_path / "checkpoint-6")
     return tmp_path / "checkpoint-6", trained[2]
 
@@ -219,7 +219,7 @@ class TestTrainersFiles:
             read_trainer_checkpoint(folder, 3, names)
 
     def test_an_adapter_that_changes_the_base_weights_is_refused(self, copied):
-        """PiSSA and its kind move part of the base weights into the adapter: attached twice, the model is another."""
+        """PiSSA and the like move part of the base weights into the adapter: attached twice, the model differs."""
         folder, _ = copied
         config = json.loads((folder / "adapter_config.json").read_text())
         (folder / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
@@ -273,7 +273,7 @@ class TestTrainersFiles:
         "damage", [b"", b"no pickle", EVIL, pickle.dumps([1], 2)], ids=["empty", "text", "code", "list"]
     )
     def test_a_damaged_or_hostile_optimizer_file(self, copied, damage):
-        """Only tensors are read: a pickle that would run something is refused like any other damage."""
+        """Only tensors are read: a pickle that would run code is rejected like any other damage."""
         folder, names = copied
         (folder / "optimizer.pt").write_bytes(damage)
         with pytest.raises(CheckpointError, match=r"optimizer\.pt"):
@@ -287,7 +287,7 @@ class TestTrainersFiles:
 
 
 class TestBuildFromTrainersFiles:
-    """A build that is given checkpoints trains nothing and takes weights, moments and adapters from them."""
+    """A build with checkpoints trains nothing, and takes weights, moments and adapters from them."""
 
     @pytest.fixture
     def build_from(self, tiny_model, tiny_pool, tmp_path):
@@ -327,7 +327,7 @@ class TestBuildFromTrainersFiles:
         (folder / "optimizer.pt").unlink()
         assert build_from(folder, gradients=("sgd",)).complete
 
-    @pytest.mark.filterwarnings("ignore")  # peft warns of such adapters too
+    @pytest.mark.filterwarnings("ignore")  # peft also warns of such adapters
     @pytest.mark.parametrize(
         "changes",
         [
@@ -341,7 +341,7 @@ class TestBuildFromTrainersFiles:
     def test_an_adapter_that_is_more_than_lora_on_linear_layers_is_refused(
         self, tiny_model, build_from, tmp_path, changes
     ):
-        """Its other parameters move too, and a score that leaves them out would not be the score."""
+        """Its other parameters move as well, and a score without them would be wrong."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(**{"r": 4, "target_modules": ATTENTION, "task_type": "CAUSAL_LM", **changes})

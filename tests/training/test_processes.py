@@ -1,5 +1,5 @@
-"""The warmup in several processes, as `accelerate launch` starts them on GPUs: two on the CPU train what one does, and
-one of them builds.
+"""The warmup in several processes, as `accelerate launch` starts them on GPUs: two on a CPU train the same as one, and
+only one of them builds.
 """
 
 import json
@@ -19,7 +19,7 @@ from gradsift.runtime.errors import UsageError
 from gradsift.runtime.progress import Progress
 from gradsift.training import processes
 
-LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # on a CPU accelerate's starts only one
+LAUNCH = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]  # accelerate's starts only one on a CPU
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -38,8 +38,8 @@ sys.exit(main())
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path) -> None:
-    """20 rows in batches of 4, without dropout: the same rows in every optimizer step, and in fp32 whatever mixed
-    precision the launcher is set to.
+    """20 rows in batches of 4, without dropout: every optimizer step has the same rows, in fp32 whatever precision
+    the launcher is set to.
     """
     config = tiny_config.model_copy(update={"warmup_fraction": 0.5, "lora_dropout": 0.0, "gradients": ("adam",)})
     flags = ["--model", config.model, "--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4]
@@ -71,7 +71,7 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"WORLD_SIZE": "3"}, "--batch-size 4 cannot be shared by 3 processes"),
+        ({"WORLD_SIZE": "3"}, "--batch-size 4 cannot be split over 3 processes"),
         ({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}, "without FSDP"),
     ],
 )
@@ -84,7 +84,7 @@ def test_processes_that_cannot_share_the_work_are_refused(
         processes.check(4)
 
 
-def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("RANK", "3")  # left over from something else
+    monkeypatch.setenv("RANK", "3")  # left by something else
     assert (processes.size(), processes.rank()) == (1, 0)

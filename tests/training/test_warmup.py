@@ -1,4 +1,4 @@
-"""The warmup's subset and rates; a killed one ends with the bytes of an unbroken one (method, 7.7, 7.9, 7.12)."""
+"""The warmup's subset and rates; a killed run ends with the bytes of an uninterrupted one (method, 7.7, 7.9, 7.12)."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def config_of(model: Path, **changes):
 
 
 def train(config, store: Path, rows=ROWS, progress: Progress | None = None):
-    """One warmup run into `store`, with a model loaded afresh as a build does; returns the trained model."""
+    """One warmup run into `store` with a freshly loaded model, as in a build; returns the trained model."""
     (store / "warmup").mkdir(parents=True, exist_ok=True)
     model = attach_lora(load.load_model(config.model, torch.float32, CPU).model, config)
     Warmup(config, store / "warmup", store / "checkpoints", progress or Progress(quiet=True)).run(model, rows)
@@ -37,13 +37,13 @@ def train(config, store: Path, rows=ROWS, progress: Progress | None = None):
 
 
 def everything(store: Path) -> dict[str, bytes]:
-    """Every file below, by its path."""
+    """The contents of every file in a folder, by path."""
     return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
 def unbroken(tiny_model, tmp_path_factory):
-    """The warmup's folder when nothing happens to it."""
+    """The warmup's folder after an uninterrupted run."""
     store = tmp_path_factory.mktemp("unbroken")
     train(config_of(tiny_model), store)
     return store
@@ -177,7 +177,7 @@ class TestRun:
             torch.testing.assert_close(parts.moments[name][1], v, rtol=1e-3, atol=1e-8)
 
     def test_a_piece_that_does_not_fit_begins_the_step_again(self, tiny_model, tmp_path, monkeypatch):
-        """Memory runs out at a step's second piece: what the first one added is not added twice."""
+        """Memory runs out at a step's second piece: the first piece's gradient is not added twice."""
         config = config_of(tiny_model, epochs=1, batch_size=10, lora_dropout=0.0, token_budget=60)
         train(config, tmp_path / "whole")
         real, sizes = trainer.supervised_losses, []
@@ -235,12 +235,12 @@ class TestRun:
         assert everything(tmp_path)[name] != everything(unbroken)[name]
 
     def test_same_seed_same_bytes(self, tiny_model, tmp_path, unbroken):
-        torch.manual_seed(99)  # what else was drawn before must not matter
+        torch.manual_seed(99)  # earlier random draws must not matter
         train(config_of(tiny_model), tmp_path)
         assert everything(tmp_path) == everything(unbroken)
 
     def test_random_numbers_drawn_in_between_do_not_matter(self, tiny_model, tmp_path, unbroken, monkeypatch):
-        """Dropout is a function of seed and step alone."""
+        """Dropout depends only on seed and step."""
         progress = Progress(quiet=True)
         monkeypatch.setattr(progress, "advance", lambda units=1: torch.rand(3))
         train(config_of(tiny_model), tmp_path, progress=progress)
@@ -252,7 +252,7 @@ class Power(Exception):
 
 
 class TestResume:
-    """Wherever the run stops, the second run ends with the bytes of an unbroken one."""
+    """Wherever the run stops, the second run ends with the bytes of an uninterrupted one."""
 
     @pytest.mark.parametrize("step", [1, 3, 4, 5, 8])
     def test_stopped_in_the_middle(self, tiny_model, tmp_path, unbroken, step, monkeypatch):
@@ -273,7 +273,7 @@ class TestResume:
 
     @pytest.mark.parametrize("epoch", [1, 2, 3])
     def test_stopped_between_the_trainers_state_and_ours(self, tiny_model, tmp_path, unbroken, epoch, monkeypatch):
-        """Moreover the Trainer's newest state is only half on disk."""
+        """In addition, the Trainer's newest state is half-written."""
         save = Checkpoint.save
 
         def cut(self, folder):
@@ -329,6 +329,6 @@ test_warmup.train(config, test_warmup.Path({str(tmp_path)!r}), progress=Killed(q
 
     @staticmethod
     def _modified(store: Path) -> dict[str, int]:
-        """When each file of a finished checkpoint was last written: finished ones stay untouched."""
+        """The modification time of each file of finished checkpoints, which must stay untouched."""
         files = (store / "checkpoints").rglob("*")
         return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in files if path.is_file()}

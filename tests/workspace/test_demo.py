@@ -1,4 +1,4 @@
-"""The demo: one command, whoever gives it, so that each goes on with what another began."""
+"""The demo: one command, whoever starts it, so that each resumes what another began."""
 
 import json
 from pathlib import Path

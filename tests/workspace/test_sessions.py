@@ -1,4 +1,4 @@
-"""Saved sessions: nothing is lost, whoever writes at once, and every step can be taken back."""
+"""Saved sessions: nothing is lost with several writers, and every step can be undone."""
 
 import itertools
 import re
@@ -146,7 +146,7 @@ def test_half_surrogates_are_replaced_instead_of_failing(kept: Sessions) -> None
 def test_a_name_that_is_too_long_is_refused(kept: Sessions) -> None:
     made = kept.create("kept")
     for call in (kept.create, lambda name: kept.rename(made.id, name)):
-        with pytest.raises(UsageError, match="81 characters: a session's name may have 80"):
+        with pytest.raises(UsageError, match="81 characters: choose one of at most 80"):
             call("x" * 81)
     assert [record.name for record in kept.list()] == ["kept"]
 
@@ -183,7 +183,7 @@ def test_decisions_are_of_one_store_and_one_session(kept: Sessions) -> None:
     assert state(kept.decisions(one.id, STORE)) == ([1, 3], [], {})
     assert state(kept.decisions(one.id, OTHER_STORE)) == ([], [1], {})
     assert state(kept.decisions(two.id, STORE)) == ([], [], {})
-    assert kept.undo(one.id, OTHER_STORE) == "Took back: 1 row rejected"
+    assert kept.undo(one.id, OTHER_STORE) == "Undone: 1 row rejected"
     assert kept.undo(two.id, STORE) == ""
     assert state(kept.decisions(one.id, STORE)) == ([1, 3], [], {})
 
@@ -209,7 +209,7 @@ def test_undo_goes_back_through_every_step_in_order(kept: Sessions) -> None:
         (lambda: kept.note(id, STORE, np.int64(3), "first"), "the note on row 3"),
         (lambda: kept.decide(id, STORE, range(6, 20), "reject"), "14 rows rejected"),
         (lambda: kept.note(id, STORE, 3, "second"), "the note on row 3"),
-        (lambda: kept.decide(id, STORE, [3, 7, 15, 30], ""), "3 rows set back to undecided"),
+        (lambda: kept.decide(id, STORE, [3, 7, 15, 30], ""), "3 rows reset to undecided"),
         (lambda: kept.note(id, STORE, 3, ""), "the note on row 3"),
         (lambda: kept.decide(id, STORE, [30], "accept"), "1 row accepted"),
         (lambda: kept.note(id, STORE, 1234, "far"), "the note on row 1,234"),
@@ -225,7 +225,7 @@ def test_undo_goes_back_through_every_step_in_order(kept: Sessions) -> None:
         {1234: "far"},
     )
     for expected, (_, said) in zip(reversed(before), reversed(steps), strict=True):
-        assert kept.undo(id, STORE) == f"Took back: {said}"
+        assert kept.undo(id, STORE) == f"Undone: {said}"
         assert state(kept.decisions(id, STORE)) == expected
     assert kept.undo(id, STORE) == kept.last_step(id, STORE) == ""
 
@@ -238,7 +238,7 @@ def test_what_changes_nothing_is_no_step(kept: Sessions) -> None:
     kept.decide(id, STORE, [2], "")
     kept.note(id, STORE, 1, "  ")
     assert kept.decisions(id, STORE).version == version
-    assert kept.undo(id, STORE) == "Took back: 1 row accepted"
+    assert kept.undo(id, STORE) == "Undone: 1 row accepted"
     assert kept.undo(id, STORE) == ""
 
 
@@ -294,7 +294,7 @@ def test_the_journal_keeps_the_latest_steps_of_each_store(kept: Sessions) -> Non
     for row in range(STEPS_KEPT + 5):
         kept.decide(id, STORE, [row], "accept")
     taken = list(itertools.takewhile(bool, (kept.undo(id, STORE) for _ in range(STEPS_KEPT + 5))))
-    assert taken == ["Took back: 1 row accepted"] * STEPS_KEPT
+    assert taken == ["Undone: 1 row accepted"] * STEPS_KEPT
     assert kept.decisions(id, STORE).accepted.tolist() == [0, 1, 2, 3, 4]
     assert kept.last_step(id, OTHER_STORE) == "1 row accepted"
 
@@ -305,7 +305,7 @@ def test_200_000_rows_are_one_step(kept: Sessions) -> None:
     kept.decide(id, STORE, rows[:1000], "reject")
     assert kept.decide(id, STORE, rows, "accept") == 200_000
     assert np.array_equal(kept.decisions(id, STORE).accepted, np.sort(rows))
-    assert kept.undo(id, STORE) == "Took back: 200,000 rows accepted"
+    assert kept.undo(id, STORE) == "Undone: 200,000 rows accepted"
     assert state(kept.decisions(id, STORE)) == ([], sorted(rows[:1000].tolist()), {})
     assert kept.last_step(id, STORE) == "1,000 rows rejected"
 
@@ -330,7 +330,7 @@ def test_two_tabs_see_each_others_decisions_and_undo_the_latest(kept: Sessions) 
     kept.decide(id, STORE, [1, 2], "accept")
     other.decide(id, STORE, [2, 3], "reject")
     assert state(kept.decisions(id, STORE)) == state(other.decisions(id, STORE)) == ([1], [2, 3], {})
-    assert kept.undo(id, STORE) == "Took back: 2 rows rejected"
+    assert kept.undo(id, STORE) == "Undone: 2 rows rejected"
     assert state(other.decisions(id, STORE)) == ([1, 2], [], {})
 
 
@@ -413,7 +413,7 @@ def test_processes_that_write_at_once_lose_nothing(kept: Sessions) -> None:
 
 
 def assert_refused(kept: Sessions, sentence: str) -> None:
-    """Looking, making and changing all say the sentence, and leave the file as it is."""
+    """Reading, creating and changing all raise the sentence, and leave the file as it is."""
     before = kept.path.read_bytes()
     calls = [kept.list, kept.create, lambda: kept.get("x"), lambda: kept.decide("x", STORE, [1], "accept")]
     for call in [*calls, lambda: kept.decisions("x", STORE), lambda: kept.save_view("x", "why", {})]:
@@ -426,7 +426,7 @@ def assert_refused(kept: Sessions, sentence: str) -> None:
 
 def test_a_file_that_is_no_database_is_left_alone(kept: Sessions) -> None:
     kept.path.write_bytes(b"these are somebody's notes, not a database\n" * 100)
-    assert_refused(kept, "is damaged or no file of sessions .*: move it away")
+    assert_refused(kept, "is damaged or not a session file .*: move it away")
 
 
 def test_a_torn_file_is_left_alone(kept: Sessions) -> None:
@@ -434,7 +434,7 @@ def test_a_torn_file_is_left_alone(kept: Sessions) -> None:
     kept.decide(id, STORE, range(5000), "accept")
     data = kept.path.read_bytes()
     kept.path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
-    assert_refused(kept, "is damaged or no file of sessions .*: move it away")
+    assert_refused(kept, "is damaged or not a session file .*: move it away")
 
 
 def test_bytes_that_sqlite_cannot_see_changed_are_damage_as_well(kept: Sessions) -> None:
@@ -442,15 +442,15 @@ def test_bytes_that_sqlite_cannot_see_changed_are_damage_as_well(kept: Sessions)
     kept.decide(id, STORE, [1], "accept")
     with closing(sqlite3.connect(kept.path)) as db, db:
         db.execute("UPDATE steps SET before = x'00'")
-    with pytest.raises(GradsiftError, match="is damaged or no file of sessions"):
+    with pytest.raises(GradsiftError, match="is damaged or not a session file"):
         kept.undo(id, STORE)
     with closing(sqlite3.connect(kept.path)) as db, db:
         db.execute("UPDATE sessions SET address = '{', name = CAST(x'ff' AS TEXT)")
-    with pytest.raises(GradsiftError, match="is damaged or no file of sessions"):
+    with pytest.raises(GradsiftError, match="is damaged or not a session file"):
         kept.get(id)
     with closing(sqlite3.connect(kept.path)) as db, db:
         db.execute("UPDATE sessions SET name = ''")
-    with pytest.raises(GradsiftError, match="is damaged or no file of sessions"):
+    with pytest.raises(GradsiftError, match="is damaged or not a session file"):
         kept.list()
 
 
@@ -464,13 +464,13 @@ def test_a_newer_format_is_refused(kept: Sessions) -> None:
     kept.create("x")
     with closing(sqlite3.connect(kept.path)) as db:
         db.execute("PRAGMA user_version = 2")
-    assert_refused(kept, r"written by a newer gradsift \(format 2, this one reads 1\): update")
+    assert_refused(kept, r"written by a newer gradsift \(format 2; this one reads 1\): update")
 
 
 def test_a_folder_in_its_place_is_said(kept: Sessions) -> None:
     kept.path.mkdir()
     for call in (kept.list, kept.create):
-        with pytest.raises(GradsiftError, match=r"cannot be read or written .*: is it a file"):
+        with pytest.raises(GradsiftError, match=r"cannot be read or written .*: check that it is a file"):
             call()
 
 
@@ -486,7 +486,7 @@ def test_a_lock_that_stays_is_said(kept: Sessions, monkeypatch: pytest.MonkeyPat
     id = kept.create("x").id
     with closing(sqlite3.connect(kept.path, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
-        with pytest.raises(GradsiftError, match=r"is locked by another program for more than 0.05 seconds"):
+        with pytest.raises(GradsiftError, match=r"has been locked by another program for over 0.05 seconds"):
             kept.decide(id, STORE, [1], "accept")
         db.execute("ROLLBACK")
     assert kept.decide(id, STORE, [1], "accept") == 1
@@ -513,6 +513,6 @@ except GradsiftError as error:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small)),
     )
     assert ran.stdout.startswith(str(kept.path))
-    assert "the disk not full?" in ran.stdout
+    assert "the disk is not full." in ran.stdout
     assert state(kept.decisions(id, STORE)) == ([1], [], {})
     assert kept.last_step(id, STORE) == "1 row accepted"

@@ -1,4 +1,4 @@
-"""The workspace: what it finds, what it remembers, what it refuses."""
+"""The workspace: what it lists, remembers and refuses."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_a_name_and_a_path_inside_the_workspace_open_the_same_store(tmp_path):
     ("text", "says"),
     [
         ("", "path"),
-        (".", "no datastore"),
+        (".", "is not a datastore"),
         *((name, "There is no folder") for name in ("/no/such/folder", "~no-such-person/x", "a" * 300, "a\0b")),
     ],
 )
@@ -111,7 +111,7 @@ def test_the_samples_names_and_existing_stores_are_not_overwritten(tmp_path):
     with pytest.raises(UsageError, match="no usable example"):
         workspace.save_targets("empty", [])
     a_store(tmp_path / "stores" / "there")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         workspace.new_store_path("there")
 
 

@@ -1,7 +1,7 @@
-"""Gradient norms against answer length, and areas marked on that chart (the paper's figures 3 and 4, table 12).
+"""Gradient norms against answer length, and areas marked on their chart (the paper's figures 3 and 4, table 12).
 
-Lengths are answer tokens, norms are those before projection; both are taken as log10. Everything is aligned with
-positions: entry i is the i-th scored row.
+Lengths are answer tokens; norms are those before projection; both as log10. Arrays and tables are in the order of
+positions: entry i belongs to the i-th scored row.
 """
 
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KINDS = ("grad_norm", "update_norm")
 MOST_CELLS = 20_000
 MOST_VERTICES = 60
-_STEP = 1000  # areas and bins lie on thousandths, so that an area is the same after a trip through the address bar
+_STEP = 1000  # areas and bins use whole thousandths, so that an area survives the address bar unchanged
 _NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{1,3})?"
 _AREA = re.compile(rf"(epoch-[0-9]{{1,4}});({'|'.join(KINDS)})((?:;{_NUMBER},{_NUMBER}){{3,{MOST_VERTICES}}})")
 
@@ -28,11 +28,11 @@ _AREA = re.compile(rf"(epoch-[0-9]{{1,4}});({'|'.join(KINDS)})((?:;{_NUMBER},{_N
 def norm_table(store: "Store") -> dict[str, pd.DataFrame]:
     """Norms and lengths of every scored row by checkpoint ("epoch-1" and so on), indexed by position.
 
-    source, length (log10 of answer tokens), grad_norm (log10 ‖g‖), update_norm (log10 ‖Γ‖). The logarithm of a norm of
-    0 (an answer the model is sure of) is missing.
+    Columns: source, length (log10 of answer tokens), grad_norm (log10 ‖g‖), update_norm (log10 ‖Γ‖). A norm of 0 (the
+    model is certain of the answer) has no logarithm and is NaN.
 
     Raises:
-        StoreError, ShardError: something is missing or damaged.
+        StoreError, ShardError: a file is missing or damaged.
     """
     pool = store.pool().loc[store.scored_rows]
     source, length = pool["source"].to_numpy(), _log10(pool["n_answer_tokens"].to_numpy())
@@ -48,9 +48,9 @@ def _log10(values: np.ndarray) -> np.ndarray:
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Pearson's r of the pairs where both are finite; None where fewer than two are, or one does not vary."""
-    both = np.isfinite(x) & np.isfinite(y)
-    x, y = x[both], y[both]
+    """Pearson's r of the pairs that are both finite; None if there are fewer than two, or one side does not vary."""
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return float(np.corrcoef(x, y)[0, 1])
@@ -59,8 +59,8 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float | None:
 def correlations(table: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Pearson's r of log norm with log answer length, by checkpoint and source, for both kinds of norm.
 
-    epoch, source ("" for all rows together), rows (those with a norm above 0 for the kind), kind, r (missing where one
-    of the two does not vary).
+    Columns: epoch, source ("" for all rows), kind, rows (number with a norm above 0), r (NaN if one side does not
+    vary).
     """
     lines = []
     for epoch, frame in table.items():
@@ -72,30 +72,28 @@ def correlations(table: dict[str, pd.DataFrame]) -> pd.DataFrame:
             for source, rows in groups:
                 x, y = length[rows], norm[rows]
                 lines.append((epoch, source, kind, int(np.isfinite(y).sum()), correlation(x, y)))
-    result = pd.DataFrame(lines, columns=["epoch", "source", "kind", "rows", "r"])
-    return result.assign(r=result["r"].astype(np.float64))
+    return pd.DataFrame(lines, columns=["epoch", "source", "kind", "rows", "r"]).astype({"r": np.float64})
 
 
 def binned(x: np.ndarray, y: np.ndarray, groups: np.ndarray, bins: int = 60) -> pd.DataFrame:
-    """Count rows on a grid of at most bins x bins cells of thousandths, for every group on the same grid.
+    """Count rows on a grid of at most bins x bins cells with edges in whole thousandths, the same grid for every group.
 
-    x, y: (n,) logarithms; rows where one is missing are left out. groups: (n,) names, such as sources. The grid is made
-    coarser until at most 20,000 lines result.
+    x, y: (n,) logarithms; rows with a NaN are left out. groups: (n,) names, such as sources. The grid becomes coarser
+    until the result has at most 20,000 lines.
 
     Returns:
-        One line per group and cell that holds a row: group, x, y (center), x0, x1, y0, y1 (edges; a cell holds
-        x0 <= x < x1), rows.
+        One line per group and nonempty cell: group, x, y (center), x0, x1, y0, y1 (edges; x0 <= x < x1), rows.
     """
     codes, names = pd.factorize(groups)
-    drawn = np.isfinite(x) & np.isfinite(y)
+    finite = np.isfinite(x) & np.isfinite(y)
     while True:
-        x_edges, y_edges = _edges(x[drawn], bins), _edges(y[drawn], bins)
+        x_edges, y_edges = _edges(x[finite], bins), _edges(y[finite], bins)
         height = len(y_edges) - 1
-        column = np.searchsorted(x_edges, x[drawn], side="right") - 1
-        line = np.searchsorted(y_edges, y[drawn], side="right") - 1
+        column = np.searchsorted(x_edges, x[finite], side="right") - 1
+        line = np.searchsorted(y_edges, y[finite], side="right") - 1
         cells = column * height + line
         size = (len(x_edges) - 1) * height
-        counts = np.bincount(codes[drawn] * size + cells, minlength=size * len(names))
+        counts = np.bincount(codes[finite] * size + cells, minlength=size * len(names))
         filled = np.flatnonzero(counts)
         if len(filled) <= MOST_CELLS or bins == 1:
             break
@@ -113,7 +111,7 @@ def _sides(
 
 
 def _edges(values: np.ndarray, bins: int) -> np.ndarray:
-    """Edges of at most `bins` equal bins, in whole thousandths, that hold all values with none on the last edge."""
+    """Edges of at most `bins` equal bins, in whole thousandths, that contain all values; none is on the last edge."""
     if not len(values):
         return np.array([0.0, 1.0])
     low, high = int(np.floor(values.min() * _STEP)) - 1, int(np.ceil(values.max() * _STEP)) + 1  # 1: for rounding
@@ -123,9 +121,9 @@ def _edges(values: np.ndarray, bins: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Area:
-    """A polygon on the chart of one checkpoint and kind of norm; vertices in log10 tokens and log10 norm.
+    """A polygon on the chart of one checkpoint and kind of norm; vertices are (log10 tokens, log10 norm).
 
-    Vertices lie on whole thousandths and are at most 60, so that an area fits the address bar and comes back the same.
+    It has at most 60 vertices, in whole thousandths, so that it fits in the address bar and survives it unchanged.
     """
 
     epoch: str
@@ -134,46 +132,46 @@ class Area:
 
     @classmethod
     def of_lasso(cls, epoch: str, kind: str, x: Sequence[float], y: Sequence[float]) -> "Area":
-        """The area inside a line drawn by hand; of a long line evenly spaced vertices are kept.
+        """The area inside a freehand line; a long line is reduced to evenly spaced vertices.
 
         Raises:
-            UsageError: the line encloses nothing, or is not on a chart that exists.
+            UsageError: the line encloses nothing, or the chart does not exist.
         """
         thousandths = np.round(np.array([x, y], dtype=np.float64).T * _STEP)
         if not np.isfinite(thousandths).all():
             raise UsageError("The area has a corner that is not a number: draw it again.")
-        line = [(x, y) for x, y in (thousandths / _STEP + 0.0).tolist()]  # + 0.0: no -0
-        points = [point for before, point in zip(line[-1:] + line, line, strict=False) if point != before]
+        line = [(x, y) for x, y in (thousandths / _STEP + 0.0).tolist()]  # + 0.0 turns -0 into 0
+        points = [point for previous, point in zip(line[-1:] + line, line, strict=False) if point != previous]
         if len(points) > MOST_VERTICES:
             points = [points[at] for at in np.linspace(0, len(points) - 1, MOST_VERTICES).round().astype(int)]
-        return cls.parse(_written(epoch, kind, points))
+        return cls.parse(_as_text(epoch, kind, points))
 
     @classmethod
     def of_box(cls, epoch: str, kind: str, x0: float, x1: float, y0: float, y1: float) -> "Area":
-        """A box: x0 <= x < x1 and y0 <= y < y1, as the cells of `binned`."""
+        """A box: x0 <= x < x1 and y0 <= y < y1, like the cells of `binned`."""
         return cls.of_lasso(epoch, kind, (x0, x1, x1, x0), (y0, y0, y1, y1))
 
     @classmethod
     def parse(cls, text: str) -> "Area":
-        """Read what `str` wrote: `epoch-1;grad_norm;1.000,0.200;1.500,0.200;1.500,0.900`.
+        """Read the text form that `str` gives: `epoch-1;grad_norm;1.000,0.200;1.500,0.200;1.500,0.900`.
 
         Raises:
-            UsageError: it is not an area.
+            UsageError: the text is not an area.
         """
         match = _AREA.fullmatch(text)
         if not match:
-            raise UsageError("That is not an area of the gradient norms' chart: mark rows on the chart again.")
+            raise UsageError("This is not an area of the gradient norms' chart: mark rows on the chart again.")
         corners = (corner.split(",") for corner in match[3][1:].split(";"))
         return cls(match[1], match[2], tuple((float(x), float(y)) for x, y in corners))
 
     def __str__(self) -> str:
-        return _written(self.epoch, self.kind, self.vertices)
+        return _as_text(self.epoch, self.kind, self.vertices)
 
     def inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Which points lie inside, (n,) bool; missing values never do. x, y: (n,) logarithms.
+        """(n,) bool, which points are inside; NaN never is. x, y: (n,) logarithms.
 
-        A line to the right of such a point crosses the outline an odd number of times. The left and lower sides of a
-        box belong to it, the others do not, so that neighbors share no row.
+        From a point inside, a line to the right crosses the outline an odd number of times. A box includes its left and
+        lower sides but not the others, so that neighboring boxes share no row.
         """
         corners = np.array(self.vertices)
         low, high = corners.min(0), corners.max(0)
@@ -188,16 +186,16 @@ class Area:
         return mask
 
 
-def _written(epoch: str, kind: str, points: Sequence[tuple[float, float]]) -> str:
+def _as_text(epoch: str, kind: str, points: Sequence[tuple[float, float]]) -> str:
     return ";".join([epoch, kind, *(f"{x:.3f},{y:.3f}" for x, y in points)])
 
 
 def side_by_side(cosine: np.ndarray, dot: np.ndarray, n_answer: np.ndarray, norm: np.ndarray) -> pd.DataFrame:
-    """What the raw dot product picks instead of the cosine (the paper's table 12), with the pool for comparison.
+    """Compare picks by the cosine, picks by the raw dot product and the whole pool (the paper's table 12).
 
-    cosine, dot: positions of the picks by each. n_answer: (n,) tokens. norm: (n,) of a checkpoint, not logarithms.
-    similarity ("cosine", "dot", "pool"), rows, mean_answer, median_answer (tokens), mean_norm, median_norm, common
-    (rows that both pick), share (common / rows). Means of nothing are missing.
+    cosine, dot: positions of the picks. n_answer: (n,) tokens. norm: (n,) norms of a checkpoint, not logarithms.
+    Columns: similarity ("cosine", "dot", "pool"), rows, mean_answer, median_answer (tokens), mean_norm, median_norm,
+    common (rows that both pick), share (common / rows). Statistics of no rows are NaN.
     """
     common = len(np.intersect1d(cosine, dot))
     lines = []

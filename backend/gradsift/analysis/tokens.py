@@ -1,13 +1,13 @@
 """Which words of a row pull the model toward the targets: token-level influence (method, section 6).
 
-u is the targets' mean gradient in LoRA space, of length 1. The influence of a supervised token t of a row is the
-directional derivative d/dε ℓ_t(θ + εu) at ε = 0, its loss's gradient along u, for all tokens at once by two forward
-passes. The sign is that of the score: positive means that the token's gradient points where the targets' does, so that
-a training step on it lowers the targets' loss; negative, that learning it costs them. Its mean over the answer's tokens
-has to be ⟨u, g⟩ (g: the row's gradient), which a backward pass finds by itself: every answer carries that check.
+u is the targets' mean gradient in LoRA space, scaled to length 1. The influence of a supervised token t of a row is the
+directional derivative d/dε ℓ_t(θ + εu) at ε = 0, the gradient of its loss along u; two forward passes give it for all
+tokens. Its sign is that of the score: positive means that the token's gradient points in the direction of the targets',
+so that a training step on it lowers their loss; negative means that the step raises it. The mean over the answer's
+tokens must equal ⟨u, g⟩ (g: the row's gradient), which a separate backward pass computes: every result has that check.
 
-⟨u, g⟩ is the plain gradient's share of the score only. LESS compares Adam's update Γ(g), which is not linear in g and
-so belongs to no single token; `TokenExplainer.correlate` tells how far the two agree on this store.
+⟨u, g⟩ is only the plain gradient's part of the score. LESS compares Adam's update Γ(g), which is not linear in g and
+cannot be split by token; `TokenExplainer.correlate` measures how well the two agree on this store.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ from gradsift.scoring.scoring import Scoring, scoring_key
 from gradsift.scoring.target_features import encode_target
 from gradsift.training.checkpoint import Checkpoint
 
-STEP = 0.01  # ε of the central difference, ‖u‖ being 1: smaller drowns in rounding, larger in the loss's curvature
+STEP = 0.01  # ε of the central difference (‖u‖ = 1): smaller suffers from rounding, larger from the loss's curvature
 TOLERANCE = 1e-3  # of ‖u‖‖g‖: how far the mean over tokens may be from ⟨u, g⟩
 
 DirectionKind = Literal["gradient", "adam"]
@@ -48,9 +48,9 @@ Vector = dict[str, torch.Tensor]  # in LoRA space: parameter name -> (n,) fp32
 class TokenInfluence:
     """One row's answer, piece by piece, at N checkpoints; ‖u‖ = 1 throughout.
 
-    pieces: T stretches of text that spell the answers end to end, mostly one token each; tokens that share a character
-    are one piece. turns: (T,) index of each piece's message. n_tokens: (T,) tokens in each. values: (N, T) float64,
-    d/dε of the piece's loss, the sum over its tokens. inner: (N,) ⟨u, g⟩ by the backward pass. grad_norm: (N,) ‖g‖.
+    pieces: T stretches of text that together spell the answers, mostly one token each; tokens that share a character
+    form one piece. turns: (T,) index of each piece's message. n_tokens: (T,) tokens in each. values: (N, T) float64,
+    d/dε of the piece's loss, summed over its tokens. inner: (N,) ⟨u, g⟩ from the backward pass. grad_norm: (N,) ‖g‖.
     loss: (N,) ℓ. n_cut: tokens of the row beyond the store's --max-length, which were never trained on.
     """
 
@@ -70,12 +70,12 @@ class TokenInfluence:
 
     @property
     def mean(self) -> np.ndarray:
-        """(N,) mean over supervised tokens: by the chain rule ⟨u, g⟩."""
+        """(N,) mean over supervised tokens; by the chain rule it is ⟨u, g⟩."""
         return self.values.sum(1) / self.n_tokens.sum()
 
     @property
     def bound(self) -> np.ndarray:
-        """(N,) how far `mean` may lie from `inner`: 1e-3 ‖u‖‖g‖."""
+        """(N,) the largest allowed distance of `mean` from `inner`: 1e-3 ‖u‖‖g‖."""
         return TOLERANCE * self.grad_norm
 
     @property
@@ -95,7 +95,7 @@ class TokenInfluence:
         return float(self.weights @ (self.mean * _inverse(self.grad_norm)))
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON takes it."""
+        """All fields and results as JSON values."""
         arrays = ("turns", "n_tokens", "weights", "values", "mean", "inner", "bound", "grad_norm", "loss", "combined")
         plain = ("row", "subtask", "direction", "pieces", "epochs", "n_cut", "cosine", "holds")
         return {name: getattr(self, name) for name in plain} | {n: getattr(self, n).tolist() for n in arrays}
@@ -105,8 +105,8 @@ class TokenInfluence:
 class Agreement:
     """How much of LESS's score the plain gradient explains, on a sample of rows.
 
-    rows: (n,) pool row numbers. cosine: (n,) Σ_i w_i cos(u_i, g_i). influence: (n,) Inf(z, j) of the kept scoring.
-    pearson, spearman: their correlations, NaN where one of the two does not vary.
+    rows: (n,) pool row numbers. cosine: (n,) Σ_i w_i cos(u_i, g_i). influence: (n,) Inf(z, j) of the scoring.
+    pearson, spearman: their correlations; NaN if one of the two does not vary.
     """
 
     rows: np.ndarray
@@ -117,10 +117,10 @@ class Agreement:
 
 
 class TokenExplainer:
-    """Explains rows of one store, for any targets scored on it; one question at a time, safe to share between threads.
+    """Explains rows of one store for any targets scored on it, one row at a time; threads may share it.
 
-    All of it is computed in fp32: a pass in bf16 rounds away what a step of 0.01 changes (SmolLM2: values per token off
-    by once to six times their own size, in fp32 by less than a thousandth).
+    All passes are in fp32: bf16 rounds away the effect of a step of 0.01 (on SmolLM2, values per token are then wrong
+    by one to six times their size; in fp32 by less than a thousandth).
     """
 
     def __init__(self, store: Store) -> None:
@@ -139,12 +139,13 @@ class TokenExplainer:
     ) -> TokenInfluence:
         """Token-level influence of pool row `row` on subtask number `subtask` of the scoring, at every checkpoint.
 
-        direction: u is the targets' mean gradient; `adam` divides it by Adam's √v' first, which is the linear part of
-        what Γ does to a row.
+        direction: `gradient`, u is the targets' mean gradient; `adam`, that gradient divided by Adam's √v', which is
+        the linear part of Γ.
 
         Raises:
-            UsageError: no such row or subtask, or the row is excluded. StoreError: the model or a file is not the
-                store's. TargetError: a target cannot be used.
+            UsageError: there is no such row or subtask, or the row is excluded. StoreError: the model or a file does
+            not
+                belong to the store. TargetError: a target cannot be used.
         """
         _check_row(self.store, scoring, row)
         (encoded,), (pieces,) = self._model.encode([row]), self._model.pieces([row])
@@ -186,12 +187,13 @@ class TokenExplainer:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Agreement:
-        """The plain gradient's cosines against LESS's scores on a seeded sample of scored rows: one backward pass each.
+        """Compare the plain gradient's cosines with LESS's scores on a seeded sample of scored rows.
 
-        gradient: the stored update that LESS compares; None for the store's first kind.
+        Takes one backward pass per row and checkpoint. gradient: the stored update that LESS compares; None for the
+        store's first kind.
 
         Raises:
-            StoreError: the targets are not scored by LESS with that gradient. Else as `explain`.
+            StoreError: the targets have no LESS scores with that gradient. Otherwise as `explain`.
         """
         scores = influence(scoring.evidence("less", gradient), scoring.subtask_of, len(scoring.subtask_names))
         size = min(sample, len(scoring.rows))
@@ -214,13 +216,13 @@ class TokenExplainer:
     def _at(
         self, scoring: Scoring, subtask: int, kind: DirectionKind, epoch: str, progress: Progress
     ) -> tuple[PerExampleGradients, Vector]:
-        """The model at θ_i, and the direction there, which is computed when first needed and kept."""
+        """The model at θ_i, and the direction there, which is computed once and then read from its file."""
         gradients, checkpoint = self._model.at(self.store.epochs.index(epoch))
         if not 0 <= subtask < len(scoring.subtask_names):
             raise UsageError(f"There is no subtask number {subtask}: the targets have {len(scoring.subtask_names)}.")
         members = [t for t, j in zip(scoring.targets, scoring.subtask_of, strict=True) if j == subtask]
         path = scoring.path / "directions" / f"{scoring_key(self.store, members)}-{kind}-{epoch}.safetensors"
-        about = {"kind": "direction", "of": path.stem}
+        metadata = {"kind": "direction", "of": path.stem}
         if not path.is_file():
             progress.stage(f"direction-{epoch}", f"Gradients of the targets at {epoch}", len(members), "targets")
             mean = self._mean_gradient(gradients, members, progress)
@@ -228,35 +230,35 @@ class TokenExplainer:
                 mean = self._by_adam(mean, checkpoint)
             with locked(scoring.path):
                 path.parent.mkdir(exist_ok=True)
-                write_tensors(path, _unit(mean), about)
-        u, header = read_tensors(path)
+                write_tensors(path, _unit(mean), metadata)
+        u, file_metadata = read_tensors(path)
         sizes = {name: weight.numel() for name, weight in gradients.weights.items()}
-        if header != about or {name: len(tensor) for name, tensor in u.items()} != sizes:
-            raise StoreError(f"{path} belongs to other targets or another model; delete it and ask again.")
+        if file_metadata != metadata or {name: len(tensor) for name, tensor in u.items()} != sizes:
+            raise StoreError(f"{path} belongs to other targets or another model; delete it and try again.")
         return gradients, {name: tensor.to(self._model.device) for name, tensor in u.items()}
 
     def _by_adam(self, mean: Vector, checkpoint: Checkpoint) -> Vector:
         if not checkpoint.moments:
-            raise StoreError(f"{self.store.path} holds no Adam moments: explain by the plain gradient.")
+            raise StoreError(f"{self.store.path} holds no Adam moments: explain with the plain gradient.")
         scale = adam_scale(self.store.manifest.config.adam, checkpoint, self._model.device)
         return {name: g * scale[name] for name, g in mean.items()}
 
     def _extractor(self, gradients: PerExampleGradients, u: Vector) -> FeatureExtractor:
-        """A pass over rows that yields ⟨u, g⟩ as a one-dimensional feature of the plain gradient."""
+        """An extractor that yields ⟨u, g⟩ as a one-dimensional feature of the plain gradient."""
         return FeatureExtractor(gradients, _Along(u), {"sgd": lambda name, g: g}, self._model.token_budget)
 
     def _mean_gradient(self, gradients: PerExampleGradients, targets: Sequence[Row], progress: Progress) -> Vector:
-        """The mean over target examples of ∇ℓ(z'; θ_i), by name, not projected."""
+        """The unprojected mean of ∇ℓ(z'; θ_i) over target examples, by parameter name."""
         rows: list[Encoded] = []
         for number, target in enumerate(targets, start=1):
             encoded, reason = encode_target(self._model.encoder, self._model.window, target)
             if encoded is None or reason:
-                raise TargetError(f"Target {number} of {target.subtask} cannot be used: {reason}; mend or remove it.")
+                raise TargetError(f"Target {number} of {target.subtask} cannot be used: {reason}; fix or remove it.")
             rows.append(encoded)
         total: Vector = {}
 
         def add(batch: Sequence[Encoded]) -> None:
-            sums: Vector = {}  # of this batch alone: one that does not fit, and comes again in parts, has added nothing
+            sums: Vector = {}  # of this batch only: a batch that does not fit has added nothing when it is split
             gradients.run(batch, lambda name, g: sums.update({name: g.sum(0)}))
             for name, g in sums.items():
                 total[name] = total[name].add_(g) if name in total else g
@@ -270,12 +272,13 @@ class TokenExplainer:
 def explain(
     store: Store, targets: Sequence[Row], row: int, subtask: str | None = None, progress: Progress | None = None
 ) -> TokenInfluence:
-    """Token-level influence of one pool row on one subtask of the targets, which are scored by LESS where not yet so.
+    """Token-level influence of one pool row on one subtask of the targets; computes their LESS scores if needed.
 
     subtask: by default the one on which the row scores highest.
 
     Raises:
-        UsageError: no such row or subtask, or the row is excluded. Others as `score_targets` and `TokenExplainer`.
+        UsageError: there is no such row or subtask, or the row is excluded. Otherwise as `score_targets` and
+            `TokenExplainer.explain`.
     """
     store.require_complete()
     scoring = score_targets(store, targets, ["less"], progress=progress)
@@ -290,12 +293,12 @@ def explain(
 
 
 def describe(result: TokenInfluence) -> str:
-    """A `TokenInfluence` as lines for a terminal; pieces are quoted, so that no text of the data steers it."""
-    lines = [f"Row {result.row} for {result.subtask!r}: cosine {result.cosine:+.4f} by the plain gradient."]
+    """A `TokenInfluence` as lines for a terminal; pieces are quoted, so that data cannot send control codes to it."""
+    lines = [f"Row {result.row} for {result.subtask!r}: cosine {result.cosine:+.4f} with the plain gradient."]
     for name, mean, inner, norm in zip(result.epochs, result.mean, result.inner, result.grad_norm, strict=True):
         off = abs(mean - inner) * float(_inverse(np.array(norm)))
-        lines.append(f"{name}: mean over tokens {mean:+.5f}, <u, g> {inner:+.5f}, apart by {off:.1e} of |g|")
-    lines.append("Share of the cosine, piece by piece (positive: learning it lowers the targets' loss):")
+        lines.append(f"{name}: mean over tokens {mean:+.5f}, <u, g> {inner:+.5f}, differing by {off:.1e} of |g|")
+    lines.append("Share of the cosine by piece (positive: learning it lowers the targets' loss):")
     lines += [f"{share:+.5f}  {piece!r}" for share, piece in zip(result.combined, result.pieces, strict=True)]
     if result.n_cut:
         lines.append(f"{result.n_cut:,} more tokens were cut by --max-length.")
@@ -308,13 +311,13 @@ def _check_row(store: Store, scoring: Scoring, row: int) -> None:
     pool = store.pool()
     if row not in pool.index:
         raise UsageError(f"{store.path} has no row {row}: its rows are 0 to {len(pool) - 1:,}.")
-    about = pool.loc[row]
-    reason = about["reason"] if about["status"] != "usable" else "its gradient is not finite"
-    raise UsageError(f"Row {row} of {store.path} is excluded ({reason}), so it influences nothing; choose another.")
+    entry = pool.loc[row]
+    reason = entry["reason"] if entry["status"] != "usable" else "its gradient is not finite"
+    raise UsageError(f"Row {row} of {store.path} is excluded ({reason}), so it has no influence; choose another row.")
 
 
 class _Along:
-    """Inner products with one direction, in a projector's place."""
+    """Inner products with one direction, used in place of a projector."""
 
     dim = 1
 
@@ -328,7 +331,7 @@ class _Along:
 def _derivative(gradients: PerExampleGradients, row: Encoded, u: Vector) -> np.ndarray:
     """d/dε ℓ_t(θ + εu) at ε = 0 of every supervised token t, (tokens,) float64, by a central difference.
 
-    The LoRA parameters are afterwards what they were, bit for bit.
+    Afterwards the LoRA parameters are restored bit for bit.
     """
     weights = gradients.weights
     before = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -346,7 +349,7 @@ def _derivative(gradients: PerExampleGradients, row: Encoded, u: Vector) -> np.n
 
 
 def _unit(vector: Vector) -> Vector:
-    """The vector at length 1; one of zeros (targets the model is sure of) stays so, and influences nothing."""
+    """The vector scaled to length 1; a zero vector (the model is certain of the targets) stays zero."""
     length = sum(float(part.double().square().sum()) for part in vector.values()) ** 0.5
     return {name: (part.double() / (length or 1.0)).float() for name, part in vector.items()}
 
@@ -356,7 +359,7 @@ def _inverse(length: np.ndarray) -> np.ndarray:
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    if not (np.ptp(x) and np.ptp(y)):  # rounding leaves equal values a little off their mean
+    if not (np.ptp(x) and np.ptp(y)):  # rounding can leave equal values slightly off their mean
         return float("nan")
     x, y = x - x.mean(), y - y.mean()
     return float(x @ y) / float(np.sqrt((x @ x) * (y @ y)))

@@ -1,9 +1,9 @@
-"""`build --append`: more rows in a finished store, with its own checkpoints and projections, nothing rebuilt.
+"""`build --append`: more rows for a finished store, with its own checkpoints and projections; nothing is rebuilt.
 
-    STORE/pool-2.parquet    the appended rows (pool-3.parquet: the next ones), numbered on from those before
-    STORE/append.json       the manifest as it will be; it becomes manifest.json by renaming once every shard is there
+    STORE/pool-2.parquet    the appended rows (pool-3.parquet: the next ones); their numbers continue the pool's
+    STORE/append.json       the future manifest, renamed to manifest.json once all shards are complete
 
-Until then the store on disk is the old one, whole and in use; the same command goes on where a killed one stopped.
+Until then the old store stays complete and usable; repeating the command resumes a killed one.
 """
 
 import os
@@ -35,21 +35,22 @@ def begin_append(
     max_length: int,
     progress: Progress,
 ) -> Store:
-    """The store as it will be with the rows of `pool`; `store` itself where it has them already.
+    """The future store with the rows of `pool`; `store` itself if it has them already.
 
     Raises:
-        StoreError: the store is unfinished, or was built with other parameters than `config` (its limit per source
-            aside, which is for the new rows), or another tokenizer.
-        UsageError: some of the files, but not all, are in the store. GradsiftError: an unreadable pool, no usable row.
+        StoreError: the store is unfinished, or was built with parameters other than `config` (the limit per source
+            aside, which applies to the new rows) or another tokenizer.
+        UsageError: the store has some of the files, but not all. GradsiftError: the pool is unreadable or has no usable
+            row.
     """
     _check(store, config, encoder)
     inputs, parts = input_hashes(pool), store.manifest.parts
     if any(part.inputs == inputs for part in parts):
-        progress.note(f"There is nothing to add: {store.path} holds the rows of {_names(inputs)} already.")
+        progress.note(f"There is nothing to add: {store.path} already has the rows of {_names(inputs)}.")
         return store
-    known = {_content(entry) for part in parts for entry in part.inputs}
-    if double := [entry for entry in inputs if _content(entry) in known]:
-        raise UsageError(f"{store.path} holds the rows of {_names(double)} already: append the other files only.")
+    contents = {_content(entry) for part in parts for entry in part.inputs}
+    if repeated := [entry for entry in inputs if _content(entry) in contents]:
+        raise UsageError(f"{store.path} already has the rows of {_names(repeated)}: append only the other files.")
     store.require_complete()
     store.check_pool()
     pending = _pending(store, inputs, config)
@@ -59,15 +60,15 @@ def begin_append(
 
 
 def settle(store: Store) -> Store:
-    """Let an appended store, all of whose shards are there, take the place of the old one; others stay as they are."""
+    """Replace the old store with an appended one whose shards are complete; any other store is returned unchanged."""
     if store.name != PENDING:
         return store
     os.replace(store.path / PENDING, store.path / MANIFEST)
     atomic.sync_folder(store.path)
-    shutil.rmtree(store.path / "scorings", ignore_errors=True)  # of the rows before; one may just be in the making
+    shutil.rmtree(store.path / "scorings", ignore_errors=True)  # of the old rows; one may be in progress
     ours = set(store.shard_paths())
     for path in (path for folder in {path.parent for path in ours} for path in folder.iterdir()):
-        if path not in ours:  # an append of more rows that was given up
+        if path not in ours:  # left by an abandoned append of more rows
             path.unlink()
     return Store.open(store.path)
 
@@ -84,7 +85,7 @@ def _check(store: Store, config: BuildConfig, encoder: Encoder) -> None:
 
 
 def _pending(store: Store, inputs: tuple[str, ...], config: BuildConfig) -> Store | None:
-    """An append of these rows to this store that was begun before, if its rows are whole."""
+    """An unfinished append of the same rows to this store, if its pool is intact; else None."""
     try:
         pending = Store.open(store.path, PENDING)
         pending.check_pool()
@@ -108,7 +109,7 @@ def _take_in(
     name = pool_file(len(manifest.parts))
     intake = ingest(
         pool,
-        store.path / name,  # nobody's until a manifest names it
+        store.path / name,  # not part of the store until a manifest names it
         encoder,
         max_length,
         config.limit_per_source,
@@ -159,16 +160,16 @@ def _notes(intake: Intake, names: str, max_length: int) -> list[str]:
     return notes
 
 
-def _merged(before: Sequence[SourceInfo], more: Sequence[SourceInfo]) -> tuple[SourceInfo, ...]:
-    """Coverage of both, a source that is in both once."""
-    found: dict[str, Counter] = {}
-    for source in (*before, *more):
-        found.setdefault(source.source, Counter()).update(source.model_dump(exclude={"source"}))
-    return tuple(SourceInfo(source=name, **counts) for name, counts in found.items())
+def _merged(before: Sequence[SourceInfo], after: Sequence[SourceInfo]) -> tuple[SourceInfo, ...]:
+    """The coverage of both, added up by source."""
+    counts_by_source: dict[str, Counter] = {}
+    for source in (*before, *after):
+        counts_by_source.setdefault(source.source, Counter()).update(source.model_dump(exclude={"source"}))
+    return tuple(SourceInfo(source=name, **counts) for name, counts in counts_by_source.items())
 
 
 def _content(entry: str) -> str:
-    """What is the same of an input wherever it lies: its hash; of a hub id the id."""
+    """What identifies an input wherever it is: its hash, or for a hub id the id."""
     name, _, digest = entry.rpartition(" ")
     return name if digest == "hub" else digest
 

@@ -1,4 +1,4 @@
-"""Where a store may be written: nothing may be lost there, and a build must not read its own files."""
+"""Where a store may be written: without losing anything there, and without a build reading its own files."""
 
 import glob
 import os
@@ -12,11 +12,11 @@ MADE = ("warmup", "checkpoints", "features", "representations", "metrics", "scor
 
 
 def refuse_place(out: Path, pool: Sequence[str | Path], checkpoints: Sequence[str]) -> None:
-    """Refuse to write where something would be lost, or where the build would read its own files.
+    """Refuse a folder where something would be lost, or where the build would read its own files.
 
     Raises:
-        UsageError: the store would lie inside the pool, or one of the given checkpoints inside the store. StoreError:
-        the folder holds somebody else's work.
+        UsageError: the store would lie inside the pool, or contain one of the checkpoints that the build reads.
+        StoreError: the folder contains something else.
     """
     place = out.resolve()
     for path in map(str, pool):
@@ -25,29 +25,31 @@ def refuse_place(out: Path, pool: Sequence[str | Path], checkpoints: Sequence[st
             raise UsageError(
                 f"The store {out} would lie inside the pool {path} and be read as data: choose another --out."
             )
-    for given in checkpoints:
-        if any(Path(given).resolve().is_relative_to(place / name) for name in MADE):
+    for checkpoint in checkpoints:
+        if any(Path(checkpoint).resolve().is_relative_to(place / name) for name in MADE):
             raise UsageError(
-                f"The checkpoint {given} lies inside {out}, where the new store's own will be: choose another --out, "
+                f"The checkpoint {checkpoint} lies inside {out}, where the new store's files go: choose another --out, "
                 "or copy it elsewhere first."
             )
-    strange = [name for name in MADE if (out / name).exists()]
-    if strange and not (out / "manifest.json").exists():
-        raise StoreError(f"{out} holds {strange[0]} but no manifest.json, so it is no store: choose another --out.")
+    present = [name for name in MADE if (out / name).exists()]
+    if present and not (out / "manifest.json").exists():
+        raise StoreError(
+            f"{out} contains {present[0]} but no manifest.json, so it is not a store: choose another --out."
+        )
 
 
 def _covers(pattern: str, place: Path) -> bool:
-    """Whether a glob pattern matches `place` or a folder above it, all of whose files would be read."""
+    """Whether a glob pattern matches `place` or a folder above it, whose files would all be read."""
     parts = Path(os.path.normpath(Path(pattern).expanduser().absolute())).parts
     magic = next((at for at, part in enumerate(parts) if glob.has_magic(part)), None)
     if magic is None:
         return False
-    wanted = (*Path(*parts[:magic]).resolve().parts, *parts[magic:])
-    return any(_matches(wanted, folder.parts) for folder in (place, *place.parents))
+    absolute = (*Path(*parts[:magic]).resolve().parts, *parts[magic:])
+    return any(_matches(absolute, folder.parts) for folder in (place, *place.parents))
 
 
 def _matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
-    """Part by part, as glob does: a star stays within a part and leaves hidden ones out, two stars are any number."""
+    """Match part by part, as glob does: `*` stays within a part and skips hidden ones, `**` is any number of parts."""
     if not pattern or not parts:
         return not parts and all(part == "**" for part in pattern)
     first = pattern[0]

@@ -1,7 +1,7 @@
-"""The first stage of a build: every row of the pool into `pool.parquet`, tokenized once to know which can be used.
+"""The first stage of a build: every row of the pool goes into `pool.parquet`, tokenized once to see which are usable.
 
-Rows in = rows usable + rows excluded with a reason. A bad line is a row like any other, excluded, with its original
-bytes kept; nothing is dropped or cut without being counted.
+All rows are either usable or excluded with a reason. A bad line becomes an excluded row with its original bytes;
+nothing is dropped or cut without being counted.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from gradsift.runtime.hashing import hash_bytes
 from gradsift.runtime.progress import Progress
 
 ROW_GROUP = 1000
-SHOWN = 10  # files, and excluded rows, that a build prints; the store lists all
+SHOWN = 10  # files, and excluded rows, that a build prints; the store lists them all
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -50,12 +50,12 @@ SCHEMA = pa.schema(
 
 
 class NothingUsableError(GradsiftError):
-    """The pool holds no row that can be used."""
+    """The pool has no usable row."""
 
 
 @dataclass
 class Intake:
-    """What reading the pool found out; becomes part of the manifest."""
+    """Counts and fingerprint of a pool that was read; part of the manifest."""
 
     fingerprint: str = ""
     rows: int = 0
@@ -68,7 +68,7 @@ class Intake:
     examples: list[str] = field(default_factory=list)
 
     def report(self) -> list[str]:
-        """What a person building wants to see at once: how each file was read, and the first excluded rows."""
+        """Lines to print at once: how each file was read, and the first excluded rows."""
         files = [
             f"{file}: {', '.join(f'{n:,} {schema}' for schema, n in c.items())}" for file, c in self.schemas.items()
         ]
@@ -94,11 +94,11 @@ def ingest(
 ) -> Intake:
     """Read, encode and write the pool to `out` (a Parquet file).
 
-    first: number of the first row. taken: ids that other rows of the store have.
+    first: number of the first row. taken: ids of other rows of the store.
 
     Raises:
         PoolError: a path cannot be read at all.
-        NothingUsableError: no row at all, or none that keeps a supervised token.
+        NothingUsableError: there are no rows, or no row has a supervised token left.
     """
     intake = Intake()
     rows: Iterable[Row] = read_rows(paths, taken)
@@ -122,7 +122,7 @@ def ingest(
 def write_records(
     rows: Iterable[Row], sink: Any, encoder: Encoder, max_length: int, first: int = 0
 ) -> Generator[dict[str, Any], None, None]:
-    """Encode rows and write them to `sink` (what takes a Parquet file), group by group; yields each record, written."""
+    """Encode rows and write them to `sink` (a file for Parquet), group by group; yields each record once written."""
     records = _records(rows, encoder, max_length, first)
     with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
         while group := list(islice(records, ROW_GROUP)):
@@ -131,7 +131,7 @@ def write_records(
 
 
 def reason_kind(reason: str) -> str:
-    """What a row's reason has in common with others': without its numbers and details."""
+    """A row's reason without its numbers and details, so that similar ones count together."""
     return re.sub(r"\d+", "N", reason.partition(":")[0])
 
 
@@ -190,7 +190,7 @@ def _identity(record: dict[str, Any]) -> str:
 def _nothing_usable(intake: Intake, paths: Sequence[str | Path]) -> str:
     where = ", ".join(str(path) for path in paths)
     if not intake.rows:
-        return f"The pool {where} holds no rows; give files with at least one conversation."
+        return f"The pool {where} has no rows: give files with at least one conversation."
     reasons = "; ".join(f"{count} x {reason}" for reason, count in intake.excluded.most_common(5))
     hint = " Raise --max-length." if any(r.startswith("no answer token") for r in intake.excluded) else ""
     return f"None of the {intake.rows} rows of {where} can be used: {reasons}.{hint}"

@@ -1,8 +1,8 @@
-"""What a build would cost, told before anything is spent: counted where that is cheap, else estimated from a burst.
+"""What a build would cost, before it starts: counted where that is cheap, otherwise estimated from a few batches.
 
-`plan` reads and encodes the pool with the build's own code, packs its batches (survey.py), and times a few of them
-(burst.py). What is counted is exact as long as no source has more than `COUNTED` rows; `exact` says so. `estimate` is
-an estimate always, for this machine's device.
+`plan` reads and encodes the pool with the build's own code, packs its batches (survey.py) and times a few of them
+(timing.py). Counts are exact (`exact`) if no source has more than `COUNTED` rows. `estimate` is always an estimate, for
+this machine's device.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from gradsift.runtime.tables import table
 from gradsift.training.checkpoint import check_folder
 from gradsift.training.schedule import short_epoch_note, steps_per_epoch
 
-PLAN = "plan.json"  # in a job's folder: the plan as far as it is known
+PLAN = "plan.json"  # in a job's folder: the plan so far
 DTYPES: tuple[StoreDtype, ...] = ("int8", "fp16", "bit")
 
 
 @dataclass(frozen=True)
 class WarmupPlan:
-    """rows: trained on in every epoch. padded_tokens: of all epochs."""
+    """The warmup. rows: of one epoch. padded_tokens: of all epochs."""
 
     rows: int
     epochs: int
@@ -42,8 +42,8 @@ class WarmupPlan:
 class Estimate:
     """Seconds by stage (`features` is for all checkpoints), with one device and with `workers`; bytes by part.
 
-    memory_bytes: the most at once, on the device or, on a CPU, of the process: what the burst needed, scaled up where
-    it did not come to the largest batches.
+    memory_bytes: the peak, on the device or, for a CPU, in the process: as measured, scaled up if the largest batches
+    were not timed.
     """
 
     seconds: dict[str, float]
@@ -64,9 +64,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build would meet and, once it was measured, what it would cost.
+    """What a build would process and, once measured, what it would cost.
 
-    padded_tokens: what one pass over the pool computes. feature_bytes: by store dtype, for all checkpoints and kinds.
+    padded_tokens: of one pass over the pool. feature_bytes: by store dtype, for all checkpoints and gradients.
     """
 
     model: str
@@ -92,92 +92,94 @@ class Plan:
 
 
 def plan(pool: Sequence[str | Path], config: BuildConfig, workers: int = 1, progress: Progress | None = None) -> Plan:
-    """Count what a build of `pool` would meet and estimate what it would cost on this machine; nothing is written.
+    """Count what a build of `pool` would process and estimate its cost on this machine; nothing is written.
 
-    workers: devices that share the features. While it runs as a job, `job/plan.json` holds what is known so far.
+    workers: devices that share the features. In a job, `job/plan.json` holds the plan so far.
 
     Raises:
-        GradsiftError: what the build itself would stumble over at its start: an unreadable pool, an unknown model, no
-            usable row.
+        GradsiftError: anything that would stop the build at its start: an unreadable pool, an unknown model, no usable
+            row.
     """
     progress = progress or Progress(quiet=True)
-    for given in config.checkpoints:
-        check_folder(Path(given), moments="adam" in config.gradients)
+    for checkpoint in config.checkpoints:
+        check_folder(Path(checkpoint), moments="adam" in config.gradients)
     encoder = Encoder(load.load_tokenizer(config.model), config.template)
     max_length = min(config.max_length, load.model_window(config.model))
-    found = survey(pool, config, encoder, max_length, progress)
+    pool_survey = survey(pool, config, encoder, max_length, progress)
     device = default_device()
-    batches = found.feature_batches(config.resolve_token_budget(device.type))
-    training = found.warmup_batches(config.resolve_training_budget(device.type))
-    counted = _counted(found, batches, training, device)
+    batches = pool_survey.feature_batches(config.resolve_token_budget(device.type))
+    training = pool_survey.warmup_batches(config.resolve_training_budget(device.type))
+    counted = _counted(pool_survey, batches, training, device)
     _keep(counted, progress)
-    burst = measure(found, training, batches, progress)
-    result = _estimated(counted, found, burst, batches, training, workers)
+    burst = measure(pool_survey, training, batches, progress)
+    result = _estimated(counted, pool_survey, burst, batches, training, workers)
     _keep(result, progress)
     return result
 
 
-def record(found: Plan) -> dict[str, Any]:
+def record(result: Plan) -> dict[str, Any]:
     """A plan as plain JSON values."""
-    return asdict(found)
+    return asdict(result)
 
 
-def _counted(found: Survey, batches: list[Batch], training: list[Batch], device: torch.device) -> Plan:
-    config, checkpoints = found.config, len(found.config.checkpoints) or found.config.epochs
-    warmup = _warmup_plan(found, training) if training else None
+def _counted(pool_survey: Survey, batches: list[Batch], training: list[Batch], device: torch.device) -> Plan:
+    config, checkpoints = pool_survey.config, len(pool_survey.config.checkpoints) or pool_survey.config.epochs
+    warmup = _warmup_plan(pool_survey, training) if training else None
     kinds = checkpoints * len(config.gradients)
     return Plan(
         model=config.model,
         device=device.type,
         dtype=str(resolve_dtype(config.dtype, device)).removeprefix("torch."),
-        exact=found.sampled == found.rows,
-        tokenized_rows=found.sampled,
-        rows=found.rows,
-        usable=found.usable,
-        truncated=sum(source.truncated for source in found.sources),
-        excluded=found.excluded,
-        prompt_tokens=sum(source.prompt_tokens for source in found.sources),
-        answer_tokens=sum(source.answer_tokens for source in found.sources),
-        padded_tokens=round(found.padded_tokens(batches)),
-        sources=found.sources,
+        exact=pool_survey.sampled == pool_survey.rows,
+        tokenized_rows=pool_survey.sampled,
+        rows=pool_survey.rows,
+        usable=pool_survey.usable,
+        truncated=sum(source.truncated for source in pool_survey.sources),
+        excluded=pool_survey.excluded,
+        prompt_tokens=sum(source.prompt_tokens for source in pool_survey.sources),
+        answer_tokens=sum(source.answer_tokens for source in pool_survey.sources),
+        padded_tokens=round(pool_survey.padded_tokens(batches)),
+        sources=pool_survey.sources,
         checkpoints=checkpoints,
         warmup=warmup,
         store_dtype=config.store_dtype,
-        feature_bytes={dtype: found.usable * kinds * config.row_bytes(dtype) for dtype in DTYPES},
-        pool_bytes=found.pool_bytes,
-        notes=_notes(found, warmup),
+        feature_bytes={dtype: pool_survey.usable * kinds * config.row_bytes(dtype) for dtype in DTYPES},
+        pool_bytes=pool_survey.pool_bytes,
+        notes=_notes(pool_survey, warmup),
     )
 
 
-def _warmup_plan(found: Survey, training: list[Batch]) -> WarmupPlan:
-    config = found.config
-    rows = max(1, int(found.usable * config.warmup_fraction))
-    tokens = sum(padded(found.lengths, batch) for batch in training)  # of rows chosen evenly: a row stands for itself
+def _warmup_plan(pool_survey: Survey, training: list[Batch]) -> WarmupPlan:
+    config = pool_survey.config
+    rows = max(1, int(pool_survey.usable * config.warmup_fraction))
+    tokens = sum(
+        padded(pool_survey.lengths, batch) for batch in training
+    )  # rows are drawn evenly, so they have no weights
     scale = rows * config.epochs / sum(map(len, training))
     return WarmupPlan(rows, config.epochs, steps_per_epoch(rows, config.batch_size), round(tokens * scale))
 
 
-def _notes(found: Survey, warmup: WarmupPlan | None) -> list[str]:
+def _notes(pool_survey: Survey, warmup: WarmupPlan | None) -> list[str]:
     notes = []
-    if found.max_length < found.config.max_length:
-        notes.append(f"--max-length is lowered to {found.max_length:,}, the model's window.")
-    if found.sampled < found.rows:
+    if pool_survey.max_length < pool_survey.config.max_length:
+        notes.append(f"--max-length is lowered to {pool_survey.max_length:,}, the model's window.")
+    if pool_survey.sampled < pool_survey.rows:
         notes.append(
-            f"{found.sampled:,} of {found.rows:,} rows were tokenized, at most {COUNTED:,} of a source: "
-            "usable, excluded and cut rows and the tokens are scaled up from them."
+            f"{pool_survey.sampled:,} of {pool_survey.rows:,} rows were tokenized, at most {COUNTED:,} per source: the "
+            "counts of usable, excluded and cut rows and of tokens are scaled up."
         )
-    if warmup and (short := short_epoch_note(warmup.rows, found.config.batch_size)):
+    if warmup and (short := short_epoch_note(warmup.rows, pool_survey.config.batch_size)):
         notes.append(short)
     return notes
 
 
 def _estimated(
-    counted: Plan, found: Survey, burst: Burst, batches: list[Batch], training: list[Batch], workers: int
+    counted: Plan, pool_survey: Survey, burst: Burst, batches: list[Batch], training: list[Batch], workers: int
 ) -> Plan:
-    config, warmup = found.config, counted.warmup
+    config, warmup = pool_survey.config, counted.warmup
     one_pass = burst.setup + burst.features.seconds_per_token * counted.padded_tokens
     seconds = {
-        "read": found.seconds,
+        "read": pool_survey.seconds,
         "load": burst.load,
         "warmup": burst.warmup.seconds_per_token * warmup.padded_tokens if warmup else 0.0,
         "features": counted.checkpoints * one_pass,
@@ -188,14 +190,14 @@ def _estimated(
         "checkpoints": counted.checkpoints * 3 * 4 * burst.parameters,  # weights and two moments, fp32
         "pool": counted.pool_bytes,
     }
-    largest = max(padded(found.lengths, batch) for batch in batches)
+    largest = max(padded(pool_survey.lengths, batch) for batch in batches)
     memory = burst.loaded + (burst.peak - burst.loaded) * max(1.0, largest / burst.features.largest)
     if training:
-        trained = max(padded(found.lengths, batch) for batch in training) / burst.warmup.largest
-        memory = max(memory, burst.loaded + (burst.trained - burst.loaded) * max(1.0, trained))
+        training_scale = max(padded(pool_survey.lengths, batch) for batch in training) / burst.warmup.largest
+        memory = max(memory, burst.loaded + (burst.trained - burst.loaded) * max(1.0, training_scale))
     notes = list(counted.notes)
     if burst.splits:
-        notes.append("A batch did not fit into memory and was halved: the build does the same, and is slower for it.")
+        notes.append("A batch did not fit into memory and was halved; the build will do the same, which slows it down.")
     total = sum(seconds.values())
     estimate = Estimate(
         seconds={name: round(value, 1) for name, value in seconds.items()},
@@ -216,57 +218,57 @@ def _estimated(
     return replace(counted, notes=notes, estimate=estimate)
 
 
-def _keep(found: Plan, progress: Progress) -> None:
-    """Leave what is known where a page looks for it, if this is a job."""
+def _keep(result: Plan, progress: Progress) -> None:
+    """In a job, write the plan so far to where the page looks for it."""
     if progress.folder is not None:
-        atomic.write_json(progress.folder / "job" / PLAN, record(found))
+        atomic.write_json(progress.folder / "job" / PLAN, record(result))
 
 
-def describe(found: Plan) -> str:
-    """The same for a terminal."""
-    about = "counted" if found.exact else f"from {found.tokenized_rows:,} tokenized rows"
+def describe(result: Plan) -> str:
+    """A plan as lines for a terminal."""
+    basis = "counted" if result.exact else f"from {result.tokenized_rows:,} tokenized rows"
     lines = [
-        f"rows {found.rows:,} = {found.usable:,} usable + {found.rows - found.usable:,} excluded; {found.truncated:,} "
-        f"cut ({about})",
-        f"tokens {found.prompt_tokens:,} of prompts, {found.answer_tokens:,} of answers; a pass computes "
-        f"{found.padded_tokens:,} with padding",
+        f"rows {result.rows:,} = {result.usable:,} usable + {result.rows - result.usable:,} excluded; "
+        f"{result.truncated:,} cut ({basis})",
+        f"tokens {result.prompt_tokens:,} in prompts, {result.answer_tokens:,} in answers; one pass computes "
+        f"{result.padded_tokens:,} with padding",
         "",
-        _sources_table(found),
+        _sources_table(result),
     ]
-    lines += ["", *(f"excluded {count:,}: {reason}" for reason, count in found.excluded.items())]
-    if found.warmup:
-        w = found.warmup
-        lines.append(f"warmup {w.rows:,} rows, {w.steps_per_epoch:,} optimizer steps an epoch, {w.epochs} epochs")
-    by_dtype = ", ".join(f"{dtype} {_size(count)}" for dtype, count in found.feature_bytes.items())
-    lines += [f"features {found.checkpoints} checkpoints; {by_dtype}", *_estimate_lines(found), *found.notes]
+    lines += ["", *(f"excluded {count:,}: {reason}" for reason, count in result.excluded.items())]
+    if result.warmup:
+        w = result.warmup
+        lines.append(f"warmup {w.rows:,} rows, {w.steps_per_epoch:,} optimizer steps per epoch, {w.epochs} epochs")
+    by_dtype = ", ".join(f"{dtype} {_size(count)}" for dtype, count in result.feature_bytes.items())
+    lines += [f"features {result.checkpoints} checkpoints; {by_dtype}", *_estimate_lines(result), *result.notes]
     return "\n".join(lines)
 
 
-def _sources_table(found: Plan) -> str:
+def _sources_table(result: Plan) -> str:
     counts = [
         (s.rows_in_file, s.rows, s.usable, s.excluded, s.truncated, s.prompt_tokens + s.answer_tokens)
-        for s in found.sources
+        for s in result.sources
     ]
-    rows = [(s.source, *(f"{n:,}" for n in numbers)) for s, numbers in zip(found.sources, counts, strict=True)]
+    rows = [(s.source, *(f"{n:,}" for n in numbers)) for s, numbers in zip(result.sources, counts, strict=True)]
     return table(rows, ("source", "in file", "taken", "usable", "excluded", "cut", "tokens"))
 
 
-def _estimate_lines(found: Plan) -> list[str]:
-    e = found.estimate
+def _estimate_lines(result: Plan) -> list[str]:
+    e = result.estimate
     if e is None:
         return []
     stages = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in e.seconds.items())
-    several = f"; {_duration(e.workers_total_seconds)} on {e.workers}" if e.workers > 1 else ""
+    shared = f"; {_duration(e.workers_total_seconds)} on {e.workers}" if e.workers > 1 else ""
     parts = ", ".join(f"{part} {_size(count)}" for part, count in e.bytes.items())
     scaled = e.memory_bytes > e.measured_memory_bytes
-    measured = f", scaled from {_size(e.measured_memory_bytes)} for smaller batches" if scaled else ""
+    measured = f", scaled up from {_size(e.measured_memory_bytes)} for smaller batches" if scaled else ""
     return [
         "",
-        f"estimated from {e.burst_batches} batches in {e.burst_seconds:.0f} s on {found.device} ({found.dtype}), "
+        f"estimated from {e.burst_batches} batches in {e.burst_seconds:.0f} s on {result.device} ({result.dtype}), "
         f"{e.features_tokens_per_s:,.0f} tokens/s:",
-        f"time {_duration(e.total_seconds)} on one device{several} ({stages})",
-        f"memory {_size(e.memory_bytes)} of {e.memory_of}{measured}",
-        f"disk {_size(e.total_bytes)} as {found.store_dtype} ({parts})",
+        f"time {_duration(e.total_seconds)} on one device{shared} ({stages})",
+        f"memory {_size(e.memory_bytes)} for {e.memory_of}{measured}",
+        f"disk {_size(e.total_bytes)} as {result.store_dtype} ({parts})",
         "",
     ]
 

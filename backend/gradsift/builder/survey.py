@@ -1,6 +1,6 @@
-"""The pool as `plan` sees it: tokenized and packed as a build would, nothing written.
+"""The pool as `plan` sees it: tokenized and packed as in a build, with nothing written.
 
-Of a source with more than `COUNTED` rows a seeded sample is tokenized, each of its rows standing for several.
+Of a source with more than `COUNTED` rows only a seeded sample is tokenized; each sampled row represents several.
 """
 
 import time
@@ -20,14 +20,16 @@ from gradsift.model.batches import pack
 from gradsift.runtime.progress import Progress
 from gradsift.training.schedule import choose_rows, epoch_order
 
-COUNTED = 5000  # rows of a source that are tokenized
+COUNTED = 5000  # rows tokenized per source
 
 Batch = Sequence[int]  # positions of usable rows
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """One source: rows in its files and taken, and of those usable, excluded, cut; tokens of the usable ones."""
+    """One source: rows in its files, rows a build would take, and of these the usable, excluded and cut; tokens of the
+    usable ones.
+    """
 
     source: str
     rows_in_file: int
@@ -41,9 +43,9 @@ class SourcePlan:
 
 @dataclass
 class Survey:
-    """The tokenized rows. lengths, weights: tokens of every usable one, and how many rows of the pool it stands for.
+    """The tokenized rows. lengths, weights: of each usable row its tokens and how many rows of the pool it represents.
 
-    rows: that a build would take. sampled: rows tokenized. seconds, pool_bytes: of reading and of keeping all `rows`.
+    rows: number a build would take. sampled: rows tokenized. seconds, pool_bytes: to read and to store all `rows`.
     """
 
     config: BuildConfig
@@ -61,16 +63,16 @@ class Survey:
 
     @property
     def usable(self) -> int:
-        """Usable rows among `rows`."""
+        """Number of usable rows among `rows`."""
         return round(sum(self.weights))
 
     def encode(self, batch: Batch) -> list[Encoded]:
-        """Some of the usable rows as tokens."""
+        """The tokens of a batch of usable rows."""
         rows = (self._conversations[position] for position in batch)
         return [self.encoder.encode(messages, prefix, self.max_length) for messages, prefix in rows]
 
     def feature_batches(self, token_budget: int) -> list[Batch]:
-        """The batches of one pass as a build packs them: inside shards of consecutive rows."""
+        """The batches of one pass, packed as in a build: within shards of consecutive rows."""
         size = self.config.resolve_shard_rows(self.usable)
         return [
             [start + position for position in batch]
@@ -79,14 +81,14 @@ class Survey:
         ]
 
     def warmup_batches(self, token_budget: int) -> list[Batch]:
-        """The pieces that the steps of all epochs go through in; none where checkpoints are given."""
+        """The pieces of all optimizer steps of all epochs; empty if the config has checkpoints."""
         config = self.config
         if config.checkpoints:
             return []
-        chosen = choose_rows(len(self.lengths), config.warmup_fraction, config.seed)
+        rows = choose_rows(len(self.lengths), config.warmup_fraction, config.seed)
         steps = [
-            [chosen[at] for at in order[start : start + config.batch_size]]
-            for order in (epoch_order(len(chosen), config.seed, epoch) for epoch in range(config.epochs))
+            [rows[at] for at in order[start : start + config.batch_size]]
+            for order in (epoch_order(len(rows), config.seed, epoch) for epoch in range(config.epochs))
             for start in range(0, len(order), config.batch_size)
         ]
         return [
@@ -96,7 +98,7 @@ class Survey:
         ]
 
     def padded_tokens(self, batches: Sequence[Batch]) -> float:
-        """Tokens of some batches with their padding, every batch counted as often as its rows stand for others."""
+        """Padded tokens of the batches, each weighted by how many rows its rows represent."""
         return sum(
             padded(self.lengths, batch) * sum(self.weights[position] for position in batch) / len(batch)
             for batch in batches
@@ -104,33 +106,33 @@ class Survey:
 
 
 def padded(lengths: Sequence[int], batch: Batch) -> int:
-    """Tokens of a batch with its padding."""
+    """Padded tokens of a batch."""
     return max(lengths[position] for position in batch) * len(batch)
 
 
 def survey(
     pool: Sequence[str | Path], config: BuildConfig, encoder: Encoder, max_length: int, progress: Progress
 ) -> Survey:
-    """Read a pool as a build would, and tokenize what has to be.
+    """Read a pool as a build would, and tokenize it or a sample of it.
 
     Raises:
         PoolError: a path cannot be read at all.
-        NothingUsableError: no row that keeps a supervised token.
+        NothingUsableError: no row has a supervised token left.
     """
     progress.stage("read", "Reading the pool", 0, "rows")
-    began = time.perf_counter()
+    start = time.perf_counter()
     rows, in_file = sample_rows(read_rows(pool), min(config.limit_per_source or COUNTED, COUNTED), config.seed)
-    reading = time.perf_counter() - began
-    taken = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
+    reading = time.perf_counter() - start
+    row_counts = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
     tokenized = Counter(row.source for row in rows)
-    found = Survey(config, encoder, max_length, sum(taken.values()), len(rows))
+    result = Survey(config, encoder, max_length, sum(row_counts.values()), len(rows))
     counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     excluded: dict[str, float] = defaultdict(float)
     progress.stage("tokenize", "Tokenizing the pool", len(rows), "rows")
-    began, sink = time.perf_counter(), pa.MockOutputStream()
+    start, sink = time.perf_counter(), pa.MockOutputStream()
     with closing(write_records(rows, sink, encoder, max_length)) as records:
         for row in records:
-            share, source = taken[row["source"]] / tokenized[row["source"]], counts[row["source"]]
+            share, source = row_counts[row["source"]] / tokenized[row["source"]], counts[row["source"]]
             source[row["status"]] += share
             if row["status"] == "excluded":
                 excluded[reason_kind(row["reason"])] += share
@@ -138,20 +140,21 @@ def survey(
                 source["truncated"] += share * bool(row["n_cut"])
                 source["prompt"] += share * row["n_prompt_tokens"]
                 source["answer"] += share * row["n_answer_tokens"]
-                found.lengths.append(row["n_prompt_tokens"] + row["n_answer_tokens"])
-                found.weights.append(share)
+                result.lengths.append(row["n_prompt_tokens"] + row["n_answer_tokens"])
+                result.weights.append(share)
                 turns = [(turn["role"], turn["content"]) for turn in row["messages"]]
-                found._conversations.append((turns, row["prefix"]))
+                result._conversations.append((turns, row["prefix"]))
             progress.advance()
-    scale = found.rows / found.sampled
-    found.seconds = reading + (time.perf_counter() - began) * scale
-    found.pool_bytes = round(sink.size() * scale)
-    found.excluded = {r: round(n) for r, n in sorted(excluded.items(), key=lambda pair: -pair[1])}
+    scale = result.rows / result.sampled
+    result.seconds = reading + (time.perf_counter() - start) * scale
+    result.pool_bytes = round(sink.size() * scale)
+    result.excluded = {r: round(n) for r, n in sorted(excluded.items(), key=lambda pair: -pair[1])}
     parts = ("usable", "excluded", "truncated", "prompt", "answer")
-    found.sources = [
-        SourcePlan(name, in_file[name], taken[name], *(round(counts[name][part]) for part in parts)) for name in counts
+    result.sources = [
+        SourcePlan(name, in_file[name], row_counts[name], *(round(counts[name][part]) for part in parts))
+        for name in counts
     ]
-    if not found.lengths:
-        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in list(found.excluded.items())[:3])
-        raise NothingUsableError(f"None of the {found.rows:,} rows can be used: {reasons}.")
-    return found
+    if not result.lengths:
+        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in list(result.excluded.items())[:3])
+        raise NothingUsableError(f"None of the {result.rows:,} rows can be used: {reasons}.")
+    return result

@@ -1,7 +1,7 @@
-"""A few real batches of a build, timed: what `plan` estimates from.
+"""A few batches of a build, timed, from which `plan` estimates.
 
-The model is loaded, fresh LoRA attached and trained on a few of the warmup's batches, and the features of a few batches
-are taken at the checkpoint that this leaves. Nothing is kept.
+The model is loaded with fresh LoRA layers and trained on a few warmup batches; at the resulting checkpoint the features
+of a few batches are computed. Nothing is saved.
 """
 
 import resource
@@ -34,14 +34,14 @@ from gradsift.training.warmup import snapshot
 if TYPE_CHECKING:
     from peft import PeftModel
 
-WARMUP_SECONDS, FEATURE_SECONDS = 8.0, 16.0  # what the two parts may take, loading aside
-_FEW = 32  # batches at most
+WARMUP_SECONDS, FEATURE_SECONDS = 8.0, 16.0  # limits of the two parts, loading aside
+_FEW = 32  # maximum number of batches to time
 _GOLDEN = 0.6180339887
 
 
 @dataclass
 class Timed:
-    """Batches that were run. tokens: padded ones. largest: of a batch. seconds_per_token: the sum over the sum."""
+    """Timed batches. tokens: padded, in all. largest: tokens of the largest batch."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -49,23 +49,23 @@ class Timed:
     largest: int = 0
 
     def add(self, seconds: float, tokens: int) -> None:
-        """Count one batch."""
+        """Add one batch."""
         self.seconds, self.tokens, self.batches = self.seconds + seconds, self.tokens + tokens, self.batches + 1
         self.largest = max(self.largest, tokens)
 
     @property
     def seconds_per_token(self) -> float:
+        """All seconds over all tokens."""
         return self.seconds / self.tokens
 
 
 @dataclass
 class Burst:
-    """What was measured.
+    """The measurements.
 
-    parameters: of LoRA (P). hidden: numbers in a representation. load: seconds until the model is there. setup: seconds
-    that every checkpoint's projector and moments take. loaded, trained, peak: the most bytes at once until the model
-    was there, until the warmup's steps were over, and in all: of CUDA's allocations, or of this process's memory on a
-    CPU. splits: batches halved for memory.
+    parameters: LoRA's P. hidden: size of a representation. load: seconds to load the model. setup: seconds for one
+    checkpoint's projector and moments. loaded, trained, peak: peak bytes after loading, after the warmup's steps and at
+    the end, of CUDA's allocations or, on a CPU, of this process. splits: batches halved for lack of memory.
     """
 
     parameters: int = 0
@@ -80,38 +80,37 @@ class Burst:
     features: Timed = field(default_factory=Timed)
 
 
-def measure(found: Survey, warmup: Sequence[Batch], features: Sequence[Batch], progress: Progress) -> Burst:
-    """Time a few of the warmup's and of the features' batches of rows, spread over their sizes.
-
-    With no `warmup` batches only the features count.
+def measure(survey: Survey, warmup: Sequence[Batch], features: Sequence[Batch], progress: Progress) -> Burst:
+    """Time a few `warmup` and `features` batches, spread over their sizes; `warmup` may be empty.
 
     Raises:
-        ModelError: the model cannot be loaded or given LoRA as asked. torch.OutOfMemoryError: one row does not fit.
+        ModelError: the model cannot be loaded, or LoRA cannot be attached. torch.OutOfMemoryError: one row does not
+        fit.
     """
-    device, burst, config = default_device(), Burst(), found.config
+    device, burst, config = default_device(), Burst(), survey.config
     with exclusive(device, progress):
         progress.stage("load", f"Loading {config.model} on {device}", 0, "")
-        began = time.perf_counter()
+        start = time.perf_counter()
         base = load.load_model(config.model, resolve_dtype(config.dtype, device), device).model
         try_order(base, progress)
         peft = _attach(base, config)
-        burst.load, burst.loaded = time.perf_counter() - began, _peak(device)
+        burst.load, burst.loaded = time.perf_counter() - start, _peak(device)
         burst.parameters = sum(p.numel() for p in peft.parameters() if p.requires_grad)
         progress.stage("burst", "Timing a few batches", 0, "batches")
-        given = warmup or [features[-1]]  # Adam's moments are needed in any case
-        timed, checkpoint = _train(peft, found, given, progress)
+        batches = warmup or [features[-1]]  # Adam's moments are needed in any case
+        timed, checkpoint = _train(peft, survey, batches, progress)
         burst.trained = _peak(device)
         if warmup:
             burst.warmup = timed
-        began = time.perf_counter()
+        start = time.perf_counter()
         gradients = PerExampleGradients(peft)
         projector = make_projector(config.projection, config.seed, 1, config.dim, gradients.shapes, device)
         updates: dict[str, Update] = {
             kind: make_update(kind, config.adam, checkpoint, device) for kind in config.gradients
         }
         extractor = FeatureExtractor(gradients, projector, updates, config.resolve_token_budget(device.type))
-        burst.setup = time.perf_counter() - began
-        _extract(extractor, burst, found, features, progress)
+        burst.setup = time.perf_counter() - start
+        _extract(extractor, burst, survey, features, progress)
         burst.peak = _peak(device)
     return burst
 
@@ -120,50 +119,50 @@ def _attach(base: torch.nn.Module, config: BuildConfig) -> "PeftModel":
     if not config.checkpoints:
         return attach_lora(base, config)
     peft = attach_adapter(base, Path(config.checkpoints[0]))
-    for name, parameter in peft.named_parameters():  # an adapter that was saved comes frozen
+    for name, parameter in peft.named_parameters():  # a loaded adapter is frozen
         parameter.requires_grad_("lora_" in name)
     return peft
 
 
 def _spread(lengths: Sequence[int], batches: Sequence[Batch]) -> list[Batch]:
-    """The smallest batch, to warm up on, one of the middle, the largest, then golden-ratio steps through the sizes."""
+    """The smallest batch as a warm-up, a middle one, the largest, then golden-ratio steps through the sizes."""
     by_size = sorted(batches, key=lambda batch: -padded(lengths, batch))
     steps = (int(step * _GOLDEN % 1 * len(by_size)) for step in range(_FEW))
     return [by_size[-1], *(by_size[at] for at in dict.fromkeys((len(by_size) // 2, *steps)))]
 
 
 def _timed(
-    found: Survey,
+    survey: Survey,
     batches: Sequence[Batch],
     seconds: float,
     run: Callable[[list[Encoded]], None],
     progress: Progress,
 ) -> Timed:
-    """Time `run` on batches, leaving out what would take too long; the first, which a process is slow at, counts if it
-    is alone.
+    """Time `run` on batches, skipping those that would take too long. The first one is slow and counts only if it is
+    the only one.
     """
     first, timed = Timed(), Timed()
-    for number, batch in enumerate(_spread(found.lengths, batches)):
-        known, tokens = timed if timed.batches else first, padded(found.lengths, batch)
-        if number and timed.seconds + known.seconds_per_token * tokens > seconds:
+    for number, batch in enumerate(_spread(survey.lengths, batches)):
+        basis, tokens = timed if timed.batches else first, padded(survey.lengths, batch)
+        if number and timed.seconds + basis.seconds_per_token * tokens > seconds:
             continue
-        rows = found.encode(batch)
-        began = time.perf_counter()
+        rows = survey.encode(batch)
+        start = time.perf_counter()
         run(rows)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        (timed if number else first).add(time.perf_counter() - began, tokens)
+        (timed if number else first).add(time.perf_counter() - start, tokens)
         progress.advance()
     return timed if timed.batches else first
 
 
-def _train(peft: "PeftModel", found: Survey, batches: Sequence[Batch], progress: Progress) -> tuple[Timed, Checkpoint]:
-    """Optimizer steps, one a batch, and the checkpoint they end with."""
-    config = found.config
+def _train(peft: "PeftModel", survey: Survey, batches: Sequence[Batch], progress: Progress) -> tuple[Timed, Checkpoint]:
+    """One optimizer step per batch, timed, and the checkpoint after the last one."""
+    config = survey.config
     optimizer, _ = make_optimizer(peft, config.lr, _FEW)
     torch.manual_seed(config.seed)  # dropout
 
-    def step(rows: list[Encoded]) -> None:  # in halves where memory runs out, as the warmup does
+    def step(rows: list[Encoded]) -> None:  # halved when memory runs out, as in the warmup
         run_batches(rows, len(rows) * max(len(row.ids) for row in rows), backward)
         optimizer.step()
         optimizer.zero_grad()
@@ -172,18 +171,18 @@ def _train(peft: "PeftModel", found: Survey, batches: Sequence[Batch], progress:
         supervised_losses(peft, rows).mean().backward()
 
     peft.train()
-    timed = _timed(found, batches, WARMUP_SECONDS, step, progress)
+    timed = _timed(survey, batches, WARMUP_SECONDS, step, progress)
     return timed, snapshot(peft, optimizer, config.lr, config.model)
 
 
 def _extract(
-    extractor: FeatureExtractor, burst: Burst, found: Survey, batches: Sequence[Batch], progress: Progress
+    extractor: FeatureExtractor, burst: Burst, survey: Survey, batches: Sequence[Batch], progress: Progress
 ) -> None:
     def extract(rows: list[Encoded]) -> None:
         features = extractor.extract(rows)
         burst.splits, burst.hidden = burst.splits + features.splits, features.representation.shape[1]
 
-    burst.features = _timed(found, batches, FEATURE_SECONDS, extract, progress)
+    burst.features = _timed(survey, batches, FEATURE_SECONDS, extract, progress)
 
 
 def _peak(device: torch.device) -> int:

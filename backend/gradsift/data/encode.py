@@ -1,12 +1,13 @@
 """Conversations -> token ids and a supervised mask: the one encoder for pool, targets and warmup (method, section 3).
 
-The conversation is rendered by a chat template, tokenized once as a whole, and a token is supervised when its character
-span overlaps an assistant turn (its end-of-turn token included). Merges across the boundary therefore cannot shift it.
+A chat template renders the conversation, which is then tokenized as a whole. A token is supervised when its characters
+overlap an assistant turn (end-of-turn token included), so merges across a turn's boundary cannot shift the mask.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ TULU = (
 )
 
 
-_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro %}"  # what Llama's templates fall back to
+_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro %}"  # the fallback in Llama's templates
 _PROBE = (
     "It's 2,024  kg\n\n\tof   naïve cafe\u0301 — „ÄÖÜ“; x==y;\r\n 1234567 "
     "Ελληνικά, русский, हिन्दी, বাংলা, 中文、日本語 한국어 👍🏽"
@@ -32,19 +33,19 @@ _PROBE = (
 
 
 class TemplateError(GradsiftError):
-    """A chat template that is missing, cannot be read, or does not render a conversation turn by turn."""
+    """The chat template is missing, or the tokenizer cannot be used with one."""
 
 
 class RenderError(GradsiftError):
-    """One conversation that the template cannot render or whose turns cannot be told apart in the rendering."""
+    """The template cannot render a conversation, or its turns cannot be told apart in the rendering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One tokenized conversation.
 
-    ids: (T,) token ids, cut to the longest length allowed. supervised: (T,) True where the token is learned; position 0
-    is never supervised (nothing predicts it). n_prompt and n_answer count the kept tokens; n_cut those that were cut.
+    ids: (T,) token ids, cut to the maximum length. supervised: (T,) True for tokens to learn; position 0 is never
+    supervised, because nothing predicts it. n_prompt, n_answer: tokens kept of each. n_cut: tokens cut off.
     """
 
     ids: list[int]
@@ -56,9 +57,9 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of an answer: one supervised token, or the few that share a character.
+    """A stretch of an answer: one supervised token, or several that share a character.
 
-    text: as it stands in the rendered conversation. turn: index of its message. n_tokens: how many tokens it holds.
+    text: as it appears in the rendered conversation. turn: index of its message. n_tokens: number of tokens in it.
     """
 
     text: str
@@ -67,19 +68,19 @@ class Piece:
 
 
 def read_template(choice: str) -> str:
-    """`chat`, `tulu`, or the text of the Jinja file `choice` names, checked for syntax.
+    """`chat` and `tulu` as they are; otherwise the text of the Jinja file at `choice`, its syntax checked.
 
     Raises:
-        UsageError: no such file, or it is not Jinja.
+        UsageError: the file cannot be read, or is not a Jinja template.
     """
     if choice in ("chat", "tulu"):
         return choice
     try:
         text = Path(choice).read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--template {choice}: neither chat, tulu, nor a readable file ({error.strerror}).") from error
+        raise UsageError(f"--template {choice}: neither chat, tulu nor a readable file ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"--template {choice}: not UTF-8 text.") from error
+        raise UsageError(f"--template {choice}: not UTF-8 text; save it as UTF-8.") from error
     try:
         jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
     except jinja2.TemplateSyntaxError as error:
@@ -91,30 +92,33 @@ class Encoder:
     """Renders and tokenizes conversations with one tokenizer and one template.
 
     template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. `fingerprint` hashes everything that
-    decides the token ids: vocabulary, merges, normalization, template.
+    determines the token ids: vocabulary, merges, normalization, template.
     """
 
     def __init__(self, tokenizer: Any, template: str) -> None:
         if not tokenizer.is_fast:
-            raise TemplateError("The model's tokenizer has no fast version, and only those tell character offsets.")
+            raise TemplateError(
+                "The model's tokenizer has no fast version, and only fast ones report character offsets: "
+                "choose another model."
+            )
         if template == "chat" and not tokenizer.chat_template:
             raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
         self.tokenizer = tokenizer
-        chosen = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
-        self.template = _dated(chosen, tokenizer.chat_template)
-        self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # a copy that nobody else sets to pad or truncate
+        text = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
+        self.template = _dated(text, tokenizer.chat_template)
+        self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # nobody else pads or truncates with a copy
         self._rules.no_padding()
         self._rules.no_truncation()
         self.fingerprint = _fingerprint(self._rules, self.template or tokenizer.chat_template)
-        self._rules.post_processor = None  # it adds no token here, but it may trim blanks off the offsets
+        self._rules.post_processor = None  # it adds no token here, but may trim blanks from the offsets
 
     def render(self, messages: Messages, prefix: str = "") -> tuple[str, list[tuple[int, int]]]:
-        """The conversation's text and the character spans (start, stop) of what is learned in it.
+        """The conversation's text and the character spans (start, stop) to learn.
 
-        prefix: given at the start of the last assistant turn, joined by one space, outside the span.
+        prefix: put at the start of the last assistant turn, followed by one space; not part of the span.
 
         Raises:
-            RenderError: the template refuses the conversation, or rewrites earlier turns as it grows.
+            RenderError: the template rejects the conversation, or rewrites earlier turns as the conversation grows.
         """
         turns = [{"role": role, "content": content} for role, content in messages]
         answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
@@ -124,13 +128,13 @@ class Encoder:
         spans = []
         for index in answers:
             start = len(self._opening(turns[:index], text))
-            closed = self._apply(turns[: index + 1]).rstrip()  # its end-of-turn token, not the line break after it
+            closed = self._apply(turns[: index + 1]).rstrip()  # with its end-of-turn token, not the line break after it
             if not text.startswith(closed) or len(closed) < start:
                 raise RenderError("the chat template does not render the conversation turn by turn")
-            given = prefix + " " if prefix and index == answers[-1] else ""
-            if given and not text.startswith(given, start):
+            lead = prefix + " " if prefix and index == answers[-1] else ""
+            if lead and not text.startswith(lead, start):
                 raise RenderError("the chat template does not keep the prefix at the start of the answer")
-            spans.append((start + len(given), len(closed)))
+            spans.append((start + len(lead), len(closed)))
         return text, spans
 
     def encode(self, messages: Messages, prefix: str = "", max_length: int | None = None) -> Encoded:
@@ -142,13 +146,12 @@ class Encoder:
         text, spans = self.render(messages, prefix)
         tokens = self._rules.encode(text, add_special_tokens=False)
         supervised = _supervised(tokens.offsets, spans)
-        ids, whole = tokens.ids, len(tokens)
-        ids, supervised = ids[:max_length], supervised[:max_length]
+        ids, supervised = tokens.ids[:max_length], supervised[:max_length]
         n_answer = sum(supervised)
-        return Encoded(ids, supervised, len(ids) - n_answer, n_answer, whole - len(ids))
+        return Encoded(ids, supervised, len(ids) - n_answer, n_answer, len(tokens) - len(ids))
 
     def pieces(self, messages: Messages, prefix: str = "", max_length: int | None = None) -> list[Piece]:
-        """What the supervised tokens of `encode`, in their order, spell: end to end, the answers as far as kept.
+        """The text of `encode`'s supervised tokens, in order: joined, they spell the answers up to where they are cut.
 
         Raises:
             RenderError: see `render`.
@@ -157,14 +160,11 @@ class Encoder:
         answers = [index for index, (role, _) in enumerate(messages) if role == "assistant"]
         offsets = self._rules.encode(text, add_special_tokens=False).offsets
         supervised = _supervised(offsets, spans)[:max_length]
-        learned = [offset for offset, taught in zip(offsets, supervised, strict=False) if taught]
-        return [
-            Piece(text[start:stop], answers[span], n_tokens)
-            for start, stop, span, n_tokens in _stretches(learned, spans)
-        ]
+        stretches = _stretches(compress(offsets, supervised), spans)
+        return [Piece(text[start:stop], answers[span], n_tokens) for start, stop, span, n_tokens in stretches]
 
     def _opening(self, turns: list[dict], text: str) -> str:
-        """What stands before an assistant's first character: everything earlier and the turn's own header."""
+        """The text before an assistant's first character: all earlier turns and this turn's header."""
         opening = self._apply(turns, add_generation_prompt=True)
         if not text.startswith(opening):
             raise RenderError("the chat template does not render the conversation turn by turn")
@@ -173,7 +173,7 @@ class Encoder:
     def _apply(self, turns: list[dict], add_generation_prompt: bool = False) -> str:
         if not turns and not add_generation_prompt:
             return ""
-        try:  # as a batch of one: a conversation that begins with an answer has an opening of no turns
+        try:  # a batch of one, because the opening of a conversation that begins with an answer has no turns
             return self.tokenizer.apply_chat_template(
                 [turns], chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
             )[0]
@@ -182,43 +182,46 @@ class Encoder:
 
 
 def _dated(template: str | None, own: Any) -> str | None:
-    """The template with a fixed date where it prints today's: a row must not be encoded otherwise tomorrow."""
+    """The template with a fixed date in place of today's, so that a row is encoded the same way every day."""
     text = own if template is None else template
     return _DATE + text if isinstance(text, str) and "strftime_now" in text else template
 
 
 def _bos(tokenizer: Any) -> str:
-    """The tokenizer's own first token, for a model that was trained with one: a template of ours must not lose it."""
+    """The tokenizer's beginning-of-text token if it adds one: a template of ours must keep it."""
     first = tokenizer("a").input_ids[0]
     return "{{ bos_token }}" if tokenizer.bos_token and first == tokenizer.bos_token_id else ""
 
 
 def _fingerprint(rules: Any, template: str) -> str:
-    """Vocabulary, template, and what becomes of a text that exercises the rest; library versions leave it alone."""
+    """Hash of the vocabulary, the template and the ids of a probe text that exercises all other rules.
+
+    It does not depend on library versions.
+    """
     parts = [sorted(rules.get_vocab().items()), rules.encode(_PROBE, add_special_tokens=False).ids, template]
     return hash_json(parts)[:16]
 
 
 def _supervised(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
-    """For each token, whether it is learned: its characters overlap a span, and something comes before it."""
-    return [taught and position > 0 for position, taught in enumerate(_overlaps(offsets, spans))]
+    """For each token, whether it is learned: its characters overlap a span, and it is not the first token."""
+    return [overlap and position > 0 for position, overlap in enumerate(_overlaps(offsets, spans))]
 
 
-def _stretches(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
-    """(start, stop, span, tokens) of supervised tokens, cut to their span; those that share a character are one.
+def _stretches(offsets: Iterable[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """(start, stop, span, tokens) of the supervised tokens, clipped to their span; tokens that share a character merge.
 
-    Characters that belong to no token (some tokenizers drop blanks) go with the token after them.
+    Characters that belong to no token (some tokenizers drop blanks) go to the next token.
     """
-    found: list[tuple[int, int, int, int]] = []
+    stretches: list[tuple[int, int, int, int]] = []
     for start, stop in offsets:
         span = next(index for index, (_, end) in enumerate(spans) if end > start)
         start, stop = max(start, spans[span][0]), min(stop, spans[span][1])
-        before = found[-1] if found and found[-1][2] == span else None
-        if before and start < before[1]:
-            found[-1] = (before[0], max(stop, before[1]), span, before[3] + 1)
+        previous = stretches[-1] if stretches and stretches[-1][2] == span else None
+        if previous and start < previous[1]:
+            stretches[-1] = (previous[0], max(stop, previous[1]), span, previous[3] + 1)
         else:
-            found.append((before[1] if before else start, stop, span, 1))
-    return found
+            stretches.append((previous[1] if previous else start, stop, span, 1))
+    return stretches
 
 
 def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:

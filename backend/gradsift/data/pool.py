@@ -1,6 +1,6 @@
-"""Any instruction data to rows: files, folders, patterns, saved data sets and hub ids, read as a stream.
+"""Instruction data to rows: files, folders, patterns, saved data sets and hub ids, read as a stream.
 
-`read_rows` yields every record as a `Row`, good or bad; nothing is dropped without a row that says why.
+`read_rows` yields every record as a `Row`, good or bad: a record that cannot be used becomes a row that says why.
 `sample_rows` takes a seeded sample per source in one pass.
 """
 
@@ -27,17 +27,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record of an input, good (`reason` empty) or bad (no messages, `reason` says why in one clause)."""
+    """One record of an input: good (`reason` is empty) or bad (no messages, and `reason` says why in one clause)."""
 
-    file: str  # base name, or path relative to the folder or pattern given; the hub id
-    line: int  # from 1: the line (JSON Lines) or the record's number
-    raw: bytes  # JSON Lines: the line byte for byte without its newline; otherwise the record as JSON
+    file: str  # base name; path relative to the folder or pattern; or hub id
+    line: int  # from 1: line number (JSON Lines) or record number
+    raw: bytes  # JSON Lines: the exact bytes of the line without its newline; otherwise the record as JSON
     source: str  # `dataset` or `source`, else the file's stem
-    id: str  # its own `id`, else "SOURCE:LINE"; unique, later ones of the same name get "#2", "#3", ...
+    id: str  # its own `id`, else "SOURCE:LINE"; repeats get "#2", "#3", ... so that ids are unique
     task: str  # `task` or `category`, else ""
     subtask: str  # `subtask`, else ""
     messages: Messages  # (role, content) pairs; roles system, user, assistant
-    prefix: str  # text given, not learned, at the start of the last assistant turn; else ""
+    prefix: str  # start of the last assistant turn that is supplied, not learned; else ""
     schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
     reason: str  # "" when good
 
@@ -51,22 +51,22 @@ class _Input:
 def read_rows(paths: Sequence[str | Path], taken: Iterable[str] = ()) -> Iterator[Row]:
     """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
 
-    Inside a folder or a pattern files come in sorted order, those of other types are passed over, and a file that is
-    named twice is read once. taken: ids that the rows may not have. Memory: one record, and the ids seen.
+    Within a folder or pattern, files are sorted and other file types are skipped. A file named twice is read once.
+    taken: ids that are in use already. Memory: one record and all ids.
 
     Raises:
-        PoolError: a path does not exist or has an unknown type, or there is nothing to read; raised at once for
-            paths, while streaming for what only reading shows.
+        PoolError: a path does not exist or has an unknown type, or there is nothing to read. Problems with paths are
+            raised at once, those that show only in the contents while streaming.
     """
     try:
-        found = [entry for path in paths for entry in _expand(path)]
+        entries = [entry for path in paths for entry in _expand(path)]
     except OSError as error:
-        raise PoolError(f"Cannot look at {error.filename}: {error.strerror}. Check the path.") from error
+        raise PoolError(f"Cannot access {error.filename}: {error.strerror}. Check the path.") from error
     inputs: dict[Path | str, _Input] = {}
-    for entry in found:
+    for entry in entries:
         inputs.setdefault(entry.path or entry.name, entry)
     if not inputs:
-        raise PoolError("No input was given: name a file, a folder, a pattern or a data set on the hub.")
+        raise PoolError("No input: give a file, a folder, a pattern or a data set on the Hugging Face hub.")
     return _stream(list(inputs.values()), taken)
 
 
@@ -74,39 +74,39 @@ def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
     """ "NAME SHA256" of every input `read_rows` would read, in its order; a hub id stands for itself.
 
     Raises:
-        PoolError: as `read_rows`.
+        PoolError: see `read_rows`.
     """
     inputs = [entry for path in paths for entry in _expand(path)]
     return tuple(f"{entry.name} {_content_hash(entry.path) if entry.path else 'hub'}" for entry in inputs)
 
 
 def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple[list[Row], dict[str, int]]:
-    """A seeded sample of at most `per_source` rows of each source (None: all), in the order of the input.
+    """A seeded sample of at most `per_source` rows of each source (None: all), in input order.
 
-    Kept are the rows with the smallest SHA-256 of (seed, source, file, line): the choice does not depend on the other
-    rows. Bad rows take part like others. One pass; memory: the rows kept.
+    It keeps the rows with the smallest SHA-256 of (seed, source, file, line), so a row's hash does not depend on other
+    rows. Bad rows count like good ones. One pass; memory: the sample.
 
     Returns:
-        The sample, and for each source the number of rows read.
+        The sample, and the number of rows read from each source.
     """
     if per_source is not None and per_source < 1:
         raise UsageError(f"A limit of {per_source} rows per source keeps nothing: give 1 or more, or no limit.")
-    seen: Counter[str] = Counter()
-    kept: dict[str, list[tuple[int, int, Row]]] = {}  # heaps with the largest hash on top
+    counts: Counter[str] = Counter()
+    heaps: dict[str, list[tuple[int, int, Row]]] = {}  # the largest hash on top
     for order, row in enumerate(rows):
-        seen[row.source] += 1
-        heap = kept.setdefault(row.source, [])
+        counts[row.source] += 1
+        heap = heaps.setdefault(row.source, [])
         entry = (0 if per_source is None else -_hash(seed, row), -order, row)
         if per_source is None or len(heap) < per_source:
             heapq.heappush(heap, entry)
         else:
             heapq.heappushpop(heap, entry)
-    entries = [entry for heap in kept.values() for entry in heap]
-    return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(seen)
+    entries = [entry for heap in heaps.values() for entry in heap]
+    return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(counts)
 
 
 def make_row(record: Record, file: str, source: str) -> Row:
-    """Read one record; `source` is the name for records that bring none."""
+    """Turn a record into a row; `source` is used if the record names none."""
     value = record.value or {}
     source = _first_text(value, "dataset", "source") or source
     messages: Messages = ()
@@ -135,7 +135,7 @@ def make_row(record: Record, file: str, source: str) -> Row:
 
 
 def unique_ids(rows: Iterable[Row], taken: Iterable[str] = ()) -> Iterator[Row]:
-    """The rows, with "#2", "#3", ... appended to ids that came before or are `taken`."""
+    """The rows, with "#2", "#3", ... appended to ids that were used before or are `taken`."""
     seen = dict.fromkeys(taken, 1)
     for row in rows:
         name, count = row.id, seen.get(row.id, 0)
@@ -147,16 +147,16 @@ def unique_ids(rows: Iterable[Row], taken: Iterable[str] = ()) -> Iterator[Row]:
         yield row if name == row.id else replace(row, id=name)
 
 
-def _expand(given: str | Path) -> Iterator[_Input]:
-    path, text = Path(given).expanduser(), str(given)
+def _expand(pattern: str | Path) -> Iterator[_Input]:
+    path, text = Path(pattern).expanduser(), str(pattern)
     if path.is_dir():
-        found = list(_inside(path))
-        if not found:
-            raise PoolError(f"The folder {path} holds no file that can be read: {_known()}.")
-        yield from found
+        files = list(_inside(path))
+        if not files:
+            raise PoolError(f"The folder {path} holds no readable file; the formats are {_formats()}.")
+        yield from files
     elif path.exists():
         if data_suffix(path) not in FORMATS:
-            raise PoolError(f"{path} has no type that can be read: {_known()}.")
+            raise PoolError(f"{path} is of an unknown type; the formats are {_formats()}.")
         yield _Input(_printable(path.name), path.resolve())
     elif glob.has_magic(text):
         yield from _matching(path)
@@ -167,9 +167,9 @@ def _expand(given: str | Path) -> Iterator[_Input]:
 
 
 def _inside(folder: Path, root: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[_Input]:
-    """The readable files below a folder, sorted; a saved data set counts as one; hidden files are passed over."""
+    """The readable files below a folder, sorted; a saved data set counts as one file; hidden files are skipped."""
     root = root or folder
-    if folder.resolve() in above:  # a link to a folder that holds it
+    if folder.resolve() in above:  # a link to a folder above it
         return
     above = (*above, folder.resolve())
     if is_saved_dataset(folder):
@@ -188,36 +188,36 @@ def _inside(folder: Path, root: Path | None = None, above: tuple[Path, ...] = ()
 def _matching(pattern: Path) -> Iterator[_Input]:
     magic = [glob.has_magic(part) for part in pattern.parts].index(True)
     root = Path(*pattern.parts[:magic])
-    found = False
+    matched = False
     for path in sorted(Path(name) for name in glob.glob(str(pattern), recursive=True)):
         below = list(_inside(path, root)) if path.is_dir() else []
         if path.is_file() and data_suffix(path) in FORMATS:
             below = [_Input(_printable(str(path.relative_to(root))), path.resolve())]
-        found = found or bool(below)
+        matched = matched or bool(below)
         yield from below
-    if not found:
-        raise PoolError(f"No file that can be read matches {pattern}: {_known()}.")
+    if not matched:
+        raise PoolError(f"No readable file matches {pattern}; the formats are {_formats()}.")
 
 
-def _known() -> str:
+def _formats() -> str:
     return f"{', '.join(FORMATS)}, each also with .gz or .zst"
 
 
 def _stream(inputs: list[_Input], taken: Iterable[str]) -> Iterator[Row]:
     empty = True
-    for row in unique_ids((row for found in inputs for row in _rows(found)), taken):
+    for row in unique_ids((row for entry in inputs for row in _rows(entry)), taken):
         empty = False
         yield row
     if empty:
-        names = ", ".join(found.name for found in inputs[:3]) + (", ..." if len(inputs) > 3 else "")
-        raise PoolError(f"There is not one row in {names}: check that this is the data you mean.")
+        names = ", ".join(entry.name for entry in inputs[:3]) + (", ..." if len(inputs) > 3 else "")
+        raise PoolError(f"There is no row in {names}: check that this is the right data.")
 
 
-def _rows(found: _Input) -> Iterator[Row]:
-    records = read_hub(found.name) if found.path is None else records_of(found.path)
-    source = _stem(found.name)
+def _rows(entry: _Input) -> Iterator[Row]:
+    records = read_hub(entry.name) if entry.path is None else records_of(entry.path)
+    source = _stem(entry.name)
     for record in records:
-        yield make_row(record, found.name, source)
+        yield make_row(record, entry.name, source)
 
 
 def _content_hash(path: Path) -> str:
@@ -234,7 +234,7 @@ def _stem(name: str) -> str:
 
 
 def _printable(name: str) -> str:
-    """A file name as text that UTF-8 can write, whatever bytes it has."""
+    """A file name as valid UTF-8 text, whatever bytes it has."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
@@ -248,5 +248,5 @@ def _first_text(value: dict[str, Any], *names: str) -> str:
 
 
 def _label(value: object) -> str:
-    """A name given as a string or a whole number; "" for anything else."""
+    """A name that is a string or a whole number; "" for anything else."""
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -1,8 +1,8 @@
-"""From one input to a stream of records: lines, JSON, CSV, Parquet, a `datasets` folder or a hub id.
+"""From an input to a stream of records: JSON Lines, JSON, CSV, Parquet, a `datasets` folder or a hub id.
 
-`records_of` picks the reader by the file's name. A record that cannot be parsed comes out with a reason instead of a
-value, and reading goes on; where the file itself breaks off (a truncated archive), what came before is kept and one
-last record says so.
+`records_of` chooses the reader by the file's name. A record that cannot be parsed has a reason instead of a value, and
+reading continues. Where the file itself breaks off (a truncated archive), all earlier records are kept and a last one
+says why.
 """
 
 import csv
@@ -22,18 +22,18 @@ from gradsift.data.streams import BREAKS, COMPRESSIONS, LONGEST_LINE, break_reas
 from gradsift.runtime.errors import GradsiftError
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-LARGEST_JSON = 2 * 2**30  # bytes; a JSON list has to be held whole
+LARGEST_JSON = 2 * 2**30  # bytes; a JSON list has to fit in memory
 LIST_NAMES = ("data", "rows", "train", "examples", "instances", "items", "records")
 TOO_DEEP = "not valid JSON: nested too deeply, or a number with too many digits"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class PoolError(GradsiftError):
-    """An input that cannot be read at all: missing, of an unknown type, empty, unreachable."""
+    """An input cannot be read at all: it is missing, of an unknown type, empty or unreachable."""
 
 
 class Record(NamedTuple):
-    """One record of an input: `value` where it parsed to an object, else `reason`."""
+    """One record of an input: its `value` if it is an object, otherwise the `reason` why not."""
 
     line: int
     raw: bytes
@@ -42,7 +42,7 @@ class Record(NamedTuple):
 
 
 def data_suffix(path: Path) -> str:
-    """The suffix that names the format, without the compression: `.jsonl` for `a.jsonl.gz`."""
+    """The suffix of the format, compression aside: `.jsonl` for `a.jsonl.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
@@ -53,7 +53,7 @@ def records_of(path: Path) -> Iterator[Record]:
     """Stream the records of one file or `datasets` folder.
 
     Raises:
-        PoolError: the file cannot be opened, or is not what its name says.
+        PoolError: the file cannot be opened, or is not of the type that its name says.
     """
     if path.is_dir():
         yield from read_saved_dataset(path)
@@ -89,7 +89,7 @@ def syntax_reason(error: json.JSONDecodeError, column: int) -> str:
 
 
 def to_record(line: int, value: Any) -> Record:
-    """A record of an input without lines of its own: `raw` is the value as JSON."""
+    """A record of an input that does not consist of lines: `raw` is the value as JSON."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (RecursionError, ValueError):
@@ -105,12 +105,12 @@ def to_record(line: int, value: Any) -> Record:
 
 
 def read_lines(stream: IO[bytes], path: Path) -> Iterator[Record]:
-    """JSON Lines: an object a line."""
+    """JSON Lines: one object per line."""
     yield from _parsed(split_lines(stream))
 
 
 def read_json(stream: IO[bytes], path: Path) -> Iterator[Record]:
-    """A JSON list, an object that holds one list of records, one record, or JSON Lines under the name .json."""
+    """A JSON list, an object that wraps a list of records, a single record, or JSON Lines in a file called .json."""
     lines = split_lines(stream, LARGEST_JSON)
     head = next(lines, None)
     if head is None:
@@ -129,9 +129,9 @@ def read_json(stream: IO[bytes], path: Path) -> Iterator[Record]:
 
 
 def list_in(value: dict[str, Any]) -> list[Any] | None:
-    """The list of records that an object wraps: under a usual name, or its only list of objects; None if there is none.
+    """The list of records that an object wraps, or None: the one under a usual name, or its only list of objects.
 
-    A record is no wrapper: its lists (`messages`, ...) are turns.
+    A record wraps no list: its own lists (`messages`, ...) hold turns.
     """
     if has_schema(frozenset(value)):
         return None
@@ -152,10 +152,10 @@ def read_csv(stream: IO[bytes], path: Path) -> Iterator[Record]:
 
 
 def csv_records(lines: Iterable[str], where: str, by_line: bool = False) -> Iterator[Record]:
-    """Records of separated text, numbered from 1, or by the line on which each starts.
+    """Records of separated text, numbered from 1 or, with `by_line`, by the line on which each starts.
 
     Raises:
-        PoolError: the header names a column twice.
+        PoolError: the header is invalid or names a column twice.
     """
     source = _Watched(lines)
     header: list[str] = []
@@ -197,7 +197,7 @@ def read_parquet(stream: IO[bytes], path: Path) -> Iterator[Record]:
         try:
             table = ParquetFile(file)
         except (pyarrow.ArrowException, OSError) as error:
-            raise PoolError(f"{path} is not a Parquet file that can be read: {clause(error)}.") from error
+            raise PoolError(f"{path} is not a readable Parquet file: {clause(error)}.") from error
         batches = (batch.to_pylist() for batch in table.iter_batches(batch_size=64))
         yield from _until_break(itertools.chain.from_iterable(batches))
 
@@ -212,21 +212,21 @@ def read_saved_dataset(folder: Path) -> Iterator[Record]:
     """A folder written by `save_to_disk`; of several splits, `train`.
 
     Raises:
-        PoolError: it cannot be loaded, or has several splits and none is `train`.
+        PoolError: it cannot be loaded, or has several splits but no `train`.
     """
     from datasets import Dataset, load_from_disk
 
     try:
-        loaded = load_from_disk(str(folder))
-    except Exception as error:  # whatever a damaged folder makes the library raise
+        dataset = load_from_disk(str(folder))
+    except Exception as error:  # a damaged folder makes the library raise anything
         raise PoolError(f"{folder} cannot be loaded as a saved data set: {clause(error)}.") from error
-    if not isinstance(loaded, Dataset):
-        splits = list(loaded)
+    if not isinstance(dataset, Dataset):
+        splits = list(dataset)
         split = "train" if "train" in splits else splits[0]
         if split != "train" and len(splits) > 1:
             raise PoolError(f"{folder} has the splits {', '.join(splits)}; name one of them, as {folder}/{split}.")
-        loaded = loaded[split]
-    yield from _until_break(loaded)
+        dataset = dataset[split]
+    yield from _until_break(dataset)
 
 
 def read_hub(name: str) -> Iterator[Record]:
@@ -240,9 +240,9 @@ def read_hub(name: str) -> Iterator[Record]:
     try:
         for number, value in enumerate(load_dataset(name, split="train", streaming=True), 1):
             yield to_record(number, value)
-    except Exception as error:  # the hub client raises many kinds: network, missing, gated, unreadable
+    except Exception as error:  # the hub client raises many types: no network, missing, gated, unreadable
         raise PoolError(
-            f"{name} is no file or folder here, and its train split could not be streamed from the Hugging Face hub: "
+            f"{name} is not a local file or folder, and the Hugging Face hub did not stream its train split: "
             f"{clause(error)}. Check the name and the connection, or give a downloaded file."
         ) from error
 
@@ -254,7 +254,7 @@ def _parsed(lines: Iterable[tuple[int, bytes, str]]) -> Iterator[Record]:
 
 
 def _whole_json(lines: Iterable[tuple[int, bytes, str]], path: Path) -> Iterator[Record]:
-    """Parse the whole text; a syntax error costs the file and is reported at its line."""
+    """Parse the whole text; a syntax error anywhere makes the whole file unusable and is reported with its line."""
     parts: list[bytes] = []
     size = 0
     for number, raw, problem in lines:
@@ -263,7 +263,7 @@ def _whole_json(lines: Iterable[tuple[int, bytes, str]], path: Path) -> Iterator
         if problem:
             yield Record(number, raw, None, problem)
             return
-        parts += [b""] * (number - 1 - len(parts)) + [raw]  # blank lines back in, so that line numbers hold
+        parts += [b""] * (number - 1 - len(parts)) + [raw]  # blank lines put back, so that line numbers are right
     try:
         value = json.loads(b"\n".join(parts).decode())
     except json.JSONDecodeError as error:
@@ -280,7 +280,7 @@ def _whole_json(lines: Iterable[tuple[int, bytes, str]], path: Path) -> Iterator
 
 
 class _Watched:
-    """The physical lines under a CSV reader, counted, and those of the record being read kept for its `raw`."""
+    """The physical lines that a CSV reader consumes: counted, and collected for the current record's `raw`."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.number = 0
@@ -332,14 +332,14 @@ def _header(cells: list[str], where: str) -> list[str]:
     lower = [name.lower() for name in names]
     if has_schema(frozenset(lower)):
         names = lower
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise PoolError(f"The header of {where} names the column {shorten(twice[0])} twice: rename one of them.")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise PoolError(f"The header of {where} names the column {shorten(duplicates[0])} twice: rename one of them.")
     return names
 
 
 def _until_break(values: Iterable[Any]) -> Iterator[Record]:
-    """Number the values; where the library fails in the middle, keep what came before and say so."""
+    """Number the values; where the library fails halfway, keep all earlier values and report the break."""
     number = 0
     iterator = iter(values)
     while True:
@@ -348,7 +348,7 @@ def _until_break(values: Iterable[Any]) -> Iterator[Record]:
             value = next(iterator)
         except StopIteration:
             return
-        except Exception as error:  # a damaged page makes the library raise many kinds
+        except Exception as error:  # a damaged page makes the library raise many types
             yield Record(number, b"", None, break_reason(error))
             return
         yield to_record(number, value)
@@ -356,7 +356,7 @@ def _until_break(values: Iterable[Any]) -> Iterator[Record]:
 
 @contextmanager
 def _seekable(stream: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
-    """Parquet is read from its end: a compressed one is unpacked into a temporary file first."""
+    """A stream that can seek, which Parquet needs: a compressed file is unpacked into a temporary one."""
     if path.suffix.lower() not in COMPRESSIONS:
         yield stream
         return

@@ -1,16 +1,16 @@
-"""From one record to one conversation: the shapes in which instruction data comes.
+"""From a record to a conversation: the schemas in which instruction data comes.
 
-`read_conversation` recognizes a record by the fields it has, each record by itself, so that a file may mix shapes:
+`read_conversation` recognizes each record by its own fields, so a file may mix schemas:
 
-    messages           messages (or conversation): [{role, content}]; LESS's and open-instruct's rows are of this kind
+    messages           messages (or conversation): [{role, content}], as in LESS and open-instruct
     sharegpt           conversations: [{from, value}]
     prompt-completion  prompt with completion or response: strings, or lists of messages
     alpaca             instruction, output, and input, system, history where present
     dolly              instruction, response, and context where present
 
-Texts are taken as they are: nothing is trimmed, and `content` given as a list of text parts is joined without a
-separator. An instruction and its input (or context) are joined by a blank line. What cannot be kept whole, such as an
-image or a tool call, makes the record unusable instead of shorter.
+Texts are not trimmed. A `content` that is a list of text parts is joined without a separator; an instruction and its
+input (or context) are joined by a blank line. A part that cannot be represented, such as an image or a tool call, makes
+the whole record unusable; it is never left out.
 """
 
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ _TOOL_FIELDS = ("tool_calls", "function_call")
 
 
 class Unusable(Exception):
-    """Why a record cannot be used, in one clause."""
+    """A record cannot be used; the message is one clause that says why."""
 
 
 class Conversation(NamedTuple):
-    """A record's turns as (role, content) pairs, roles system, user and assistant, and the schema it came in."""
+    """A record's turns as (role, content) pairs with the roles system, user and assistant, and the record's schema."""
 
     schema: str
     messages: Messages
@@ -51,7 +51,7 @@ def read_conversation(record: Mapping[str, Any]) -> Conversation:
     """Return the conversation of a record.
 
     Raises:
-        Unusable: no known schema, or a part that cannot be read, or no assistant turn with text.
+        Unusable: the schema is unknown, a part cannot be read, or no assistant turn has text.
     """
     schema, messages = _detect(record)
     system = record.get("system")
@@ -63,13 +63,13 @@ def read_conversation(record: Mapping[str, Any]) -> Conversation:
 
 
 def has_schema(fields: frozenset[str]) -> bool:
-    """Whether records with these fields would be recognized; used to tell a header line from text."""
+    """Whether records with these fields would be recognized; it distinguishes a header line from text."""
     pairs = [*_PROMPTS, *(("instruction", answer) for _, answer, _ in _INSTRUCTIONS)]
     return any(name in fields for name in _CHATS) or any(fields >= set(pair) for pair in pairs)
 
 
 def kind(value: object) -> str:
-    """Name the JSON kind of a value for a person: "a list", "null", ..."""
+    """The JSON type of a value, in words: "a list", "null", ..."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
@@ -77,7 +77,7 @@ def kind(value: object) -> str:
 
 
 def shorten(text: str, limit: int = 40) -> str:
-    """Quote hostile text for a reason: printable, on one line, at most about `limit` characters."""
+    """Quote untrusted text: printable, on one line, about `limit` characters at most."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
@@ -114,7 +114,7 @@ def _chat(items: list[Any], field: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _side(value: Any, field: str, role: str) -> list[tuple[str, str]]:
-    """One side of a prompt/completion pair: a string is one turn of `role`, a list holds messages."""
+    """One side of a prompt/completion pair: a string (one turn of `role`) or a list of messages."""
     if isinstance(value, str):
         return [(role, value)]
     if isinstance(value, list):
@@ -132,9 +132,9 @@ def _instruction(record: Mapping[str, Any], answer: str, extra: str) -> list[tup
         turns += [("user", _text(pair[0], f"turn {number} of history"))]
         turns += [("assistant", _text(pair[1], f"turn {number} of history"))]
     question = _text(record["instruction"], "instruction")
-    material = _text(record.get(extra) or "", extra)
-    if material.strip():
-        question = f"{question}\n\n{material}" if question else material
+    context = _text(record.get(extra) or "", extra)
+    if context.strip():
+        question = f"{question}\n\n{context}" if question else context
     return [*turns, ("user", question), ("assistant", _text(record[answer], answer))]
 
 
@@ -156,7 +156,7 @@ def _message(item: Any, where: str) -> tuple[str, str]:
 
 
 def _text(value: Any, what: str) -> str:
-    """A string as it is; a list of {"type": "text", "text": ...} parts joined."""
+    """A string, unchanged; or a list of {"type": "text", "text": ...} parts, joined."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -167,8 +167,8 @@ def _text(value: Any, what: str) -> str:
 def _part(part: Any, what: str) -> str:
     if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    found = f"of type {shorten(str(part.get('type')))}" if isinstance(part, dict) else kind(part)
-    raise Unusable(f"{what} holds a part that is not text but {found}")
+    actual = f"of type {shorten(str(part.get('type')))}" if isinstance(part, dict) else kind(part)
+    raise Unusable(f"{what} holds a part that is not text but {actual}")
 
 
 def _require_answer(messages: list[tuple[str, str]]) -> None:

@@ -1,7 +1,7 @@
-"""From a file to its bytes and lines: gzip and Zstandard undone, memory bounded, a break in the file told.
+"""From a file to its bytes and lines, through gzip or Zstandard, in bounded memory.
 
-`open_stream` opens; `split_lines` yields numbered lines, and where the file itself breaks off (a truncated archive) it
-yields what there is of the last line together with the reason.
+`open_stream` opens a file; `split_lines` yields numbered lines. Where the file breaks off (a truncated archive), the
+last line comes as far as it could be read, with the reason.
 """
 
 import gzip
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 COMPRESSIONS = (".gz", ".zst")
-BREAKS = (EOFError, OSError, zlib.error)  # what reading a damaged file raises
+BREAKS = (EOFError, OSError, zlib.error)  # raised when a damaged file is read
 LONGEST_LINE = 128 * 2**20  # bytes; a longer line is reported and skipped, so that a small archive cannot fill memory
 _CHUNK = 2**18
-_EXCERPT = 2**16  # bytes kept of a line that is too long
+_EXCERPT = 2**16  # bytes kept of an overlong line
 
 
 @contextmanager
@@ -33,16 +33,16 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
 
 
 def split_lines(stream: IO[bytes], longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes, str]]:
-    """Yield (line number from 1, the line without its newline, why it is not whole or ""); blank lines are left out.
+    """Yield (line number from 1, line without its newline, why it is incomplete or ""); blank lines are skipped.
 
-    A byte order mark at the start belongs to the file, not to its first line. Memory: one line and a chunk.
+    A byte order mark is not part of the first line. Memory: one line and a chunk.
     """
     number = 1
     pending = bytearray()
     problem = broken = ""
     while not broken:
         try:
-            chunk = stream.read1(_CHUNK)  # type: ignore[attr-defined]  # every stream of open_stream has it
+            chunk = stream.read1(_CHUNK)  # type: ignore[attr-defined]  # every stream of `open_stream` has it
         except BREAKS as error:
             broken = break_reason(error)
             break
@@ -64,12 +64,12 @@ def split_lines(stream: IO[bytes], longest: int = LONGEST_LINE) -> Iterator[tupl
 
 
 def break_reason(error: BaseException) -> str:
-    """The clause for a file that cannot be read to its end."""
+    """The reason, as a clause, that a file cannot be read to its end."""
     return f"the file breaks off here: {clause(error)}"
 
 
 def clause(error: BaseException) -> str:
-    """An error's own words on one line, without a full stop at the end."""
+    """An error's message as a clause: on one line, without a full stop."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300].rstrip(".")
 
 
@@ -98,7 +98,8 @@ class _Zstandard(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._output:
             data = self._frame.unused_data if self._frame.eof else b""
-            data = data or self._file.read(4096)  # a few KiB of zeros expand to many MiB: small bites bound the memory
+            # A few KiB of zeros expand to many MiB: small reads bound the memory.
+            data = data or self._file.read(4096)
             if not data:
                 if self._started and not self._frame.eof:
                     raise EOFError("Compressed file ended before the end of its last frame")

@@ -1,13 +1,13 @@
-"""Target examples: read from a file or from pasted text, the bad ones reported by line and the good ones kept.
+"""Target examples, from a file or from pasted text; bad ones are reported with their line, good ones kept.
 
-`read_targets` reads any file that the pool reads, and text files; `parse_targets` reads what people paste: JSON Lines,
-a JSON list, separated text with a header, or plain blocks
+`read_targets` reads text files and every format of the pool; `parse_targets` reads pasted text: JSON Lines, a JSON
+list, separated text with a header, or plain blocks
 
     Subtask: capitals
     Q: What is the capital of France?
     A: Paris
 
-in which a `Subtask:` line names the blocks after it, and question and answer may run over several lines.
+in which a `Subtask:` line applies to all blocks after it, and questions and answers may span several lines.
 """
 
 import io
@@ -52,22 +52,22 @@ _MARKS = tuple(
 
 
 class TargetError(GradsiftError):
-    """Target examples that cannot be used, named by number."""
+    """Target examples cannot be used; the message names them by number or line."""
 
 
 @dataclass
 class TargetSet:
-    """Target examples in the order given: the good ones, and those that cannot be used with their reasons."""
+    """Target examples in their original order: the good ones, and the bad ones with their reasons."""
 
     rows: list[Row] = field(default_factory=list)
     bad: list[Row] = field(default_factory=list)
 
 
 def read_targets(path: str | Path) -> TargetSet:
-    """Read a target file of any format of the pool; any other file is read as pasted text.
+    """Read a target file in any format of the pool; any other file is read like pasted text.
 
     Raises:
-        PoolError: the file is missing, empty or cannot be read at all.
+        PoolError: the file is missing, empty or unreadable.
     """
     path = Path(path)
     if path.is_dir() or data_suffix(path) in FORMATS:
@@ -82,23 +82,24 @@ def read_targets(path: str | Path) -> TargetSet:
 
 
 def require_targets(path: str | Path) -> list[Row]:
-    """The rows of a target file in which every row is good.
+    """The rows of a target file, all of which must be good.
 
     Raises:
-        TargetError: a row cannot be used, named by line, or there is none. PoolError: as `read_targets`.
+        TargetError: a row cannot be used (the message names its line), or there are no rows.
+        PoolError: see `read_targets`.
     """
-    found = read_targets(path)
-    if found.bad:
-        first = found.bad[0]
-        more = f" (and {len(found.bad) - 1} more)" if len(found.bad) > 1 else ""
-        raise TargetError(f"{path}, line {first.line}{more}: {first.reason}; mend or remove it and run again.")
-    if not found.rows:
+    targets = read_targets(path)
+    if targets.bad:
+        first = targets.bad[0]
+        more = f" (and {len(targets.bad) - 1} more)" if len(targets.bad) > 1 else ""
+        raise TargetError(f"{path}, line {first.line}{more}: {first.reason}; fix or remove it and run again.")
+    if not targets.rows:
         raise TargetError(f"{path} holds no example: give at least one row with messages.")
-    return found.rows
+    return targets.rows
 
 
 def parse_targets(text: str, file: str = "pasted") -> TargetSet:
-    """Read pasted text; `Row.line` is the line of the text on which an example starts. Text without a row is empty."""
+    """Read pasted text; `Row.line` is the line on which an example starts. Text without examples gives an empty set."""
     text = _without_fence(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
     try:
         records = list(_records(text))
@@ -108,7 +109,7 @@ def parse_targets(text: str, file: str = "pasted") -> TargetSet:
 
 
 def write_targets(path: Path, rows: Iterable[Row]) -> None:
-    """Write target examples as JSON Lines: subtask, id, prefix where there is one, messages."""
+    """Write target examples as JSON Lines: subtask, id, prefix (if any), messages."""
     with atomic.open_for_write(path) as file:
         for row in rows:
             value: dict[str, Any] = {"subtask": row.subtask or DEFAULT_SUBTASK, "id": row.id}
@@ -127,11 +128,11 @@ def _collect(rows: Iterable[Row]) -> TargetSet:
 
 
 def _without_fence(text: str) -> str:
-    """Blank a code fence around the whole text; lines keep their numbers."""
+    """Blank out a code fence around the whole text; lines keep their numbers."""
     lines = text.split("\n")
-    full = [number for number, line in enumerate(lines) if line.strip()]
-    if full and _FENCE.fullmatch(lines[full[0]]):
-        for number in {full[0], full[-1]}:
+    numbers = [number for number, line in enumerate(lines) if line.strip()]  # not blank
+    if numbers and _FENCE.fullmatch(lines[numbers[0]]):
+        for number in {numbers[0], numbers[-1]}:
             if _FENCE.fullmatch(lines[number]):
                 lines[number] = ""
     return "\n".join(lines)
@@ -150,7 +151,7 @@ def _records(text: str) -> Iterator[Record]:
         return _blocks(text, *marks)
     if _JSON_LINE.search(text):
         return _json_records(text)
-    reason = "neither JSON, nor separated columns with a header that names them, nor blocks of Q: and A: lines"
+    reason = "neither JSON, nor separated columns with a header, nor blocks of Q: and A: lines"
     return iter([Record(text[: text.index(first)].count("\n") + 1, _bytes(text.strip("\n")), None, reason)])
 
 
@@ -160,19 +161,19 @@ def _is_header(line: str) -> bool:
 
 
 def _json_records(text: str) -> Iterator[Record]:
-    """Every JSON value of the text: a line each, a list, a list in an object, or spread over lines.
+    """Every JSON value of the text: one per line, spread over lines, in a list, or in a list in an object.
 
-    After a broken value reading goes on at the next line that starts one with no deeper indentation.
+    After a broken value, reading resumes at the next line that begins a value and is not indented more deeply.
     """
     decoder = json.JSONDecoder()
     wrapper = _WRAPPER.match(text)
     space, position = (_SPACE_IN_LIST, wrapper.end()) if wrapper else (_SPACE, 0)
-    line, counted = 1, 0
+    line, start = 1, 0
     while True:
-        position = space.match(text, position).end()  # type: ignore[union-attr]  # matches the empty string too
+        position = space.match(text, position).end()  # type: ignore[union-attr]  # also matches the empty string
         if position == len(text) or (wrapper and text[position] == "]"):
             return
-        line, counted = line + text.count("\n", counted, position), position
+        line, start = line + text.count("\n", start, position), position
         try:
             value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
@@ -184,11 +185,11 @@ def _json_records(text: str) -> Iterator[Record]:
 
 
 def _next_value(text: str, position: int) -> int:
-    """Where reading goes on after the broken value at `position`."""
+    """Where reading resumes after the broken value at `position`."""
     before = text[text.rfind("\n", 0, position) + 1 : position]
     indent = len(before) if not before.strip(" \t[") else len(before) - len(before.lstrip(" \t"))
-    found = re.compile(rf"\n[ \t]{{0,{indent}}}[\[{{]").search(text, position)
-    return found.start() if found else len(text)
+    match = re.compile(rf"\n[ \t]{{0,{indent}}}[\[{{]").search(text, position)
+    return match.start() if match else len(text)
 
 
 def _json_reason(text: str, position: int, error: Exception) -> str:
@@ -196,12 +197,12 @@ def _json_reason(text: str, position: int, error: Exception) -> str:
         return TOO_DEEP
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position) % (len(text) + 1)
-    here = text[start:end]
+    line = text[start:end]
     if error.pos <= end:
-        rest = "; what follows on this line is not read" if here[: position - start].strip() else ""
+        rest = "; what follows on this line is not read" if line[: position - start].strip() else ""
         return f"{syntax_reason(error, error.pos - start + 1)}{rest}"
-    if here.rstrip(" \t,").endswith(("}", "]")) and not here[: position - start].strip():  # meant to be a whole line
-        return parse_object(_bytes(here.rstrip(" \t,")))[1]
+    if line.rstrip(" \t,").endswith(("}", "]")) and not line[: position - start].strip():  # meant as a whole value
+        return parse_object(_bytes(line.rstrip(" \t,")))[1]
     return f"{syntax_reason(error, error.colno)} of line {error.lineno}"
 
 
@@ -237,20 +238,20 @@ def _blocks(text: str, question: re.Pattern[str], answer: re.Pattern[str]) -> It
     subtask = ""
     block: _Block | None = None
     for number, line in enumerate(text.split("\n"), 1):
-        named, asked, answered = _SUBTASK.match(line), question.match(line), answer.match(line)
-        if block and (named or asked):
+        subtask_match, question_match, answer_match = _SUBTASK.match(line), question.match(line), answer.match(line)
+        if block and (subtask_match or question_match):
             yield block.record()
             block = None
-        if named:
-            subtask = named[1].strip()
-        elif asked:
-            block = _Block(number, subtask, [asked[1]])
-        elif block and answered:
-            block.answers.append([answered[1]])
+        if subtask_match:
+            subtask = subtask_match[1].strip()
+        elif question_match:
+            block = _Block(number, subtask, [question_match[1]])
+        elif block and answer_match:
+            block.answers.append([answer_match[1]])
         elif block:
             (block.answers[-1] if block.answers else block.question).append(line)
         elif line.strip():
-            reason = "an answer without a Q: line before it" if answered else "text outside of a Q: block"
+            reason = "an answer without a Q: line before it" if answer_match else "text outside of a Q: block"
             yield Record(number, _bytes(line), None, reason)
     if block:
         yield block.record()

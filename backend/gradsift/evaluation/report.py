@@ -1,4 +1,4 @@
-"""What an evaluation found: one run a line, kept as JSON; tables that the page and the documentation are drawn from.
+"""An evaluation's report: its runs as JSON, and the tables that the app's page and the documentation show.
 
 {"recipe": {...}, "sets": {...}, "stores": [...], "picks": {RUN: ...}, "planned": N, "runs": [
     {"target_set", "method", "seed", "rows", "loss_by_epoch", "best_loss", "score", ...}, ...]}
@@ -21,7 +21,7 @@ ALWAYS = (ZERO_SHOT, RANDOM, VALIDATION)
 
 
 class EvaluationError(GradsiftError):
-    """An evaluation that cannot be made, or a report that is another's."""
+    """An evaluation is impossible as requested, or its report is unreadable or belongs to another one."""
 
 
 class _Record(BaseModel):
@@ -29,7 +29,7 @@ class _Record(BaseModel):
 
 
 class Recipe(_Record):
-    """How every selection is trained: equal for all runs of a report, whatever picked the rows."""
+    """How every selection is trained: the same for all runs of a report, whatever picked the rows."""
 
     model: str
     template: str
@@ -44,25 +44,25 @@ class Recipe(_Record):
     dtype: str
 
     @classmethod
-    def of(cls, config: BuildConfig, **changed: Any) -> "Recipe":
-        """A store's own warmup as a recipe, but for what is `changed`.
+    def of(cls, config: BuildConfig, **changes: Any) -> "Recipe":
+        """The recipe of a store's warmup, with some values changed.
 
         Raises:
             UsageError: a value is out of range.
         """
         try:
-            return cls(**{**{name: getattr(config, name) for name in cls.model_fields}, **changed})
+            return cls(**{**{name: getattr(config, name) for name in cls.model_fields}, **changes})
         except ValidationError as error:
             first = error.errors()[0]
             raise UsageError(f"{first['loc'][0]} {first['input']!r}: {first['msg'].lower()}.") from error
 
     def config(self, seed: int) -> BuildConfig:
-        """As the trainer takes it; the seed decides LoRA's beginning, the order of rows and dropout."""
+        """The recipe for the trainer; the seed determines LoRA's initialization, the order of rows and dropout."""
         return BuildConfig.model_validate({**self.model_dump(), "seed": seed})
 
 
 class SetAbout(_Record):
-    """One target set: how many examples, what `score` means (None: only losses), and the hash of both files' rows."""
+    """One target set: numbers of examples, meaning of `score` (None: losses only), and a hash of both files' rows."""
 
     targets: int
     heldout: int
@@ -71,8 +71,8 @@ class SetAbout(_Record):
 
 
 class StoreAbout(_Record):
-    """A store that picked: usable rows by source, and the correlation of log gradient norm with log answer length by
-    checkpoint and source (the paper's figure 3).
+    """A store that rows were picked from: usable rows by source, and the correlation of log gradient norm with log
+    answer length by checkpoint and source (the paper's figure 3).
     """
 
     fingerprint: str
@@ -83,9 +83,9 @@ class StoreAbout(_Record):
 
 
 class Picks(_Record):
-    """What one run trains on: pool ids, best first, and the fingerprint of the store that they were picked from.
+    """The rows of one run: pool ids, best first, and the fingerprint of the store they were picked from.
 
-    content: hash of the rows' text, by which another pool's rows of these ids are told; empty in older reports.
+    content: hash of the rows' text, which detects other rows with the same ids; empty in older reports.
     """
 
     store: str
@@ -94,10 +94,11 @@ class Picks(_Record):
 
 
 class Run(_Record):
-    """One fine-tuning run. Losses are nats a token, one a epoch (zero-shot: the base model's only).
+    """One fine-tuning run. Losses are in nats per token, one per epoch (zero-shot: one, of the base model).
 
-    best_epoch is the one with the lowest loss on the targets; best_loss and score are the held-out rows' then. rows,
-    answer_tokens (their mean) and sources tell what was trained on; store is the fingerprint of what picked it.
+    best_epoch: the one with the lowest loss on the targets; best_loss and score are those of the held-out rows then.
+    rows, answer_tokens (their mean) and sources describe the training rows; store: fingerprint of the store they are
+    from.
     """
 
     target_set: str
@@ -122,7 +123,7 @@ class Run(_Record):
 
 
 class Report(_Record):
-    """Everything that was found so far. planned: how many runs there will be."""
+    """All results so far. planned: the final number of runs."""
 
     schema_version: int = 1
     recipe: Recipe
@@ -135,13 +136,13 @@ class Report(_Record):
     runs: list[Run]
 
     def save(self, path: Path) -> None:
-        """Write it atomically."""
+        """Write the report atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(path, self.model_dump(mode="json"))
 
 
 def run_key(target_set: str, method: str, seed: int) -> str:
-    """Name of one run: equal names are equal runs."""
+    """The name of a run: runs with the same name are the same."""
     return f"{target_set}/{method}/{seed}"
 
 
@@ -149,16 +150,18 @@ def read_report(path: Path) -> Report:
     """Read a report.
 
     Raises:
-        EvaluationError: there is none, or it is not one.
+        EvaluationError: the file does not exist, or is not a report.
     """
     try:
         return Report.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise EvaluationError(f"{path} does not exist: make it with gradsift evaluate.") from None
+        raise EvaluationError(f"{path} does not exist: create it with gradsift evaluate.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise EvaluationError(f"{path} is no report of gradsift evaluate: {where}: {first['msg'].lower()}.") from error
+        raise EvaluationError(
+            f"{path} is not a report of gradsift evaluate ({where}: {first['msg'].lower()}): choose another --out."
+        ) from error
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read ({error}): choose another --out.") from error
 
@@ -166,7 +169,7 @@ def read_report(path: Path) -> Report:
 def runs_table(report: Report) -> pd.DataFrame:
     """One line per run and epoch: target_set, method, seed, rows, epoch, target_loss, loss, score.
 
-    Zero-shot stands at epoch 0, the others at 1, 2, ....
+    Zero-shot has epoch 0; the others have 1, 2, ...
     """
     lines = [
         (run.target_set, run.method, run.seed, run.rows, epoch, target, loss, score)
@@ -183,9 +186,9 @@ def runs_table(report: Report) -> pd.DataFrame:
 def summary(report: Report) -> pd.DataFrame:
     """One line per target set and method, best loss first.
 
-    seeds; loss, score: means over seeds of the best epoch's; loss_sd, score_sd: standard deviations (n − 1; NaN for
-    one seed); against_random: mean over the seeds that both have of (its loss − random's), so below 0 is better;
-    against_random_sd; better: on how many of these seeds it is lower, of `paired`.
+    seeds: number of seeds. loss, score: means over seeds at the best epoch; loss_sd, score_sd: their standard
+    deviations (n − 1; NaN for one seed). against_random: mean of its loss minus random's over the seeds that both have
+    (below 0 is better); against_random_sd. better: number of these `paired` seeds on which its loss is lower.
     """
     lines = []
     for name in report.sets:
@@ -193,7 +196,7 @@ def summary(report: Report) -> pd.DataFrame:
         random = {run.seed: run.best_loss for run in runs if run.method == RANDOM}
         for method in dict.fromkeys(run.method for run in runs):
             own = [run for run in runs if run.method == method]
-            zero = method == ZERO_SHOT  # the base model has no seed: it is beside every random run
+            zero = method == ZERO_SHOT  # the base model has no seed: compare it with every random run
             pairs = [(own[0], seed) for seed in random] if zero else [(run, run.seed) for run in own]
             gaps = np.array([run.best_loss - random[seed] for run, seed in pairs if seed in random])
             losses = np.array([run.best_loss for run in own])

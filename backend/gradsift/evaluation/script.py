@@ -1,4 +1,4 @@
-"""An evaluation's recipe as a program of its own, for who wants to train on picks as the evaluation did."""
+"""An evaluation's recipe as a standalone program, for training on a selection as the evaluation did."""
 
 import json
 
@@ -6,9 +6,9 @@ from gradsift.evaluation.report import Recipe
 
 _SCRIPT = '''"""Fine-tune the way `gradsift evaluate` did: python train.py PICKS OUT [SEED]
 
-PICKS is what `gradsift select` wrote (train.jsonl), or any file of the pool's schemas. Where rows have a given
-beginning (`prefix`), select with `--format less`: the other formats join it to the answer, which is then learned whole.
-OUT gets the LoRA adapter in PEFT's own format.
+PICKS is a file written by `gradsift select` (train.jsonl), or any file in one of the pool's schemas. If rows have a
+`prefix`, select with `--format less`: other formats join it to the answer, so that it is learned as well.
+The LoRA adapter is written to OUT in PEFT's own format.
 """
 
 import json
@@ -44,5 +44,5 @@ if __name__ == "__main__":
 
 
 def training_script(recipe: Recipe) -> str:
-    """A program that trains a LoRA adapter by `recipe`; it needs gradsift and nothing else."""
+    """A program that trains a LoRA adapter with `recipe`; it needs nothing but gradsift."""
     return _SCRIPT.format(recipe=json.dumps(recipe.model_dump(mode="json"), ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Γ: what a training step on one example would do (method, section 3): Adam's update in three forms, SGD's, signs."""
+"""Γ, the update of a training step on one example (method, section 3): Adam's in three forms, SGD's, and the sign."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,11 @@ Update = Callable[[str, torch.Tensor], torch.Tensor]
 
 
 def make_update(kind: str, form: str, checkpoint: Checkpoint, device: torch.device) -> Update:
-    """What a training step on one example would do, as a function (name, g (B, n)) -> Γ (B, n), both fp32.
+    """The update of a training step on one example, as a function (name, g (B, n)) -> Γ (B, n), both fp32.
 
-    kind `sgd`: g itself; `sign`: its sign; `adam`: the update by `form` (method, section 3), with t' = t + 1:
-    paper m̂/√(v̂+ε); adamw m̂/(√v̂+ε), torch.optim.AdamW's step; released: no bias correction, β 0.9/0.999, ε 1e-8.
+    kind: `sgd` (g itself), `sign` (its sign) or `adam`, in one of three forms (method, section 3), with t' = t + 1.
+    form: `paper`, m̂/√(v̂+ε); `adamw`, m̂/(√v̂+ε) as in torch.optim.AdamW; `released`, without bias correction, with
+    β 0.9/0.999 and ε 1e-8.
     """
     if kind == "sgd":
         return lambda name, g: g
@@ -33,9 +34,9 @@ def make_update(kind: str, form: str, checkpoint: Checkpoint, device: torch.devi
 
 
 def adam_scale(form: str, checkpoint: Checkpoint, device: torch.device) -> dict[str, torch.Tensor]:
-    """1/√v' of Adam's update, name -> (n,) fp32, with v' as it is for a row whose own g² does not count.
+    """1/√v' of Adam's update, name -> (n,) fp32, where v' omits the row's own g².
 
-    That is what Γ multiplies g by where g² is small beside v; ε stands where `form` has it.
+    Γ scales g by this where g² is small compared with v. ε is placed as in `form`.
     """
     _, beta2, _, correct2, inside, outside = _adam_constants(form, checkpoint)
     return {
@@ -45,7 +46,7 @@ def adam_scale(form: str, checkpoint: Checkpoint, device: torch.device) -> dict[
 
 
 def _adam_constants(form: str, checkpoint: Checkpoint) -> tuple[float, float, float, float, float, float]:
-    """β1, β2, their bias corrections 1 − β^t', and ε inside and outside of the root."""
+    """β1, β2, their bias corrections 1 − β^t', and ε inside and outside the root."""
     beta1, beta2 = (0.9, 0.999) if form == "released" else checkpoint.betas
     eps = 1e-8 if form == "released" else checkpoint.eps
     step = checkpoint.step + 1

@@ -1,8 +1,8 @@
-"""Per-example LoRA gradients of a whole batch, one forward and one backward pass (method, section 5), and Adam's Γ.
+"""Per-example LoRA gradients of a whole batch in one forward and one backward pass (method, section 5).
 
-`PerExampleGradients` hooks the two small linear layers of every LoRA module and hands out, module by module as the
-backward pass reaches it, the gradient of each example's own mean loss. `make_update` turns such a gradient into what is
-stored: Adam's update (three forms), the plain gradient, or its sign; `adam_scale` is what Adam divides by.
+`PerExampleGradients` hooks the two small linear layers of every LoRA module and yields, module by module as the
+backward pass reaches it, the gradient of each example's own mean loss. adam.py turns such gradients into the updates to
+store.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ Sink = Callable[[str, torch.Tensor], None]
 
 @dataclass(frozen=True)
 class Forward:
-    """What the pass yields beside gradients.
+    """The results of a pass apart from gradients.
 
-    losses: (B,) mean cross-entropy over each example's supervised tokens. representations: (B, H) final hidden state of
-    each example's last token, after the last norm (RDS).
+    losses: (B,) each example's mean cross-entropy over its supervised tokens. representations: (B, H) final hidden
+    state of each example's last token, after the last norm (for RDS).
     """
 
     losses: torch.Tensor
@@ -35,8 +35,8 @@ class Forward:
 class PerExampleGradients:
     """Gradients of ℓ(z; θ) with respect to the LoRA parameters for each z of a batch, without a loop over examples.
 
-    model: a PEFT LoRA model; it is put into eval mode, its parameters need no gradients of their own.
-    `shapes` maps canonical parameter names to shapes, in the model's order.
+    model: a PEFT LoRA model, which is put into eval mode with its parameters frozen. `shapes` maps canonical parameter
+    names to shapes, in the model's order.
     """
 
     def __init__(self, model: Any) -> None:
@@ -44,45 +44,45 @@ class PerExampleGradients:
         self._layers = dict(_lora_layers(model))
         self.shapes = {f"{name}.weight": tuple(layer.weight.shape) for name, layer in self._layers.items()}
         if not self.shapes:
-            raise ModelError("The model holds no LoRA layers, so there is nothing to take gradients of.")
+            raise ModelError("The model has no LoRA layers to take gradients of: attach an adapter first.")
 
     def run(self, batch: Sequence[Encoded], sink: Sink) -> Forward:
-        """One packed batch: forward, supervised-only loss, backward.
+        """Run one padded batch forward and backward, with the loss over supervised tokens only.
 
         sink(name, gradients) is called once per parameter with (B, size) fp32, in the fixed order of the backward pass.
 
         Raises:
             torch.OutOfMemoryError: the batch does not fit; the caller splits it.
         """
-        seen: dict[str, torch.Tensor] = {}
+        outputs: dict[str, torch.Tensor] = {}
         with self._hooks(sink), torch.enable_grad():
-            losses = mean_losses(supervised_losses(self.model, batch, seen), batch)
+            losses = mean_losses(supervised_losses(self.model, batch, outputs), batch)
             losses.sum().backward()
-        return Forward(losses.detach(), seen["representations"])
+        return Forward(losses.detach(), outputs["representations"])
 
     def token_losses(self, batch: Sequence[Encoded]) -> torch.Tensor:
-        """−log p of every supervised token, row after row in one vector (tokens,) fp32, by a forward pass alone."""
+        """−log p of every supervised token, row after row as one vector (tokens,) in fp32; a forward pass only."""
         with torch.no_grad():
             return supervised_losses(self.model, batch)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The LoRA parameters themselves by canonical name."""
+        """The LoRA parameters by canonical name."""
         return {f"{name}.weight": layer.weight for name, layer in self._layers.items()}
 
     @contextmanager
     def _hooks(self, sink: Sink) -> Iterator[None]:
-        """What takes the gradients out of the pass, hung into it and taken out again."""
+        """Attach the hooks that compute the gradients, and remove them afterwards."""
 
         def watch(name: str) -> Callable:
             def forward(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-                entered = inputs[0].detach()  # (B, T, in)
+                activations = inputs[0].detach()  # (B, T, in)
 
                 def backward(gradient: torch.Tensor) -> None:  # (B, T, out)
-                    per_example = torch.bmm(gradient.transpose(1, 2).float(), entered.float())  # (B, out, in)
+                    per_example = torch.bmm(gradient.transpose(1, 2).float(), activations.float())  # (B, out, in)
                     sink(f"{name}.weight", per_example.flatten(1))
 
-                if not output.requires_grad:  # below the first layer nothing needs a gradient: the graph begins here
+                if not output.requires_grad:  # nothing before the first layer needs a gradient: the graph begins here
                     output.requires_grad_()
                 output.register_hook(backward)
 
@@ -102,5 +102,7 @@ def _lora_layers(model: Any) -> Iterator[tuple[str, torch.nn.Linear]]:
         parent, _, adapter = name.rpartition(".")
         if adapter == "default" and parent.rsplit(".", 1)[-1] in ("lora_A", "lora_B"):
             if not isinstance(module, torch.nn.Linear):
-                raise ModelError(f"LoRA on {parent} is not on a linear layer, which is not supported.")
+                raise ModelError(
+                    f"LoRA on {parent}, which is not a linear layer, is not supported: adapt linear layers only."
+                )
             yield canonical(f"{name}.")[:-1], module

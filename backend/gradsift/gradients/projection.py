@@ -1,9 +1,9 @@
-"""Random projections from LoRA space (P coordinates) to d, the Π of Eq. 2: functions of (kind, seed, checkpoint, d).
+"""Random projections Π (Eq. 2) from LoRA space (P coordinates) to d, determined by (kind, seed, checkpoint, d).
 
 `SparseProjector` is the default: a count-sketch that adds in a fixed order. `RademacherProjector` is the paper's
-dense ±1 matrix, for reference and small runs. Both map each parameter's flat gradient into the same d-vector, so the
-P-vector of an example is never put together. All randomness comes from the raw stream of Philox, a counter-based
-generator whose bits NumPy guarantees never to change; nothing depends on batch, device, workers or library versions.
+dense ±1 matrix, for reference and small runs. Both map each parameter's flat gradient into the same d-vector, so an
+example's P-vector is never assembled. All randomness comes from the raw stream of Philox, a counter-based generator
+whose bits NumPy guarantees never to change; nothing depends on batch, device, workers or library versions.
 """
 
 import json
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def projector_id(kind: str, seed: int, checkpoint: int, dim: int, shapes: Shapes) -> str:
-    """Name of one projection: equal ids mean equal matrices, on any machine."""
+    """The id of a projection: equal ids mean equal matrices, on any machine."""
     parts = ["v1", kind, seed, checkpoint, dim, sorted((name, list(shape)) for name, shape in shapes.items())]
     return hash_json(parts)[:16]
 
@@ -27,7 +27,7 @@ def projector_id(kind: str, seed: int, checkpoint: int, dim: int, shapes: Shapes
 def make_projector(
     kind: str, seed: int, checkpoint: int, dim: int, shapes: Shapes, device: torch.device
 ) -> "Projector":
-    """The projector of one checkpoint (1-based) for parameters with these names and shapes."""
+    """The projector of checkpoint number `checkpoint` (from 1) for parameters with these names and shapes."""
     return {"sparse": SparseProjector, "rademacher": RademacherProjector}[kind](seed, checkpoint, dim, shapes, device)
 
 
@@ -77,17 +77,17 @@ class SparseProjector(Projector):
         signs = self._signs[name]
         for start, shift in zip(range(0, len(signs), self.dim), self._shifts[name], strict=True):
             stop = min(start + self.dim, len(signs))
-            turn = min(stop, start + self.dim - shift)  # from here on the rotation begins again at 0
-            # The sign is multiplied in while adding: one pass over the gradients, and no signed copy of them.
-            out[:, shift : shift + turn - start].addcmul_(gradients[:, start:turn], signs[start:turn])
-            out[:, : stop - turn].addcmul_(gradients[:, turn:stop], signs[turn:stop])
+            wrap = min(stop, start + self.dim - shift)  # from here on the rotation continues at 0
+            # Signs are applied while adding: one pass over the gradients, and no signed copy of them.
+            out[:, shift : shift + wrap - start].addcmul_(gradients[:, start:wrap], signs[start:wrap])
+            out[:, : stop - wrap].addcmul_(gradients[:, wrap:stop], signs[wrap:stop])
 
 
 class RademacherProjector(Projector):
-    """The paper's dense matrix: every entry ±1/√d, made in blocks as needed, never whole. O(P·d) per batch."""
+    """The paper's dense matrix: every entry is ±1/√d, generated in blocks as needed. O(P·d) per batch."""
 
     kind = "rademacher"
-    block = 1024  # coordinates per generated block: memory only, the matrix does not depend on it
+    block = 1024  # coordinates per block: affects memory, not the matrix
 
     def add(self, name: str, gradients: torch.Tensor, out: torch.Tensor) -> None:
         size = self._size(name)
@@ -96,8 +96,8 @@ class RademacherProjector(Projector):
             out.addmm_(gradients[:, start : start + len(columns)], columns, alpha=self.dim**-0.5)
 
     def _columns(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Signs of coordinates start..stop of a parameter, each from its own place in the parameter's stream."""
-        ticks = -(-self.dim // 256)  # Philox yields 256 bits a tick; a coordinate owns a whole number of ticks
+        """(stop - start, d) signs of a parameter's coordinates, each from its own place in the parameter's stream."""
+        ticks = -(-self.dim // 256)  # Philox yields 256 bits per tick; a coordinate gets a whole number of ticks
         stream = self._stream("entry", name)
         stream.advance(start * ticks)
         signs = _signs(stream, (stop - start) * ticks * 256).reshape(stop - start, -1)[:, : self.dim]
@@ -105,7 +105,7 @@ class RademacherProjector(Projector):
 
 
 def _signs(stream: np.random.Philox, count: int) -> np.ndarray:
-    """`count` values ±1 as fp32, one per raw bit, lowest bit of the lowest byte first."""
+    """`count` values ±1 in fp32, one per raw bit, the lowest bit of the lowest byte first."""
     words = stream.random_raw(-(-count // 64)).astype("<u8")
     bits = np.unpackbits(words.view(np.uint8), bitorder="little", count=count)
     return bits.astype(np.float32) * 2 - 1

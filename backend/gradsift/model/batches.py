@@ -1,4 +1,4 @@
-"""Rows of similar length in batches within a token budget, smaller where memory runs out, and back in row order."""
+"""Batches of rows of similar length within a token budget, halved when memory runs out; results in row order."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -6,23 +6,20 @@ from typing import Any, TypeVar
 import torch
 
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
 
-
-PER_BATCH = 100  # tokens that a batch costs beside its own: a fit to times of SmolLM2 in fp32 on two CPU cores
+PER_BATCH = 100  # overhead of a batch, in tokens: fitted to timings of SmolLM2 in fp32 on two CPU cores
 
 
 def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Positions 0..n-1 in batches of rows of similar length whose padded size stays within the budget.
 
-    Of all ways to cut the rows, sorted by length, the one with the fewest padded tokens and `PER_BATCH` for each batch.
-    Longest first, so that the largest batch comes at once; a row longer than the budget is a batch of its own.
+    Among all ways to cut the rows, sorted by length, this one has the lowest cost: padded tokens plus `PER_BATCH` per
+    batch. The longest rows come first, so that the largest batch does. A row above the budget is a batch by itself.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows = len(order)
-    best = [(0, 0)] * (rows + 1)  # from here on: the least cost, and where the first batch of it ends
+    best = [(0, 0)] * (rows + 1)  # by start: the lowest cost from there on, and where the first batch ends
     for start in reversed(range(rows)):
         longest = lengths[order[start]]
         last = min(rows, start + max(1, token_budget // max(1, longest)))
@@ -43,10 +40,10 @@ def run_batches(
     done: Callable[[int], None] = lambda rows: None,
     length: Callable[[Any], int] = lambda row: len(row.ids),
 ) -> tuple[list[tuple[list[int], Result]], int, int]:
-    """`run` on packed batches of `rows`; returns (positions, result) of each, how often memory ran out, and the token
-    budget that was left.
+    """Call `run` on packed batches of `rows`; returns (positions, result) of each batch, how often memory ran out, and
+    the final token budget.
 
-    Where a batch does not fit, half of what it had is the budget from there on: what is as large would not fit either.
+    When a batch does not fit, the budget becomes half its size, since no other batch of that size would fit.
     `done(k)` is called after every batch of k rows. length: tokens of a row.
     """
     pieces: list[tuple[list[int], Result]] = []
@@ -60,8 +57,9 @@ def run_batches(
             torch.cuda.empty_cache()
             splits += 1
             token_budget = len(batch) * max(lengths[position] for position in batch) // 2
-            left = [position for some in (batch, *queue) for position in some]
-            queue = [[left[at] for at in some] for some in pack([lengths[position] for position in left], token_budget)]
+            rest = [position for waiting in (batch, *queue) for position in waiting]
+            smaller = pack([lengths[position] for position in rest], token_budget)
+            queue = [[rest[at] for at in piece] for piece in smaller]
             continue
         pieces.append((batch, result[0]))
         done(len(batch))
@@ -69,7 +67,7 @@ def run_batches(
 
 
 def _attempt(run: Callable[[Sequence[Item]], Result], rows: Sequence[Item]) -> tuple[Result] | None:
-    """The result of a batch; None where it does not fit: the error, and the tensors it held, are gone by then."""
+    """The result of a batch, or None if it does not fit: then the error, and the tensors it held, are gone."""
     try:
         return (run(rows),)
     except torch.OutOfMemoryError:
@@ -79,8 +77,8 @@ def _attempt(run: Callable[[Sequence[Item]], Result], rows: Sequence[Item]) -> t
 
 
 def joined(batches: Sequence[list[int]], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The batches' rows on the CPU, one under another, the sorting by length undone."""
+    """The batches' rows concatenated on the CPU, in their original order."""
     order = torch.tensor([position for batch in batches for position in batch])
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order))
-    return torch.cat([part.cpu() for part in parts])[back]
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order))
+    return torch.cat([part.cpu() for part in parts])[inverse]

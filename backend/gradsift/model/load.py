@@ -1,9 +1,9 @@
-"""Base models: which device and dtype, loading, LoRA, and the fingerprint that tells one model from another."""
+"""Base models and tokenizers: where they come from, loading, and the fingerprint that identifies a model."""
 
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -15,19 +15,16 @@ from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.hashing import hash_parts
 from gradsift.runtime.paths import studio
 
-if TYPE_CHECKING:
-    pass
-
 BUNDLED = "smollm2"
 
 
 class ModelError(GradsiftError):
-    """A model that cannot be found, loaded, or given LoRA as asked."""
+    """A model cannot be found or loaded, or LoRA cannot be attached to it as configured."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A base model ready to use; `window` is the most tokens it takes at once."""
+    """A base model ready to use; `window` is its context length in tokens."""
 
     model: torch.nn.Module
     fingerprint: str
@@ -35,12 +32,12 @@ class Loaded:
 
 
 def demo_template() -> Path:
-    """ChatML without the default system message that SmolLM2's own template puts before every row."""
+    """Path of a ChatML template without the default system message that SmolLM2's own adds to every row."""
     return studio() / "assets" / "chatml.jinja"
 
 
 def locate(model: str) -> str:
-    """What transformers should load for `model`: the bundled model's folder, a local folder, or a hub id."""
+    """What transformers loads for `model`: the bundled model's folder, a local folder or a hub id."""
     if model == BUNDLED:
         from gradsift.model.bundled import ensure_smollm2
 
@@ -52,7 +49,7 @@ def load_tokenizer(model: str) -> Any:
     """The model's fast tokenizer.
 
     Raises:
-        ModelError: nothing by that name can be loaded.
+        ModelError: no tokenizer of that name can be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -60,7 +57,7 @@ def load_tokenizer(model: str) -> Any:
 
 
 def model_window(model: str) -> int:
-    """The most tokens the model takes at once, read from its config without loading the weights."""
+    """The model's context length in tokens, read from its config without loading the weights."""
     from transformers import AutoConfig
 
     config = _load(AutoConfig, model)
@@ -68,10 +65,10 @@ def model_window(model: str) -> int:
 
 
 def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """Load base weights in `dtype` onto `device`, dropout off, no parameter trainable.
+    """Load base weights in `dtype` onto `device`, with dropout off and all parameters frozen.
 
     Raises:
-        ModelError: nothing by that name can be loaded, or it is no causal language model.
+        ModelError: no model of that name can be loaded, or it is not a causal language model.
     """
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
@@ -79,17 +76,17 @@ def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Loaded:
     logging.disable_progress_bar()  # the build reports its own progress
     base = _load(AutoModelForCausalLM, model, dtype=dtype)
     fingerprint = _fingerprint(base)
-    base.generation_config = GenerationConfig()  # greedy is greedy: without the penalties that its chat may prefer
+    base.generation_config = GenerationConfig()  # plain greedy decoding, without the penalties of its chat settings
     base = base.to(device).eval().requires_grad_(False)
     return Loaded(base, fingerprint, model_window(model))
 
 
-def _load(kind: Any, model: str, **options: Any) -> Any:
-    """`kind.from_pretrained` of a model, without its code and without waiting for a hub that cannot be reached."""
+def _load(auto_class: Any, model: str, **options: Any) -> Any:
+    """`from_pretrained` of a model, running none of its code and not waiting for an unreachable hub."""
     place = locate(model)
     local = Path(place).is_dir() or not _hub_answers()
     try:
-        return kind.from_pretrained(place, local_files_only=local, trust_remote_code=False, **options)
+        return auto_class.from_pretrained(place, local_files_only=local, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -98,12 +95,12 @@ def _load(kind: Any, model: str, **options: Any) -> Any:
 
 @cache
 def _hub_answers() -> bool:
-    """Whether the model hub can be reached, asked once: its own client would ask for a minute, file by file."""
+    """Whether the model hub can be reached, checked once: its own client would retry each file for a minute."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
         urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
-    except HTTPError:  # an answer, if not a welcome
+    except HTTPError:  # an answer all the same
         return True
     except OSError:
         return False
@@ -111,7 +108,7 @@ def _hub_answers() -> bool:
 
 
 def _fingerprint(model: torch.nn.Module) -> str:
-    """Hash of every parameter's name, shape and 64 evenly spaced values: cheap, and no training leaves it unchanged."""
+    """Hash of every parameter's name, shape and 64 evenly spaced values: cheap, and any training changes it."""
     parts = []
     for name, parameter in sorted(model.state_dict().items()):
         flat = parameter.detach().reshape(-1)
@@ -124,5 +121,5 @@ def _unknown(model: str, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ModelError(
         f"The model {model!r} cannot be loaded: it is not {BUNDLED!r}, not a folder with a causal language model, and "
-        f"not a Hugging Face id that can be reached from here ({first})."
+        f"not a Hugging Face id that can be reached from here ({first}). Check the name and the connection."
     )

@@ -1,4 +1,4 @@
-"""LoRA on a base model: fresh layers, a checkpoint's adapter, its weights."""
+"""LoRA on a base model: fresh layers, a checkpoint's adapter and its weights."""
 
 import re
 import warnings
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from gradsift.config import BuildConfig
 
 
-_LEAVES_BASE = (True, False, "gaussian", "eva", "orthogonal")  # ways to begin LoRA that leave the base weights alone
+_LEAVES_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initializations that do not change the base weights
 
 
 def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
-    """Wrap `base` with fresh LoRA layers, seeded, in fp32 whatever the base's dtype.
+    """Wrap `base` with fresh, seeded LoRA layers in fp32, whatever the base's dtype.
 
     Raises:
-        ModelError: no layer has one of the names asked for.
+        ModelError: no layer has one of the configured names.
     """
     from peft import LoraConfig
 
@@ -46,7 +46,7 @@ def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
 
 
 def attach_adapter(base: Any, folder: Path) -> "PeftModel":
-    """Wrap `base` with the LoRA layers that `folder/adapter_config.json` describes (weights come by `set_adapter`).
+    """Wrap `base` with the LoRA layers that `folder/adapter_config.json` describes; `set_adapter` loads the weights.
 
     Raises:
         ModelError: the adapter is not plain LoRA, or the model lacks its layers.
@@ -55,12 +55,14 @@ def attach_adapter(base: Any, folder: Path) -> "PeftModel":
 
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig) or config.use_dora:
-        raise ModelError(f"The adapter in {folder} is not plain LoRA; gradients are defined here for LoRA only.")
+        raise ModelError(
+            f"The adapter in {folder} is not plain LoRA, the only kind whose gradients are taken: give another one."
+        )
     if config.layer_replication or config.init_lora_weights not in _LEAVES_BASE:
         how = "layer_replication" if config.layer_replication else f"init_lora_weights={config.init_lora_weights!r}"
         raise ModelError(
             f"The adapter in {folder} was made with {how}, which changes the base model's own weights: convert it to "
-            "plain LoRA first, as PEFT's documentation shows."
+            "plain LoRA first, as described in PEFT's documentation."
         )
     config.base_model_name_or_path = base.name_or_path
     try:
@@ -70,10 +72,10 @@ def attach_adapter(base: Any, folder: Path) -> "PeftModel":
 
 
 def set_adapter(model: "PeftModel", weights: dict[str, torch.Tensor]) -> None:
-    """Put a checkpoint's LoRA weights into the wrapped model.
+    """Load a checkpoint's LoRA weights into the wrapped model.
 
     Raises:
-        ModelError: names or shapes differ.
+        ModelError: names or shapes do not match.
     """
     from peft import set_peft_model_state_dict
 
@@ -95,11 +97,11 @@ def _wrap(base: Any, config: Any) -> "PeftModel":
 
 
 def _beside_text(base: Any) -> str | None:
-    """Matches the layers of a composite model's other towers (vision, audio), which no text reaches; None without."""
+    """A pattern for the layers of a model's other towers (vision, audio), which text never reaches; else None."""
     from transformers import PreTrainedModel
 
-    known = {base.config.model_type, base.config.get_text_config().model_type}
+    text_types = {base.config.model_type, base.config.get_text_config().model_type}
     parts = (name for name, part in base.named_modules() if isinstance(part, PreTrainedModel) and name
-             and part.config.model_type not in known)  # fmt: skip
+             and part.config.model_type not in text_types)  # fmt: skip
     towers = "|".join(map(re.escape, parts))
     return rf"(?:{towers})\..*" if towers else None

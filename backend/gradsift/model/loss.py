@@ -1,4 +1,4 @@
-"""The loss: −log p of every supervised token of a packed batch, and each row's mean (the method's ℓ)."""
+"""The loss: −log p of every supervised token in a padded batch, and the mean of each row (the method's ℓ)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from gradsift.data.encode import Encoded
 def supervised_losses(
     model: Any, batch: Sequence[Encoded], seen: dict[str, torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """−log p of every supervised token of a packed batch, row after row in one vector (tokens,) fp32.
+    """−log p of every supervised token in a batch, row after row, as one vector (tokens,) in fp32.
 
-    Only the positions that predict one go through the head. Right padding needs no attention mask in a causal model: no
-    supervised position sees it, no loss comes from it; without a mask, attention takes its causal fast path.
-    seen: gets `representations`, the (B, H) final hidden states of the rows' last tokens, fp32.
+    Only positions that predict a supervised token go through the head. Right padding needs no attention mask in a
+    causal model: no supervised position attends to it, and without a mask attention takes its fast causal path. seen:
+    receives `representations`, the (B, H) final hidden states of the rows' last tokens, in fp32.
     """
     device = next(model.parameters()).device
     ids, lengths = pad(batch, device)
@@ -29,7 +29,7 @@ def supervised_losses(
             seen["representations"] = hidden.detach()[ends].float()
         return (hidden[rows, columns].unsqueeze(0),)
 
-    inner = getattr(model, "module", model)  # several processes train: DistributedDataParallel wraps it
+    inner = getattr(model, "module", model)  # with several processes, DistributedDataParallel wraps it
     handle = inner.get_output_embeddings().register_forward_pre_hook(keep_supervised)
     try:
         logits = model(input_ids=ids, use_cache=False).logits[0]  # (supervised tokens of the batch, vocabulary)
@@ -39,11 +39,12 @@ def supervised_losses(
 
 
 def mean_losses(token_losses: torch.Tensor, batch: Sequence[Encoded]) -> torch.Tensor:
-    """Each row's mean (B,) of what `supervised_losses` gave: the method's ℓ."""
+    """(B,) each row's mean of its `supervised_losses`: the method's ℓ."""
     return torch.stack([part.mean() for part in token_losses.split([encoded.n_answer for encoded in batch])])
 
 
 def pad(batch: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, longest) padded with 0 on the right, and lengths (B,), on the device."""
     lengths = torch.tensor([len(encoded.ids) for encoded in batch])
     ids = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
     for row, encoded in enumerate(batch):
@@ -52,7 +53,7 @@ def pad(batch: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, t
 
 
 def supervised_positions(batch: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Where logits are needed (row, column: one before each supervised token) and which token is due there."""
+    """rows, columns, targets: where logits are needed (before each supervised token), and the token to predict."""
     rows, columns, targets = [], [], []
     for row, encoded in enumerate(batch):
         at = [position for position, learned in enumerate(encoded.supervised) if learned]
@@ -63,5 +64,5 @@ def supervised_positions(batch: Sequence[Encoded], device: torch.device) -> tupl
 
 
 def _sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`values` on the device; CUDA gets them from pinned memory, so that this copy waits for nothing."""
+    """`values` on the device; for CUDA from pinned memory, so that the copy does not block."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -1,1 +1,1 @@
-"""Words of the pool: tokens, near-duplicates, shared text, the index and its search."""
+"""The pool's texts: words, near-duplicates, shared text, the index and its search."""

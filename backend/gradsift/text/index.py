@@ -1,12 +1,12 @@
-"""The pool's index: what the pages filter by and search in, derived from the pool and made again when it is stale.
+"""The pool's index, which the app's pages filter by and search in; derived from the pool, rebuilt when stale.
 
-    STORE/index/rows.parquet    every row of the pool, excluded ones too
+    STORE/index/rows.parquet    every row of the pool, including excluded ones
         row         pool row number: 0, 1, 2, ...
         script      of most of the conversation's letters, see `script_of`
-        near        the first row of its group of near-duplicates (see duplicates.py); its own number where it has none
-        user, assistant, system    lower-cased text of that role's turns, joined by line ends
+        near        first row of its group of near-duplicates (see near_duplicates.py), itself if it has none
+        user, assistant, system    lower-cased text of that role's turns, joined by newlines
 
-It is no part of what a build promises. Readers need no lock: the file appears whole, by renaming.
+The index is not part of a build's reproducible output. Readers need no lock: the file appears complete, by renaming.
 """
 
 import tempfile
@@ -27,9 +27,9 @@ from gradsift.runtime.locks import waiting
 from gradsift.runtime.progress import Progress
 from gradsift.text.near_duplicates import near_duplicates
 
-VERSION = "1"  # of the columns and of how they are made
+VERSION = "1"  # of the columns and how they are computed
 ROLES = ("user", "assistant", "system")
-SAMPLE = 2000  # characters of a turn that are looked at for its script
+SAMPLE = 2000  # characters of a turn that decide its script
 SCRIPTS = (
     *("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Bengali", "Han", "Hiragana", "Katakana"),
     *("Hangul", "Thai", "Tamil", "Telugu", "Kannada", "Malayalam", "Gujarati", "Gurmukhi", "Oriya", "Sinhala"),
@@ -51,24 +51,24 @@ Turns = list[dict[str, str]]  # {"role", "content"} each
 
 
 def index_path(store: Store) -> Path:
-    """Where the index lies, or would."""
+    """Path of the index, whether or not it exists."""
     return store.path / "index" / "rows.parquet"
 
 
 def has_index(store: Store) -> bool:
-    """Whether the index is there and of this pool and version."""
+    """Whether the index exists and matches this pool and version."""
     path = index_path(store)
     try:
         stat = path.stat()
-        written = _written(path, (stat.st_mtime_ns, stat.st_ino))
+        metadata = _read_metadata(path, (stat.st_mtime_ns, stat.st_ino))
     except (OSError, pa.ArrowException):
         return False
-    return all(written.get(key.encode()) == value.encode() for key, value in _about(store).items())
+    return all(metadata.get(key.encode()) == value.encode() for key, value in _metadata(store).items())
 
 
 @lru_cache(maxsize=64)
-def _written(path: Path, changed: tuple[int, int]) -> dict[bytes, bytes]:
-    """What the index says of itself; a page asks a dozen times a run. changed: its time and inode."""
+def _read_metadata(path: Path, changed: tuple[int, int]) -> dict[bytes, bytes]:
+    """The index's own metadata, cached because a page reads it often. changed: the file's time and inode."""
     return pq.read_schema(path).metadata or {}
 
 
@@ -76,24 +76,24 @@ def require_index(store: Store) -> Path:
     """The path of the index.
 
     Raises:
-        StoreError: it is missing or stale.
+        StoreError: the index is missing or stale.
     """
     if not has_index(store):
-        raise StoreError(f"{store.path} has no index of its texts yet: run gradsift score, or the same build, again.")
+        raise StoreError(f"{store.path} has no index of its texts yet: run gradsift score, or repeat the build.")
     return index_path(store)
 
 
 def ensure_index(store: Store, progress: Progress | None = None) -> None:
-    """Make the index where it is missing or stale; wait where another process is making it.
+    """Build the index if it is missing or stale; wait if another process is building it.
 
     Raises:
-        StoreError: the pool is damaged. Cancelled: the run was asked to stop.
+        StoreError: the pool is damaged. Cancelled: the run was cancelled.
     """
     if has_index(store):
         return
     progress, folder = progress or Progress(quiet=True), index_path(store).parent
-    folder.mkdir(exist_ok=True)  # in a store that is there
-    with waiting(folder / ".lock", f"Waiting for the index of {store.path}: another process is making it", progress):
+    folder.mkdir(exist_ok=True)
+    with waiting(folder / ".lock", f"Waiting for the index of {store.path}: another process is building it", progress):
         if has_index(store):
             return
         atomic.sweep(folder)
@@ -102,7 +102,7 @@ def ensure_index(store: Store, progress: Progress | None = None) -> None:
         progress.stage("index", "Indexing the texts", store.manifest.rows, "rows")
         with (
             atomic.open_for_write(index_path(store)) as file,
-            pq.ParquetWriter(file, _SCHEMA.with_metadata(_about(store)), compression="lz4") as writer,
+            pq.ParquetWriter(file, _SCHEMA.with_metadata(_metadata(store)), compression="lz4") as writer,
         ):
             for start, conversations in _conversations(store):
                 stop = start + len(conversations)
@@ -117,7 +117,7 @@ def scripts(store: Store) -> np.ndarray:
     """(rows in pool,) the script of every row, by pool row number.
 
     Raises:
-        StoreError: there is no index.
+        StoreError: the index is missing or damaged.
     """
     return _column(store, "script").astype(str)
 
@@ -126,7 +126,7 @@ def near(store: Store) -> np.ndarray:
     """(rows in pool,) int64: the first row of each row's group of near-duplicates, by pool row number.
 
     Raises:
-        StoreError: there is no index.
+        StoreError: the index is missing or damaged.
     """
     return _column(store, "near")
 
@@ -134,8 +134,8 @@ def near(store: Store) -> np.ndarray:
 def script_of(turns: Turns) -> str:
     """The Unicode script of most letters among the first characters of every turn.
 
-    "Japanese" where Hiragana and Katakana are a tenth or more of these and Han together; "Other" for a script that is
-    not in `SCRIPTS`; "None" where there is no letter. On a tie the first in `SCRIPTS`.
+    "Japanese" if Hiragana and Katakana make up at least a tenth of Hiragana, Katakana and Han; "Other" for a script
+    that is not in `SCRIPTS`; "None" if there are no letters. Ties go to the first in `SCRIPTS`.
     """
     sample = "".join(turn["content"][:SAMPLE] for turn in turns)
     if sample.isascii():
@@ -153,11 +153,11 @@ def script_of(turns: Turns) -> str:
 
 @cache
 def _script(character: str) -> str:
-    """A character's script, "Other", or "" for what is no letter or belongs to all scripts alike."""
+    """A character's script, "Other", or "" if it is not a letter or belongs to all scripts alike."""
     if not character.isalpha():
         return ""
-    found = _SCRIPT.match(character)
-    return str(found.lastgroup) if found else "" if regex.match(r"\p{Script=Common}", character) else "Other"
+    match = _SCRIPT.match(character)
+    return str(match.lastgroup) if match else "" if regex.match(r"\p{Script=Common}", character) else "Other"
 
 
 def _groups(store: Store, folder: Path, progress: Progress) -> np.ndarray:
@@ -168,7 +168,7 @@ def _groups(store: Store, folder: Path, progress: Progress) -> np.ndarray:
 
 
 def _conversations(store: Store) -> Iterator[tuple[int, list[Turns]]]:
-    """The whole pool, part by part: the first row number and every row's turns."""
+    """The whole pool in blocks: the first row number and the turns of every row."""
     for start in range(0, store.manifest.rows, _ROW_GROUP):
         stop = min(start + _ROW_GROUP, store.manifest.rows)
         yield start, store.texts(np.arange(start, stop))["messages"].tolist()
@@ -178,7 +178,7 @@ def _text(turns: Turns, role: str) -> str:
     return "\n".join(turn["content"] for turn in turns if turn["role"] == role).lower()
 
 
-def _about(store: Store) -> dict[str, str]:
+def _metadata(store: Store) -> dict[str, str]:
     hashes = (store.manifest.files[name] for name in store.pool_names)
     return {"gradsift_index": VERSION, "pool": " ".join(hashes)}
 

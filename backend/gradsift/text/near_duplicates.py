@@ -1,9 +1,9 @@
-"""Near-duplicates: texts whose sets of five-word runs overlap by a Jaccard index of at least 0.8, in groups.
+"""Groups of near-duplicates: texts whose sets of five-word runs have a Jaccard index of at least 0.8.
 
 MinHash signatures (Broder 1997), cut into bands (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section
-3.4), propose pairs; the sets themselves decide; pairs that share a text are one group. A changed word takes five runs
-with it, so a copy with one is found among texts of some fifty words and more. Shorter texts must have the same words,
-but for one or two at an end; below five words all of them are one run.
+3.4), propose pairs; the sets themselves decide; pairs that share a text form one group. A changed word alters five
+runs, so a copy with one changed word is recognized from about fifty words on. Shorter texts must have the same words
+except for one or two at an end; a text of fewer than five words is a single run.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from gradsift.text.words import tokenize
 
 SIMILAR = 0.8  # Jaccard index from which two texts are near-duplicates
 RUN = 5  # words
-BANDS, BAND = 25, 5  # no band in common: once in 20,000 times for sets that overlap by 0.8, every second time by 0.5
-PROMISING = 0.7  # share of equal slots from which sets are compared: almost 3 standard deviations below SIMILAR
-NEIGHBORS = 16  # pairs per text and band: a template that thousands of rows share must not cost their square
-TIRED, SURE = 64, 0.85  # a pair whose two sets were compared in vain so often has to promise so much, likewise
+BANDS, BAND = 25, 5  # sets with Jaccard index 0.8 share no band once in 20,000 times, those with 0.5 every other time
+PROMISING = 0.7  # share of equal slots above which sets are compared: almost 3 standard deviations below SIMILAR
+NEIGHBORS = 16  # pairs per text and band, so that thousands of rows of one template do not cost their square
+TIRED, SURE = 64, 0.85  # after so many failed comparisons of its sets, a pair needs this share of equal slots
 _BATCH = 2000
 
 _random = np.random.default_rng(0)
@@ -33,19 +33,19 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
 def near_duplicates(
     texts: Iterable[str], scratch: IO[bytes], done: Callable[[int], None] = lambda texts: None
 ) -> np.ndarray:
-    """For each text the position of the first of its group, (texts,) int64; its own where it has no near-duplicate.
+    """(texts,) int64: for each text the position of the first text in its group; its own if it has no near-duplicate.
 
-    Texts are compared by `tokenize`'s words, those without any by what is between blanks; an empty one is like none.
+    Texts are compared by the words of `tokenize`, or split at blanks if they have none; empty texts match nothing.
 
-    scratch: an empty file open for writing and reading, for the sets (some 8 bytes a word). `done(n)` is called after
-    every n texts read.
+    scratch: an empty file open for writing and reading, for the sets (about 8 bytes per word). `done(n)` is called
+    after every n texts.
     """
     first: dict[bytes, int] = {}
     near: list[int] = []
-    distinct: list[int] = []  # positions of the texts that are like none before them, word by word
+    distinct: list[int] = []  # positions of texts that equal no earlier one, word by word
     signatures, ends = [np.empty((0, len(_SLOTS)), np.uint32)], [0]
-    rest = iter(texts)
-    while batch := list(islice(rest, _BATCH)):
+    stream = iter(texts)
+    while batch := list(islice(stream, _BATCH)):
         fresh = []
         for position, text in enumerate(batch, start=len(near)):
             words = tokenize(text) or text.lower().split()
@@ -64,20 +64,20 @@ def near_duplicates(
     groups, positions = np.array(near, np.int64), np.array(distinct, np.int64)
     if len(distinct):
         sets = np.memmap(scratch, np.uint64, mode="r")
-        groups[positions] = positions[_Groups(np.concatenate(signatures), sets, np.array(ends)).found()]
+        groups[positions] = positions[_Groups(np.concatenate(signatures), sets, np.array(ends)).roots()]
     return groups[groups]
 
 
 class _Groups:
-    """signatures: (n, BANDS * BAND) uint32. sets: the members of every set, one after another, sorted. ends: (n+1,)."""
+    """signatures: (n, BANDS * BAND) uint32. sets: sorted members of all sets, concatenated. ends: (n+1,)."""
 
     def __init__(self, signatures: np.ndarray, sets: np.ndarray, ends: np.ndarray) -> None:
         self.signatures, self.sets, self.ends, self.sizes = signatures, sets, ends, np.diff(ends)
-        self.root = np.arange(len(signatures))  # of a set's group: its first set
-        self.refused = np.zeros(len(signatures), np.int32)  # comparisons in vain
+        self.root = np.arange(len(signatures))  # the first set of each set's group
+        self.refused = np.zeros(len(signatures), np.int32)  # failed comparisons of each set
 
-    def found(self) -> np.ndarray:
-        """(n,) the first set of each set's group. In a band, sets that share the next one too are compared first."""
+    def roots(self) -> np.ndarray:
+        """(n,) the first set of each set's group. In each band, sets that share the next one as well come first."""
         keys = self._keys(0)
         for band in range(BANDS):
             following = self._keys((band + 1) % BANDS)
@@ -92,15 +92,15 @@ class _Groups:
         return self.root
 
     def _keys(self, band: int) -> np.ndarray:
-        """(n,) one number per set for the slots of a band."""
+        """(n,) one number per set for its slots in a band."""
         slots = self.signatures[:, band * BAND : (band + 1) * BAND].astype(np.uint64)
         return (slots * _PLACES[:BAND]).sum(1)
 
     def _compare(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Join the groups of each pair that is similar, (pairs,) and (pairs,) numbers of sets."""
+        """Join the groups of each similar pair. left, right: (pairs,) numbers of sets."""
         small, large = np.sort([self.sizes[left], self.sizes[right]], axis=0)
-        open_ = (self.root[left] != self.root[right]) & (small >= SIMILAR * large)
-        left, right = left[open_], right[open_]
+        candidates = (self.root[left] != self.root[right]) & (small >= SIMILAR * large)
+        left, right = left[candidates], right[candidates]
         equal = [
             (self.signatures[left[at : at + _BATCH]] == self.signatures[right[at : at + _BATCH]]).mean(1)
             for at in range(0, len(left), _BATCH)
@@ -133,7 +133,7 @@ def _digest(words: list[str]) -> bytes:
 
 
 def _runs(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of every text's runs of RUN words, one text after another, (runs,) uint64, and where each text starts."""
+    """Hashes of every text's runs of RUN words, concatenated (runs,) uint64, and where each text starts."""
     padded = [[*map(zlib.crc32, map(str.encode, words)), *[0] * (RUN - len(words))] for words in texts]
     lengths = np.array([len(words) for words in padded])
     words = np.array([word for text in padded for word in text], np.uint64)
@@ -143,8 +143,8 @@ def _runs(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
     for place, factor in enumerate(_PLACES):
         runs += words[place : place + count] * factor
     runs = (runs ^ (runs >> np.uint64(32))) * _MIX
-    whole = text[:count] == text[RUN - 1 :]
-    return (runs ^ (runs >> np.uint64(32)))[whole], np.cumsum(lengths - RUN + 1) - (lengths - RUN + 1)
+    inside = text[:count] == text[RUN - 1 :]
+    return (runs ^ (runs >> np.uint64(32)))[inside], np.cumsum(lengths - RUN + 1) - (lengths - RUN + 1)
 
 
 def _signatures(runs: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Search in the pool's texts: which rows hold every word."""
+"""Search in the pool's texts: which rows contain every word."""
 
 import glob
 import re
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SEARCHED = ("any", *ROLES)  # whose turns can be searched
-HELD = 2**30  # bytes of text that are kept in memory after the first search; more is read from the file each time
+HELD = 2**30  # bytes: texts up to this size stay in memory after a search; larger ones are read from the file each time
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -29,29 +29,29 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 
 
 def terms(words: str) -> list[str]:
-    """What a query asks for, lower-cased, each once: its words, and what stands between double quotes as it is."""
-    found = (quoted or word for quoted, word in _TERM.findall(words.lower()))
-    return list(dict.fromkeys(term for term in found if term.strip()))
+    """The distinct terms of a query, lower-cased: words, and phrases between double quotes."""
+    matches = (phrase or word for phrase, word in _TERM.findall(words.lower()))
+    return list(dict.fromkeys(term for term in matches if term.strip()))
 
 
 def search_rows(store: Store, words: str, role: str = "any") -> np.ndarray:
-    """Pool row numbers, ascending int64, whose text holds every term of `words`; every row where there is no term.
+    """Ascending int64 numbers of the pool rows whose text contains every term of `words`; all rows if it has no terms.
 
-    A term is found anywhere in the text, inside words too, whatever its case. role: one of `SEARCHED`; with
-    "any" the terms may be in turns of different roles.
+    Terms match anywhere, also inside words, regardless of case. role: one of `SEARCHED`; with "any" the terms may be in
+    turns of different roles.
 
     Raises:
-        StoreError: the store has no index, or a damaged one. UsageError: unknown role.
+        StoreError: the index is missing or damaged. UsageError: unknown role.
     """
-    import duckdb  # 0.1 s, which a page that does not search need not wait for
+    import duckdb  # takes 0.1 s, which only searches should cost
 
     if role not in SEARCHED:
         raise UsageError(f"There is no role {role!r}: search in {', '.join(SEARCHED)}.")
     columns = ROLES if role == "any" else (role,)
-    path, wanted = require_index(store), terms(words)
+    path, query = require_index(store), terms(words)
     one = " or ".join(f'contains("{column}", ?)' for column in columns)
-    condition = " and ".join(f"({one})" for _ in wanted) or "true"
-    values = [term for term in wanted for _ in columns]
+    condition = " and ".join(f"({one})" for _ in query) or "true"
+    values = [term for term in query for _ in columns]
     try:
         stat = path.stat()
         texts = _texts(path, (stat.st_mtime_ns, stat.st_ino))
@@ -68,7 +68,7 @@ def search_rows(store: Store, words: str, role: str = "any") -> np.ndarray:
 
 @cache
 def _database() -> "duckdb.DuckDBPyConnection":
-    """An empty database of this process, whose cursors are connections: another one each time takes 10 ms."""
+    """This process's one empty database, whose cursors are connections; a new database each time would take 10 ms."""
     import duckdb
 
     return duckdb.connect(config=_SETTINGS)
@@ -76,7 +76,7 @@ def _database() -> "duckdb.DuckDBPyConnection":
 
 @lru_cache(maxsize=1)
 def _texts(path: Path, changed: tuple[int, int]) -> pa.Table | None:
-    """The texts in memory, in a third of the file's time to search; None where they are more than `HELD` bytes.
+    """The texts in memory, which takes a third of the time to search; None if they exceed `HELD` bytes.
 
     changed: the file's time and inode.
     """

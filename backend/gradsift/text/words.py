@@ -1,4 +1,4 @@
-"""What a word is here, and where words stand in a text: for BM25, near-duplicates, shared text and F1."""
+"""What counts as a word, and where words are in a text: for BM25, near-duplicates, shared text and F1."""
 
 import re
 from collections.abc import Container, Iterable
@@ -6,12 +6,8 @@ from collections.abc import Container, Iterable
 import regex
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-
-
 _WORD = regex.compile(rf"(?=[\p{{L}}\p{{N}}])(?:[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{N}}]\p{{M}}*)+)")
-
-
-_ASCII_WORD = re.compile("[a-z0-9]+")  # the same words where the text is ASCII, in a third of the time
+_ASCII_WORD = re.compile("[a-z0-9]+")  # the same words for ASCII text, in a third of the time
 
 
 def tokenize(text: str) -> list[str]:
@@ -20,14 +16,14 @@ def tokenize(text: str) -> list[str]:
 
 
 def distinct_words(texts: Iterable[str]) -> set[str]:
-    """Every word of the texts once."""
+    """The set of all words of the texts."""
     return {word for text in texts for word in tokenize(text)}
 
 
 def word_spans(text: str, words: Container[str]) -> list[tuple[int, int]]:
-    """(start, end) of every occurrence in `text` of the words, which are as `tokenize` makes them."""
+    """(start, end) of every occurrence in `text` of the words, which are in the form that `tokenize` gives."""
     lowered = text.lower()
-    if len(lowered) != len(text):  # a few letters grow, such as İ
-        return [found.span() for found in _WORD.finditer(text) if found[0].lower() in words]
+    if len(lowered) != len(text):  # a few letters, such as İ, become longer
+        return [match.span() for match in _WORD.finditer(text) if match[0].lower() in words]
     pattern = _ASCII_WORD if lowered.isascii() else _WORD
-    return [found.span() for found in pattern.finditer(lowered) if found[0] in words]
+    return [match.span() for match in pattern.finditer(lowered) if match[0] in words]

@@ -1,8 +1,8 @@
 """Warmup checkpoints on disk: a PEFT adapter, Adam's moments by parameter name, and the mean learning rate.
 
-Own layout (`CHECKPOINT/adapter_model.safetensors`, `adapter_config.json`, `moments.safetensors`, `state.json`), and a
-reader for a Hugging Face Trainer checkpoint (`optimizer.pt`, `trainer_state.json`), whose moments are keyed by index.
-Parameter names are the adapter file's own: `base_model.model....lora_A.weight`, without the adapter's name.
+There is a layout of our own (`adapter_model.safetensors`, `adapter_config.json`, `moments.safetensors`, `state.json`)
+and a reader for Hugging Face Trainer checkpoints (`optimizer.pt`, `trainer_state.json`), whose moments are keyed by
+index. Parameter names are those of the adapter file: `base_model.model....lora_A.weight`, without the adapter's name.
 """
 
 import json
@@ -24,15 +24,15 @@ Tensors = dict[str, torch.Tensor]
 
 
 class CheckpointError(GradsiftError):
-    """A checkpoint that is absent, incomplete or does not fit the model."""
+    """A checkpoint is missing or incomplete, or does not fit the model."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One epoch's state.
+    """The state after one epoch.
 
-    adapter: LoRA weights by name. moments: name -> (m, v), torch's uncorrected first and second moments, or empty when
-    there are none. step: Adam's t. mean_lr: η̄ over the epoch.
+    adapter: LoRA weights by name. moments: name -> (m, v), torch's first and second moments without bias correction;
+    empty if there are none. step: Adam's t. mean_lr: η̄, the mean learning rate of the epoch.
     """
 
     adapter: Tensors
@@ -44,7 +44,7 @@ class Checkpoint:
     mean_lr: float
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint; `folder` appears whole or not at all."""
+        """Write the checkpoint; `folder` appears complete or not at all."""
         partial = folder.with_name(atomic.TEMPORARY + folder.name)
         atomic.remove(partial)
         partial.mkdir(parents=True)
@@ -64,7 +64,11 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path) -> "Checkpoint":
-        """Read a checkpoint written by `save`."""
+        """Read a checkpoint that `save` wrote.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
         adapter, config = _read_adapter(folder)
         try:
             state = json.loads((folder / "state.json").read_text())
@@ -74,19 +78,21 @@ class Checkpoint:
             return cls(adapter, config, moments, state["step"], betas, state["eps"], state["mean_lr"])
         except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
             raise CheckpointError(
-                f"The checkpoint {folder} is incomplete or damaged ({error}); restore it, or make it anew."
+                f"The checkpoint {folder} is incomplete or damaged ({error}); restore it or train it again."
             ) from error
 
 
 def check_folder(folder: Path, moments: bool) -> None:
-    """Check that the files of a checkpoint are there, before a build begins. moments: Adam's are needed too.
+    """Check before a build that a checkpoint's files are there. moments: whether Adam's moments are needed.
 
     Raises:
-        CheckpointError: a file is missing, or of ours damaged.
+        CheckpointError: a file is missing, or one in our own layout is damaged.
     """
     for name in _ADAPTER:
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is no PEFT checkpoint: {name} is missing.")
+            raise CheckpointError(
+                f"{folder} is not a PEFT checkpoint: {name} is missing. Give the folder that the Trainer or PEFT saved."
+            )
     if not moments:
         return
     own = (folder / "moments.safetensors").is_file()
@@ -98,26 +104,26 @@ def check_folder(folder: Path, moments: bool) -> None:
 
 
 def canonical(name: str) -> str:
-    """A model's parameter name as the adapter file spells it (`...lora_A.default.weight` -> `...lora_A.weight`)."""
+    """A model's parameter name as in the adapter file: `...lora_A.default.weight` -> `...lora_A.weight`."""
     return name.replace(".default.", ".")
 
 
 def read_trainer_checkpoint(folder: Path, previous_step: int, names: list[str]) -> Checkpoint:
-    """A `checkpoint-N` folder of a Hugging Face Trainer with a PEFT model, as one of ours.
+    """Read a `checkpoint-N` folder that a Hugging Face Trainer wrote for a PEFT model.
 
-    previous_step: the step of the checkpoint before it (0 for the first); η̄ is the mean of the learning rates the
-    Trainer logged after that step. names: canonical names of the trainable parameters in the model's order, which is
-    the order in which the optimizer counts them.
+    previous_step: the step of the previous checkpoint (0 for the first); η̄ is the mean of the learning rates that the
+    Trainer logged after it. names: canonical names of the trainable parameters in the model's order, which is also the
+    optimizer's.
 
     Raises:
-        CheckpointError: a file is missing, a shape does not fit, no learning rate was logged in that span, or the
-            adapter trains more than `names`.
+        CheckpointError: a file is missing, a shape does not match, no learning rate was logged between the two steps,
+            or the adapter trains more than `names`.
     """
     adapter, config = _read_adapter(folder)
-    if odd := sorted(adapter.keys() ^ set(names)):
+    if extra := sorted(adapter.keys() ^ set(names)):
         raise CheckpointError(
-            f"The adapter in {folder} is not plain LoRA on linear layers ({odd[0]}), and only of that gradients are "
-            "taken; train one without modules_to_save, biases and embeddings."
+            f"The adapter in {folder} is not plain LoRA on linear layers ({extra[0]}), the only kind whose gradients "
+            "are taken: train one without modules_to_save, biases and embeddings."
         )
     step, mean_lr = _trainer_state(folder, previous_step)
     if not (folder / "optimizer.pt").is_file():
@@ -128,26 +134,26 @@ def read_trainer_checkpoint(folder: Path, previous_step: int, names: list[str]) 
     group = optimizer["param_groups"][0]
     steps = {int(entry["step"]) for entry in optimizer["state"].values()}
     if len(steps) != 1:
-        raise CheckpointError(f"{folder}/optimizer.pt holds parameters with different step counts {sorted(steps)}.")
+        raise CheckpointError(f"{folder}/optimizer.pt has parameters with different step counts {sorted(steps)}.")
     return Checkpoint(adapter, config, moments, steps.pop(), tuple(group["betas"]), float(group["eps"]), mean_lr)
 
 
 def _optimizer(path: Path) -> dict[str, Any]:
-    """The optimizer's state dict; a pickle that holds anything but tensors and numbers is refused, never run."""
+    """The optimizer's state dict; a pickle with anything but tensors and numbers is rejected, never executed."""
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} cannot be read as an optimizer's tensors: it is damaged, or holds something else; "
+            f"{path} cannot be read as an optimizer's state: it is damaged or holds something else; "
             "give the file that the Trainer saved."
         ) from error
-    if not isinstance(saved, dict) or not {"state", "param_groups"} <= saved.keys():
-        raise CheckpointError(f"{path} is no optimizer's state; give the file that the Trainer saved.")
-    return saved
+    if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
+        raise CheckpointError(f"{path} is not an optimizer's state; give the file that the Trainer saved.")
+    return state
 
 
 def _match(folder: Path, state: dict, order: list[int], names: list[str], adapter: Tensors) -> dict:
-    """Index-keyed moments -> by name. The Trainer puts parameters with weight decay first, biases and norms after."""
+    """Moments by index -> by name. The Trainer numbers parameters with weight decay first, then biases and norms."""
     decayed = [n for n in names if not n.endswith(".bias")]
     ordered = decayed + [n for n in names if n.endswith(".bias")]
     if len(order) != len(ordered):
@@ -161,8 +167,8 @@ def _match(folder: Path, state: dict, order: list[int], names: list[str], adapte
             raise CheckpointError(f"{folder}/optimizer.pt holds no moments for {name}: it never took a step.")
         if not {"exp_avg", "exp_avg_sq"} <= state[index].keys():
             raise CheckpointError(
-                f"{folder}/optimizer.pt is not of torch's Adam or AdamW, so it holds no moments; "
-                "take it away and build with --gradient sgd."
+                f"{folder}/optimizer.pt is not from torch's Adam or AdamW, so it holds no moments; "
+                "remove it and build with --gradient sgd."
             )
         m, v = state[index]["exp_avg"], state[index]["exp_avg_sq"]
         if m.shape != adapter[name].shape:
@@ -175,12 +181,12 @@ def _trainer_state(folder: Path, previous_step: int) -> tuple[int, float]:
     try:
         state = json.loads((folder / "trainer_state.json").read_text())
         step = int(state["global_step"])
-        logged = [entry for entry in state["log_history"] if previous_step < entry["step"] <= step]
+        log = [entry for entry in state["log_history"] if previous_step < entry["step"] <= step]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
-            f"{folder} has no readable trainer_state.json ({error}); its log gives the checkpoint's weight."
+            f"{folder} has no readable trainer_state.json ({error}), from which the weight is taken: restore it."
         ) from error
-    rates = [entry["learning_rate"] for entry in logged if "learning_rate" in entry]
+    rates = [entry["learning_rate"] for entry in log if "learning_rate" in entry]
     if not rates or sum(rates) <= 0:
         raise CheckpointError(
             f"{folder}/trainer_state.json logged no learning rate between steps {previous_step} and {step}; "

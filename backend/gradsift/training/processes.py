@@ -1,6 +1,6 @@
 """The processes that `accelerate launch` starts for one build: the first does everything, the others help to train.
 
-Each has its own GPU, or its share of the CPU. Without a launcher there is one process, and nothing here does anything.
+Each has its own GPU, or a share of the CPU. Without a launcher there is one process, and all of this does nothing.
 """
 
 import os
@@ -12,28 +12,30 @@ from gradsift.runtime.errors import UsageError
 
 
 def size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Which of them this is, the first being 0."""
+    """The number of this process, from 0."""
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
 def check(batch_size: int) -> None:
-    """Raise `UsageError` where the processes cannot share an optimizer step, or were launched to shard the model."""
+    """Raise `UsageError` if the processes cannot share an optimizer step, or were launched to shard the model."""
     if batch_size % size():
         raise UsageError(
-            f"--batch-size {batch_size} cannot be shared by {size()} processes: choose a multiple of {size()}, or "
-            "launch another number of them."
+            f"--batch-size {batch_size} cannot be split over {size()} processes: choose a multiple of {size()}, or "
+            "launch a different number of processes."
         )
     if size() > 1 and any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED")):
-        raise UsageError("The warmup runs data-parallel: launch it without FSDP and DeepSpeed.")
+        raise UsageError(
+            "The warmup is data-parallel and does not shard the model: launch it without FSDP and DeepSpeed."
+        )
 
 
 def gather() -> None:
-    """Join the process group, with this process's GPU as the current one."""
+    """Join the process group and make this process's GPU the current one."""
     if size() > 1:
         from accelerate import PartialState
 
@@ -41,7 +43,7 @@ def gather() -> None:
 
 
 def agree(trains: bool = False) -> bool:
-    """Whether a warmup is to come, as the first process says; the others wait for it here."""
+    """Whether a warmup follows: `trains` of the first process, for which the others wait here."""
     answer = [trains]
     if size() > 1:
         torch.distributed.broadcast_object_list(answer, src=0)
@@ -49,6 +51,6 @@ def agree(trains: bool = False) -> bool:
 
 
 def part() -> None:
-    """Leave the process group: training is over."""
+    """Leave the process group once training is over."""
     if size() > 1:
         torch.distributed.destroy_process_group()

@@ -1,18 +1,11 @@
-"""When the warmup trains on what, and at which rate: rows, order, steps, the learning rate."""
+"""The warmup's schedule: which rows, in which order, in how many steps, at which learning rate."""
 
 from math import cos, pi
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
-
-
 WARMUP_SHARE = 0.03  # of all steps: the linear rise before the cosine decay
-
-
-FEWEST_STEPS = 10  # an epoch with fewer is a poor estimate of Adam's moments
+FEWEST_STEPS = 10  # an epoch with fewer estimates Adam's moments poorly
 
 
 def choose_rows(usable: int, fraction: float, seed: int) -> list[int]:
@@ -22,7 +15,7 @@ def choose_rows(usable: int, fraction: float, seed: int) -> list[int]:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Factor on the peak rate at 0-based `step` of `steps`: linear rise, cosine decay, never zero."""
+    """Factor of the peak rate at 0-based `step` of `steps`: linear rise, then cosine decay; never zero."""
     rise = round(WARMUP_SHARE * steps)
     if step < rise:
         return (step + 1) / (rise + 1)
@@ -35,17 +28,17 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
-    """A permutation that is a function of (seed, epoch), so that a resumed epoch sees what the unbroken one saw."""
+    """A permutation that depends only on (seed, epoch), so that a resumed epoch sees the same order."""
     return np.random.default_rng([seed, 2, epoch]).permutation(size).tolist()
 
 
 def short_epoch_note(rows: int, batch_size: int) -> str | None:
-    """A warning when an epoch has too few steps for Adam's moments to mean much, with the batch size that would do."""
+    """A warning if an epoch has too few steps for reliable Adam moments, with a batch size that helps; else None."""
     steps = steps_per_epoch(rows, batch_size)
     if steps >= FEWEST_STEPS:
         return None
     better = max(1, rows // FEWEST_STEPS)
     hint = f"--batch-size {better} would give {steps_per_epoch(rows, better)}"
     if better == batch_size:
-        hint = "a larger --warmup-fraction gives more"
-    return f"The warmup takes only {steps} optimizer steps an epoch ({rows} rows in batches of {batch_size}); {hint}."
+        hint = "a larger --warmup-fraction would give more"
+    return f"The warmup has only {steps} optimizer steps per epoch ({rows} rows in batches of {batch_size}); {hint}."

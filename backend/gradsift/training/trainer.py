@@ -28,10 +28,10 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback],
     folder: Path | None = None,
 ) -> Trainer:
-    """A Trainer that fine-tunes `model` on `examples` by the config's rate, batch size, epochs and seed.
+    """A Trainer that fine-tunes `model` on `examples` with the config's learning rate, batch size, epochs and seed.
 
-    The warmup's recipe, and the one that every selection is evaluated with. folder: where it saves its own state at the
-    end of every epoch; None: nothing is saved.
+    The warmup and all evaluations of selections share this recipe. folder: where the Trainer saves its state after
+    every epoch; None: nothing is saved.
     """
     total = steps_per_epoch(len(examples), config.batch_size) * config.epochs
     trainer = _Trainer(
@@ -44,20 +44,20 @@ def make_trainer(
     )
     trainer.order_seed = config.seed
     trainer.token_budget = config.resolve_training_budget(next(model.parameters()).device.type)
-    trainer.model_accepts_loss_kwargs = True  # the Trainer then counts supervised tokens, whatever the model's own loss
-    trainer.remove_callback(PrinterCallback)  # standard output belongs to results
+    trainer.model_accepts_loss_kwargs = True  # so that the Trainer counts supervised tokens, whatever the model
+    trainer.remove_callback(PrinterCallback)  # standard output is for results
     return trainer
 
 
 def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -> TrainingArguments:
     arguments = TrainingArguments(
-        output_dir=str(folder or tempfile.gettempdir()),  # which the Trainer makes, even to write nothing there
+        output_dir=str(folder or tempfile.gettempdir()),  # the Trainer creates it even to write nothing
         per_device_train_batch_size=config.batch_size // processes.size(),
         num_train_epochs=config.epochs,
         logging_steps=1,
         logging_strategy="steps",
         save_strategy="no" if folder is None else "epoch",
-        save_total_limit=2,  # the newest may be half-written when the power goes; the one before is then whole
+        save_total_limit=2,  # a power cut may leave the newest half-written; the previous one is whole
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -65,13 +65,13 @@ def _arguments(config: BuildConfig, device: torch.device, folder: Path | None) -
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
     )
-    arguments.mixed_precision = "no"  # a launcher's bf16 would put LoRA's products under autocast: they are fp32
+    arguments.mixed_precision = "no"  # a launcher's bf16 would autocast LoRA's products, which stay fp32
     arguments._n_gpu = min(arguments.n_gpu, 1)  # more would silently multiply the batch size
     return arguments
 
 
 def make_optimizer(model: "PeftModel", lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """AdamW over the LoRA parameters, without weight decay, and `learning_rate` as its schedule."""
+    """AdamW over the LoRA parameters, without weight decay, and its schedule, `learning_rate`."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr, weight_decay=0)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
 
@@ -88,7 +88,7 @@ class _Examples(torch.utils.data.Dataset):
 
 
 class _EpochOrder(torch.utils.data.Sampler[int]):
-    """`epoch_order` as the Trainer asks for it."""
+    """`epoch_order` as a sampler for the Trainer."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed, self.epoch = size, seed, 0
@@ -111,34 +111,31 @@ class _Trainer(Trainer):
         return _EpochOrder(len(cast(_Examples, self.train_dataset)), self.order_seed)
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-        """The mean loss of the batch's supervised tokens, and its gradient.
+        """Compute the mean loss of the batch's supervised tokens and its gradient.
 
-        The rows go through in packed pieces, which changes memory and time, not the result: rows in the order of an
-        epoch have all lengths, so padded to the longest half of what is computed would be padding. Where a piece does
-        not fit, the step begins again with pieces of half the size, and so do all that follow.
+        The rows are processed in packed pieces, which saves memory and time but does not change the result: a batch in
+        epoch order mixes lengths, so padding to the longest row would waste half of the work. If a piece does not fit,
+        this step starts over with pieces of half the size, and so do all later steps.
         """
         model.train()
         rows = inputs["rows"]
         while True:
             pieces = pack([len(row.ids) for row in rows], self.token_budget)
             try:
-                return self._descend(
-                    model, [[rows[position] for position in piece] for piece in pieces], num_items_in_batch
-                )
+                batches = [[rows[position] for position in piece] for piece in pieces]
+                return self._descend(model, batches, num_items_in_batch)
             except torch.OutOfMemoryError:
-                if processes.size() > 1 or len(pieces) == len(
-                    rows
-                ):  # the others would wait for a piece that never comes
+                if processes.size() > 1 or len(pieces) == len(rows):  # others would wait for a piece that never comes
                     raise
-            model.zero_grad()  # of the pieces before; the error, and the tensors it held, are gone by now
+            model.zero_grad()  # drops the earlier pieces; the error, and the tensors it held, are gone by now
             torch.cuda.empty_cache()
             self.token_budget = max(len(piece) * max(len(rows[at].ids) for at in piece) for piece in pieces) // 2
 
     def _descend(self, model: torch.nn.Module, pieces: list[list[Encoded]], tokens: Any) -> torch.Tensor:
-        """Add up the gradients of a step; returns its loss. tokens: the supervised ones of all processes."""
+        """Accumulate a step's gradients and return its loss. tokens: number of supervised tokens in all processes."""
         total = torch.zeros((), device=self.args.device)
         for number, piece in enumerate(pieces, start=1):
-            # Several processes: each has the gradient of its own rows; they are averaged after the last piece.
+            # Each process has the gradient of its own rows; they are averaged after the last piece.
             with self.accelerator.no_sync(model) if number < len(pieces) else nullcontext():
                 loss = supervised_losses(model, piece).sum() * processes.size() / tokens
                 self.accelerator.backward(loss)
@@ -147,7 +144,7 @@ class _Trainer(Trainer):
 
 
 class _Seeding(TrainerCallback):
-    """Dropout as a function of (seed, step), and of the process, so that no two drop the same of their rows."""
+    """Makes dropout depend only on (seed, step) and the process, so that processes drop different units."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -158,6 +155,6 @@ class _Seeding(TrainerCallback):
 
 
 def _collate(examples: Sequence[Encoded]) -> dict[str, Any]:
-    """Rows as they are; `shift_labels` is what the Trainer counts the supervised tokens of all processes by."""
+    """Rows as they are; from `shift_labels` the Trainer counts the supervised tokens of all processes."""
     supervised = torch.cat([torch.tensor(e.ids)[torch.tensor(e.supervised)] for e in examples])
     return {"rows": list(examples), "labels": supervised, "shift_labels": supervised}

@@ -1,7 +1,7 @@
-"""The LoRA warmup (paper, section 4.2): a short training run whose per-epoch states the gradients are taken at.
+"""The LoRA warmup (paper, section 4.2): a short training run; gradients are later taken at its state after each epoch.
 
-transformers' Trainer and PEFT do the training. Order of the data and dropout are functions of (seed, epoch) and
-(seed, step) alone, so that a run that was killed goes on from its last whole epoch and ends with the same bytes.
+transformers' Trainer and PEFT do the training. Data order and dropout depend only on (seed, epoch) and (seed, step), so
+a killed run resumes after its last complete epoch and ends with the same bytes.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Warmup:
-    """One warmup run into `folder` (the store's `warmup/`) and `checkpoints` (the store's `checkpoints/`)."""
+    """One warmup run, written to `folder` (the store's `warmup/`) and `checkpoints` (the store's `checkpoints/`)."""
 
     config: BuildConfig
     folder: Path
@@ -35,11 +35,11 @@ class Warmup:
     progress: Progress
 
     def run(self, model: "PeftModel", examples: Sequence[Encoded]) -> None:
-        """Train, leaving `checkpoints/epoch-i` for every epoch and the loss curve; goes on where a killed run stopped.
+        """Train and write `checkpoints/epoch-i` for every epoch and the loss curve; a killed run is resumed.
 
-        model: a freshly attached LoRA model. examples: the encoded warmup subset, in row order.
+        model: a fresh LoRA model. examples: the encoded warmup subset, in row order.
         """
-        if (self.folder / "log.json").is_file():  # written last: the warmup is over
+        if (self.folder / "log.json").is_file():  # written last, so the warmup is complete
             return self._clear()
         steps = steps_per_epoch(len(examples), self.config.batch_size)
         callbacks = [_Reporting(self.progress), _Saving(self, model)]
@@ -52,17 +52,17 @@ class Warmup:
         if processes.rank() > 0:
             return
         log = [e for e in trainer.state.log_history if "learning_rate" in e]
-        kept = [{k: e[k] for k in ("step", "epoch", "loss", "learning_rate", "grad_norm")} for e in log]
-        atomic.write_json(self.folder / "log.json", kept)
+        curve = [{k: e[k] for k in ("step", "epoch", "loss", "learning_rate", "grad_norm")} for e in log]
+        atomic.write_json(self.folder / "log.json", curve)
         self._clear()
 
     def _clear(self) -> None:
-        """Remove the Trainer's own state, which only a resumed warmup needs."""
+        """Remove the Trainer's own state, which only resuming needs."""
         if processes.rank() == 0:
             atomic.remove(self.folder / "trainer")
 
     def _last_whole_epoch(self) -> Path | None:
-        """The Trainer's own state of the last epoch whose checkpoint of ours exists: ours is written after it."""
+        """The Trainer's state after the last epoch that has a checkpoint of ours, which is written after it."""
         for epoch in range(self.config.epochs, 0, -1):
             if (self.checkpoints / f"epoch-{epoch}").is_dir():
                 step = Checkpoint.load(self.checkpoints / f"epoch-{epoch}").step
@@ -80,7 +80,7 @@ class _Reporting(TrainerCallback):
 
 
 class _Saving(TrainerCallback):
-    """Writes our checkpoint once the Trainer's own state of the epoch is on disk."""
+    """Writes our checkpoint once the Trainer's state after the epoch is on disk."""
 
     def __init__(self, warmup: Warmup, model: "PeftModel") -> None:
         self.warmup, self.model = warmup, model
@@ -96,9 +96,9 @@ class _Saving(TrainerCallback):
 
 
 def snapshot(model: "PeftModel", optimizer: torch.optim.Optimizer, mean_lr: float, base: str) -> Checkpoint:
-    """The model's LoRA weights and the optimizer's moments as a checkpoint, by canonical parameter name.
+    """A checkpoint of the model's LoRA weights and the optimizer's moments, by canonical parameter name.
 
-    base: what the adapter's config calls its base model: the name the person gave, not this machine's cache folder.
+    base: the base model's name for the adapter's config: as the user gave it, not this machine's cache folder.
     """
     trainable = {canonical(name): p for name, p in model.named_parameters() if p.requires_grad}
     inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
@@ -110,7 +110,7 @@ def snapshot(model: "PeftModel", optimizer: torch.optim.Optimizer, mean_lr: floa
 
 
 def _plain(value: Any) -> Any:
-    """A PEFT config as JSON with one spelling: sets sorted, enumerations by value."""
+    """A PEFT config in canonical JSON form: sets sorted, enumerations replaced by their values."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (set, frozenset)):

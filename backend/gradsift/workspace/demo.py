@@ -1,4 +1,4 @@
-"""The app as a process, and the demo: the embedded sample built with the bundled model while the app shows how far."""
+"""The app's server process, and the demo: a build of the embedded sample, its progress shown in the app."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.paths import data_home, studio
 from gradsift.workspace.workspace import SAMPLE_STORE, Workspace
 
-# Streamlit reads .streamlit/config.toml only from the working directory, so what matters is passed by hand.
+# Streamlit reads .streamlit/config.toml only from the working directory, so its settings are passed as flags.
 SETTINGS = studio() / ".streamlit" / "config.toml"
 
 
@@ -28,7 +28,7 @@ class DemoError(GradsiftError):
 
 
 def demo_config() -> BuildConfig:
-    """The demo's parameters: small enough for two cores, with tens of optimizer steps."""
+    """The demo's parameters: small enough for two cores, yet with dozens of optimizer steps."""
     return BuildConfig(
         model=BUNDLED,
         template=read_template(str(demo_template())),
@@ -44,25 +44,25 @@ def demo_config() -> BuildConfig:
 
 
 def demo_command(workspace: Path) -> list[str]:
-    """Arguments of `gradsift` that build the demo's store in a workspace, or go on with it."""
+    """Arguments of `gradsift` that build or resume the demo's store in a workspace."""
     return ["demo", str(workspace.absolute()), "--no-app"]
 
 
 def demo(workspace: Path | None = None, with_app: bool = True) -> Path:
-    """Open the app at once, build the sample's store in its workspace, and return the store's absolute path.
+    """Open the app, build the sample's store in its workspace, and return the store's absolute path.
 
-    With the app, returns when the app is closed; a build that was cancelled in the page can be resumed there.
+    With the app, this returns when the app is closed; a build that was cancelled on the page can be resumed there.
     """
-    found = Workspace(workspace)
-    out = found.store_path(SAMPLE_STORE)
+    space = Workspace(workspace)
+    out = space.store_path(SAMPLE_STORE)
     if not with_app:
-        _build(found)
+        _build(space)
         return out.resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command, environment = _streamlit(found.root, port=0, address="localhost")
+    command, environment = _streamlit(space.root, port=0, address="localhost")
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        _build_or_say(found)
+        _build_or_report(space)
         print("The app stays open until you press Ctrl-C.", file=sys.stderr, flush=True)
         server.wait()
     except KeyboardInterrupt:
@@ -74,12 +74,12 @@ def demo(workspace: Path | None = None, with_app: bool = True) -> Path:
 
 
 def serve(workspace: Path | None, port: int, address: str) -> NoReturn:
-    """Become the app's server on a workspace, after printing its address.
+    """Print the app's address and replace this process with its server on a workspace.
 
-    port: 0 takes the first free one from 8501 on.
+    port: 0 means the first free one from 8501 on.
 
     Raises:
-        DemoError: the port is taken.
+        DemoError: the port is in use.
     """
     command, environment = _streamlit(workspace or data_home(), port, address)
     os.execve(command[0], command, environment)
@@ -89,12 +89,12 @@ def _build(workspace: Workspace) -> None:
     ensure_smollm2(lambda text: print(text, file=sys.stderr, flush=True))
     out = workspace.store_path(SAMPLE_STORE)
     (out / "job").mkdir(parents=True, exist_ok=True)
-    atomic.write_json(out / "job" / "command.json", demo_command(workspace.root))  # as the page begins it
+    atomic.write_json(out / "job" / "command.json", demo_command(workspace.root))  # as if the page had started it
     build([studio() / "assets" / "sample" / "pool"], out, demo_config())
 
 
-def _build_or_say(workspace: Workspace) -> None:
-    """Build; what goes wrong is said and left for the page to resume, since the app is open already."""
+def _build_or_report(workspace: Workspace) -> None:
+    """Build, printing errors: the app is already open, and its page can resume the build."""
     try:
         _build(workspace)
     except GradsiftError as error:
@@ -102,18 +102,18 @@ def _build_or_say(workspace: Workspace) -> None:
 
 
 def _streamlit(workspace: Path, port: int, address: str) -> tuple[list[str], dict[str, str]]:
-    """The command and environment of the app's server; prints the address it will have."""
-    chosen = _free_port("127.0.0.1" if address == "localhost" else address, port)
+    """The command and environment of the app's server; prints its future address."""
+    free = _free_port("127.0.0.1" if address == "localhost" else address, port)
     environment = {**os.environ, "GRADSIFT_WORKSPACE": str(workspace.expanduser().resolve())}
     command = [sys.executable, "-m", "streamlit", "run", str(studio() / "app" / "main.py"), *_settings()]
-    command += ["--server.port", str(chosen), "--server.address", address]
+    command += ["--server.port", str(free), "--server.address", address]
     command += ["--server.headless", str(not _has_display()).lower(), "--server.showEmailPrompt", "false"]
-    print(f"gradsift is open at http://{address}:{chosen}", file=sys.stderr, flush=True)
+    print(f"gradsift is open at http://{address}:{free}", file=sys.stderr, flush=True)
     return command, environment
 
 
 def _has_display() -> bool:
-    """Whether a browser can be opened here; where it cannot, the printed address has to do."""
+    """Whether a browser can be opened here; otherwise the printed address has to do."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
@@ -135,8 +135,8 @@ def _settings() -> list[str]:
     return flatten("", tomllib.loads(SETTINGS.read_text()))
 
 
-def _free_port(host: str, wanted: int) -> int:
-    for port in [wanted] if wanted else range(8501, 8600):
+def _free_port(host: str, request: int) -> int:
+    for port in [request] if request else range(8501, 8600):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -144,5 +144,5 @@ def _free_port(host: str, wanted: int) -> int:
             except OSError:
                 continue
             return port
-    where = f"Port {wanted}" if wanted else "Every port from 8501 to 8599"
-    raise DemoError(f"{where} is taken on {host}: choose another with --port.")
+    ports = f"Port {request}" if request else "Every port from 8501 to 8599"
+    raise DemoError(f"{ports} is in use on {host}: choose another one with --port.")

@@ -1,4 +1,4 @@
-"""The SQLite file of saved sessions: its tables, opened and checked for one call; its errors become sentences."""
+"""The SQLite file of saved sessions: its tables, opening and checking it, and its errors as sentences."""
 
 import json
 import sqlite3
@@ -33,22 +33,22 @@ _SCHEMA = (
 
 @contextmanager
 def open_file(path: Path, make: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection for one call, checked to be ours. path: absolute; make: the file may be new.
+    """A connection to our file for one call. path: absolute. make: create the file if it does not exist.
 
     Raises:
-        GradsiftError: the file is damaged, another program's, of a newer gradsift, locked for longer than `WAIT`
-            seconds, or cannot be written; also where that shows inside the `with`.
+        GradsiftError: the file is damaged, belongs to another program or a newer gradsift, is locked for more than
+            `WAIT` seconds, or cannot be written; also if that shows only inside the `with`.
     """
     db = None
     try:
-        # An address with a mode: looking at a file that vanishes between two lines must not make an empty one.
+        # A URI with a mode: reading a file that has just vanished must not create an empty one.
         address = f"{path.as_uri()}?mode={'rwc' if make else 'rw'}"
         db = sqlite3.connect(address, uri=True, timeout=WAIT, isolation_level=None)
         db.execute("PRAGMA foreign_keys = ON")
         _check(db, path)
         if make:
-            # Readers then do not wait for a writer. Where it cannot be had (another process is at work at this
-            # moment, some network drives), the plain journal serves as well.
+            # In this mode readers do not wait for a writer. If it is refused (another process is busy, some network
+            # drives), the plain journal will do.
             with suppress(sqlite3.OperationalError):
                 db.execute("PRAGMA journal_mode = WAL")
         yield db
@@ -63,29 +63,29 @@ def open_file(path: Path, make: bool = False) -> Iterator[sqlite3.Connection]:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    if _pragma(db, "schema_version") == 0:  # nothing was ever written: new, or its maker has not come that far
+    if _pragma(db, "schema_version") == 0:  # empty: new, or its creator is not done yet
         with transaction(db):
-            if _pragma(db, "schema_version") == 0:  # nobody else was faster
+            if _pragma(db, "schema_version") == 0:  # no other process was faster
                 for statement in _SCHEMA:
                     db.execute(statement)
     if _pragma(db, "application_id") != _OWNER:
-        raise GradsiftError(f"{path} belongs to another program: move it away, then gradsift makes its own.")
+        raise GradsiftError(f"{path} belongs to another program: move it away, and gradsift creates its own.")
     version = _pragma(db, "user_version")
     if version > _VERSION:
         raise GradsiftError(
-            f"{path} was written by a newer gradsift (format {version}, this one reads {_VERSION}): "
+            f"{path} was written by a newer gradsift (format {version}; this one reads {_VERSION}): "
             "update gradsift, or move the file away to start afresh."
         )
 
 
 @contextmanager
 def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """IMMEDIATE takes the write lock at once: a reader that becomes a writer later would be refused without waiting."""
+    """IMMEDIATE takes the write lock at once: a reader that starts to write later would be refused without waiting."""
     db.execute(f"BEGIN {kind}")
     try:
         yield
     except BaseException:
-        if db.in_transaction:  # a full disk has rolled back already
+        if db.in_transaction:  # not after a full disk, which rolls back by itself
             db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
@@ -97,17 +97,20 @@ def _pragma(db: sqlite3.Connection, name: str) -> int:
 
 
 def _sentence(error: Exception, path: Path) -> str | None:
-    """What SQLite reported, for a person; None for a defect of ours. Codes: https://www.sqlite.org/rescode.html"""
+    """SQLite's error as a sentence; None if it is a bug of ours. Codes: https://www.sqlite.org/rescode.html"""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None and isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
         return None
-    kind = sqlite3.SQLITE_CORRUPT if code is None else code & 0xFF  # no code: text, blob or JSON that cannot be decoded
+    kind = sqlite3.SQLITE_CORRUPT if code is None else code & 0xFF  # no code: undecodable text, blob or JSON
     if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return f"{path} is damaged or no file of sessions ({error}): move it away, then gradsift makes a new one."
+        return f"{path} is damaged or not a session file ({error}): move it away, and gradsift creates a new one."
     if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"{path} is locked by another program for more than {WAIT:g} seconds: close that one, then try again."
+        return f"{path} has been locked by another program for over {WAIT:g} seconds: close that program and try again."
     if kind == sqlite3.SQLITE_FULL:
-        return f"The disk is full at {path}: make room and try again; what was saved before is kept."
+        return f"The disk is full at {path}: make room and try again; earlier changes are safe."
     if kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-        return f"{path} cannot be read or written ({error}): is it a file, its folder writable, the disk not full?"
+        return (
+            f"{path} cannot be read or written ({error}): check that it is a file, its folder is writable and "
+            "the disk is not full."
+        )
     return None

@@ -1,11 +1,11 @@
-"""Saved sessions of the app: what a person looked at, accepted, rejected and noted, in one SQLite file.
+"""Saved sessions of the app, in one SQLite file: views, accepted and rejected rows, and notes.
 
-A decision belongs to a session, the fingerprint of a store and a pool row, so that a session may be used on several
-stores and interchangeable stores share their decisions. Every call opens the file, does one short transaction and
-closes it: threads, tabs and several app servers may use one file at once, and the caller has nothing to close.
+A decision belongs to a session, a store's fingerprint and a pool row: a session may cover several stores, and
+interchangeable stores share their decisions. Every call opens the file, runs one short transaction and closes it, so
+threads, tabs and several app servers may use one file at once, and callers have nothing to close.
 
-Every call raises `GradsiftError`, with one sentence, where the file is damaged, another program's, of a newer gradsift,
-locked for longer than `session_file.WAIT` seconds, or cannot be written; the file then stays as it is.
+Every call raises `GradsiftError` with one sentence if the file is damaged, belongs to another program or a newer
+gradsift, is locked for more than `session_file.WAIT` seconds, or cannot be written; the file then stays as it is.
 """
 
 import builtins
@@ -25,12 +25,12 @@ import numpy as np
 from gradsift.runtime.errors import UsageError
 from gradsift.workspace.session_file import open_file, transaction
 
-STEPS_KEPT = 100  # undo steps of a session on a store
+STEPS_KEPT = 100  # undo steps per session and store
 NAME_LENGTH = 80
-KEEP_EMPTY = 24 * 3600.0  # seconds that an unnamed session without decisions stays
+KEEP_EMPTY = 24 * 3600.0  # seconds that an unnamed session without decisions is kept
 
 _VERDICTS = {"accept": 1, "reject": -1, "": 0}
-_SAID = {"accept": "accepted", "reject": "rejected", "": "set back to undecided"}
+_DONE = {"accept": "accepted", "reject": "rejected", "": "reset to undecided"}
 _RECORDS = """
     SELECT id, name, created, changed, page, address, COALESCE(SUM(verdict = 1), 0), COALESCE(SUM(verdict = -1), 0),
         COALESCE(SUM(note <> ''), 0)
@@ -40,9 +40,9 @@ _RECORDS = """
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session; times in seconds since the epoch, counts over all its stores.
+    """A session, with times in seconds since the epoch and counts over all its stores.
 
-    page: the stem of the page last looked at; address: its query parameters.
+    page: stem of the page last viewed; address: its query parameters.
     """
 
     id: str
@@ -57,13 +57,13 @@ class SessionRecord:
 
     @property
     def kept(self) -> bool:
-        """It has a name, a decision or a note."""
+        """Whether it has a name, a decision or a note, and so is not deleted automatically."""
         return bool(self.name or self.accepted or self.rejected or self.notes)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session without its counts, which take a scan of its decisions: cheap enough for every run of a page."""
+    """A session without its counts, which need a scan of its decisions: cheap enough for every run of a page."""
 
     id: str
     name: str
@@ -77,7 +77,7 @@ class Decisions:
     """What a session decided on one store: pool row numbers, int64, ascending.
 
     accepted: (a,); rejected: (r,); notes: text by pool row number.
-    version: grows with every decision, note and undo (0: none yet), so that caches can tell.
+    version: grows with every decision, note and undo, so that caches can tell; 0: none so far.
     """
 
     accepted: np.ndarray
@@ -87,20 +87,21 @@ class Decisions:
 
 
 class Sessions:
-    """The sessions kept in the file `path`; it appears with the first session.
+    """The sessions in the file `path`, which appears with the first session.
 
-    `id` is always that of a `SessionRecord`; it is unguessable, so an address is as good as a key. `store` is a store's
-    fingerprint. Calls that change an unknown session raise `UsageError`, those that look find nothing.
+    `id` is that of a `SessionRecord`; ids cannot be guessed, so an address works like a key. `store` is a store's
+    fingerprint. For an unknown session, calls that change something raise `UsageError`, and calls that read return
+    nothing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path).absolute()
 
     def create(self, name: str = "", page: str = "", address: Mapping[str, str] | None = None) -> SessionRecord:
-        """Make a session. Unnamed ones without any decision that did not change for a day go at this moment.
+        """Create a session. This also deletes unnamed sessions without decisions that did not change for a day.
 
         Raises:
-            UsageError: a name of more than `NAME_LENGTH` characters.
+            UsageError: the name has more than `NAME_LENGTH` characters.
         """
         name, now = _name(name), time.time()
         alphabet = string.ascii_lowercase + string.digits
@@ -119,37 +120,37 @@ class Sessions:
         return record
 
     def get(self, id: str) -> SessionRecord | None:
-        """The session `id`, or None; any text may be asked for, an address bar's too."""
+        """The session `id`, or None; `id` may be any text, for instance from the address bar."""
         if not self.path.exists():
             return None
         with open_file(self.path) as db:
-            found = db.execute(_RECORDS.format(where="WHERE id = ?"), (_clean(id),)).fetchone()
-            return _record(found) if found else None
+            values = db.execute(_RECORDS.format(where="WHERE id = ?"), (_clean(id),)).fetchone()
+            return _record(values) if values else None
 
     def view(self, id: str) -> SessionView | None:
-        """The session `id` without counts, or None; any text may be asked for."""
+        """The session `id` without counts, or None; `id` may be any text."""
         if not self.path.exists():
             return None
         with open_file(self.path) as db:
-            values = db.execute("SELECT id, name, created, page, address FROM sessions WHERE id = ?", (_clean(id),))
-            found = values.fetchone()
-            if found is None:
+            cursor = db.execute("SELECT id, name, created, page, address FROM sessions WHERE id = ?", (_clean(id),))
+            values = cursor.fetchone()
+            if values is None:
                 return None
-            id, name, created, page, address = found
+            id, name, created, page, address = values
             return SessionView(id, name, created, page, json.loads(address))
 
     def list(self) -> builtins.list[SessionRecord]:
-        """Every session, the one changed last first."""
+        """All sessions, the most recently changed first."""
         if not self.path.exists():
             return []
         with open_file(self.path) as db:
-            return [_record(found) for found in db.execute(_RECORDS.format(where=""))]
+            return [_record(values) for values in db.execute(_RECORDS.format(where=""))]
 
     def rename(self, id: str, name: str) -> None:
-        """Call the session `name` (any text; the spaces around it go).
+        """Rename the session (to any text; surrounding spaces are removed).
 
         Raises:
-            UsageError: more than `NAME_LENGTH` characters.
+            UsageError: the name has more than `NAME_LENGTH` characters.
         """
         name = _name(name)
         with self._changing(id) as db:
@@ -161,53 +162,53 @@ class Sessions:
             db.execute("DELETE FROM sessions WHERE id = ?", (id,))
 
     def save_view(self, id: str, page: str, address: Mapping[str, str]) -> None:
-        """Keep the page and its query parameters; nothing is written where they are kept already."""
+        """Save the page and its query parameters; writes nothing if they are saved already."""
         if self.path.exists():
             with open_file(self.path) as db:
-                kept = db.execute("SELECT page, address FROM sessions WHERE id = ?", (_clean(id),)).fetchone()
-                if kept and kept[0] == page and json.loads(kept[1]) == dict(address):
+                view = db.execute("SELECT page, address FROM sessions WHERE id = ?", (_clean(id),)).fetchone()
+                if view and view[0] == page and json.loads(view[1]) == dict(address):
                     return
         with self._changing(id) as db:
             values = (page, json.dumps(dict(address)), id)
             db.execute("UPDATE sessions SET page = ?, address = ? WHERE id = ?", values)
 
     def decide(self, id: str, store: str, rows: Sequence[int] | np.ndarray, verdict: str) -> int:
-        """Accept, reject or (verdict "") set back pool rows, in one undo step; their notes stay.
+        """Accept, reject or (verdict "") reset pool rows, in one undo step; their notes stay.
 
-        rows: (k,) pool row numbers in any order. Returns how many rows changed.
+        rows: (k,) pool row numbers in any order. Returns the number of rows that changed.
         """
         code = _VERDICTS[verdict]
-        asked = np.unique(np.asarray(rows, dtype=np.int64))
+        numbers = np.unique(np.asarray(rows, dtype=np.int64))
         with self._changing(id) as db:
             board = _board(db, id, store)
-            found = db.execute(
+            changes = db.execute(
                 """SELECT value, COALESCE(verdict, 0) FROM json_each(?) LEFT JOIN decisions ON board = ? AND row = value
                 WHERE COALESCE(verdict, 0) <> ?""",
-                (_json(asked), board, code),
+                (_json(numbers), board, code),
             ).fetchall()
-            if found:
-                changed, before = np.array(found, dtype=np.int64).T
+            if changes:
+                changed, before = np.array(changes, dtype=np.int64).T
                 _put(db, board, changed, code)
-                count = f"{len(found):,} row{'s' if len(found) > 1 else ''}"
-                _keep_step(db, board, f"{count} {_SAID[verdict]}", _packed(changed, before), None)
-        return len(found)
+                count = f"{len(changes):,} row{'s' if len(changes) > 1 else ''}"
+                _add_step(db, board, f"{count} {_DONE[verdict]}", _packed(changed, before), None)
+        return len(changes)
 
     def note(self, id: str, store: str, row: int, text: str) -> None:
-        """Keep a note on a pool row (the spaces around it go; "" removes it), in one undo step."""
+        """Save a note on a pool row (without surrounding spaces; "" removes it), in one undo step."""
         row, text = int(row), _clean(text).strip()
         with self._changing(id) as db:
             board = _board(db, id, store)
-            found = db.execute("SELECT verdict, note FROM decisions WHERE board = ? AND row = ?", (board, row))
-            verdict, before = found.fetchone() or (0, "")
+            current = db.execute("SELECT verdict, note FROM decisions WHERE board = ? AND row = ?", (board, row))
+            verdict, before = current.fetchone() or (0, "")
             if text != before:
                 _put_note(db, board, row, text)
                 packed = _packed(np.array([row], dtype=np.int64), np.array([verdict]))
-                _keep_step(db, board, f"the note on row {row:,}", packed, before)
+                _add_step(db, board, f"the note on row {row:,}", packed, before)
 
     def undo(self, id: str, store: str) -> str:
-        """Take back the session's latest step on this store, whichever tab made it.
+        """Undo the session's latest step on this store, whichever tab made it.
 
-        Returns a sentence for the person ("Took back: 12 rows accepted"), or "" where no step is left.
+        Returns a sentence for the user ("Undone: 12 rows accepted"), or "" if no step is left.
         """
         with self._changing(id) as db:
             board = _board(db, id, store)
@@ -216,7 +217,7 @@ class Sessions:
             ).fetchone()
             if step is None:
                 return ""
-            version, said, packed, note = step
+            version, step_text, packed, note = step
             rows, before = _unpacked(packed)
             if note is None:
                 for code in np.unique(before):
@@ -225,10 +226,10 @@ class Sessions:
                 _put_note(db, board, int(rows[0]), note)
             db.execute("DELETE FROM steps WHERE board = ? AND version = ?", (board, version))
             db.execute("UPDATE boards SET version = version + 1 WHERE key = ?", (board,))
-        return f"Took back: {said}"
+        return f"Undone: {step_text}"
 
     def last_step(self, id: str, store: str) -> str:
-        """What `undo` would take back ("12 rows accepted"), "" where there is nothing."""
+        """The step that `undo` would undo ("12 rows accepted"), or ""."""
         if not self.path.exists():
             return ""
         with open_file(self.path) as db:
@@ -240,16 +241,16 @@ class Sessions:
         return step[0] if step else ""
 
     def version(self, id: str, store: str) -> int:
-        """The version that `decisions` would have, without reading them; 0 for an unknown session."""
+        """The version of `decisions`, without reading them; 0 for an unknown session."""
         if not self.path.exists():
             return 0
         with open_file(self.path) as db:
             values = (_clean(id), store)
-            found = db.execute("SELECT version FROM boards WHERE session = ? AND store = ?", values).fetchone()
-            return int(found[0]) if found else 0
+            board = db.execute("SELECT version FROM boards WHERE session = ? AND store = ?", values).fetchone()
+            return int(board[0]) if board else 0
 
     def decisions(self, id: str, store: str) -> Decisions:
-        """What the session decided on the store with this fingerprint; nothing for an unknown session."""
+        """The session's decisions on the store with this fingerprint; empty for an unknown session."""
         nothing = np.zeros(0, dtype=np.int64)
         if not self.path.exists():
             return Decisions(nothing, nothing, {}, 0)
@@ -265,40 +266,40 @@ class Sessions:
 
     @contextmanager
     def _changing(self, id: str) -> Iterator[sqlite3.Connection]:
-        """A write transaction on a session that exists, marked as changed now."""
+        """A write transaction on an existing session, which it marks as changed now."""
         gone = UsageError("This session is gone, perhaps deleted in another tab: open another one or start a new one.")
         if not self.path.exists():
             raise gone
         with open_file(self.path) as db, transaction(db):
-            marked = db.execute("UPDATE sessions SET changed = ? WHERE id = ?", (time.time(), _clean(id)))
-            if not marked.rowcount:
+            update = db.execute("UPDATE sessions SET changed = ? WHERE id = ?", (time.time(), _clean(id)))
+            if not update.rowcount:
                 raise gone
             yield db
 
 
 def _board(db: sqlite3.Connection, session: str, store: str) -> int:
-    """The key of what a session decided on a store: a small number instead of two long texts in every row."""
+    """The key of a session's decisions on a store: a small number instead of two long texts in every row."""
     db.execute("INSERT OR IGNORE INTO boards (session, store) VALUES (?, ?)", (session, store))
     key: int = db.execute("SELECT key FROM boards WHERE session = ? AND store = ?", (session, store)).fetchone()[0]
     return key
 
 
 def _decided(db: sqlite3.Connection, board: int, verdict: str) -> np.ndarray:
-    found = db.execute(
+    encoded = db.execute(
         "SELECT json_group_array(row) FROM decisions WHERE board = ? AND verdict = ?", (board, _VERDICTS[verdict])
     ).fetchone()
-    return np.sort(np.array(json.loads(found[0]), dtype=np.int64))
+    return np.sort(np.array(json.loads(encoded[0]), dtype=np.int64))
 
 
 def _put(db: sqlite3.Connection, board: int, rows: np.ndarray, code: int) -> None:
-    listed = _json(rows)
+    numbers = _json(rows)
     db.execute(
         """INSERT INTO decisions (board, row, verdict) SELECT ?, value, ? FROM json_each(?) WHERE true
         ON CONFLICT DO UPDATE SET verdict = excluded.verdict""",
-        (board, code, listed),
+        (board, code, numbers),
     )
     if code == 0:
-        _drop_empty(db, board, listed)
+        _drop_empty(db, board, numbers)
 
 
 def _put_note(db: sqlite3.Connection, board: int, row: int, text: str) -> None:
@@ -310,20 +311,20 @@ def _put_note(db: sqlite3.Connection, board: int, row: int, text: str) -> None:
     _drop_empty(db, board, json.dumps([row]))
 
 
-def _drop_empty(db: sqlite3.Connection, board: int, listed: str) -> None:
+def _drop_empty(db: sqlite3.Connection, board: int, numbers: str) -> None:
     db.execute(
         """DELETE FROM decisions WHERE board = ? AND row IN (SELECT value FROM json_each(?))
         AND verdict = 0 AND note = ''""",
-        (board, listed),
+        (board, numbers),
     )
 
 
-def _keep_step(db: sqlite3.Connection, board: int, said: str, before: bytes, note: str | None) -> None:
-    """Write the journal; the version that a step makes is also its number, so the journal's order is the versions'."""
+def _add_step(db: sqlite3.Connection, board: int, text: str, before: bytes, note: str | None) -> None:
+    """Append to the journal; a step is numbered by the version it creates, so both have the same order."""
     db.execute("UPDATE boards SET version = version + 1 WHERE key = ?", (board,))
     db.execute(
         "INSERT INTO steps SELECT key, version, ?, ?, ? FROM boards WHERE key = ?",
-        (said, before, note, board),
+        (text, before, note, board),
     )
     db.execute(
         """DELETE FROM steps WHERE board = ?1 AND version <=
@@ -333,7 +334,7 @@ def _keep_step(db: sqlite3.Connection, board: int, said: str, before: bytes, not
 
 
 def _packed(rows: np.ndarray, verdicts: np.ndarray) -> bytes:
-    """Ascending rows and the verdicts they had: about a byte a row, so that a hundred bulk steps stay small."""
+    """Ascending rows and their earlier verdicts: about a byte per row, so that a hundred bulk steps stay small."""
     return zlib.compress(np.diff(rows, prepend=0).astype("<i8").tobytes() + verdicts.astype("i1").tobytes(), 1)
 
 
@@ -347,18 +348,18 @@ def _json(rows: np.ndarray) -> str:
     return json.dumps(rows.tolist())
 
 
-def _record(found: tuple) -> SessionRecord:
-    id, name, created, changed, page, address, *counts = found
+def _record(values: tuple) -> SessionRecord:
+    id, name, created, changed, page, address, *counts = values
     return SessionRecord(id, name, created, changed, page, json.loads(address), *counts)
 
 
 def _clean(text: str) -> str:
-    """Half surrogates, which no UTF-8 has, become question marks."""
+    """Replace half surrogates, which UTF-8 cannot encode, with question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _name(text: str) -> str:
     text = _clean(text).strip()
     if len(text) > NAME_LENGTH:
-        raise UsageError(f"This name has {len(text)} characters: a session's name may have {NAME_LENGTH}.")
+        raise UsageError(f"This name has {len(text)} characters: choose one of at most {NAME_LENGTH}.")
     return text

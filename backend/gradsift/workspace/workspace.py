@@ -1,14 +1,14 @@
-"""A workspace: the folder of a person's stores, target sets and exports; it remembers stores that lie elsewhere.
+"""A workspace: a folder with a user's stores, target sets and exports; it also remembers stores elsewhere.
 
     WORKSPACE/stores/NAME/          datastores built here (`gradsift demo` builds `demo`)
     WORKSPACE/stores.json           paths of stores opened from elsewhere, newest first
-    WORKSPACE/targets/NAME.jsonl    saved target sets; the sample's sets are listed beside them and never overwritten
-    WORKSPACE/exports/NAME/         files made by the app's Export page
-    WORKSPACE/uploads/NAME/         pool files that came through the browser
-    WORKSPACE/jobs/NAME/            state of long runs that belong to no store
-    WORKSPACE/sessions.sqlite3      saved sessions with their decisions (`gradsift.workspace.sessions`)
+    WORKSPACE/targets/NAME.jsonl    saved target sets; the sample's sets are listed with them but never overwritten
+    WORKSPACE/exports/NAME/         files written by the app's Export page
+    WORKSPACE/uploads/NAME/         pool files uploaded in the browser
+    WORKSPACE/jobs/NAME/            state of long runs without a store
+    WORKSPACE/sessions.sqlite3      saved sessions with their decisions (see `sessions`)
 
-Everything is read from disk at each call, so two tabs, the command line and a restarted app always agree.
+Every call reads from disk, so tabs, the command line and a restarted app always agree.
 """
 
 import json
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """A datastore that the workspace knows; `name` is what the address bar and the pages call it."""
+    """A datastore that the workspace knows; `name` is its name on the pages and in the address bar."""
 
     name: str
     path: Path
@@ -38,14 +38,14 @@ class StoreEntry:
 
     @property
     def changed(self) -> float:
-        """When the store last changed (seconds since the epoch), 0 where nothing has been written yet."""
+        """When the store last changed, in seconds since the epoch; 0 if nothing has been written."""
         files = (self.path / MANIFEST, self.path / "job" / "status.json")
         return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class TargetEntry:
-    """A target set on disk; `shipped` ones came with gradsift and are read-only."""
+    """A target set on disk; `shipped` ones come with gradsift and are read-only."""
 
     name: str
     path: Path
@@ -53,53 +53,57 @@ class TargetEntry:
 
 
 class Workspace:
-    """The folder `root` and what lies in it; the folder need not exist yet."""
+    """The folder `root` and its contents; the folder need not exist yet."""
 
     def __init__(self, root: str | Path | None = None) -> None:
         self.root = Path(root).expanduser().resolve() if root else paths.data_home()
 
     def stores(self) -> list[StoreEntry]:
-        """Every store known here: those of the workspace by name, then those from elsewhere, newest first."""
+        """All known stores: those in the workspace by name, then those elsewhere, newest first."""
         folder = self.root / "stores"
         own = [StoreEntry(p.name, p, False) for p in _folders(folder) if is_store(p)]
         return own + [StoreEntry(str(p), p, True) for p in self._elsewhere() if is_store(p)]
 
     def store_path(self, name: str) -> Path:
-        """The folder of the store called `name`: a name in this workspace, or the path of one that lies elsewhere."""
+        """The folder of the store `name`, which is a name in this workspace or the path of a store elsewhere."""
         return Path(name) if Path(name).is_absolute() else self.root / "stores" / name
 
     def open_store(self, text: str) -> StoreEntry:
-        """Take what a person typed (a name or a path), check that a store lies there, and remember it.
+        """Find the store that a user typed (a name or a path) and remember it.
 
         Raises:
-            UsageError: nothing there, or no store.
+            UsageError: there is no folder, or it is not a store.
         """
         text = text.strip()
         if not text:
             raise UsageError("Type the path of a datastore: the folder that `gradsift build --out` wrote.")
         own = self.root / "stores" / text
         path = own if _NAME.fullmatch(text) and own.is_dir() else Path(os.path.expanduser(text))
-        if not os.path.isdir(path):  # takes any text, other than Path.is_dir
+        if not os.path.isdir(path):  # accepts any text, unlike Path.is_dir
             raise UsageError(f"There is no folder {path}: give the folder that `gradsift build --out` wrote.")
         path = path.resolve()
         if not is_store(path):
-            raise UsageError(f"{path} holds no datastore (no {MANIFEST} and no build): give a store's own folder.")
+            raise UsageError(
+                f"{path} is not a datastore (it has no {MANIFEST} and no build): give the folder of a store."
+            )
         if path.parent == self.root / "stores":
             return StoreEntry(path.name, path, False)
-        known = [p for p in self._elsewhere() if p != path]
-        self._write_elsewhere([path, *known])
+        others = [p for p in self._elsewhere() if p != path]
+        self._write_elsewhere([path, *others])
         return StoreEntry(str(path), path, True)
 
     def new_store_path(self, name: str) -> Path:
-        """Where a new store called `name` goes.
+        """The folder of a new store called `name`.
 
         Raises:
-            UsageError: the name cannot be a folder's, or a store of that name is there already. A build that failed
-                before it wrote anything leaves its name free.
+            UsageError: the name cannot name a folder, or is in use. A build that failed before it wrote anything leaves
+                its name free.
         """
         path = self.root / "stores" / _checked(name, "datastore")
         if (path / MANIFEST).exists():
-            raise UsageError(f"A datastore named {name} exists already: choose another name, or open it to resume it.")
+            raise UsageError(
+                f"A datastore named {name} already exists: choose another name, or open it to resume its build."
+            )
         return path
 
     def target_sets(self) -> list[TargetEntry]:
@@ -112,63 +116,63 @@ class Workspace:
         return next((entry for entry in self.target_sets() if entry.name == name), None)
 
     def save_targets(self, name: str, rows: Sequence[Row]) -> TargetEntry:
-        """Write `rows` as the target set `name`, replacing a saved one of that name.
+        """Write `rows` as the target set `name`, replacing a saved set of that name.
 
         Raises:
-            UsageError: no rows, a name that cannot be a file's, or the name of a set of the sample.
+            UsageError: there are no rows, the name cannot name a file, or a set of the sample has it.
         """
         if not rows:
-            raise UsageError("There is no usable example to save: mend the rows listed as unusable first.")
+            raise UsageError("There is no usable example to save: fix the rows listed as unusable first.")
         name = _checked(name, "target set")
         if any(path.stem == name for path in sample_targets()):
-            raise UsageError(f"{name} is the name of a set that comes with gradsift: choose another name.")
+            raise UsageError(f"A target set that comes with gradsift is named {name}: choose another name.")
         path = self.root / "targets" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_targets(path, rows)
         return TargetEntry(name, path, False)
 
     def free_target_name(self, stem: str) -> str:
-        """`stem`, or `stem-2`, `stem-3`, ... : the first that no target set has."""
-        taken = {entry.name for entry in self.target_sets()}
-        return next(n for n in _numbered(stem) if n not in taken)
+        """The first of `stem`, `stem-2`, `stem-3`, ... that is not the name of a target set."""
+        names = {entry.name for entry in self.target_sets()}
+        return next(n for n in _numbered(stem) if n not in names)
 
     def job_folder(self, name: str) -> Path:
-        """Where a long run that belongs to no store keeps its state."""
+        """The folder for the state of a long run without a store."""
         return self.root / "jobs" / name
 
     @property
     def sessions_path(self) -> Path:
-        """The file of the saved sessions; it appears with the first one."""
+        """The file of the saved sessions; it appears with the first session."""
         return self.root / "sessions.sqlite3"
 
     def export_folder(self, name: str) -> Path:
-        """Where the export `name` goes."""
+        """The folder of the export `name`."""
         return self.root / "exports" / name
 
     def keep_uploads(self, name: str, files: Iterable[tuple[str, bytes]]) -> list[Path]:
-        """Write files that came through the browser below `uploads/name`, and return their paths in order.
+        """Write uploaded files into `uploads/name` and return their paths in order.
 
-        Of several files with one name the later ones get a number in front, so that none replaces another.
+        If several files have the same name, later ones get a number in front.
         """
         folder = self.root / "uploads" / _checked(name, "datastore")
         folder.mkdir(parents=True, exist_ok=True)
-        kept: list[Path] = []
+        written: list[Path] = []
         for file, data in files:
             path, number = folder / Path(file).name, 1
-            while path in kept:
+            while path in written:
                 number += 1
                 path = folder / f"{number}-{Path(file).name}"
             atomic.write_bytes(path, data)
-            kept.append(path)
-        return kept
+            written.append(path)
+        return written
 
     def _elsewhere(self) -> list[Path]:
         try:
-            known = json.loads((self.root / "stores.json").read_text(encoding="utf-8"))
+            paths = json.loads((self.root / "stores.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
         return (
-            [Path(p) for p in known if isinstance(p, str) and Path(p).is_absolute()] if isinstance(known, list) else []
+            [Path(p) for p in paths if isinstance(p, str) and Path(p).is_absolute()] if isinstance(paths, list) else []
         )
 
     def _write_elsewhere(self, stores: Sequence[Path]) -> None:
@@ -187,7 +191,7 @@ def sample_targets() -> list[Path]:
 
 
 def is_store(path: Path) -> bool:
-    """Whether a datastore lies at `path`, finished or not; any path may be asked for, one that cannot be read too."""
+    """Whether `path` is a datastore, finished or not; any path is allowed, even an unreadable one."""
     return any(os.path.isfile(path / name) for name in (MANIFEST, "job/status.json", "pool.parquet"))
 
 
