@@ -1,6 +1,7 @@
 """The Compare page's search field, filters and order, and what of them is active as chips that can be taken off."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -43,6 +44,9 @@ _SORTS = {
     "norm": "Largest gradient norm first",
 }
 _SCOPES = {filters.PICKS: "Picks", filters.POOL: "Whole pool"}
+_history = st.components.v2.component(
+    "gradsift_search", js=Path(__file__).with_name("search.js").read_text(encoding="utf-8"), isolate_styles=False
+)
 
 
 def draw(store: Store, scoring: Scoring, comparison: Comparison, decided: Decisions, showing: DeltaGenerator) -> Filter:
@@ -90,6 +94,7 @@ def clear() -> None:
 
 def _search(store: Store) -> tuple[str, str]:
     ready = has_index(store)
+    _history(key="search-history")
     with address.held("q", None, default=""):
         q = st.text_input(
             "Search",
