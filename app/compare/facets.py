@@ -1,13 +1,12 @@
 """The Compare page's search field, filters and order, and what of them is active as chips that can be taken off."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app.compare import overlap
+from app.compare import overlap, search
 from app.state import address
 from app.text import clip, label
 from app.views import comparison as comparing
@@ -20,7 +19,6 @@ from gradsift.text.index import has_index
 from gradsift.text.search import SEARCHED
 from gradsift.workspace.sessions import Decisions
 
-_PAUSE = "20ms"  # without a key, after which is searched: less than people have between two keys
 FEW = 24  # values that are laid out to click; of more, one is found by typing
 _NAMES = {
     "source": "Source",
@@ -44,9 +42,6 @@ _SORTS = {
     "norm": "Largest gradient norm first",
 }
 _SCOPES = {filters.PICKS: "Picks", filters.POOL: "Whole pool"}
-_history = st.components.v2.component(
-    "gradsift_search", js=Path(__file__).with_name("search.js").read_text(encoding="utf-8"), isolate_styles=False
-)
 
 
 def draw(store: Store, scoring: Scoring, comparison: Comparison, decided: Decisions, showing: DeltaGenerator) -> Filter:
@@ -94,20 +89,10 @@ def clear() -> None:
 
 def _search(store: Store) -> tuple[str, str]:
     ready = has_index(store)
-    _history(key="search-history")
-    with address.held("q", None, default=""):
-        q = st.text_input(
-            "Search",
-            key="q",
-            type="search",
-            live=_PAUSE,
-            max_chars=400,
-            disabled=not ready,
-            placeholder='words, or "a phrase"' if ready else "score a target set again to make the index",
-        )
+    q = search.draw(ready)
     with address.held("role", SEARCHED, default="any"):
         role = st.selectbox("Role", SEARCHED, key="role", format_func=_ROLES.__getitem__, width=170, disabled=not ready)
-    return (q or "") if ready else "", role or "any"
+    return q, role or "any"
 
 
 def _sort() -> str:

@@ -9,7 +9,6 @@ joined by commas and the default is left out. The value survives a change of pag
 """
 
 import time
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any

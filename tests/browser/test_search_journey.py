@@ -138,7 +138,7 @@ def test_the_next_search_and_what_takes_one_off_are_steps_of_their_own(compare):
     for text in ("there", "the", ""):
         page.go_back()
         await_search(compare, text)
-        page.wait_for_function("text => document.querySelector('.st-key-q input').value === text", arg=text)
+        page.wait_for_function("text => document.querySelector('.st-key-search input').value === text", arg=text)
     search.press_sequentially("w", delay=60)  # after Back it is a step again, not the first page's
     await_search(compare, "w")
     page.go_back()
