@@ -74,6 +74,7 @@ export default function ({ data, parentElement, setStateValue }) {
   history.pushState = step
   addEventListener("popstate", left)
   return () => {
+    if (parentElement.isConnected) return // Streamlit cleans up after a draw too that a newer one has overtaken
     field.close()
     fields.delete(parentElement)
     delete history.pushState
