@@ -90,13 +90,13 @@ def draw(now: Session, view: View) -> None:
 
 
 def _begin_again(view: View) -> None:
-    """Go back to the first page when something else is asked for, unless the address has just been opened so."""
+    """Go to the first page when something else is asked for, unless by an address: a link, the browser's Back."""
     address.own("page")
     sizes = tuple((column.method, len(column.picks)) for column in view.comparison.columns)
     asked = (view.wanted, view.choices, sizes)
     if st.session_state.setdefault("board_of", asked) != asked:
         st.session_state.board_of = asked
-        if "page" in st.query_params:
+        if "page" in st.query_params and not address.navigated():
             del st.query_params["page"]
 
 
@@ -113,11 +113,13 @@ def _number(view: View) -> int:
 def _turner(page: int, pages: int, place: str) -> None:
     """A pagination that writes the page into the address, which is the only place that keeps it."""
     key = f"page_{place}_{page}_{pages}"
-    st.pagination(pages, default=page, key=key, on_change=_turn, args=(key,), width=WIDE)
+    st.pagination(pages, default=page, key=key, on_change=_turn, args=(key, page), width=WIDE)
 
 
-def _turn(key: str) -> None:
-    st.query_params["page"] = str(st.session_state[key])
+def _turn(key: str, page: int) -> None:
+    turned = st.session_state[key]
+    if turned != page:  # a pagination that is new on the page, as a search's, may tell of the page that it was given
+        st.query_params["page"] = str(turned)
 
 
 def _page(view: View, first: int) -> Page:

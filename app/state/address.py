@@ -58,7 +58,7 @@ def turn_to(page: str) -> None:
     if state.get("address_of") != page:
         for name in [str(name) for name in state if str(name).startswith("held_")]:
             state.pop(name.removeprefix("held_"), None)
-    if state.get("address_of") != page or _navigated():  # every text is a link's, also one that we wrote ourselves
+    if state.get("address_of") != page or navigated():  # every text is a link's, also one that we wrote ourselves
         for name in [name for name in state if str(name).startswith("written_")]:
             del state[name]
         state.pop(_REPLACED, None)
@@ -87,19 +87,19 @@ def settle() -> None:
     st.session_state.setdefault(_SHOWN, set()).add(_view())
 
 
+def navigated() -> bool:
+    """Whether Back or Forward asks for this run."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
+
+
 def _went_back() -> bool:
     """Whether Back or Forward leads to a whole address of this page: then what it leaves out is the default.
 
     The browser also keeps those of which a part was written yet, as after a change of page; they say nothing.
     """
     state = st.session_state
-    return _navigated() and state.get(_ASKED) in state.get(_SHOWN, ())
-
-
-def _navigated() -> bool:
-    """Whether Back or Forward asks for this run."""
-    context = get_script_run_ctx()
-    return context is not None and context.is_history_navigation
+    return navigated() and state.get(_ASKED) in state.get(_SHOWN, ())
 
 
 def _late(key: str, there: str) -> bool:

@@ -88,7 +88,8 @@ LOOKED_AT = (
 )
 LOOKS = """names => names.map(name => {
   const style = getComputedStyle(document.querySelector(name))
-  return ["display", "padding", "margin", "border", "background", "color", "font"].map(key => style[key])
+  const looks = ["display", "padding", "margin", "borderTop", "borderLeft", "background", "color", "font"]
+  return looks.map(key => style[key])
 })"""
 
 
