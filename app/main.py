@@ -21,7 +21,9 @@ from app.widgets import header  # noqa: E402
 
 st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg", layout="wide")
 st.logo(ROOT / "assets" / "wordmark.svg", size="medium")
-st.html(theme.css(st.context.theme.type))
+st.html(
+    theme.css(st.context.theme.type) + "<i hidden></i>"
+)  # style alone would stand among the toasts, which replace it
 
 FIRST = ROOMS[0]
 

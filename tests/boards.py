@@ -11,8 +11,8 @@ _numbers = count(1)
 
 def board(at) -> list[dict]:
     """The columns on the board: key, name, head, cards (row, name, html, verdict, note), foot."""
-    found = at.get("bidi_component")
-    return json.loads(found[0].proto.bytes)["columns"] if found else []
+    found = _protos(at)
+    return json.loads(found[0].bytes)["columns"] if found else []
 
 
 def card(at, method: str, place: int = 0) -> dict:
@@ -26,10 +26,16 @@ def press(at, *actions: dict):
     payload = [{"number": next(_numbers), **action} for action in actions]
     states.widgets.append(
         WidgetState(
-            id=_make_trigger_id(at.get("bidi_component")[0].proto.id, "events"),
+            id=_make_trigger_id(_protos(at)[0].id, "events"),
             json_trigger_value=json.dumps([{"event": "acts", "value": payload}]),
         )
     )
     at._run(states)
     assert not at.exception, at.exception
     return at
+
+
+def _protos(at) -> list:
+    """The board, beside the other components of the page; none where there is no board."""
+    protos = [element.proto for element in at.get("bidi_component")]
+    return [proto for proto in protos if proto.component_name.endswith("gradsift_board")]

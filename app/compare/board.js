@@ -295,6 +295,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   board.emit = actions => setTriggerValue("acts", actions)
   board.draw(JSON.parse(new TextDecoder().decode(data)))
   return () => {
+    if (parentElement.isConnected) return // Streamlit cleans up after a draw too that a newer one has overtaken
     board.close()
     boards.delete(parentElement)
   }

@@ -88,13 +88,13 @@ def draw(board: Board) -> None:
 
 
 def _begin_again(board: Board) -> None:
-    """Go back to the first page when the question changes, unless the address was just opened like this."""
+    """Go to the first page when the question changes, unless an address asked it: a link, the browser's Back."""
     address.own("page")
     sizes = tuple((column.method, len(column.picks)) for column in board.comparison.columns)
     question = (board.filter, board.view.choices, sizes)
     if st.session_state.setdefault("board_of", question) != question:
         st.session_state.board_of = question
-        if "page" in st.query_params:
+        if "page" in st.query_params and not address.navigated():
             del st.query_params["page"]
 
 
@@ -111,11 +111,13 @@ def _number(board: Board) -> int:
 def _turner(page: int, pages: int, place: str) -> None:
     """A pagination that writes the page into the address, which is the only place that keeps it."""
     key = f"page_{place}_{page}_{pages}"
-    st.pagination(pages, default=page, key=key, on_change=_turn, args=(key,), width=WIDE)
+    st.pagination(pages, default=page, key=key, on_change=_turn, args=(key, page), width=WIDE)
 
 
-def _turn(key: str) -> None:
-    st.query_params["page"] = str(st.session_state[key])
+def _turn(key: str, page: int) -> None:
+    turned = st.session_state[key]
+    if turned != page:  # a pagination that is new on the page, as a search's, may tell of the page that it was given
+        st.query_params["page"] = str(turned)
 
 
 def _page(board: Board, first: int) -> Page:

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app.compare import overlap
+from app.compare import overlap, search
 from app.state import address
 from app.text import clip, label
 from app.views import filters
@@ -18,7 +18,6 @@ from gradsift.text.index import has_index
 from gradsift.text.search import SEARCHED
 from gradsift.workspace.sessions import Decisions
 
-_PAUSE = "20ms"  # without a key, after which is searched: less than people have between two keys
 FEW = 24  # values that are laid out to click; of more, one is found by typing
 _NAMES = {
     "source": "Source",
@@ -90,19 +89,10 @@ def clear() -> None:
 
 def _search(store: Store) -> tuple[str, str]:
     ready = has_index(store)
-    with address.held("q", None, default=""):
-        q = st.text_input(
-            "Search",
-            key="q",
-            type="search",
-            live=_PAUSE,
-            max_chars=400,
-            disabled=not ready,
-            placeholder='words, or "a phrase"' if ready else "score a target set again to make the index",
-        )
+    q = search.draw(ready)
     with address.held("role", SEARCHED, default="any"):
         role = st.selectbox("Role", SEARCHED, key="role", format_func=_ROLES.__getitem__, width=170, disabled=not ready)
-    return (q or "") if ready else "", role or "any"
+    return q, role or "any"
 
 
 def _sort() -> str:

@@ -3,10 +3,12 @@
     with address.held("methods", known, default=known):
         st.pills("Methods", known, selection_mode="multi", format_func=..., key="methods")
 
-The address wins when it changed since we last wrote it (a link, the back button); otherwise the widget does. Values are
+The address wins when it changed since we last wrote it (a link, the back button); otherwise the widget does. A run may
+have been asked for before our latest write reached the browser: what it brings then is late, and no link. Values are
 joined by commas and the default is left out. The value survives a change of page, where Streamlit clears the address.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +21,8 @@ Value = str | list[str]
 _SHOWN = "addresses_shown"  # whole addresses that this tab has had
 _ASKED = "address_asked"  # the address that this run began with
 _DRAWN = "address_drawn"  # the names that this run's page has in the address, there or left out as a default
+_REPLACED = "address_replaced"  # (name, text) -> when we wrote another text in its place, in seconds
+_LATE = 3.0  # seconds within which the browser has our write; an older text that comes after them is a link
 
 
 @contextmanager
@@ -40,13 +44,7 @@ def held(key: str, options: Sequence[str] | None, default: Value) -> Iterator[No
     yield
     value = state.get(key)
     state[f"held_{key}"] = None if value == default else value  # no choice: the default may be another one next time
-    text = "" if value == default or not value else written(value)
-    state[f"written_{key}"] = text
-    if text:
-        if there != text:
-            st.query_params[key] = text
-    elif there:
-        del st.query_params[key]
+    _write(key, there, "" if value == default or not value else written(value))
 
 
 def turn_to(page: str) -> None:
@@ -60,7 +58,11 @@ def turn_to(page: str) -> None:
     if state.get("address_of") != page:
         for name in [str(name) for name in state if str(name).startswith("held_")]:
             state.pop(name.removeprefix("held_"), None)
-        state["address_of"] = page
+    if state.get("address_of") != page or navigated():  # every text is a link's, also one that we wrote ourselves
+        for name in [name for name in state if str(name).startswith("written_")]:
+            del state[name]
+        state.pop(_REPLACED, None)
+    state["address_of"] = page
     state[_ASKED] = _view()
 
 
@@ -77,7 +79,7 @@ def drawn() -> frozenset[str]:
 def given(key: str) -> bool:
     """Whether the address has a value for `key` that this tab did not write there."""
     there = st.query_params.get(key, "")
-    return bool(there) and there != st.session_state.get(f"written_{key}")
+    return bool(there) and there != st.session_state.get(f"written_{key}") and not _late(key, there)
 
 
 def settle() -> None:
@@ -85,13 +87,49 @@ def settle() -> None:
     st.session_state.setdefault(_SHOWN, set()).add(_view())
 
 
+def navigated() -> bool:
+    """Whether Back or Forward asks for this run."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
+
+
 def _went_back() -> bool:
     """Whether Back or Forward leads to a whole address of this page: then what it leaves out is the default.
 
     The browser also keeps those of which a part was written yet, as after a change of page; they say nothing.
     """
+    state = st.session_state
+    return navigated() and state.get(_ASKED) in state.get(_SHOWN, ())
+
+
+def _late(key: str, there: str) -> bool:
+    """Whether the address says `there` only because the browser did not have our latest write yet.
+
+    No link leads to a part of a page. In a run of the whole page it cannot be told: a text counts as late for a while.
+    """
     context, state = get_script_run_ctx(), st.session_state
-    return context is not None and context.is_history_navigation and state.get(_ASKED) in state.get(_SHOWN, ())
+    if state.get(f"written_{key}", there) == there:
+        return False
+    if context is not None and context.fragment_ids_this_run:
+        return True
+    replaced = state.get(_REPLACED, {}).get((key, there))
+    return replaced is not None and time.monotonic() - replaced < _LATE
+
+
+def _write(key: str, there: str, text: str) -> None:
+    """Write `text` into the address, or take the name out where it is empty. there: what this run's address says."""
+    state, late, now = st.session_state, _late(key, there), time.monotonic()
+    before = state.get(f"written_{key}", text)
+    if before != text:
+        recent = {replaced: when for replaced, when in state.get(_REPLACED, {}).items() if now - when < _LATE}
+        state[_REPLACED] = {**recent, (key, before): now}
+    state[f"written_{key}"] = text
+    if text and (late or there != text):
+        st.query_params[key] = text
+    elif there and not text:
+        del st.query_params[key]
+    elif late:  # the browser is about to get what we wrote before
+        st.query_params.update({})
 
 
 def _view() -> tuple[Any, ...]:

@@ -76,3 +76,62 @@ def test_search_review_with_keys_and_reload(scored, visit):
 
     [session] = Sessions(scored.sessions_path).list()
     assert (session.accepted, session.rejected, session.notes) == (1, 1, 1)
+
+
+LOOKED_AT = (
+    ".gs-card:nth-child(3)",
+    ".gs-card:nth-child(3) .gs-act",
+    ".gs-key",
+    ".gs-head",
+    ".gs-badge",
+    ".gs-search input",
+)
+LOOKS = """names => names.map(name => {
+  const style = getComputedStyle(document.querySelector(name))
+  const looks = ["display", "padding", "margin", "borderTop", "borderLeft", "background", "color", "font"]
+  return looks.map(key => style[key])
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_toast_takes_the_style_away(scored, visit, scheme):
+    """Streamlit puts a toast of a part of the page in the place of what is the first there."""
+    page = visit.page
+    visit.go("compare?store=toy&targets=two&budget=60%25")
+    visit.scheme(scheme)
+    page.locator(".gs-card").first.wait_for()
+    visit.settle()
+    page.get_by_role("heading", name="Compare").click()
+    before = page.evaluate(LOOKS, LOOKED_AT)
+    assert page.evaluate("getComputedStyle(document.body).colorScheme") == scheme
+    assert before[0][3].startswith("1px solid")
+    toasts = page.get_by_test_id("stToast")
+
+    def unchanged() -> None:
+        visit.settle()
+        page.mouse.move(0, 0)
+        assert page.evaluate(LOOKS, LOOKED_AT) == before
+        assert page.evaluate("getComputedStyle(document.body).colorScheme") == scheme
+
+    for press in (
+        lambda: page.keyboard.press("u"),
+        lambda: page.locator(".st-key-undo").get_by_role("button", name="Undo").click(),
+    ):
+        page.keyboard.press("j")
+        page.keyboard.press("a")
+        page.locator(".st-key-reviewing").get_by_text("1 accepted").wait_for()
+        press()
+        toasts.get_by_text("Took back: 1 row accepted").first.wait_for()
+        unchanged()
+    page.get_by_role("heading", name="Compare").click()
+    page.keyboard.press("u")
+    toasts.get_by_text("Nothing is left to undo.").first.wait_for()
+    unchanged()
+
+    sessions = Sessions(scored.sessions_path)
+    sessions.delete(sessions.list()[0].id)  # in another tab
+    page.keyboard.press("j")
+    page.keyboard.press("a")
+    toasts.get_by_text("That session is gone").first.wait_for()
+    unchanged()
+    visit.check()

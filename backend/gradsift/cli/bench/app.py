@@ -136,7 +136,7 @@ def _accept(browser: Tab, at: int) -> float:
 
 def _search(browser: Tab, word: str) -> float:
     def type_it(page: Any) -> None:
-        field = page.locator(".st-key-q input")
+        field = page.locator(".st-key-search input")
         field.fill("")
         field.press_sequentially(word)
 
