@@ -58,7 +58,8 @@ def turn_to(page: str) -> None:
     if state.get("address_of") != page:
         for name in [str(name) for name in state if str(name).startswith("held_")]:
             state.pop(name.removeprefix("held_"), None)
-    if state.get("address_of") != page or navigated():  # every text is a link's, also one that we wrote ourselves
+        state.pop(_REPLACED, None)
+    if navigated():  # then every text means what it says, also one that we wrote ourselves
         for name in [name for name in state if str(name).startswith("written_")]:
             del state[name]
         state.pop(_REPLACED, None)

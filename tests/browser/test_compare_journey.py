@@ -79,8 +79,8 @@ def test_search_review_with_keys_and_reload(scored, visit):
 
 
 LOOKED_AT = (
-    ".gs-card:nth-child(3)",
-    ".gs-card:nth-child(3) .gs-act",
+    ".gs-card:nth-child(8)",
+    ".gs-card:nth-child(8) .gs-act",
     ".gs-key",
     ".gs-head",
     ".gs-badge",
@@ -97,6 +97,7 @@ LOOKS = """names => names.map(name => {
 def test_no_toast_takes_the_style_away(scored, visit, scheme):
     """Streamlit puts a toast of a part of the page in the place of what is the first there."""
     page = visit.page
+    page.emulate_media(color_scheme=scheme)
     visit.go("compare?store=toy&targets=two&budget=60%25")
     visit.scheme(scheme)
     page.locator(".gs-card").first.wait_for()

@@ -129,6 +129,7 @@ def test_the_next_search_and_what_takes_one_off_are_steps_of_their_own(compare):
     search.press_sequentially("the", delay=60)
     await_search(compare, "the")
     page.get_by_role("heading", name="Compare").click()
+    search.press("End")
     search.press_sequentially("re", delay=60)
     await_search(compare, "there")
     assert page.evaluate("history.length") == entries + 2
