@@ -9,8 +9,10 @@ import torch
 
 from gradsift.data.encode import Encoder
 from gradsift.datastore.store import Store
+from gradsift.gradients import store_model
 from gradsift.gradients.store_model import StoreModel
 from gradsift.model import load
+from gradsift.model.load import ModelError
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import Progress
 
@@ -79,18 +81,56 @@ def test_what_is_not_the_stores_is_refused(tiny_store, monkeypatch):
         StoreModel(with_manifest(tiny_store, **tokens)).load(QUIET)
 
 
-def test_a_checkpoint_with_other_layers_replaces_the_layers(tiny_store, monkeypatch):
+@pytest.fixture
+def other_layers(monkeypatch):
     """As where checkpoints of a trainer were given: each may have another LoRA."""
-    real, attached = Store.checkpoint, []
+    real = Store.checkpoint
     monkeypatch.setattr(
         Store,
         "checkpoint",
         lambda self, epoch: replace(real(self, epoch), adapter_config={**real(self, epoch).adapter_config, "n": epoch}),
     )
+
+
+def test_a_checkpoint_with_other_layers_replaces_the_layers(tiny_store, other_layers):
+    attached = []
     model = StoreModel(tiny_store)
     with model.session(QUIET):
         for epoch in (0, 1, 1):
             gradients, _ = model.at(epoch)
             attached.append(gradients.model)
-            assert len(gradients.weights) == len(real(tiny_store, epoch).adapter)
+            assert len(gradients.weights) == len(tiny_store.checkpoint(epoch).adapter)
     assert attached[0] is not attached[1] is attached[2]
+
+
+def test_layers_that_were_taken_off_are_attached_again_after_a_failure(tiny_store, other_layers, monkeypatch):
+    def damaged(*_):
+        raise ModelError("damaged")
+
+    model = StoreModel(tiny_store, exact=True)
+    with model.session(QUIET):
+        before, _ = model.at(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(store_model, "attach_adapter", damaged)
+            with pytest.raises(ModelError, match="damaged"):
+                model.at(1)
+        after, _ = model.at(0)
+        assert after is not before
+        assert {id(weight) for weight in after.weights.values()} <= {id(p) for p in model.base.module.parameters()}
+
+
+def test_wrong_weights_are_not_kept_for_the_next_question(tiny_store, monkeypatch):
+    real, loads = load.load_model, []
+
+    def changed_at_first(*given):
+        loads.append(given)
+        loaded = real(*given)
+        return loaded if len(loads) > 1 else replace(loaded, fingerprint="another")
+
+    monkeypatch.setattr(load, "load_model", changed_at_first)
+    model = StoreModel(tiny_store, exact=True)
+    with pytest.raises(StoreError, match="its weights have changed"), model.session(QUIET):
+        pass
+    with model.session(QUIET):
+        model.at(0)
+    assert len(loads) == 2

@@ -114,6 +114,7 @@ class StoreModel:
         _ = self.encoder  # a mismatch shows before minutes of loading
         module = self.base.load(progress)
         if self.base.fingerprint != self.store.manifest.model_fingerprint:
+            self.base.release()  # whoever asks again may have put the right weights there
             raise StoreError(
                 f"{self.store.path} was built with another {self.base.name}: its weights have changed since."
             )
@@ -131,6 +132,7 @@ class StoreModel:
         if self._gradients is None or self._adapter_config != checkpoint.adapter_config:
             if self._gradients is not None:
                 self._gradients.model.unload()
+                self._gradients = None  # also where the next adapter cannot be attached
             peft = attach_adapter(self.base.module, self.store.path / "checkpoints" / self.store.epochs[epoch])
             self._gradients, self._adapter_config = PerExampleGradients(peft), checkpoint.adapter_config
         set_adapter(self._gradients.model, checkpoint.adapter)
