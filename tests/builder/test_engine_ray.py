@@ -220,7 +220,7 @@ def test_what_a_worker_cannot_do_is_said_by_the_driver(
         builder.build([tiny_pool], out, slow_config, engine=engine, progress=progress or Progress(quiet=True))
 
     out = tmp_path / "store"
-    with pytest.raises(Cancelled, match="goes on from there"):
+    with pytest.raises(Cancelled, match="run the same command again to do the rest"):
         build(Impatient(quiet=True))
     wait_for(lambda: not ray_processes("ray::Worker"))
     store = Store.open(out)

@@ -1,4 +1,4 @@
-"""What a person is told, and which errors are left to show as the defects they are."""
+"""The sentence that the user reads for each error, and which errors count as defects and are shown in full."""
 
 import errno
 
