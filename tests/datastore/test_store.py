@@ -208,7 +208,10 @@ def test_scoring_refuses_a_damaged_shard_and_names_it(tiny_copy: Store, targets:
 def test_scoring_refuses_an_unfinished_store(tiny_copy: Store, targets: list[Row]) -> None:
     tiny_copy.shard_path("rds", 1, 4).unlink()
     assert not tiny_copy.complete
-    with pytest.raises(StoreError, match=r"not finished: 1 files are missing, rds-00004\.safetensors"):
+    with pytest.raises(
+        StoreError,
+        match=r"not finished: files are missing \(1, the first is rds-00004\.safetensors\); run the same build again",
+    ):
         score(tiny_copy, targets)
 
 

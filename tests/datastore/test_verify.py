@@ -70,7 +70,7 @@ def test_rows_are_checked_against_their_own_hashes(tiny_copy: Store) -> None:
     column = table.schema.get_field_index("raw")
     pq.write_table(table.set_column(column, "raw", pa.array(raw, pa.binary())).slice(0, 41), path)
     problems = verify(tiny_copy.path)
-    assert any(problem.endswith("row 5 is not what was read.") for problem in problems)
+    assert any(problem.endswith("row 5 differs from the line that was read.") for problem in problems)
     assert any("holds 41 rows, 39 usable; the manifest says 42 and 40" in problem for problem in problems)
 
 

@@ -53,7 +53,7 @@ def test_the_cpu_is_not_locked() -> None:
 
 
 def test_sums_have_a_fixed_order_inside_only() -> None:
-    """Otherwise attention's backward pass on a GPU adds in any order, and a store promises the same bytes every time."""
+    """Otherwise attention's backward pass on a GPU adds in any order; a store promises the same bytes every time."""
     assert not torch.are_deterministic_algorithms_enabled()
     with exclusive(CARD, Progress(quiet=True)):
         assert torch.are_deterministic_algorithms_enabled()
