@@ -36,6 +36,6 @@ def press(at, *actions: dict):
 
 
 def _protos(at) -> list:
-    """The board, beside the other components of the page; none where there is no board."""
+    """The board, found among the page's components; an empty list if the page has none."""
     protos = [element.proto for element in at.get("bidi_component")]
     return [proto for proto in protos if proto.component_name.endswith("gradsift_board")]

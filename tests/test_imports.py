@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the bottom up; packages on one line do not know each other. docs/architecture.md says what each is for.
+# From the bottom up; packages on one line do not import each other. docs/architecture.md says what each is for.
 LIBRARY = """
 runtime
 config
@@ -77,7 +77,10 @@ def _levels(table: str) -> dict[str, int]:
 def _against_the_order(top: Path, root: str, levels: dict[str, int]) -> list[str]:
     wrong = []
     for path in sorted(top.rglob("*.py")):
-        if path.parent == top and path.stem in ("__init__", "__main__"):  # the door: it opens every room
+        if path.parent == top and path.stem in (
+            "__init__",
+            "__main__",
+        ):  # the package's front door may import every package
             continue
         own = path.relative_to(top).parts[0].removesuffix(".py")
         for module in sorted(_imported(path)):
@@ -111,7 +114,7 @@ def _modules(path: Path, files: dict[str, Path]) -> set[str]:
 
 
 def _circle(edges: dict[str, set[str]]) -> list[str]:
-    """The modules of one circle, in order; none where there is no circle."""
+    """The modules of one circle, in order; an empty list if there is no circle."""
     done: set[str] = set()
 
     def visit(name: str, trail: list[str]) -> list[str]:

@@ -97,7 +97,9 @@ def tokens_by_hand(tokenizer, row: dict, limit: int | None) -> tuple[list[int], 
         piece(f"<|im_start|>{role}\n", False)
         if role == "assistant" and at == answers[-1] and "prefix" in row:
             piece(row["prefix"], False)
-            text = " " + text  # given too, but learned where the tokenizer merges it with the answer's first letters
+            text = (
+                " " + text
+            )  # given like the prompt, but learned if the tokenizer merges it with the answer's first letters
         piece(text + "<|im_end|>", role == "assistant")
         piece("\n", False)
     blank = tokenizer.encode(" ", add_special_tokens=False)[0]
@@ -178,7 +180,7 @@ def order_of(scores: np.ndarray) -> list[int]:
 
 
 def agrees(order: list[int], scores: np.ndarray, margin: float) -> bool:
-    """Whether an order is that of the scores, rows closer than the margin in either order."""
+    """Whether an order is that of the scores; rows closer than the margin may be in either order."""
     best = scores.max(1)
     return all(best[order[i]] > best[order[k]] - margin for i in range(len(order)) for k in range(i + 1, len(order)))
 
@@ -234,7 +236,7 @@ def targets(files):
 
 
 def features_without_projection(store: Store, epoch: int, kinds: dict[str, str], rows: list[dict], limit: int | None):
-    """What the engine makes of rows at a checkpoint, before projection and quantizing: kind -> (rows, P)."""
+    """What the engine computes for rows at a checkpoint, before projection and quantizing: kind -> (rows, P)."""
     folder = store.path / "checkpoints" / store.epochs[epoch]
     base = load.load_model(store.manifest.config.model, torch.float32, CPU).model
     peft, checkpoint = attach_adapter(base, folder), Checkpoint.load(folder)
@@ -293,7 +295,7 @@ class TestByHand:
                         assert abs(cosine(found[name][z], aims[k]) - cosine(row, target)) < 1e-5, (name, z, k)
 
     def test_ranking_before_projection_is_identical(self, store, answers):
-        """Eq. 2 on the engine's own float32 vectors, not quantized: nothing may change places."""
+        """Eq. 2 on the engine's own float32 vectors, not quantized: no row may change its place."""
         for form in FORMS:
             expected = equation_two(store.weights, [a.updates[form] for a in answers], [a.targets for a in answers])
             found = equation_two(
@@ -306,7 +308,7 @@ class TestByHand:
 
 
 class TestPublicFunctions:
-    """`build`, `score_targets`, `rank`, as everybody calls them."""
+    """`build`, `score_targets` and `rank`, called as users call them."""
 
     @pytest.mark.parametrize("form", FORMS)
     def test_without_projection(self, tiny_model, files, targets, tmp_path, monkeypatch, form):
@@ -323,7 +325,7 @@ class TestPublicFunctions:
     @pytest.mark.parametrize("projection", ["sparse", "rademacher"])
     @pytest.mark.parametrize("store_dtype", ["fp16", "int8"])
     def test_with_projection(self, tiny_model, files, targets, tmp_path, answers, store, projection, store_dtype):
-        """Both sides of the script projected by the matrix that the store names; quantizing costs what it may cost."""
+        """Both sides of the script projected by the matrix that the store names; quantizing stays within its bounds."""
         config = store.manifest.config.model_copy(update={"projection": projection, "store_dtype": store_dtype})
         built = builder.build([files[0]], tmp_path / "store", config, progress=Progress(quiet=True))
         matrices = [self._matrix(built, epoch) for epoch in range(2)]

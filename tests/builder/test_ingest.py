@@ -1,4 +1,4 @@
-"""All rows are either usable or excluded with a reason; original lines survive byte for byte."""
+"""Every row is either usable or excluded with a reason; original lines survive byte for byte."""
 
 import hashlib
 import json

@@ -86,7 +86,7 @@ def test_time_adds_up_and_only_the_features_are_shared_by_workers(planned: Plan)
     assert all(part in describe(planned) for part in ("42 = 40 usable + 2 excluded", "on 4", "bit 0.0 MB"))
 
 
-def test_of_a_large_source_a_sample_is_scaled_and_said(
+def test_of_a_large_source_a_sample_is_scaled_up_with_a_note(
     tiny_pool: Path, tiny_config: BuildConfig, planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey, "COUNTED", 13)

@@ -1,4 +1,4 @@
-"""Quantized shards: how much is lost, how much is saved, and that no damage goes unseen (method, section 7.11)."""
+"""Quantized shards: how much accuracy is lost, how much space is saved, and that all damage is seen (method, 7.11)."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard, write_tensors
 
 DTYPES = ["int8", "fp16", "bit"]
-# Of every entry, relative to the largest of its row: half a step of 1/127, half a unit in the last of 11 places.
+# Error of an entry relative to the largest in its row: half a step of 1/127, half a unit in the last of 11 places.
 BOUND = {"int8": 0.5 / 127, "fp16": 2**-11}
 
 
@@ -89,7 +89,7 @@ class TestEveryDtype:
             assert torch.equal(torch.cat([rows for _, rows in pieces]), shard.q)
 
     def test_pieces_of_a_file_that_has_changed_are_refused(self, dtype, tmp_path):
-        """Replaced by another whole one, or written into, after its hash was checked."""
+        """The file is replaced by another intact one, or written into, after its hash was checked."""
         path = tmp_path / "shard"
         write_shard(path, "params", 0, dtype, vectors(8, 64))
         shard = read_shard(path, "params")
@@ -149,12 +149,12 @@ def test_the_best_rows_stay_the_best(heavy):
         overlap[dtype] = sum(shared) / 10
     assert overlap["fp16"] >= 0.99
     assert overlap["int8"] >= 0.95
-    assert overlap["bit"] >= 0.25  # five times what chance gives
+    assert overlap["bit"] >= 0.25  # five times chance
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("int8", 4096 + 8), ("fp16", 2 * 4096 + 8), ("bit", 4096 // 8 + 8)])
 def test_bytes_per_row(tmp_path, dtype, most):
-    """What a row costs on disk: entries, scale and norm; the header is paid once a shard."""
+    """What a row costs on disk: entries, scale and norm; the header is paid for once per shard."""
     for rows in (10, 110):
         write_shard(tmp_path / f"{rows}", "p" * 32, 0, dtype, vectors(rows, 4096))
     assert (tmp_path / "110").stat().st_size - (tmp_path / "10").stat().st_size <= 100 * most + 16

@@ -21,7 +21,7 @@ def test_a_whole_store_has_no_problem(tiny_store: Store) -> None:
 
 
 def test_a_flipped_bit_in_any_file_is_found_and_named(tiny_copy: Store) -> None:
-    """Of metrics one in a number: most of a small Parquet file says twice what a reader needs once."""
+    """In metrics, a bit of a number: most of a small Parquet file repeats what a reader needs only once."""
     for name, content in contents(tiny_copy.path).items():
         if name == "manifest.json":
             continue
@@ -62,7 +62,7 @@ def test_all_problems_are_told_not_only_the_first(tiny_copy: Store) -> None:
 
 
 def test_rows_are_checked_against_their_own_hashes(tiny_copy: Store) -> None:
-    """Also where somebody rewrote the pool and the manifest to fit it."""
+    """It is found even if somebody rewrote the pool and the manifest to match."""
     path = tiny_copy.path / "pool.parquet"
     table = pq.read_table(path)
     raw = table["raw"].to_pylist()

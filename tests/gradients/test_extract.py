@@ -1,4 +1,4 @@
-"""One pass over rows: what comes out in which order, whatever the packing (method, sections 2 and 5)."""
+"""One pass over rows gives the same results in row order, whatever the packing (method, sections 2 and 5)."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 ROWS = random_rows(300, [9, 30, 14, 2, 30, 17, 28, 61, 8], seed=2)
-ALIKE = random_rows(300, [30, 28, 29, 27, 30, 26, 25, 28, 29], seed=3)  # of one batch, where the budget allows
+ALIKE = random_rows(300, [30, 28, 29, 27, 30, 26, 25, 28, 29], seed=3)  # one batch if the budget allows
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def checkpoint(model):
-    """Moments as a few steps on small gradients leave them."""
+    """Moments such as a few steps on small gradients leave behind."""
     generator = torch.Generator().manual_seed(1)
     moments = {}
     for name, shape in PerExampleGradients(model).shapes.items():
@@ -131,7 +131,7 @@ class TestExtract:
         assert sum(counts) == len(ALIKE)
         assert max(counts) == 2
         assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
-        assert halved.extract(ALIKE).splits == 0  # the next shard begins with what fitted
+        assert halved.extract(ALIKE).splits == 0  # the next shard begins with the size that fitted
 
     def test_one_row_that_does_not_fit_is_an_error(self, model, checkpoint, monkeypatch):
         def full(self, batch, sink):

@@ -87,7 +87,7 @@ class TestBatch:
         assert_equal_to_one_by_one(model, [encoder.encode([("user", q), ("assistant", a)]) for q, a in talk])
 
     def test_lora_is_attached_where_text_passes_alone(self):
-        """A composite model's vision tower has layers of the same names, which text never reaches."""
+        """A composite model's vision tower has layers with the same names, which text never reaches."""
         from transformers import AutoConfig
 
         text = {**SHAPE, "head_dim": 8, "sliding_window": 64}

@@ -1,4 +1,4 @@
-"""A store's model: loaded for a session and gone after it, checked against the store, at every checkpoint in turn."""
+"""A store's model: loaded for a session, released after it, checked against the store, at every checkpoint in turn."""
 
 import gc
 import weakref
@@ -72,7 +72,7 @@ def test_what_is_not_the_stores_is_refused(tiny_store, monkeypatch):
     model = StoreModel(other)
     with model.session(QUIET):
         model.at(0)
-        with pytest.raises(StoreError, match="was built with projector .*, but this version of gradsift makes"):
+        with pytest.raises(StoreError, match=r"was built with projector .*, but this version of gradsift makes"):
             model.projector(0)
     monkeypatch.setattr(load, "load_model", lambda *_: pytest.fail("the weights were loaded first"))
     with pytest.raises(StoreError, match="another tokenizer or template"):
@@ -80,7 +80,7 @@ def test_what_is_not_the_stores_is_refused(tiny_store, monkeypatch):
 
 
 def test_a_checkpoint_with_other_layers_replaces_the_layers(tiny_store, monkeypatch):
-    """As where checkpoints of a trainer were given: each may have another LoRA."""
+    """As with imported checkpoints of a trainer: each may have a different LoRA configuration."""
     real, attached = Store.checkpoint, []
     monkeypatch.setattr(
         Store,

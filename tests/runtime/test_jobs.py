@@ -157,7 +157,7 @@ def test_a_process_that_nobody_waited_for_is_not_alive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "message"),
     [
         ("Warmup (10 steps)\n", "The process ended without reporting an error"),
         ("Warmup (10 steps)\ngradsift: The disk is full.\n", "The disk is full."),
@@ -165,10 +165,10 @@ def test_a_process_that_nobody_waited_for_is_not_alive(tmp_path: Path) -> None:
         ("", "The process ended without reporting an error"),
     ],
 )
-def test_last_words_are_an_error_or_none(tmp_path: Path, log: str, said: str) -> None:
+def test_last_words_are_an_error_if_there_is_one(tmp_path: Path, log: str, message: str) -> None:
     write_status(tmp_path, pid=2**22 + 1, started=time.time())
     (tmp_path / "job" / "log.txt").write_text(log)
-    assert jobs.status(tmp_path).message.startswith(said)
+    assert jobs.status(tmp_path).message.startswith(message)
 
 
 def test_the_log_of_an_older_run_says_nothing_of_this_one(tmp_path: Path) -> None:

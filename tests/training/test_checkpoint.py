@@ -219,7 +219,7 @@ class TestTrainersFiles:
             read_trainer_checkpoint(folder, 3, names)
 
     def test_an_adapter_that_changes_the_base_weights_is_refused(self, copied):
-        """PiSSA and the like move part of the base weights into the adapter: attached twice, the model differs."""
+        """PiSSA and similar methods move base weights into the adapter: attached a second time, the model differs."""
         folder, _ = copied
         config = json.loads((folder / "adapter_config.json").read_text())
         (folder / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
@@ -341,7 +341,7 @@ class TestBuildFromTrainersFiles:
     def test_an_adapter_that_is_more_than_lora_on_linear_layers_is_refused(
         self, tiny_model, build_from, tmp_path, changes
     ):
-        """Its other parameters move as well, and a score without them would be wrong."""
+        """Its other parameters are trained as well, and a score without them would be wrong."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(**{"r": 4, "target_modules": ATTENTION, "task_type": "CAUSAL_LM", **changes})

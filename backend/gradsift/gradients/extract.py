@@ -89,7 +89,7 @@ class FeatureExtractor:
 
 
 def _leaving(values: torch.Tensor) -> torch.Tensor:
-    """A copy on the host that may not have arrived yet: from CUDA it goes to pinned memory while the next batch runs."""
+    """A copy on the host that may not have arrived yet: from CUDA it enters pinned memory while the next batch runs."""
     return values.to("cpu", non_blocking=True)
 
 
