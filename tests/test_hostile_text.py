@@ -120,7 +120,7 @@ def test_the_card_is_inert(exported: Path) -> None:
     assert not re.search(r"(?<!\\)\$", outside)
 
 
-def test_leaks_are_told_with_their_text(exported: Path) -> None:
+def test_leaks_are_reported_with_their_text(exported: Path) -> None:
     leakage = json.loads((exported / "leakage.json").read_text())
     assert {leak["id"] for leak in leakage["leaks"]} >= {row(n, text)["id"] for n, text in enumerate(HOSTILE[:2])}
     assert max(len(json.dumps(leak)) for leak in leakage["leaks"]) < 50_000

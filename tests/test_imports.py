@@ -80,7 +80,7 @@ def _against_the_order(top: Path, root: str, levels: dict[str, int]) -> list[str
         if path.parent == top and path.stem in (
             "__init__",
             "__main__",
-        ):  # the package's front door may import every package
+        ):  # may import every package
             continue
         own = path.relative_to(top).parts[0].removesuffix(".py")
         for module in sorted(_imported(path)):

@@ -97,9 +97,7 @@ def tokens_by_hand(tokenizer, row: dict, limit: int | None) -> tuple[list[int], 
         piece(f"<|im_start|>{role}\n", False)
         if role == "assistant" and at == answers[-1] and "prefix" in row:
             piece(row["prefix"], False)
-            text = (
-                " " + text
-            )  # given like the prompt, but learned if the tokenizer merges it with the answer's first letters
+            text = " " + text  # given like the prompt, unless the tokenizer merges it with the answer
         piece(text + "<|im_end|>", role == "assistant")
         piece("\n", False)
     blank = tokenizer.encode(" ", add_special_tokens=False)[0]

@@ -147,7 +147,7 @@ def test_nothing_that_was_there_is_touched(copy: Store, files: list[Path], confi
     assert "appended 12 rows (11 usable): s3.jsonl" in describe(described)
 
 
-def test_appending_again_adds_nothing_and_mends_what_is_damaged(
+def test_appending_again_adds_nothing_and_repairs_damage(
     copy: Store, files: list[Path], config: BuildConfig, tmp_path: Path
 ) -> None:
     grown, _ = append(copy, files[3:], config)

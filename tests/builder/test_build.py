@@ -206,7 +206,7 @@ def test_restart_begins_anew_and_keeps_nothing_old(
     assert_same_files(tiny_copy.path, tiny_store.path)
 
 
-def test_restart_mends_a_damaged_manifest(
+def test_restart_replaces_a_damaged_manifest(
     tiny_copy: Store, tiny_store: Store, tiny_pool: Path, tiny_config: BuildConfig
 ) -> None:
     (tiny_copy.path / "manifest.json").write_text("{")

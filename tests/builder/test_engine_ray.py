@@ -207,7 +207,7 @@ def test_features_by_other_threads_give_nearly_the_same_scores(
 def test_what_a_worker_cannot_do_is_reported_by_the_driver(
     cluster: Any, unbroken: Store, tiny_pool: Path, slow_config: BuildConfig, tmp_path: Path
 ) -> None:
-    """A run asked to stop keeps its finished shards; a damaged checkpoint gives one sentence, and so does lack of room."""
+    """A stopped run keeps its finished shards; a damaged checkpoint gives one sentence, lack of room another."""
 
     class Impatient(Progress):
         def advance(self, units: int = 1) -> None:

@@ -50,7 +50,7 @@ def test_no_store_or_a_damaged_manifest_is_an_error(tiny_copy: Store, tmp_path: 
         verify(tiny_copy.path)
 
 
-def test_all_problems_are_told_not_only_the_first(tiny_copy: Store) -> None:
+def test_all_problems_are_reported_not_only_the_first(tiny_copy: Store) -> None:
     tiny_copy.shard_path("adam", 0, 0).unlink()
     flip(tiny_copy.shard_path("rds", 1, 3), -1)
     flip(tiny_copy.path / "checkpoints" / "epoch-1" / "state.json", 5)
@@ -84,7 +84,7 @@ def test_metrics_at_another_place_are_found(tiny_copy: Store) -> None:
     assert any("00002.parquet covers other rows" in problem for problem in verify(tiny_copy.path))
 
 
-def test_kept_scorings_are_checked_too(tiny_copy: Store, tiny_targets: Path) -> None:
+def test_kept_scorings_are_checked(tiny_copy: Store, tiny_targets: Path) -> None:
     score(tiny_copy, read_targets(tiny_targets).rows, ["less", "bm25"])
     assert verify(tiny_copy.path) == []
     kept = sorted((tiny_copy.path / "scorings").rglob("*.safetensors"))
@@ -93,7 +93,7 @@ def test_kept_scorings_are_checked_too(tiny_copy: Store, tiny_targets: Path) -> 
     assert [kept[0].name in problem for problem in verify(tiny_copy.path)] == [True]
 
 
-def test_a_manifest_that_names_files_outside_the_store_reads_none(tiny_copy: Store) -> None:
+def test_a_manifest_that_names_files_outside_the_store_is_refused(tiny_copy: Store) -> None:
     """A store may come from a stranger."""
     files = {**tiny_copy.manifest.files, "../../etc/passwd": "0" * 64}
     Store(tiny_copy.path, tiny_copy.manifest.model_copy(update={"files": files})).save_manifest()

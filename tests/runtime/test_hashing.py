@@ -19,7 +19,7 @@ def test_the_standards_example_every_way(tmp_path: Path) -> None:
     assert raw_hash(b"abc").hex() == ABC
 
 
-def test_nothing_has_a_hash_too(tmp_path: Path) -> None:
+def test_empty_data_has_a_hash(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert hash_file(tmp_path / "empty") == hash_bytes(b"") == hash_text("") == hash_parts([])
 

@@ -98,7 +98,7 @@ def test_a_waiting_process_can_be_stopped(tmp_path: Path, holder: subprocess.Pop
         pass
 
 
-def test_threads_exclude_each_other_too(tmp_path: Path) -> None:
+def test_threads_exclude_each_other(tmp_path: Path) -> None:
     order: list[str] = []
     second = Progress(quiet=True)
 

@@ -311,7 +311,7 @@ class TestBuildFromTrainersFiles:
             assert all(torch.equal(kept.adapter[n], given.adapter[n]) for n in names)
             assert all(torch.equal(kept.moments[n][1], given.moments[n][1]) for n in names)
 
-    def test_our_own_checkpoints_can_be_given_too(self, trained, build_from, tmp_path):
+    def test_our_own_checkpoints_can_be_given(self, trained, build_from, tmp_path):
         folder, _, names = trained
         read_trainer_checkpoint(folder / "checkpoint-3", 0, names).save(tmp_path / "ours")
         assert build_from(tmp_path / "ours").weights.tolist() == [1.0]
