@@ -174,8 +174,8 @@ class Gradients:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = FeatureExtractor(self._model(dtype, epoch), Whole(self.shapes), {"sgd": lambda name, g: g}, 1024)
         features = whole.extract(self.examples[index * PIECE : (index + 1) * PIECE])
-        about = {"dtype": dtype, "epoch": epoch, "piece": index}
-        write_tensors(path, {"g": features.projected["sgd"], "loss": features.loss}, about)
+        metadata = {"dtype": dtype, "epoch": epoch, "piece": index}
+        write_tensors(path, {"g": features.projected["sgd"], "loss": features.loss}, metadata)
 
     def _model(self, dtype: str, epoch: int) -> PerExampleGradients:
         """The model at a checkpoint; the last one is kept."""

@@ -391,9 +391,7 @@ def _defining(name: str) -> ModuleType:
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             if "cli" not in parts:
                 return importlib.import_module(".".join(parts))
-    raise LookupError(
-        f"No module of gradsift defines {name}, which has a section in the reference: name it there anew."
-    )
+    raise LookupError(f"No module of gradsift defines {name}, which docs/reference_pages.py names: update it.")
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:

@@ -220,10 +220,10 @@ def _methods(report: Report) -> list[str]:
 
 
 def _with_spread(means: pd.DataFrame, name: str, method: str, what: str, form: str, times: float = 1) -> str:
-    found = means[(means["target_set"] == name) & (means["method"] == method)]
-    if found.empty or found[what].isna().all():
+    selected = means[(means["target_set"] == name) & (means["method"] == method)]
+    if selected.empty or selected[what].isna().all():
         return ""
-    value, spread = found[what].iloc[0] * times, found[f"{what}_sd"].iloc[0] * times
+    value, spread = selected[what].iloc[0] * times, selected[f"{what}_sd"].iloc[0] * times
     return form.format(value) + ("" if np.isnan(spread) else f" ({form.format(spread)})")
 
 

@@ -11,8 +11,8 @@ _numbers = count(1)
 
 def board(at) -> list[dict]:
     """The columns on the board: key, name, head, cards (row, name, html, verdict, note), foot."""
-    found = _protos(at)
-    return json.loads(found[0].bytes)["columns"] if found else []
+    result = _protos(at)
+    return json.loads(result[0].bytes)["columns"] if result else []
 
 
 def card(at, method: str, place: int = 0) -> dict:

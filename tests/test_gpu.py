@@ -105,13 +105,13 @@ def test_an_evaluation_measures_what_it_measures_on_the_cpu(
         "".join(json.dumps({"prompt": f"Say {n}.", "completion": f"It is {n * n}."}) + "\n" for n in range(30, 34))
     )
     one = EvaluationSet("squares", read_targets(pool).rows[:3], read_heldout(tmp_path / "held-out.jsonl"))
-    given = {"methods": ["less"], "budget": "6", "seeds": 1}
-    here = evaluate([store.path], [one], tmp_path / "gpu.json", **given)
+    options = {"methods": ["less"], "budget": "6", "seeds": 1}
+    on_gpu = evaluate([store.path], [one], tmp_path / "gpu.json", **options)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # `default_device` calls it
     pool_files = {"pool": [pool]}  # the first report's picks, read by id: a GPU may order ties differently
-    here.model_copy(update={"runs": []}).save(tmp_path / "cpu.json")
-    there = evaluate([store.path], [one], tmp_path / "cpu.json", **given, **pool_files)
-    assert [run.key for run in here.runs] == [run.key for run in there.runs]
-    for ours, cpus in zip(here.runs, there.runs, strict=True):
+    on_gpu.model_copy(update={"runs": []}).save(tmp_path / "cpu.json")
+    on_cpu = evaluate([store.path], [one], tmp_path / "cpu.json", **options, **pool_files)
+    assert [run.key for run in on_gpu.runs] == [run.key for run in on_cpu.runs]
+    for ours, cpus in zip(on_gpu.runs, on_cpu.runs, strict=True):
         assert ours.loss_by_epoch == pytest.approx(cpus.loss_by_epoch, rel=1e-3)
         assert ours.score == pytest.approx(cpus.score, abs=0.3)

@@ -81,9 +81,9 @@ def test_data_files_hold_the_text_unchanged(
     path = select(hostile_store, read_targets(hostile_targets).rows, "100%", tmp_path, method="random", format=format)
     loader = "parquet" if format == "parquet" else "json"
     rows = load_dataset(loader, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")).to_list()
-    found = {text for record in rows for text in strings(record)}
+    result = {text for record in rows for text in strings(record)}
     for number, text in enumerate(HOSTILE):
-        assert set(message(number, text)) <= found
+        assert set(message(number, text)) <= result
 
 
 def strings(value) -> list[str]:

@@ -92,14 +92,14 @@ def _against_the_order(top: Path, root: str, levels: dict[str, int]) -> list[str
 
 def _imported(path: Path) -> set[str]:
     """Every module that a file imports, and every name that may be one."""
-    found = set()
+    result = set()
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path} imports relatively"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            result |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return result
 
 
 def _files(top: Path, root: str) -> dict[str, Path]:

@@ -82,8 +82,8 @@ def append(store: Store, pool: list[Path], config: BuildConfig) -> tuple[Store, 
 
 def of_all(files: list[Path], store: Store, config: BuildConfig, out: Path) -> Store:
     """One store of all files, with the checkpoints of `store`."""
-    given = tuple(str(store.path / "checkpoints" / name) for name in store.epochs)
-    whole = config.model_copy(update={"checkpoints": given})
+    checkpoints = tuple(str(store.path / "checkpoints" / name) for name in store.epochs)
+    whole = config.model_copy(update={"checkpoints": checkpoints})
     return builder.build(files, out, whole, progress=Progress(quiet=True))
 
 
@@ -225,19 +225,19 @@ def test_given_up_for_another_append(
     shutil.copytree(copy.path, tmp_path / "other")
     (tmp_path / "short.jsonl").write_text(rows("s5", 3, 5))
     expected, _ = append(Store.open(tmp_path / "other"), [tmp_path / "short.jsonl"], config)
-    made = []
+    created = []
     original = Extraction.write
 
     def write(self: Extraction, epoch: int, *about) -> None:
         if epoch == 1:
             raise Cancelled
-        made.append(original(self, epoch, *about))
+        created.append(original(self, epoch, *about))
 
     with monkeypatch.context() as patch:
         patch.setattr(Extraction, "write", write)
         with pytest.raises(Cancelled):
             append(copy, files[3:], config)
-    assert made
+    assert created
     assert Store.open(copy.path).complete  # the old store stays usable throughout
     assert Store.open(copy.path).fingerprint == copy.fingerprint
     append(copy, [tmp_path / "short.jsonl"], config)

@@ -35,13 +35,13 @@ MARKS = (f"cluster-{os.getpid()}", f"driver-{os.getpid()}")
 
 def ray_processes(title: str = "", mark: str | None = None) -> list[psutil.Process]:
     """Ray's processes that these tests started, or those with one mark. title: how their titles begin."""
-    found = []
+    result = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or ())
         ours = line.startswith("ray::") or ("/ray/" in line and "multiprocessing" not in line)
         if ours and line.startswith(title):
-            found += [process] if _environment(process).get(MARK, "") in ((mark,) if mark else MARKS) else []
-    return found
+            result += [process] if _environment(process).get(MARK, "") in ((mark,) if mark else MARKS) else []
+    return result
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:

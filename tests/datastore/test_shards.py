@@ -66,8 +66,8 @@ class TestEveryDtype:
         write_shard(tmp_path / "s" / "shard", "params", 40, dtype, x)
         shard = read_shard(tmp_path / "s" / "shard", "params")
         assert (shard.start, shard.stop, shard.dtype) == (40, 47, dtype)
-        for found, expected in zip((shard.q, shard.scale, shard.norm), encode(x, dtype), strict=True):
-            assert torch.equal(found, expected)
+        for result, expected in zip((shard.q, shard.scale, shard.norm), encode(x, dtype), strict=True):
+            assert torch.equal(result, expected)
         decoded = torch.cat([rows for _, rows in shard.blocks()])
         assert torch.equal(decoded, unit(*encode(x, dtype)[:2], dtype))
 
@@ -144,8 +144,8 @@ def test_the_best_rows_stay_the_best(heavy):
     best = (torch.nn.functional.normalize(x, dim=1) @ targets.T).topk(100, dim=0).indices
     overlap = {}
     for dtype in DTYPES:
-        found = (unit(*encode(x, dtype)[:2], dtype) @ targets.T).topk(100, dim=0).indices
-        shared = [len(set(best[:, j].tolist()) & set(found[:, j].tolist())) / 100 for j in range(10)]
+        result = (unit(*encode(x, dtype)[:2], dtype) @ targets.T).topk(100, dim=0).indices
+        shared = [len(set(best[:, j].tolist()) & set(result[:, j].tolist())) / 100 for j in range(10)]
         overlap[dtype] = sum(shared) / 10
     assert overlap["fp16"] >= 0.99
     assert overlap["int8"] >= 0.95

@@ -40,13 +40,13 @@ class TestOwnFiles:
     def test_round_trip_is_exact(self, tmp_path):
         kept = checkpoint()
         kept.save(tmp_path / "epoch-1")
-        found = Checkpoint.load(tmp_path / "epoch-1")
-        assert (found.step, found.betas, found.eps, found.mean_lr) == (17, (0.85, 0.995), 1e-7, 1.25e-5)
-        assert found.adapter_config == kept.adapter_config
-        assert set(found.adapter) == set(found.moments) == set(kept.moments)
+        result = Checkpoint.load(tmp_path / "epoch-1")
+        assert (result.step, result.betas, result.eps, result.mean_lr) == (17, (0.85, 0.995), 1e-7, 1.25e-5)
+        assert result.adapter_config == kept.adapter_config
+        assert set(result.adapter) == set(result.moments) == set(kept.moments)
         for name in kept.adapter:
-            assert torch.equal(found.adapter[name], kept.adapter[name])
-            assert all(torch.equal(a, b) for a, b in zip(found.moments[name], kept.moments[name], strict=True))
+            assert torch.equal(result.adapter[name], kept.adapter[name])
+            assert all(torch.equal(a, b) for a, b in zip(result.moments[name], kept.moments[name], strict=True))
 
     def test_equal_checkpoints_are_equal_bytes(self, tmp_path):
         one = checkpoint()
@@ -172,11 +172,11 @@ class TestTrainersFiles:
     @pytest.mark.parametrize(("step", "before"), [(3, 0), (6, 3), (7, 6)])
     def test_moments_by_name(self, trained, step, before):
         folder, recorder, names = trained
-        found = read_trainer_checkpoint(folder / f"checkpoint-{step}", before, names)
-        assert (found.step, found.betas, found.eps) == (step, (0.88, 0.98), 1e-6)
-        assert set(found.moments) == set(found.adapter) == set(recorder.states[step])
+        result = read_trainer_checkpoint(folder / f"checkpoint-{step}", before, names)
+        assert (result.step, result.betas, result.eps) == (step, (0.88, 0.98), 1e-6)
+        assert set(result.moments) == set(result.adapter) == set(recorder.states[step])
         for name, state in recorder.states[step].items():
-            m, v = found.moments[name]
+            m, v = result.moments[name]
             assert torch.equal(m, state["exp_avg"]), name
             assert torch.equal(v, state["exp_avg_sq"]), name
             assert v.abs().sum() > 0
@@ -191,18 +191,18 @@ class TestTrainersFiles:
 
     def test_becomes_one_of_ours(self, trained, tmp_path):
         folder, _, names = trained
-        found = read_trainer_checkpoint(folder / "checkpoint-3", 0, names)
-        found.save(tmp_path / "epoch-1")
+        result = read_trainer_checkpoint(folder / "checkpoint-3", 0, names)
+        result.save(tmp_path / "epoch-1")
         again = Checkpoint.load(tmp_path / "epoch-1")
-        assert again.mean_lr == found.mean_lr
-        assert all(torch.equal(again.moments[n][1], found.moments[n][1]) for n in found.moments)
+        assert again.mean_lr == result.mean_lr
+        assert all(torch.equal(again.moments[n][1], result.moments[n][1]) for n in result.moments)
 
     def test_without_optimizer_there_are_no_moments(self, copied):
         folder, names = copied
         (folder / "optimizer.pt").unlink()
-        found = read_trainer_checkpoint(folder, 3, names)
-        assert found.moments == {}
-        assert found.step == 6
+        result = read_trainer_checkpoint(folder, 3, names)
+        assert result.moments == {}
+        assert result.step == 6
 
     @pytest.mark.parametrize("name", ["trainer_state.json", "adapter_model.safetensors", "adapter_config.json"])
     def test_a_missing_file_is_named(self, copied, name):
