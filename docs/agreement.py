@@ -2,13 +2,13 @@
 
 Prints JSON, or writes FILE; docs/results.md has a section of docs/results/agreement.json:
 
-* for each file of targets and each of the draft, RDS+ and BM25: the share of LESS's picks that the method picks, too,
-  what a random draw would share, and Spearman's correlation of the two ranks over all scored rows;
+* for each file of targets and each of the draft, RDS+ and BM25: the share of LESS's picks that the method also picks,
+  the share that a random draw would have, and Spearman's correlation of the two ranks over all scored rows;
 * the token-level influence of LESS's best rows: how far the sum over an answer's tokens lies from the backward pass's
   inner product, as a part of the bound, at every checkpoint; and how the plain gradient's cosines correlate with LESS's
   scores over a sample of rows.
 
-Missing scores are computed first, and kept in the store.
+Missing scores are computed first and kept in the store.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from gradsift.selection.budget import Budget
 from gradsift.selection.score import score
 
 METHODS = ("draft", "rds+", "bm25")
-EXPLAINED, SAMPLE = 5, 40  # LESS's best rows, token by token; rows that the two scores are correlated over
+EXPLAINED, SAMPLE = 5, 40  # LESS's best rows, explained token by token; rows over which the two scores are correlated
 
 
 def overlap(store: Store, path: Path, top: str, progress: Progress) -> list[dict[str, Any]]:
-    """What each method shares with LESS's picks for one file of targets."""
+    """The share of LESS's picks that each method also picks, for one file of targets."""
     table = score(store, require_targets(path), ["less", *METHODS], progress=progress)
     ranks = table.pivot(index="row", columns="method", values="rank")
     k = Budget.parse(top).rows(len(ranks))
@@ -52,7 +52,7 @@ def overlap(store: Store, path: Path, top: str, progress: Progress) -> list[dict
 
 
 def tokens(store: Store, path: Path, progress: Progress) -> dict[str, Any]:
-    """The identity on LESS's best rows, and the plain gradient beside LESS."""
+    """The identity on LESS's best rows, and the plain gradient compared with LESS."""
     scoring = score_targets(store, require_targets(path), ["less"], progress=progress)
     scores = influence(scoring.evidence("less", "adam"), scoring.subtask_of, len(scoring.subtask_names))
     best = np.argsort(-scores.max(1), kind="stable")[:EXPLAINED]
@@ -82,18 +82,18 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("targets", type=Path, nargs="+")
     parser.add_argument("--top", default="10%", help="a share or a number of rows")
-    parser.add_argument("--out", type=Path, help="write this file, after each of the targets")
-    asked = parser.parse_args()
-    store, progress = Store.open(asked.store), Progress()
-    made: dict[str, Any] = {"top": asked.top, "overlap": [], "tokens": []}
+    parser.add_argument("--out", type=Path, help="write this file after each file of targets")
+    arguments = parser.parse_args()
+    store, progress = Store.open(arguments.store), Progress()
+    result: dict[str, Any] = {"top": arguments.top, "overlap": [], "tokens": []}
     with progress.running():
-        for path in asked.targets:
-            made["overlap"] += overlap(store, path, asked.top, progress)
-            made["tokens"].append(tokens(store, path, progress))
-            if asked.out is not None:
-                atomic.write_json(asked.out, made)
-    if asked.out is None:
-        print(json.dumps(made, indent=1))
+        for path in arguments.targets:
+            result["overlap"] += overlap(store, path, arguments.top, progress)
+            result["tokens"].append(tokens(store, path, progress))
+            if arguments.out is not None:
+                atomic.write_json(arguments.out, result)
+    if arguments.out is None:
+        print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Whole per-example gradients on disk: what fidelity.py compares everything with.
+"""Whole per-example gradients on disk, with which fidelity.py compares everything.
 
     CACHE/pool.jsonl, mmlu.jsonl, ...       the sample: rows of the pool, one target of every subtask
     CACHE/warmup/, CACHE/checkpoints/       an ordinary warmup on a fifth of these rows
     CACHE/fp32/epoch-1/00000.safetensors    g (examples, P) fp32 and loss (examples,) of some of pool + targets
 
 Everything is made in pieces of a minute or so, each a file that is whole or absent; `pieces` yields those in order.
-P is 1.84 million for SmolLM2 with rank 16, so that 500 examples take 3.6 GB a checkpoint.
+P is 1.84 million for SmolLM2 with rank 16, so 500 examples take 3.6 GB per checkpoint.
 """
 
 import json
@@ -43,7 +43,7 @@ Piece = tuple[Path, Callable[[Path], None]]
 
 
 def settings(model: str, rank: int) -> BuildConfig:
-    """A build's parameters that fit a few hundred rows: ten warmup steps an epoch, two checkpoints."""
+    """A build's parameters for a few hundred rows: ten warmup steps per epoch, two checkpoints."""
     return BuildConfig(
         model=model, template=load.demo_template().read_text(encoding="utf-8"), warmup_fraction=0.2, epochs=2,
         batch_size=8, lr=2e-4, lora_rank=rank, max_length=LONGEST, dtype="fp32",
@@ -65,7 +65,7 @@ class Whole:
 
 @dataclass
 class Gradients:
-    """The sample and its gradients. data: holds pool/ and targets/. rows: of the pool, as many of every source."""
+    """The sample and its gradients. data: holds pool/ and targets/. rows: of the pool, equally many of every source."""
 
     data: Path
     cache: Path
@@ -80,7 +80,7 @@ class Gradients:
         yield self.cache / "warmup" / "log.json", self._warm_up
 
     def gradient_pieces(self, dtype: str, epoch: int) -> Iterator[Piece]:
-        """Likewise the whole gradients at one checkpoint, which counts from 0. dtype: fp32 or bf16 base weights."""
+        """Likewise for the whole gradients at checkpoint `epoch` (from 0). dtype: of the base weights, fp32 or bf16."""
         for index, path in enumerate(self._files(dtype, epoch)):
             yield path, partial(self._extract, dtype=dtype, epoch=epoch, index=index)
 
@@ -96,7 +96,7 @@ class Gradients:
 
     @cached_property
     def targets(self) -> dict[str, list[Row]]:
-        """Set -> its targets, in the order of the gradients behind the pool's."""
+        """Set -> its targets, in the order of their gradients, which follow the pool's."""
         return {name: read_targets(self.cache / f"{name}.jsonl").rows for name in SETS}
 
     @cached_property
@@ -106,21 +106,21 @@ class Gradients:
         return [self.encoder.encode(row.messages, row.prefix) for row in rows]
 
     def _sample_pool(self, path: Path) -> None:
-        """As many rows of every file, seeded, of at most `LONGEST` tokens; short ones first, for full batches."""
+        """A seeded draw of equally many rows of every file, at most `LONGEST` tokens each, short ones first."""
         files = sorted((self.data / "pool").glob("*.jsonl"))
-        kept: list[tuple[int, Row]] = []
+        sample: list[tuple[int, Row]] = []  # with lengths, by which it is sorted so that batches are full
         for file in files:
             rows = [row for row in read_rows([file]) if not row.reason]
-            wanted = len(kept) + self.rows // len(files)
+            limit = len(sample) + self.rows // len(files)
             for position in np.random.default_rng(self.config.seed).permutation(len(rows)):
                 encoded = self.encoder.encode(rows[position].messages, rows[position].prefix)
-                if encoded.n_answer and len(encoded.ids) <= LONGEST and len(kept) < wanted:
-                    kept.append((len(encoded.ids), rows[position]))
-        kept.sort(key=lambda pair: pair[0])
-        atomic.write_bytes(path, b"".join(row.raw + b"\n" for _, row in kept))
+                if encoded.n_answer and len(encoded.ids) <= LONGEST and len(sample) < limit:
+                    sample.append((len(encoded.ids), rows[position]))
+        sample.sort(key=lambda pair: pair[0])
+        atomic.write_bytes(path, b"".join(row.raw + b"\n" for _, row in sample))
 
     def _sample_targets(self, path: Path) -> None:
-        """The first target of every subtask that the model's window takes."""
+        """The first target of every subtask that fits the model's window."""
         window, chosen = load.model_window(self.config.model), {}
         for row in read_targets(self.data / "targets" / path.name).rows:
             if row.subtask not in chosen and len(self.encoder.encode(row.messages, row.prefix).ids) <= window:
@@ -158,7 +158,7 @@ class Gradients:
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def read(self, dtype: str, epoch: int) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every parameter's name and the gradients of all examples (pool, then targets), (examples, n) fp32, mapped."""
+        """Every parameter's name and the gradients of all examples (pool, then targets), (examples, n) fp32."""
         files = [read_tensors(path)[0]["g"] for path in self._files(dtype, epoch)]
         for name, (start, stop) in Whole(self.shapes).places.items():
             yield name, torch.cat([g[:, start:stop] for g in files])
@@ -174,11 +174,11 @@ class Gradients:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = FeatureExtractor(self._model(dtype, epoch), Whole(self.shapes), {"sgd": lambda name, g: g}, 1024)
         features = whole.extract(self.examples[index * PIECE : (index + 1) * PIECE])
-        about = {"dtype": dtype, "epoch": epoch, "piece": index}
-        write_tensors(path, {"g": features.projected["sgd"], "loss": features.loss}, about)
+        metadata = {"dtype": dtype, "epoch": epoch, "piece": index}
+        write_tensors(path, {"g": features.projected["sgd"], "loss": features.loss}, metadata)
 
     def _model(self, dtype: str, epoch: int) -> PerExampleGradients:
-        """The model at a checkpoint; the last one asked for is kept."""
+        """The model at a checkpoint; the last one is kept."""
         if self._loaded[0] != (dtype, epoch):
             base = load.load_model(self.config.model, resolve_dtype(dtype, CPU), CPU).model
             checkpoint = self.checkpoint(epoch)

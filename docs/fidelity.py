@@ -1,8 +1,9 @@
-"""How far scores move with every shortcut, measured: python docs/fidelity.py --data DIR [--rows 400] [--minutes M]
+"""Measure how far every shortcut moves the scores: python docs/fidelity.py --data DIR [--rows 400] [--minutes M]
 
 DIR holds pool/*.jsonl and targets/{mmlu,bbh,tydiqa}.jsonl. Whole gradients of real rows are kept in CACHE (15 GB for
-400 rows; see exact_gradients.py), so that each comparison is arithmetic on them. It stops after about M minutes and
-goes on when it is run again. What is measured by then is written into OUT, between its markers, the rest is marked.
+400 rows; see exact_gradients.py), so that each comparison is arithmetic on them. The script stops after about M
+minutes; run it again to measure the rest. Results so far are written into OUT, between its markers, and comparisons
+without a result are marked.
 """
 
 import argparse
@@ -28,41 +29,41 @@ from gradsift.scoring.influence import influence
 DIM = 8192  # the default, and the paper's
 DIMS = (1024, 2048, 4096, DIM, 4 * DIM)  # of the sketch, whose cost does not depend on d
 FORMS: tuple[AdamForm, ...] = ("paper", "adamw", "released")
-PLAIN = "sgd"  # the plain gradient in place of Γ, to see what Adam's momentum does
+PLAIN = "sgd"  # the plain gradient in place of Γ, to show the effect of Adam's momentum
 RADEMACHER = tuple(f"rademacher-{part}" for part in range(6))  # pieces of a checkpoint's dense projection
 NAMES = {"mmlu": "MMLU", "bbh": "BBH", "tydiqa": "TyDiQA"}
 
 Scores = dict[str, np.ndarray]  # target set -> (n,) Inf, best over its subtasks
-Find = Callable[[list[int]], Scores]  # of some checkpoints
+Find = Callable[[list[int]], Scores]  # from checkpoints to their scores
 Vectors = dict[str, torch.Tensor]
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of ranks; equal scores share the mean of theirs."""
+    """Correlation of ranks; equal scores share their mean rank."""
     return float(pd.Series(a).rank().corr(pd.Series(b).rank()))
 
 
 def overlap(a: np.ndarray, b: np.ndarray, share: float) -> float:
-    """What part of the best `share` of rows by `a` is also among the best by `b`; ties go to the lower row number."""
+    """The part of the best `share` of rows by `a` that is also among the best by `b`; ties go to the lower row."""
     count = max(1, int(len(a) * share))
     best = [set(np.argsort(-scores, kind="stable")[:count].tolist()) for scores in (a, b)]
     return len(best[0] & best[1]) / count
 
 
 def scatter(a: np.ndarray, b: np.ndarray) -> float:
-    """Standard deviation of the difference: a shift that all rows share moves no rank."""
+    """Standard deviation of the difference; a shift that all rows share changes no rank."""
     return float((a - b).std())
 
 
 class Fidelity:
-    """Sums over all parameters that every comparison follows from, each a file under CACHE/sums/, and the scores."""
+    """The sums over all parameters that the comparisons need, each a file under CACHE/sums/, and the scores."""
 
     def __init__(self, gradients: Gradients, dims: tuple[int, ...] = DIMS, dim: int = DIM) -> None:
         self.gradients, self.dims, self.dim = gradients, dims, dim
         self.epochs = range(gradients.config.epochs)
 
     def pieces(self) -> Iterator[Piece]:
-        """Everything to be made, in order: (file, what makes it). One checkpoint after the other: each is a result."""
+        """Everything to be made, in order: (file, what makes it). A finished checkpoint is a result of its own."""
         yield from self.gradients.pieces()
         for epoch in self.epochs:
             yield from self.gradients.gradient_pieces("fp32", epoch)
@@ -84,7 +85,7 @@ class Fidelity:
         return {**forms, PLAIN: make_update("sgd", "paper", checkpoint, CPU)}
 
     def _sum(self, path: Path, dtype: str, epoch: int) -> None:
-        """Exact inner products of targets and updates of every form; for fp32 their sparse projections as well.
+        """Exact inner products of targets and updates in every form; for fp32 also their sparse projections.
 
         squares-FORM: (n, 2) ‖Γ‖² in lora_A and in lora_B. sparse-D: targets and Γ by the checkpoint's own projection;
         shared: by the first checkpoint's; plain: of the plain gradient.
@@ -116,7 +117,7 @@ class Fidelity:
         write_tensors(path, sums, {"dtype": dtype, "epoch": epoch})
 
     def _rademacher(self, path: Path, epoch: int, part: int) -> None:
-        """The dense projection of pool and targets, restricted to a part of the parameters: each block made once."""
+        """The dense projection of pool and targets, for a part of the parameters; each of its blocks is made once."""
         n, shapes = len(self.gradients.pool), self.gradients.shapes
         projector = make_projector("rademacher", self.gradients.config.seed, epoch + 1, self.dim, shapes, CPU)
         update = self._updates(epoch)["paper"]
@@ -129,14 +130,14 @@ class Fidelity:
     # -- scores -------------------------------------------------------------------------------------------------------
 
     def measured(self, names: Sequence[str]) -> list[int]:
-        """The checkpoints, from 0, for which all sums of these names are there."""
+        """The checkpoints, from 0, that have all sums of these names."""
         return [epoch for epoch in self.epochs if all(self._path(name, epoch).is_file() for name in names)]
 
     def sums(self, name: str, epoch: int) -> Vectors:
         return read_tensors(self._path(name, epoch))[0]
 
     def exact(self, epochs: Iterable[int], form: str = "paper", dtype: str = "fp32") -> Scores:
-        """Scores by whole gradients at some checkpoints. form: Adam's, or `PLAIN`."""
+        """Scores from whole gradients at some checkpoints. form: one of Adam's, or `PLAIN`."""
         evidence = []
         for epoch in epochs:
             sums = self.sums(dtype, epoch)
@@ -145,7 +146,7 @@ class Fidelity:
         return self._scores(evidence)
 
     def projected(self, epochs: Iterable[int], key: str, store_dtype: str = "") -> Scores:
-        """Scores by a projection: `sparse-D`, `shared`, `plain`, `rademacher`. store_dtype: of the rows; "": fp32."""
+        """Scores from a projection: `sparse-D`, `shared`, `plain`, `rademacher`. store_dtype: of the rows; "": fp32."""
         n, evidence = len(self.gradients.pool), []
         for epoch in epochs:
             if key == "rademacher":
@@ -260,7 +261,7 @@ class Fidelity:
         yield "bf16 base weights against fp32, exact", "", ["fp32", "bf16"], bf16, self.exact
 
     def _moments(self, epochs: list[int]) -> str:
-        """How large v̂ is beside ε, and where Γ's length lies by each form."""
+        """How large v̂ is compared with ε, and how each form divides Γ's length between lora_A and lora_B."""
         lines = []
         for epoch in epochs:
             checkpoint, sums = self.gradients.checkpoint(epoch), self.sums("fp32", epoch)
@@ -284,7 +285,7 @@ SPREAD += ["correlation these allow", "rows within the scatter of the top-5 % cu
 
 
 def _spread(label: str, exact: Scores, sparse: Scores, dim: int) -> list[list[str]]:
-    """A line of `SPREAD` per target set: the exact scores, the sketch's error beside them, what that does to ranks."""
+    """A line of `SPREAD` per target set: the exact scores, the sketch's error, and what that does to ranks."""
     lines = []
     for name in SETS:
         scores, error = exact[name], scatter(exact[name], sparse[name])
@@ -303,17 +304,17 @@ def cell(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def work(pieces: Iterable[Piece], seconds: float) -> int:
-    """Make the pieces that are missing until the time is over; returns how many were made."""
-    started, made = time.monotonic(), 0
+    """Make missing pieces until the time is up; returns how many were made."""
+    started, count = time.monotonic(), 0
     for path, make in pieces:
         if not path.is_file():
             if time.monotonic() - started >= seconds:
-                print(f"Stopped before {path.name}; run it again to go on.")
+                print(f"Stopped before {path.name}; run the same command again to make the rest.")
                 break
             make(path)
-            made += 1
+            count += 1
             print(f"{time.monotonic() - started:6.0f} s  {path.parent.name}/{path.name}", flush=True)
-    return made
+    return count
 
 
 def main() -> None:
@@ -324,12 +325,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     parser.add_argument("--cache", type=Path, help="where gradients are kept [default: the cache]")
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    given = parser.parse_args()
-    cache = given.cache or cache_home() / "fidelity" / str(given.rows)
+    arguments = parser.parse_args()
+    cache = arguments.cache or cache_home() / "fidelity" / str(arguments.rows)
     cache.mkdir(parents=True, exist_ok=True)
-    fidelity = Fidelity(Gradients(given.data, cache, settings("smollm2", rank=16), given.rows))
-    work(fidelity.pieces(), given.minutes * 60)
-    fill(given.out, fidelity.report())
+    fidelity = Fidelity(Gradients(arguments.data, cache, settings("smollm2", rank=16), arguments.rows))
+    work(fidelity.pieces(), arguments.minutes * 60)
+    fill(arguments.out, fidelity.report())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The reference part of the documentation site, made from the code: commands, Python, the store's format, schemas.
 
-`write(folder)` writes a Markdown page each. The command line is walked as click sees it, modules are looked up by what
-they define: nothing here names a file of the package, so moving code changes no line of this.
+`write(folder)` writes one Markdown page for each. The command line is walked as click sees it, and modules are looked
+up by what they define: nothing here names a file of the package, so moved code needs no change here.
 """
 
 import ast
@@ -78,7 +78,7 @@ def command_line() -> Any:
 
 
 def walk(command: Any, path: str = "gradsift") -> Iterator[tuple[str, Any]]:
-    """Every command below `command` with its full name, groups left out."""
+    """Every command below `command` with its full name, without the groups."""
     for name, below in getattr(command, "commands", {}).items():
         full = f"{path} {name}"
         if getattr(below, "commands", None):
@@ -135,7 +135,7 @@ def _parameter(command: Any, param: Any) -> list[str]:
 
 
 def _innermost(kind: Any) -> Any:
-    """X of Annotated[list[X] | None, ...]: what an option's function declares (typer's own types are no interface)."""
+    """The X of Annotated[list[X] | None, ...] that an option's function declares (typer's own types are private)."""
     while typing.get_origin(kind) is not typing.Literal:
         inner = [one for one in typing.get_args(kind) if one is not type(None)]
         if not inner:
@@ -145,7 +145,7 @@ def _innermost(kind: Any) -> Any:
 
 
 def _value(kind: Any) -> str:
-    """What stands for an option's value in a usage line."""
+    """The placeholder for an option's value in a usage line."""
     if typing.get_origin(kind) is typing.Literal:
         return "NAME"
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
@@ -161,7 +161,7 @@ def _default(param: Any) -> str:
 
 
 def _examples(epilog: str) -> Iterator[tuple[str, str]]:
-    """(what is said before it, the command line) of every example in an epilog."""
+    """(the words before it, the command line) of every example in an epilog."""
     for match in re.finditer(r"(?:^|\s)([^.:]*): (gradsift .*?)(?=\.\s+[A-Z]|$)", " ".join(epilog.split())):
         yield match[1].strip(), match[2].strip()
 
@@ -224,7 +224,7 @@ def _member(name: str, value: Any) -> str:
 
 
 def _attributes(value: type) -> dict[str, Any]:
-    """What a class and those it is made from define in this package."""
+    """The attributes that a class and its bases define in this package."""
     own = [kind for kind in reversed(value.__mro__) if kind.__module__.startswith("gradsift.")]
     return {attribute: raw for kind in own for attribute, raw in vars(kind).items()}
 
@@ -260,7 +260,7 @@ def _signature(name: str, value: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
-    """A type as a person would write it: no module names, no validators."""
+    """A type as a person would write it, without module names and validators."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is type(None):
         return "None"
@@ -345,9 +345,9 @@ def schemas() -> str:
     reading = _defining("read_conversation")
     parts = [_SCHEMAS, "## Records that are read", _prose(reading)]
     for record in _EXAMPLES:
-        found = reading.read_conversation(record)
-        turns = [list(turn) for turn in found.messages]
-        parts += [f"### {found.schema}", f"```json\n{json.dumps(record)}\n```", "is read as"]
+        conversation = reading.read_conversation(record)
+        turns = [list(turn) for turn in conversation.messages]
+        parts += [f"### {conversation.schema}", f"```json\n{json.dumps(record)}\n```", "is read as"]
         parts.append(f"```json\n{json.dumps(turns)}\n```")
     for title, name in (("Files", "records_of"), ("Fields of a row", "read_rows"), ("Target examples", "read_targets")):
         parts += [f"## {title}", _prose(_defining(name))]
@@ -391,7 +391,7 @@ def _defining(name: str) -> ModuleType:
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             if "cli" not in parts:
                 return importlib.import_module(".".join(parts))
-    raise LookupError(f"No module of gradsift defines {name}: the reference has a section of it.")
+    raise LookupError(f"No module of gradsift defines {name}, which docs/reference_pages.py names: update it.")
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:

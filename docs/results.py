@@ -1,13 +1,15 @@
-"""Does LESS help here? The paper's comparison in small: python docs/results.py --data DIR [--work FOLDER] [--minutes M]
+"""Does LESS help? The paper's comparison on a small scale.
 
-DIR holds pool/*.jsonl, and mmlu.jsonl, bbh.jsonl, tydiqa.jsonl in each of targets/ and eval/: records with `messages`,
-and with `subtask` except the pool's; those of eval/ are judged by `answer` or `answers`, and asked `messages_zeroshot`
-if they have it. The reports in docs/results/ are of one DIR: remove them for another. FOLDER keeps the prepared files
-and the stores. Runs end one by one in docs/results/core.json; the same command goes on with the missing ones, without
-the store where their picks are kept.
-What other builds would have picked (no warmup, another d, ...) is compared likewise, a store and a report each;
---only NAME makes one report alone. The measured part of docs/results.md is written from what docs/results/ holds,
-whatever there is of it (python docs/results.py --write).
+    python docs/results.py --data DIR [--work FOLDER] [--minutes M]
+
+DIR holds pool/*.jsonl, and mmlu.jsonl, bbh.jsonl and tydiqa.jsonl in both targets/ and eval/: records with `messages`
+and, except in the pool, `subtask`; those in eval/ are judged by `answer` or `answers`, and prompted with
+`messages_zeroshot` if they have it. The reports in docs/results/ belong to one DIR: remove them to use another. FOLDER
+keeps the prepared files and the stores. Each run is added to docs/results/core.json when it ends; the same command
+makes the missing runs, and needs no store for those whose picks are already in the report.
+The picks of other builds (no warmup, another d, ...) are compared in the same way, with a store and a report each;
+--only NAME makes that report alone. The measured part of docs/results.md is written from the reports present in
+docs/results/ (python docs/results.py --write).
 """
 
 import argparse
@@ -42,9 +44,9 @@ from gradsift.training.warmup import snapshot
 
 HERE = Path(__file__).resolve().parent
 SETS = ("mmlu", "bbh", "tydiqa")
-ONE_EACH = ("mmlu", "bbh")  # one target of every subtask; TyDiQA has one anyway
+ONE_EACH = ("mmlu", "bbh")  # one target of every subtask; TyDiQA has only one
 PER_SOURCE, LONGEST, HELD_OUT, LONGEST_HELD_OUT, BUDGET, SEED = 150, 384, 40, 640, "10%", 0
-LONGEST_TARGET = 1024  # of MMLU's and BBH's; a target is read once an epoch and run, and some are very long
+LONGEST_TARGET = 1024  # of MMLU's and BBH's; every run reads a target once per epoch, and some are very long
 THREE = ("zero-shot", "random", "less")  # in three training seeds; the others in one
 ONE = ("bm25", "dsir", "rds", "rds+", "validation", "less:aggregate=round-robin", "less:diverse=true")
 ONE += ("less:similarity=dot", "less:without_checkpoints=epoch-2", "full")  # the paper's tables 12, 6 and 2
@@ -64,7 +66,7 @@ RECIPE = Recipe.of(CONFIG, epochs=3)
 
 
 class Stopwatch(Progress):
-    """A progress that asks its run to stop when the minutes are over."""
+    """A progress that asks its run to stop when the minutes are up."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ class Stopwatch(Progress):
 
 
 def prepare(data: Path, work: Path) -> None:
-    """Draw the pool's, the targets' and the held-out rows: the same on every machine."""
+    """Draw the rows of the pool, the targets and the held-out sets, the same on every machine."""
     encoder = Encoder(load.load_tokenizer(CONFIG.model), CONFIG.template)
     for name in ("pool", "targets", "eval"):
         (work / name).mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,7 @@ def prepare(data: Path, work: Path) -> None:
 
 
 def _fitting(path: Path, encoder: Encoder, longest: int) -> Iterator[dict[str, Any]]:
-    """The records of a file that have something to learn within `longest` tokens; BBH's held-out ones zero-shot."""
+    """A file's records that have something to learn within `longest` tokens, zero-shot where they have that form."""
     for row in (row for row in read_rows([path]) if not row.reason):
         record = json.loads(row.raw)
         if "messages_zeroshot" in record:
@@ -111,7 +113,7 @@ def _drawn(records: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]
 
 
 def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """`count` rows, the subtasks in turn, each in a seeded order."""
+    """`count` rows, taken from the subtasks in turn, each in a seeded order."""
     rng = np.random.default_rng(SEED)
     by_subtask: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for index in rng.permutation(len(rows)).tolist():
@@ -128,7 +130,7 @@ def _write(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def run(data: Path, work: Path, only: str | None, minutes: float) -> None:
-    """Everything that is missing in the reports (or in the one named), as far as the minutes go."""
+    """Make what is missing in the reports (or in report `only`) until the minutes are up."""
     prepare(data, work)
     progress = Stopwatch(minutes)
     sets = [
@@ -161,22 +163,22 @@ def _run(
     progress: Progress,
 ) -> None:
     pool = sorted((store.parent / "pool").glob("*.jsonl"))
-    kept = read_report(report).picks if report.exists() else {}
-    if any(key not in kept for key in _picking(methods)):
+    picks = read_report(report).picks if report.exists() else {}
+    if any(key not in picks for key in _picking(methods)):
         build(pool, store, config, progress=progress)
-    given = {"budget": BUDGET, "recipe": RECIPE, "pool": pool, "progress": progress}
-    evaluate([store], sets, report, methods=methods, seeds=1, **given)
+    options = {"budget": BUDGET, "recipe": RECIPE, "pool": pool, "progress": progress}
+    evaluate([store], sets, report, methods=methods, seeds=1, **options)
 
 
 def _same_for_any_store(core: Report) -> Report:
-    """The core's runs that any store would make alike: what stands beside the others in every report."""
+    """The core's runs that would be the same with any store: every report compares its runs with these."""
     runs = [run for run in core.runs if run.method in ALWAYS and run.seed == 0]
     picks = {run.key: core.picks[run.key] for run in runs if run.store}
     return core.model_copy(update={"runs": runs, "picks": picks, "planned": len(runs)})
 
 
 def _untrained(folder: Path) -> Path:
-    """A checkpoint as LoRA begins, B all zeros, for the gradients of a model that was not warmed up."""
+    """A checkpoint of LoRA before training, B all zeros, for gradients of a model without warmup."""
     if not folder.is_dir():
         dtype = resolve_dtype(CONFIG.dtype, torch.device("cpu"))
         model = attach_lora(load.load_model(CONFIG.model, dtype, torch.device("cpu")).model, CONFIG)
@@ -184,13 +186,13 @@ def _untrained(folder: Path) -> Path:
         optimizer = torch.optim.AdamW(weights, lr=0.0)
         for weight in weights:
             weight.grad = torch.zeros_like(weight)
-        optimizer.step()  # moves nothing, and makes the moments that a checkpoint has
+        optimizer.step()  # changes no weight, but makes the moments that a checkpoint needs
         snapshot(model, optimizer, CONFIG.lr, CONFIG.model).save(folder)
     return folder
 
 
 def _picking(methods: dict[str, int]) -> Iterator[str]:
-    """The runs whose rows a store picks."""
+    """Keys of the runs whose rows a store picks."""
     for method, seeds in {"random": 1, **methods}.items():
         if method not in (ZERO_SHOT, VALIDATION):
             yield from (run_key(name, method, seed) for name in SETS for seed in range(seeds))
@@ -202,14 +204,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=cache_home() / "results", help="prepared files and the stores")
     names = (CORE.stem, *(other.name for other in OTHER_STORES))
     parser.add_argument("--only", choices=names, help="make this report alone")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after about so long")
-    parser.add_argument("--write", action="store_true", help="only write the page from the report")
-    asked = parser.parse_args()
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after about this many minutes")
+    parser.add_argument("--write", action="store_true", help="only write the page from the reports")
+    arguments = parser.parse_args()
     try:
-        if not asked.write:
-            if asked.data is None:
+        if not arguments.write:
+            if arguments.data is None:
                 parser.error("--data DIR is needed to run anything")
-            run(asked.data, asked.work, asked.only, asked.minutes)
+            run(arguments.data, arguments.work, arguments.only, arguments.minutes)
     except Cancelled as stop:
         print(stop)
     except GradsiftError as error:

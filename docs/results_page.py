@@ -1,4 +1,4 @@
-"""The measured part of docs/results.md, from the reports of `gradsift evaluate` and docs/agreement.py's beside them."""
+"""The measured part of docs/results.md, from the reports of `gradsift evaluate` and of docs/agreement.py."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Scores = tuple[float | str, float | str, float | str]  # MMLU, BBH, TyDiQA
 PAPER: dict[str, Scores] = {  # Llama-2-7B, 5 % of 270,679 rows; accuracy, exact match, F1
     "zero-shot": (45.6, 38.3, 46.4),  # table 10
     "full": (51.6, 43.2, 54.0),  # table 2
-    "random": (46.5, 38.9, 52.7),  # table 3, as the next four
+    "random": (46.5, 38.9, 52.7),  # table 3, like the next four
     "bm25": (47.6, 39.8, 52.7),
     "dsir": (46.1, 36.8, 44.5),
     "rds": (45.0, 36.7, 46.8),
@@ -32,10 +32,10 @@ PAPER: dict[str, Scores] = {  # Llama-2-7B, 5 % of 270,679 rows; accuracy, exact
 
 @dataclass(frozen=True)
 class OtherStore:
-    """A store that differs from the core's, and the methods that pick from it, one training seed each.
+    """A store that differs from the core's, and the methods that pick from it, with one training seed each.
 
-    changes: of the build's parameters. untrained: its only checkpoint is LoRA as it begins. methods: each with the
-    paper's figures for it, where there are any.
+    changes: to the build's parameters. untrained: its only checkpoint is LoRA before training. methods: each with the
+    paper's figures for it, if there are any.
     """
 
     name: str
@@ -64,25 +64,25 @@ OTHER_STORES = (
 
 
 def write_page(out: Path) -> None:
-    """Put what the reports hold so far, and what `agreement.json` beside them does, between the marks of the page."""
-    found = _in_order(read_report(CORE))
+    """Write what the reports and `agreement.json` hold so far between the markers of the page."""
+    core = _in_order(read_report(CORE))
     beside = REPORTS / "agreement.json"
     measured = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     parts = [
-        _setting(found),
-        _losses(found),
-        _pairs(found),
-        _others(found),
-        _scores(found),
-        _epochs(found),
-        _law(found),
-        _shares(found),
+        _setting(core),
+        _losses(core),
+        _pairs(core),
+        _others(core),
+        _scores(core),
+        _epochs(core),
+        _law(core),
+        _shares(core),
     ]
     fill(out, "\n\n".join(part.strip() for part in [*parts, *_agreement(measured)] if part))
 
 
 def _in_order(report: Report) -> Report:
-    """Sets as the paper names them, then methods, then seeds, in whatever order the runs ended."""
+    """The report sorted by set in the paper's order, then method, then seed, in whatever order the runs ended."""
     place, methods = {name: at for at, name in enumerate(ORDER)}, _methods(report)
     sets = sorted(report.sets, key=lambda name: place.get(name, len(place)))
     runs = sorted(report.runs, key=lambda run: (sets.index(run.target_set), methods.index(run.method), run.seed))
@@ -133,7 +133,7 @@ def _pairs(report: Report) -> str:
 
 
 def _others(core: Report) -> str:
-    """What LESS finds from other stores, beside the core's."""
+    """What LESS finds from other stores, compared with the core's."""
     lines = [_store_line("the core's", "less", core, core, PAPER["less"])]
     for other in OTHER_STORES:
         path = REPORTS / f"{other.name}.json"
@@ -220,10 +220,10 @@ def _methods(report: Report) -> list[str]:
 
 
 def _with_spread(means: pd.DataFrame, name: str, method: str, what: str, form: str, times: float = 1) -> str:
-    found = means[(means["target_set"] == name) & (means["method"] == method)]
-    if found.empty or found[what].isna().all():
+    selected = means[(means["target_set"] == name) & (means["method"] == method)]
+    if selected.empty or selected[what].isna().all():
         return ""
-    value, spread = found[what].iloc[0] * times, found[f"{what}_sd"].iloc[0] * times
+    value, spread = selected[what].iloc[0] * times, selected[f"{what}_sd"].iloc[0] * times
     return form.format(value) + ("" if np.isnan(spread) else f" ({form.format(spread)})")
 
 

@@ -1,8 +1,9 @@
-"""What a build costs by a model, beside what was measured: python docs/scaling.py [--features F --scoring S --bm25 B]
+"""A build's cost by formula, and as measured: python docs/scaling.py [--features F --scoring S --bm25 B]
 
-F, S and B are what `gradsift bench features|scoring|bm25 --json` printed. --store STORE --data DIR measures here, in
-less than a minute, what grows with the rows beside features: STORE is the large one of `gradsift bench app`, DIR/pool
-holds real rows. What was given goes into scaling.json, where the rest stays, and from there into scaling.md.
+F, S and B are files with the output of `gradsift bench features|scoring|bm25 --json`. --store STORE --data DIR
+measures, on this machine and in less than a minute, whatever else grows with the rows: STORE is the large one of
+`gradsift bench app`, DIR/pool holds real rows. New results replace older ones in scaling.json, from which scaling.md is
+written.
 """
 
 import argparse
@@ -40,7 +41,7 @@ PAPER = {"warmup": 6.0, "features": 48.0}  # hours on one A100 80 GB (Table 4)
 
 @dataclass(frozen=True)
 class Source:
-    """A source of the paper's pool (Table 7): rows, tokens of a prompt and an answer by Llama-2's tokenizer, rounds."""
+    """A source of the paper's pool (Table 7): rows, Llama-2 tokens of a prompt and of an answer, rounds."""
 
     rows: int
     prompt: float
@@ -49,7 +50,7 @@ class Source:
 
     @property
     def tokens(self) -> float:
-        """Of all rows."""
+        """Tokens of all rows."""
         return self.rows * self.rounds * (self.prompt + self.answer)
 
 
@@ -63,7 +64,10 @@ POOL = {
 
 @dataclass(frozen=True)
 class Cost:
-    """A build by the model: LESS's defaults on Llama-2-7B. parameters: P. lora: trained, rank 128 on q, k, v, o."""
+    """A build's cost by formula, with LESS's defaults on Llama-2-7B.
+
+    parameters: P. lora: trained parameters, rank 128 on q, k, v, o.
+    """
 
     rows: int
     tokens: float
@@ -77,13 +81,13 @@ class Cost:
 
     @property
     def token_flops(self) -> float:
-        """Of one token, forward and back to activations: 4 P; LoRA 2 + 2 + 2; causal attention 3 x 2 T h a layer."""
+        """FLOPs of a token: 4 P forward and back to activations; LoRA 2 + 2 + 2; causal attention 3 x 2 T h a layer."""
         length = self.tokens / self.rows
         return 4 * self.parameters + 6 * self.lora + self.layers * 6 * length * self.hidden
 
     @property
     def sketch_seconds(self) -> float:
-        """Γ and the sketch of one example: bound by memory."""
+        """Seconds for Γ and the sketch of one example, bound by memory."""
         return PASSES * 4 * self.lora / MEMORY
 
     def hours(self, utilization: float, devices: int = 1) -> tuple[float, float]:
@@ -93,21 +97,21 @@ class Cost:
         return self.checkpoints * self.warmup * passes / HOUR / devices, features / HOUR / devices
 
     def store_bytes(self, bits: int) -> float:
-        """Features alone: d numbers, a scale and a norm for every row and checkpoint."""
+        """Bytes of the features: d numbers, a scale and a norm for every row and checkpoint."""
         return self.rows * self.checkpoints * (self.dim * bits / 8 + 8)
 
     @property
     def representation_bytes(self) -> float:
-        """RDS: the hidden state in fp16, a scale and a norm."""
+        """Bytes of RDS: the hidden state in fp16, a scale and a norm for every row and checkpoint."""
         return self.rows * self.checkpoints * (2 * self.hidden + 8)
 
     def scoring_bytes(self, targets: int) -> float:
-        """What is kept of one scoring by LESS: fp32 for every row, target example and checkpoint."""
+        """Bytes of one kept scoring by LESS: fp32 for every row, target example and checkpoint."""
         return 4.0 * self.rows * targets * self.checkpoints
 
 
 def paper_cost() -> Cost:
-    """The paper's pool."""
+    """The cost of the paper's pool."""
     return Cost(sum(source.rows for source in POOL.values()), sum(source.tokens for source in POOL.values()))
 
 
@@ -115,7 +119,7 @@ def paper_cost() -> Cost:
 
 
 def house(store: Store, data: Path) -> dict[str, Any]:
-    """Seconds and bytes of what grows with the rows; the texts' words are real ones, the store's rows synthetic."""
+    """Seconds and bytes of everything that grows with the rows; the texts are real, the store's rows synthetic."""
     scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
     texts = ["\n".join(c for _, c in row.messages) for row in read_rows(sorted((data / "pool").glob("*.jsonl")))]
     index = bm25_index(texts)
@@ -123,7 +127,7 @@ def house(store: Store, data: Path) -> dict[str, Any]:
     rank(scoring, "less")
     with TemporaryFile() as scratch:
         near = _measure(lambda: near_duplicates(texts, scratch), len(texts))
-        near |= {"bytes": 2 * BANDS * BAND * 4, "disk": scratch.tell() / len(texts)}  # twice while they are joined
+        near |= {"bytes": 2 * BANDS * BAND * 4, "disk": scratch.tell() / len(texts)}  # twice while parts are joined
     return {
         "pool frame": _measure(store.pool, store.manifest.rows),
         "scored mask": _measure(lambda: Store(store.path, store.manifest).scored, store.manifest.usable),
@@ -136,15 +140,15 @@ def house(store: Store, data: Path) -> dict[str, Any]:
 
 
 def _measure(make: Callable[[], Any], rows: int) -> dict[str, float]:
-    """Seconds, and bytes of the result's arrays, per row."""
+    """Seconds and bytes of the result's arrays, both per row."""
     gc.collect()
     started = time.perf_counter()
-    made = make()
+    result = make()
     seconds = time.perf_counter() - started
-    if isinstance(made, pd.DataFrame):
-        size = int(made.memory_usage(deep=True).sum())
+    if isinstance(result, pd.DataFrame):
+        size = int(result.memory_usage(deep=True).sum())
     else:
-        parts = [made] if isinstance(made, np.ndarray) else vars(made).values()
+        parts = [result] if isinstance(result, np.ndarray) else vars(result).values()
         size = sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
     return {"rows": rows, "seconds": seconds / rows, "bytes": size / rows}
 
@@ -152,8 +156,8 @@ def _measure(make: Callable[[], Any], rows: int) -> dict[str, float]:
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def report(found: dict[str, Any]) -> str:
-    """The measured part of the page: the model's tables, then what was measured."""
+def report(results: dict[str, Any]) -> str:
+    """The measured part of the page: the tables by formula, then the measurements."""
     cost = paper_cost()
     return "\n\n".join(
         [
@@ -161,9 +165,9 @@ def report(found: dict[str, Any]) -> str:
             _pool_table(cost),
             _hours_table(cost),
             "### Measured constants",
-            _measured_tables(found),
+            _measured_tables(results),
             "### Ten million rows",
-            _large_table(cost, found.get("house")),
+            _large_table(cost, results.get("house")),
         ]
     )
 
@@ -191,10 +195,10 @@ def _hours_table(cost: Cost) -> str:
     return table(["", "warmup, 5 % x 4 epochs", "features, 4 checkpoints"], lines)
 
 
-def _measured_tables(found: dict[str, Any]) -> str:
+def _measured_tables(results: dict[str, Any]) -> str:
     parts = []
     for name in BENCHES:
-        lines = [[key, value] for key, value in flatten(found.get(name, {}))]
+        lines = [[key, value] for key, value in flatten(results.get(name, {}))]
         parts.append(table([f"`gradsift bench {name}`", ""], lines or [["not measured yet", ""]]))
     return "\n\n".join(parts)
 
@@ -211,7 +215,7 @@ def flatten(value: Any, before: str = "") -> list[tuple[str, str]]:
 
 
 def _large_table(cost: Cost, here: dict[str, Any] | None) -> str:
-    """By formula what is a formula; by the measured cost of a row what was measured; both linear in rows."""
+    """Rows by formula, then rows (*) from the measured cost per row; both are linear in the number of rows."""
     large = Cost(LARGE, cost.tokens / cost.rows * LARGE)
     pairs: list[tuple[str, Callable[[Cost], str]]] = [
         ("features, one A100 at 40 %", lambda c: f"{c.hours(0.4)[1]:,.0f} h"),
@@ -242,23 +246,23 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-    """Take what is given into scaling.json, and write the page from all that is there."""
+    """Put new results into scaling.json, and write the page from everything in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in BENCHES:
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--store", type=Path)
     parser.add_argument("--data", type=Path)
-    given = parser.parse_args()
-    kept = PAGE.with_suffix(".json")
-    found = json.loads(kept.read_text()) if kept.is_file() else {}
+    arguments = parser.parse_args()
+    file = PAGE.with_suffix(".json")
+    results = json.loads(file.read_text()) if file.is_file() else {}
     for name in BENCHES:
-        if path := getattr(given, name):
-            read = json.loads(path.read_text())
-            found[name] = read.get(name, read)
-    if given.store and given.data:
-        found["house"] = house(Store.open(given.store), given.data)
-    atomic.write_json(kept, found)
-    fill(PAGE, report(found))
+        if path := getattr(arguments, name):
+            output = json.loads(path.read_text())
+            results[name] = output.get(name, output)
+    if arguments.store and arguments.data:
+        results["house"] = house(Store.open(arguments.store), arguments.data)
+    atomic.write_json(file, results)
+    fill(PAGE, report(results))
 
 
 if __name__ == "__main__":

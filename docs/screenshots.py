@@ -1,8 +1,8 @@
-"""The pictures of the app in README and docs, taken while it runs: python docs/screenshots.py [WORKSPACE] [--all]
+"""Take the pictures of the app for README and docs while it runs: python docs/screenshots.py [WORKSPACE] [--all]
 
-WORKSPACE holds the demo's store (`make demo`), whose target sets this scores first where they are not. Every page is
-taken at 1440 x 900, light and dark, into assets/screenshots/; --all takes the phone's width (390 x 844) as well, and
-puts everything into a folder beside the workspace, to be looked at and not kept.
+WORKSPACE holds the demo's store (`make demo`); target sets that are not yet scored are scored first. Every page is
+taken at 1440 x 900, light and dark, into assets/screenshots/. With --all, every page is also taken at a phone's size
+(390 x 844), and everything goes into WORKSPACE/screenshots, for looking at rather than keeping.
 """
 
 import argparse
@@ -40,7 +40,7 @@ IDLE = "[data-testid='stApp'][data-test-script-state='notRunning']"
 
 
 def pages(row: int) -> dict[str, str]:
-    """A picture's name -> the address of what it shows."""
+    """A picture's name -> the address of the page it shows."""
     return {
         "datastore": f"datastore?{OPEN}",
         "targets": f"targets?{OPEN}",
@@ -55,17 +55,17 @@ def pages(row: int) -> dict[str, str]:
 
 
 def _sessions(workspace: Workspace, store: Store, row: int) -> None:
-    """Two sessions with names and decisions, for the page that lists and compares them."""
+    """Make two sessions with names and decisions, for the page that lists and compares them."""
     sessions = Sessions(workspace.sessions_path)
     if not sessions.list():
         for name, method in (("Bengali by shared words", "bm25"), ("Bengali by gradients", "less")):
             view = {"store": SAMPLE_STORE, "targets": "bengali-qa", "budget": "10%", "methods": method}
-            begun = sessions.create(name, "compare", view).id
-            sessions.decide(begun, store.fingerprint, [row], "accept")
+            session = sessions.create(name, "compare", view).id
+            sessions.decide(session, store.fingerprint, [row], "accept")
 
 
 def _evaluation(workspace: Workspace, store: Store) -> None:
-    """A small evaluation for the page of proofs: half of a sample set selects, the other half is held out."""
+    """Run a small evaluation for the Proof page: half of a sample set selects, the other half is held out."""
     name, folder = "multiple-choice", workspace.root / "evaluations" / "multiple-choice-10pct"
     if (folder / "report.json").is_file():
         return
@@ -77,12 +77,12 @@ def _evaluation(workspace: Workspace, store: Store) -> None:
 
 
 def main() -> None:
-    """Score what is not scored, start the app, and take the pictures."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("workspace", nargs="?", type=Path, default=data_home())
-    arguments.add_argument("--all", action="store_true", help="phones too, into WORKSPACE/screenshots")
-    given = arguments.parse_args()
-    workspace = Workspace(given.workspace)
+    """Score what is not yet scored, start the app, and take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workspace", nargs="?", type=Path, default=data_home())
+    parser.add_argument("--all", action="store_true", help="phones too, into WORKSPACE/screenshots")
+    arguments = parser.parse_args()
+    workspace = Workspace(arguments.workspace)
     store = Store.open(workspace.store_path(SAMPLE_STORE))
     best = 0
     for path in sample_targets():
@@ -91,12 +91,12 @@ def main() -> None:
             best = int(table[(table["method"] == "less") & (table["rank"] == 1)]["row"].iloc[0])
     _sessions(workspace, store, best)
     _evaluation(workspace, store)
-    out = workspace.root / "screenshots" if given.all else ROOT / "assets" / "screenshots"
+    out = workspace.root / "screenshots" if arguments.all else ROOT / "assets" / "screenshots"
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         command = ["gradsift", "app", str(workspace.root), "--port"]
         with server(command, Path(folder) / "log.txt") as (address, _):
-            for suffix, (width, height) in SIZES.items() if given.all else list(SIZES.items())[:1]:
+            for suffix, (width, height) in SIZES.items() if arguments.all else list(SIZES.items())[:1]:
                 for scheme in ("light", "dark"):
                     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
                     for name, where in pages(best).items():

@@ -3,7 +3,7 @@
     FOLDER/build/docs/   what the generator reads: the pages of docs/, the reference made from the code, the pictures
     FOLDER/site/         the site; it loads nothing from other hosts, and only its search needs a server
 
-FOLDER is the checkout unless given. Zensical reads zensical.toml; a link to a page or heading that is not there fails.
+FOLDER is the checkout by default. Zensical reads zensical.toml; a link to a missing page or heading is an error.
 """
 
 import os
@@ -50,7 +50,7 @@ def build(folder: Path) -> int:
 
 
 def _page(page: Path, target: Path) -> str:
-    """A page as the generator takes it: formulas as MathML, and pictures brought along, both light and dark."""
+    """A page as the generator reads it, with formulas as MathML and its pictures copied, both light and dark."""
 
     def link(match: re.Match[str]) -> str:
         mark, text, place, anchor = match[1], match[2], match[3], match[4] or ""
@@ -58,7 +58,7 @@ def _page(page: Path, target: Path) -> str:
         if "://" in place or file.is_relative_to(DOCS):
             return match[0]
         if not mark:
-            raise SystemExit(f"{page.relative_to(ROOT)} links to {place}, which is no page: name the file instead.")
+            raise SystemExit(f"{page.relative_to(ROOT)} links to {place}, which is not a page: name the file instead.")
         light = _bring(file, page, target)
         dark = file.with_name(f"{file.stem}-dark{file.suffix}")
         if not dark.is_file():
@@ -70,7 +70,7 @@ def _page(page: Path, target: Path) -> str:
 
 
 def _bring(file: Path, page: Path, target: Path) -> str:
-    """Copy a file of the repository into the site's sources; its path as `page` has to link it."""
+    """Copy a file of the repository into the site's sources; returns its path relative to `page`."""
     copy = target / file.relative_to(ROOT)
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(file, copy)

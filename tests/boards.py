@@ -11,8 +11,8 @@ _numbers = count(1)
 
 def board(at) -> list[dict]:
     """The columns on the board: key, name, head, cards (row, name, html, verdict, note), foot."""
-    found = _protos(at)
-    return json.loads(found[0].bytes)["columns"] if found else []
+    result = _protos(at)
+    return json.loads(result[0].bytes)["columns"] if result else []
 
 
 def card(at, method: str, place: int = 0) -> dict:
@@ -36,6 +36,6 @@ def press(at, *actions: dict):
 
 
 def _protos(at) -> list:
-    """The board, beside the other components of the page; none where there is no board."""
+    """The board, found among the page's components; an empty list if the page has none."""
     protos = [element.proto for element in at.get("bidi_component")]
     return [proto for proto in protos if proto.component_name.endswith("gradsift_board")]

@@ -84,8 +84,8 @@ def start(*argv: object, file_size: int | None = None, cwd: Path | None = None, 
     """Start `gradsift ARGV`. file_size: maximum bytes of a file (`RLIMIT_FSIZE`)."""
     folder = Path(tempfile.mkdtemp(dir=_outputs().name))
     settings = {**os.environ, **environment}
-    given = (folder, [str(word) for word in argv], settings, file_size, str(cwd or folder))
-    process = _server.Process(target=_main, args=given)
+    request = (folder, [str(word) for word in argv], settings, file_size, str(cwd or folder))
+    process = _server.Process(target=_main, args=request)
     process.start()
     command = Command(process, folder)
     while not (folder / "ready").exists() and command.code is None:  # from here on it has its own process group

@@ -145,9 +145,9 @@ def tiny_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three target examples in two subtasks, the last with a prefix."""
     path = tmp_path_factory.mktemp("targets") / "targets.jsonl"
-    given = {"prefix": "The answer is:"}
+    prefix = {"prefix": "The answer is:"}
     rows = [_line("where is the cat?", "in box 3", subtask="boxes"), _line("and the dog?", "in box 4", subtask="boxes")]
-    path.write_text("\n".join([*rows, _line("say it", "the cat sat", subtask="cats", **given)]) + "\n")
+    path.write_text("\n".join([*rows, _line("say it", "the cat sat", subtask="cats", **prefix)]) + "\n")
     return path
 
 

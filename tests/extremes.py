@@ -86,5 +86,5 @@ def _line(number: int, name: str, text: str) -> str:
     turns = [{"role": "user", "content": f"{short} {number}"}, {"role": "assistant", "content": f"{number}: {text}"}]
     if number % 3 == 0:
         turns.insert(0, {"role": "system", "content": short})
-    about = {"id": f"{short[:200]}#{number}", "dataset": SOURCES[number % len(SOURCES)], "task": short[:100]}
-    return json.dumps({**about, "messages": turns}, ensure_ascii=False)
+    fields = {"id": f"{short[:200]}#{number}", "dataset": SOURCES[number % len(SOURCES)], "task": short[:100]}
+    return json.dumps({**fields, "messages": turns}, ensure_ascii=False)

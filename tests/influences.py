@@ -28,12 +28,12 @@ def case(n: int, sizes: list[int], epochs: int = 2, dim: int = 24, seed: int = 0
 
 def evidence_of(rows, targets, weights) -> list[Evidence]:
     """The evidence that `score_targets` stores for such vectors."""
-    found = []
+    result = []
     for x, t, w in zip(rows, targets, weights, strict=True):
         norms = np.linalg.norm(x, axis=1)
         products = (x / norms[:, None]) @ t.T
-        found.append(Evidence(*(a.astype(np.float32) for a in (products, t @ t.T, norms)), float(w)))
-    return found
+        result.append(Evidence(*(a.astype(np.float32) for a in (products, t @ t.T, norms)), float(w)))
+    return result
 
 
 def by_hand(rows, targets, subtask_of, weights, similarity: str, pooling: str) -> np.ndarray:

@@ -84,8 +84,8 @@ def loss_of_one(model: Any, row: Encoded) -> torch.Tensor:
 def gradient_of_one(model: Any, row: Encoded) -> dict[str, torch.Tensor]:
     """∇ℓ(z; θ) by autograd, name -> flat vector, named as in the adapter file."""
     lora = {name: p.requires_grad_(True) for name, p in model.named_parameters() if "lora_" in name}
-    found = torch.autograd.grad(loss_of_one(model, row), list(lora.values()))
-    return {name.replace(".default.", "."): g.flatten() for name, g in zip(lora, found, strict=True)}
+    result = torch.autograd.grad(loss_of_one(model, row), list(lora.values()))
+    return {name.replace(".default.", "."): g.flatten() for name, g in zip(lora, result, strict=True)}
 
 
 def representation_of_one(model: Any, row: Encoded) -> torch.Tensor:
@@ -108,9 +108,9 @@ def adam_of_one(
     return m_hat / (v_hat + eps) ** 0.5 if form == "paper" else m_hat / (v_hat**0.5 + eps)
 
 
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """‖found − expected‖ / ‖expected‖."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    """‖result − expected‖ / ‖expected‖."""
+    return float((result.double() - expected.double()).norm() / expected.double().norm())
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:

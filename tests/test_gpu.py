@@ -1,4 +1,4 @@
-"""What only a GPU can show: the same numbers as on a CPU, the same bytes twice, bf16 base weights."""
+"""What only a GPU can show: the same numbers as on a CPU, the same bytes in two builds, bf16 base weights."""
 
 import json
 import shutil
@@ -61,7 +61,7 @@ def test_sketch_equals_the_cpus_and_repeats_its_bytes() -> None:
     torch.testing.assert_close(project("cuda"), project("cpu"), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])  # attention has other kernels for each
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])  # attention has different kernels for each
 def test_two_builds_give_the_same_bytes(tiny_model: Path, pool: Path, tmp_path: Path, dtype: str) -> None:
     stores = [build([pool], tmp_path / name, _config(tiny_model, dtype)) for name in ("a", "b")]
     assert stores[0].manifest.files == stores[1].manifest.files  # checkpoints and moments among them
@@ -75,7 +75,7 @@ def test_a_store_finished_on_the_cpu_has_the_same_features(
     config = _config(tiny_model, "fp32")
     store = build([pool], tmp_path / "gpu", config)
     shutil.copytree(store.path, tmp_path / "cpu", ignore=shutil.ignore_patterns("features", "representations"))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # what `default_device` asks
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # `default_device` calls it
     other = build([pool], tmp_path / "cpu", config)
     assert (_features(store) * _features(other)).sum(1).min() > 0.999
 
@@ -98,20 +98,20 @@ def test_bf16_base_weights_stay_close_to_fp32(tiny_model: Path, pool: Path, tmp_
 def test_an_evaluation_measures_what_it_measures_on_the_cpu(
     tiny_model: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Training, losses and written answers; dropout alone draws other numbers there."""
+    """Training, losses and written answers; only dropout draws different numbers there."""
     config = _config(tiny_model, "fp32").model_copy(update={"lora_dropout": 0.0})
     store = build([pool], tmp_path / "store", config)
     (tmp_path / "held-out.jsonl").write_text(
         "".join(json.dumps({"prompt": f"Say {n}.", "completion": f"It is {n * n}."}) + "\n" for n in range(30, 34))
     )
     one = EvaluationSet("squares", read_targets(pool).rows[:3], read_heldout(tmp_path / "held-out.jsonl"))
-    given = {"methods": ["less"], "budget": "6", "seeds": 1}
-    here = evaluate([store.path], [one], tmp_path / "gpu.json", **given)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # what `default_device` asks
-    pool_files = {"pool": [pool]}  # the picks of the first report, read by id: a GPU's scores may order ties otherwise
-    here.model_copy(update={"runs": []}).save(tmp_path / "cpu.json")
-    there = evaluate([store.path], [one], tmp_path / "cpu.json", **given, **pool_files)
-    assert [run.key for run in here.runs] == [run.key for run in there.runs]
-    for ours, cpus in zip(here.runs, there.runs, strict=True):
+    options = {"methods": ["less"], "budget": "6", "seeds": 1}
+    on_gpu = evaluate([store.path], [one], tmp_path / "gpu.json", **options)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # `default_device` calls it
+    pool_files = {"pool": [pool]}  # the first report's picks, read by id: a GPU may order ties differently
+    on_gpu.model_copy(update={"runs": []}).save(tmp_path / "cpu.json")
+    on_cpu = evaluate([store.path], [one], tmp_path / "cpu.json", **options, **pool_files)
+    assert [run.key for run in on_gpu.runs] == [run.key for run in on_cpu.runs]
+    for ours, cpus in zip(on_gpu.runs, on_cpu.runs, strict=True):
         assert ours.loss_by_epoch == pytest.approx(cpus.loss_by_epoch, rel=1e-3)
         assert ours.score == pytest.approx(cpus.score, abs=0.3)

@@ -27,13 +27,13 @@ HOSTILE = [
 ]
 
 
-def said(number: int, text: str) -> tuple[str, str]:
+def message(number: int, text: str) -> tuple[str, str]:
     """Question and answer of a row; a question of a megabyte would leave no room for an answer."""
     return f"{text if len(text) < 1000 else 'say it'} {number}", f"about {number}: {text}"
 
 
 def row(number: int, text: str) -> dict:
-    question, answer = said(number, text)
+    question, answer = message(number, text)
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {"id": f"{text[:60]}#{number}", "dataset": text[:80], "task": text[:80], "messages": turns}
 
@@ -56,7 +56,7 @@ def hostile_store(hostile_pool: Path, tiny_model: Path, tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def hostile_targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A target for every kind of text but the megabyte, its subtask as hostile; the first is in the pool itself."""
+    """A target for every kind of text except the megabyte, with a hostile subtask; the first is also in the pool."""
     path = tmp_path_factory.mktemp("targets") / "targets.jsonl"
     chosen = [(number, text) for number, text in enumerate(HOSTILE) if len(text) < 1000]
     lines = [json.dumps({**row(number, text), "subtask": text[:60]}, ensure_ascii=False) for number, text in chosen]
@@ -66,7 +66,7 @@ def hostile_targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(hostile_store: Store, hostile_targets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything exported, as the source's own lines, with report and leaks."""
+    """Every row exported as the source's own lines, with a report and the leaks."""
     out = tmp_path_factory.mktemp("exported") / "out"
     select(hostile_store, read_targets(hostile_targets).rows, "100%", out, format="less", report=True, bundle=True)
     return out
@@ -81,9 +81,9 @@ def test_data_files_hold_the_text_unchanged(
     path = select(hostile_store, read_targets(hostile_targets).rows, "100%", tmp_path, method="random", format=format)
     loader = "parquet" if format == "parquet" else "json"
     rows = load_dataset(loader, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")).to_list()
-    found = {text for record in rows for text in strings(record)}
+    result = {text for record in rows for text in strings(record)}
     for number, text in enumerate(HOSTILE):
-        assert set(said(number, text)) <= found
+        assert set(message(number, text)) <= result
 
 
 def strings(value) -> list[str]:
@@ -120,7 +120,7 @@ def test_the_card_is_inert(exported: Path) -> None:
     assert not re.search(r"(?<!\\)\$", outside)
 
 
-def test_leaks_are_told_with_their_text(exported: Path) -> None:
+def test_leaks_are_reported_with_their_text(exported: Path) -> None:
     leakage = json.loads((exported / "leakage.json").read_text())
     assert {leak["id"] for leak in leakage["leaks"]} >= {row(n, text)["id"] for n, text in enumerate(HOSTILE[:2])}
     assert max(len(json.dumps(leak)) for leak in leakage["leaks"]) < 50_000

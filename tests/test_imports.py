@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the bottom up; packages on one line do not know each other. docs/architecture.md says what each is for.
+# From the bottom up; packages on one line do not import each other. docs/architecture.md says what each is for.
 LIBRARY = """
 runtime
 config
@@ -134,7 +134,10 @@ def _levels(table: str) -> dict[str, int]:
 def _against_the_order(top: Path, root: str, levels: dict[str, int]) -> list[str]:
     wrong = []
     for path in sorted(top.rglob("*.py")):
-        if path.parent == top and path.stem in ("__init__", "__main__"):  # the door: it opens every room
+        if path.parent == top and path.stem in (
+            "__init__",
+            "__main__",
+        ):  # may import every package
             continue
         own = path.relative_to(top).parts[0].removesuffix(".py")
         for module in sorted(_imported(path)):
@@ -150,14 +153,14 @@ def _against_the_order(top: Path, root: str, levels: dict[str, int]) -> list[str
 
 def _imported(path: Path) -> set[str]:
     """Every module that a file imports, and every name that may be one."""
-    found = set()
+    result = set()
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            result |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return result
 
 
 def _files(top: Path, root: str) -> dict[str, Path]:
@@ -178,7 +181,7 @@ def _edges(files: dict[str, Path]) -> dict[str, set[str]]:
 
 
 def _circle(edges: dict[str, set[str]]) -> list[str]:
-    """The modules of one circle, in order; none where there is no circle."""
+    """The modules of one circle, in order; an empty list if there is no circle."""
     done: set[str] = set()
 
     def visit(name: str, trail: list[str]) -> list[str]:

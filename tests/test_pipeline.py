@@ -88,16 +88,16 @@ def tokens_by_hand(tokenizer, row: dict, limit: int | None) -> tuple[list[int], 
     learned: list[bool] = []
 
     def piece(text: str, taught: bool) -> None:
-        found = tokenizer.encode(text, add_special_tokens=False)
-        ids.extend(found)
-        learned.extend([taught] * len(found))
+        result = tokenizer.encode(text, add_special_tokens=False)
+        ids.extend(result)
+        learned.extend([taught] * len(result))
 
     answers = [at for at, (role, _) in enumerate(row["messages"]) if role == "assistant"]
     for at, (role, text) in enumerate(row["messages"]):
         piece(f"<|im_start|>{role}\n", False)
         if role == "assistant" and at == answers[-1] and "prefix" in row:
             piece(row["prefix"], False)
-            text = " " + text  # given too, but learned where the tokenizer merges it with the answer's first letters
+            text = " " + text  # given like the prompt, unless the tokenizer merges it with the answer
         piece(text + "<|im_end|>", role == "assistant")
         piece("\n", False)
     blank = tokenizer.encode(" ", add_special_tokens=False)[0]
@@ -178,7 +178,7 @@ def order_of(scores: np.ndarray) -> list[int]:
 
 
 def agrees(order: list[int], scores: np.ndarray, margin: float) -> bool:
-    """Whether an order is that of the scores, rows closer than the margin in either order."""
+    """Whether an order is that of the scores; rows closer than the margin may be in either order."""
     best = scores.max(1)
     return all(best[order[i]] > best[order[k]] - margin for i in range(len(order)) for k in range(i + 1, len(order)))
 
@@ -234,7 +234,7 @@ def targets(files):
 
 
 def features_without_projection(store: Store, epoch: int, kinds: dict[str, str], rows: list[dict], limit: int | None):
-    """What the engine makes of rows at a checkpoint, before projection and quantizing: kind -> (rows, P)."""
+    """What the engine computes for rows at a checkpoint, before projection and quantizing: kind -> (rows, P)."""
     folder = store.path / "checkpoints" / store.epochs[epoch]
     base = load.load_model(store.manifest.config.model, torch.float32, CPU).model
     peft, checkpoint = attach_adapter(base, folder), Checkpoint.load(folder)
@@ -244,8 +244,8 @@ def features_without_projection(store: Store, epoch: int, kinds: dict[str, str],
     encoded = [encoder.encode(row["messages"], row.get("prefix", ""), limit) for row in rows]
     updates = {name: make_update(kind, form, checkpoint, CPU) for name, (kind, form) in kinds.items()}
     identity = Unprojected(0, epoch + 1, P, gradients.shapes, CPU)
-    found = FeatureExtractor(gradients, identity, updates, 256).extract([row for row in encoded if row.n_answer])
-    return {name: x.double().numpy() for name, x in found.projected.items()}
+    result = FeatureExtractor(gradients, identity, updates, 256).extract([row for row in encoded if row.n_answer])
+    return {name: x.double().numpy() for name, x in result.projected.items()}
 
 
 class TestByHand:
@@ -275,38 +275,40 @@ class TestByHand:
     def test_norms_and_losses(self, store, answers):
         metrics = store.metrics()
         for epoch, answer in zip(store.epochs, answers, strict=True):
-            found = metrics[metrics["epoch"] == epoch]
-            assert found["row"].tolist() == store.rows.tolist()
-            np.testing.assert_allclose(found["loss"], answer.losses, rtol=1e-5)
-            np.testing.assert_allclose(found["grad_norm"], np.linalg.norm(answer.pool, axis=1), rtol=1e-5)
-            np.testing.assert_allclose(found["update_norm"], np.linalg.norm(answer.updates["paper"], axis=1), rtol=1e-4)
+            result = metrics[metrics["epoch"] == epoch]
+            assert result["row"].tolist() == store.rows.tolist()
+            np.testing.assert_allclose(result["loss"], answer.losses, rtol=1e-5)
+            np.testing.assert_allclose(result["grad_norm"], np.linalg.norm(answer.pool, axis=1), rtol=1e-5)
+            np.testing.assert_allclose(
+                result["update_norm"], np.linalg.norm(answer.updates["paper"], axis=1), rtol=1e-4
+            )
 
     def test_every_form_of_the_update_before_projection(self, store, answers):
         kinds = {"sgd": ("sgd", "paper"), **{form: ("adam", form) for form in FORMS}}
         for epoch, answer in enumerate(answers):
-            found = features_without_projection(store, epoch, kinds, POOL, MAX_LENGTH)
+            result = features_without_projection(store, epoch, kinds, POOL, MAX_LENGTH)
             aims = features_without_projection(store, epoch, {"sgd": ("sgd", "paper")}, TARGETS, None)["sgd"]
             for name, expected in {"sgd": answer.pool, **answer.updates}.items():
                 for z, row in enumerate(expected):
-                    assert cosine(found[name][z], row) > 1 - 1e-8, (name, z)
+                    assert cosine(result[name][z], row) > 1 - 1e-8, (name, z)
                     for k, target in enumerate(answer.targets):
-                        assert abs(cosine(found[name][z], aims[k]) - cosine(row, target)) < 1e-5, (name, z, k)
+                        assert abs(cosine(result[name][z], aims[k]) - cosine(row, target)) < 1e-5, (name, z, k)
 
     def test_ranking_before_projection_is_identical(self, store, answers):
-        """Eq. 2 on the engine's own float32 vectors, not quantized: nothing may change places."""
+        """Eq. 2 on the engine's own float32 vectors, not quantized: no row may change its place."""
         for form in FORMS:
             expected = equation_two(store.weights, [a.updates[form] for a in answers], [a.targets for a in answers])
-            found = equation_two(
+            result = equation_two(
                 store.weights,
                 [features_without_projection(store, i, {"x": ("adam", form)}, POOL, MAX_LENGTH)["x"] for i in range(2)],
                 [features_without_projection(store, i, {"x": ("sgd", form)}, TARGETS, None)["x"] for i in range(2)],
             )
-            np.testing.assert_allclose(found, expected, atol=1e-5)
-            assert order_of(found) == order_of(expected)
+            np.testing.assert_allclose(result, expected, atol=1e-5)
+            assert order_of(result) == order_of(expected)
 
 
 class TestPublicFunctions:
-    """`build`, `score_targets`, `rank`, as everybody calls them."""
+    """`build`, `score_targets` and `rank`, called as users call them."""
 
     @pytest.mark.parametrize("form", FORMS)
     def test_without_projection(self, tiny_model, files, targets, tmp_path, monkeypatch, form):
@@ -315,15 +317,15 @@ class TestPublicFunctions:
         store = make_store(tiny_model, files, tmp_path / "store", dim=P, adam=form)
         answers = brute_force(store.path, tiny_model, 2)
         expected = equation_two(store.weights, [a.updates[form] for a in answers], [a.targets for a in answers])
-        found = rank(score_targets.score_targets(store, targets), "less")
-        np.testing.assert_allclose(found.score, expected.max(1), atol=1e-4)
-        assert found.best_subtask.tolist() == expected.argmax(1).tolist()
-        assert agrees(found.order.tolist(), expected, 2e-4)
+        result = rank(score_targets.score_targets(store, targets), "less")
+        np.testing.assert_allclose(result.score, expected.max(1), atol=1e-4)
+        assert result.best_subtask.tolist() == expected.argmax(1).tolist()
+        assert agrees(result.order.tolist(), expected, 2e-4)
 
     @pytest.mark.parametrize("projection", ["sparse", "rademacher"])
     @pytest.mark.parametrize("store_dtype", ["fp16", "int8"])
     def test_with_projection(self, tiny_model, files, targets, tmp_path, answers, store, projection, store_dtype):
-        """Both sides of the script projected by the matrix that the store names; quantizing costs what it may cost."""
+        """Both sides of the script projected by the matrix that the store names; quantizing stays within its bounds."""
         config = store.manifest.config.model_copy(update={"projection": projection, "store_dtype": store_dtype})
         built = builder.build([files[0]], tmp_path / "store", config, progress=Progress(quiet=True))
         matrices = [self._matrix(built, epoch) for epoch in range(2)]
@@ -334,10 +336,10 @@ class TestPublicFunctions:
             cosines = [cosine(x, row) for x, row in zip(kept.numpy(), rows, strict=True)]
             assert min(cosines) > 1 - {"fp16": 1e-6, "int8": 2e-4}[store_dtype]
         expected = equation_two(built.weights, pool_side, target_side)
-        found = rank(score_targets.score_targets(built, targets), "less")
+        result = rank(score_targets.score_targets(built, targets), "less")
         margin = {"fp16": 1e-4, "int8": 4e-3}[store_dtype]
-        np.testing.assert_allclose(found.score, expected.max(1), atol=margin)
-        assert agrees(found.order.tolist(), expected, 2 * margin)
+        np.testing.assert_allclose(result.score, expected.max(1), atol=margin)
+        assert agrees(result.order.tolist(), expected, 2 * margin)
 
     @staticmethod
     def _matrix(store: Store, epoch: int) -> np.ndarray:
@@ -361,9 +363,9 @@ class TestPublicFunctions:
         expected = equation_two(store.weights, [side[0] for side in sides], [side[1] for side in sides])
         np.testing.assert_allclose(rank(scoring, "less", gradient="sgd").score, expected.max(1), atol=1e-4)
         expected = equation_two(store.weights, [a.last_hidden for a in answers], [a.target_hidden for a in answers])
-        found = rank(scoring, "rds")
-        np.testing.assert_allclose(found.score, expected.max(1), atol=1e-4)
-        assert agrees(found.order.tolist(), expected, 2e-4)
+        result = rank(scoring, "rds")
+        np.testing.assert_allclose(result.score, expected.max(1), atol=1e-4)
+        assert agrees(result.order.tolist(), expected, 2e-4)
 
     def test_words(self, store, targets):
         """A document is all messages of a row, a query all of a target; means within subtasks, then the best."""
@@ -373,5 +375,5 @@ class TestPublicFunctions:
         index = BM25Okapi(texts)
         single = np.stack([index.get_scores(query) for query in queries], 1)
         expected = np.stack([single[:, members].mean(1) for members in SUBTASKS.values()], 1)
-        found = rank(score_targets.score_targets(store, targets, ("bm25",)), "bm25")
-        np.testing.assert_allclose(found.score, expected.max(1), atol=1e-5)
+        result = rank(score_targets.score_targets(store, targets, ("bm25",)), "bm25")
+        np.testing.assert_allclose(result.score, expected.max(1), atol=1e-5)

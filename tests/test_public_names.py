@@ -1,4 +1,4 @@
-"""The names that `gradsift` exports: which they are, that each is there, and that the import costs nothing."""
+"""The names that `gradsift` exports: the full list, that each one exists, and that the import costs nothing."""
 
 import ast
 import importlib

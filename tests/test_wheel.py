@@ -1,4 +1,4 @@
-"""The wheel is whole: in a clean environment outside the checkout it runs the command line and the app."""
+"""The wheel is complete: in a clean environment outside the checkout it runs the command line and the app."""
 
 import os
 import re
@@ -53,7 +53,7 @@ def run(command: list[str | Path], folder: Path) -> str:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without what could lead back into the checkout, and a terminal wide enough to read."""
+    """This process's environment, but with nothing that leads back into the checkout, and with a wide terminal."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"COLUMNS": "200"}
 
 

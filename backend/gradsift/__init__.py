@@ -1,10 +1,10 @@
 """gradsift: pick the training examples whose gradients help your target skill (LESS, Xia et al., ICML 2024).
 
-    plan             how long a build would take, and how much disk    (builder/plan.py)
+    plan             estimate a build's time, memory and disk          (builder/plan.py)
     build            a pool of instruction data -> a gradient store    (builder/build.py)
     begin            the pool alone, for a draft before any build      (builder/build.py)
     Store            a store opened for reading                        (datastore/store.py)
-    verify           every hash and every row of a store, checked      (datastore/verify.py)
+    verify           check every hash and every row of a store         (datastore/verify.py)
     read_targets     target examples from a file                       (data/targets.py)
     target_features  their features in a file, for a machine without the model    (scoring/portable.py)
     score            every usable row's score for the targets, by any method      (selection/score.py)
@@ -84,7 +84,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """What pyproject.toml says: recorded with an installed package, read in a checkout that is not installed."""
+    """The version in pyproject.toml: from an installed package's records, or the file itself in a bare checkout."""
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
 

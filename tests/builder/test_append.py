@@ -1,4 +1,4 @@
-"""More rows for a finished store: as if they had been there from the start, with nothing rebuilt."""
+"""Rows appended to a finished store: as if they had been there from the start, with nothing rebuilt."""
 
 import json
 import random
@@ -46,7 +46,7 @@ def rows(source: str, count: int, seed: int) -> str:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Four sources; the last has a bad line, and ids that the first also has."""
+    """Four sources; the last has a bad line and shares ids with the first."""
     folder = tmp_path_factory.mktemp("sources")
     texts = [rows(f"s{n}", 14, n) for n in range(3)] + [rows("s3", 11, 3) + "{half a line\n"]
     twins = [json.dumps({**json.loads(line), "id": f"s0:{n + 1}"}) for n, line in enumerate(texts[3].splitlines()[:2])]
@@ -82,13 +82,13 @@ def append(store: Store, pool: list[Path], config: BuildConfig) -> tuple[Store, 
 
 def of_all(files: list[Path], store: Store, config: BuildConfig, out: Path) -> Store:
     """One store of all files, with the checkpoints of `store`."""
-    given = tuple(str(store.path / "checkpoints" / name) for name in store.epochs)
-    whole = config.model_copy(update={"checkpoints": given})
+    checkpoints = tuple(str(store.path / "checkpoints" / name) for name in store.epochs)
+    whole = config.model_copy(update={"checkpoints": checkpoints})
     return builder.build(files, out, whole, progress=Progress(quiet=True))
 
 
 def test_same_shards_give_the_very_same_numbers(files: list[Path], config: BuildConfig, tmp_path: Path) -> None:
-    """Shards of 14 rows, and 42 rows before the appended ones: both stores cut and pack alike."""
+    """Shards of 14 rows, and 42 rows before the appended ones: both stores are cut and packed in the same way."""
     config = config.model_copy(update={"shard_rows": 14, "gradients": ("adam", "sign")})
     store = builder.build(files[:3], tmp_path / "store", config, progress=Progress(quiet=True))
     whole = of_all(files, store, config, tmp_path / "whole")
@@ -113,7 +113,7 @@ def test_a_store_with_a_source_appended_ranks_as_one_of_all(
     targets = read_targets(tiny_targets).rows
     for method in ("less", "rds", "bm25"):
         ours, theirs = (api.score(store, targets, [method]).set_index("row") for store in (grown, whole))
-        assert np.abs(ours["score"] - theirs["score"]).max() < 2e-4  # a number halfway between two int8 steps
+        assert np.abs(ours["score"] - theirs["score"]).max() < 2e-4  # for numbers halfway between two int8 steps
         assert np.median(np.abs(ours["score"] - theirs["score"])) < 1e-6
         moved = (ours["rank"] - theirs["rank"]).abs()
         assert moved.max() <= 1, method
@@ -147,7 +147,7 @@ def test_nothing_that_was_there_is_touched(copy: Store, files: list[Path], confi
     assert "appended 12 rows (11 usable): s3.jsonl" in describe(described)
 
 
-def test_appending_again_adds_nothing_and_mends_what_is_damaged(
+def test_appending_again_adds_nothing_and_repairs_damage(
     copy: Store, files: list[Path], config: BuildConfig, tmp_path: Path
 ) -> None:
     grown, _ = append(copy, files[3:], config)
@@ -188,7 +188,7 @@ def test_a_restart_begins_without_what_was_appended(copy: Store, files: list[Pat
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"lora_rank": 8, "lora_alpha": 32}, "lora_rank 4 there, 8 here; lora_alpha 16 there, 32 here"),
         ({"dim": 64}, "dim 256 there, 64 here"),
@@ -196,12 +196,12 @@ def test_a_restart_begins_without_what_was_appended(copy: Store, files: list[Pat
     ],
 )
 def test_other_parameters_are_refused(
-    copy: Store, files: list[Path], config: BuildConfig, changed: dict, said: str
+    copy: Store, files: list[Path], config: BuildConfig, changed: dict, message: str
 ) -> None:
     before = contents(copy.path)
     with pytest.raises(StoreError, match="so leave those flags out") as caught:
         append(copy, files[3:], config.model_copy(update=changed))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert contents(copy.path) == before
 
 
@@ -225,20 +225,20 @@ def test_given_up_for_another_append(
     shutil.copytree(copy.path, tmp_path / "other")
     (tmp_path / "short.jsonl").write_text(rows("s5", 3, 5))
     expected, _ = append(Store.open(tmp_path / "other"), [tmp_path / "short.jsonl"], config)
-    made = []
+    created = []
     original = Extraction.write
 
     def write(self: Extraction, epoch: int, *about) -> None:
         if epoch == 1:
             raise Cancelled
-        made.append(original(self, epoch, *about))
+        created.append(original(self, epoch, *about))
 
     with monkeypatch.context() as patch:
         patch.setattr(Extraction, "write", write)
         with pytest.raises(Cancelled):
             append(copy, files[3:], config)
-    assert made
-    assert Store.open(copy.path).complete  # the old store stays usable all the time
+    assert created
+    assert Store.open(copy.path).complete  # the old store stays usable throughout
     assert Store.open(copy.path).fingerprint == copy.fingerprint
     append(copy, [tmp_path / "short.jsonl"], config)
     assert_same_files(copy.path, expected.path)
@@ -248,7 +248,7 @@ def test_given_up_for_another_append(
 def test_killed_in_mid_append_and_resumed(
     three: Store, files: list[Path], config: BuildConfig, tmp_path: Path, tiny_targets: Path
 ) -> None:
-    """With the command, whose flags default to the store's own.
+    """Through the command line, whose flags default to the store's own.
 
     If the watcher is late and an append ends before its moment, the next moments kill another one.
     """

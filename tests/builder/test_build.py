@@ -1,4 +1,4 @@
-"""One build after another in the same place: what is refused, what is only remarked, what begins anew."""
+"""One build after another in the same place: what is refused, what only adds a note, what begins anew."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ def test_a_finished_store_is_left_alone_and_no_model_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"dim": 512}, "dim 256 there, 512 here"),
         ({"seed": 5}, "seed 0 there, 5 here"),
@@ -93,12 +93,12 @@ def test_a_finished_store_is_left_alone_and_no_model_is_loaded(
     ],
 )
 def test_other_parameters_are_refused_by_name(
-    tiny_copy: Store, tiny_pool: Path, tiny_config: BuildConfig, changed: dict, said: str
+    tiny_copy: Store, tiny_pool: Path, tiny_config: BuildConfig, changed: dict, message: str
 ) -> None:
     before = contents(tiny_copy.path)
     with pytest.raises(StoreError, match="--restart") as caught:
         build(tiny_pool, tiny_copy.path, tiny_config.model_copy(update=changed))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert contents(tiny_copy.path) == before
 
 
@@ -206,7 +206,7 @@ def test_restart_begins_anew_and_keeps_nothing_old(
     assert_same_files(tiny_copy.path, tiny_store.path)
 
 
-def test_restart_mends_a_damaged_manifest(
+def test_restart_replaces_a_damaged_manifest(
     tiny_copy: Store, tiny_store: Store, tiny_pool: Path, tiny_config: BuildConfig
 ) -> None:
     (tiny_copy.path / "manifest.json").write_text("{")
@@ -258,7 +258,7 @@ def test_a_store_inside_its_pool_is_refused(tiny_pool: Path, tiny_config: BuildC
 def test_a_store_that_its_pools_pattern_matches_is_refused(
     tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, and not when the folder is there and the same command is to resume."""
+    """It is refused at once, not only when the folder exists and the same command should resume."""
     shutil.copytree(tiny_pool, tmp_path / "data" / "pool")
     monkeypatch.chdir(tmp_path)
     for pattern in ("data/*", str(tmp_path / "da*")):
@@ -289,7 +289,7 @@ def test_a_stores_own_checkpoints_are_not_thrown_away_by_the_store_they_are_for(
 def test_a_draft_that_a_build_was_killed_over_is_still_a_store(
     tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after the draft's pool was removed and before the new manifest stood there."""
+    """The build is killed after the draft's pool was removed and before the new manifest was written."""
     out, quiet = tmp_path / "store", Progress(quiet=True)
     drafted = builder.begin([tiny_pool], out, tiny_config, progress=quiet)
     gradsift.score(drafted, _targets(), ["draft"])
@@ -307,7 +307,7 @@ def _stop(self: Store) -> None:
 
 
 def test_a_worker_with_another_template_makes_no_features(tiny_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a machine has an older snapshot of the same weights."""
+    """As on a machine with an older snapshot of the same weights."""
     StoreModel(tiny_copy).load(Progress(quiet=True))
     real = load.load_tokenizer
 
@@ -344,7 +344,7 @@ def test_notes_tell_what_was_left_out_cut_and_too_short(
 
 
 def test_nothing_of_this_machine_is_in_a_store(tiny_store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """So that a store that is copied, or built elsewhere from the same data, has the same bytes."""
+    """A store that is copied, or built elsewhere from the same data, has the same bytes."""
     place = str(tiny_store.path.parent)
     for name, content in contents(tiny_store.path).items():
         assert place.encode() not in content, name

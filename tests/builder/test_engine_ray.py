@@ -1,4 +1,4 @@
-"""A store made by Ray's workers is the store that one process makes, also where workers and machines are lost."""
+"""Ray's workers make the same store as a single process, even if workers and machines are lost."""
 
 import os
 import shutil
@@ -29,25 +29,25 @@ from gradsift.runtime.progress import Cancelled, Progress
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install ray")
 
 
-MARK = "GRADSIFT_RAY_TEST"  # in the environment of what these tests start, and so of what Ray starts for them
+MARK = "GRADSIFT_RAY_TEST"  # in the environment of every process that these tests, or Ray for them, start
 MARKS = (f"cluster-{os.getpid()}", f"driver-{os.getpid()}")
 
 
 def ray_processes(title: str = "", mark: str | None = None) -> list[psutil.Process]:
-    """Processes of Ray that these tests started, or those with one mark; title: what theirs begins with."""
-    found = []
+    """Ray's processes that these tests started, or those with one mark. title: how their titles begin."""
+    result = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or ())
         ours = line.startswith("ray::") or ("/ray/" in line and "multiprocessing" not in line)
         if ours and line.startswith(title):
-            found += [process] if _environment(process).get(MARK, "") in ((mark,) if mark else MARKS) else []
-    return found
+            result += [process] if _environment(process).get(MARK, "") in ((mark,) if mark else MARKS) else []
+    return result
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()
-    except psutil.Error:  # it is gone, or somebody else's
+    except psutil.Error:  # it has ended, or belongs to another user
         return {}
 
 
@@ -60,7 +60,7 @@ def wait_for(done: Callable[[], Any], seconds: float = 120) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Every process of Ray is gone after the tests."""
+    """Every process of Ray has ended after the tests."""
     os.environ[MARK] = MARKS[0]
     yield
     del os.environ[MARK]
@@ -74,7 +74,7 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def slow_config(tiny_config: BuildConfig) -> BuildConfig:
-    """Under the projection that takes its time."""
+    """With the slow projection, so that there is time to kill workers."""
     return tiny_config.model_copy(update={"projection": "rademacher", "dim": 8192})
 
 
@@ -99,7 +99,7 @@ def cluster(unbroken: Store) -> Iterator[Any]:
 
 
 class Watching(Progress):
-    """Calls one event after the other, each once two workers are making shards, and no row counts before both started.
+    """Calls the events one by one, each when two workers are making shards; no row is counted before both started.
 
     A worker may be dead while the driver still hears the other's rows: until it knows, and has hired a successor, it
     must not be held up.
@@ -110,15 +110,15 @@ class Watching(Progress):
         self.events = list(events)
         self.called = 0
         self.counted: dict[str, int] = {}
-        self.said: list[str] = []
+        self.texts: list[str] = []
 
     def note(self, text: str) -> None:
-        self.said.append(text)  # both may be of one shard, and a note is shown once
+        self.texts.append(text)  # both may be about one shard, and a note is shown only once
         super().note(text)
 
     @property
     def deaths(self) -> int:
-        return sum("died while making shard" in note for note in self.said)
+        return sum("died while making shard" in note for note in self.texts)
 
     def advance(self, units: int = 1) -> None:
         if self.status.stage.startswith("features") and self.events and units > 0 and self.deaths == self.called:
@@ -164,7 +164,7 @@ def test_a_worker_then_a_machine_is_killed_and_the_build_finishes(
 def test_the_driver_is_killed_and_the_same_command_goes_on(
     unbroken: Store, tiny_pool: Path, slow_config: BuildConfig, tmp_path: Path
 ) -> None:
-    """The cluster that the run had started ends with it. Two workers then give the bytes of a local build."""
+    """The cluster that the run started ends with it. Two workers then give the bytes of a local build."""
     out = tmp_path / "store"
     flags = ["--model", slow_config.model, "--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--lr", 2e-3]
     flags += ["--batch-size", 4, "--lora-rank", 4, "--gradient", "adam", "--gradient", "sgd"]
@@ -173,7 +173,7 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(
     try:
         wait_for(lambda: any((out / "metrics").glob("*/0*")))
     finally:
-        os.kill(command.pid, signal.SIGKILL)  # of it alone, not of its group: as the kernel does when memory runs out
+        os.kill(command.pid, signal.SIGKILL)  # it alone, not its group, as the kernel does when memory runs out
     wait_for(lambda: not ray_processes(mark=MARKS[1]))
     whole = shard_files(out)
     assert not Store.open(out).complete
@@ -185,7 +185,7 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(
 def test_features_by_other_threads_give_nearly_the_same_scores(
     unbroken: Store, tiny_pool: Path, tiny_targets: Path, slow_config: BuildConfig, tmp_path: Path
 ) -> None:
-    """Workers make the bytes of `unbroken`, as the tests above show; here more threads make its like."""
+    """Workers make the bytes of `unbroken`, as the tests above show; here they do so with more threads."""
     gone = shutil.ignore_patterns("features", "representations", "metrics", "scorings", "index", "checked.json")
     shutil.copytree(unbroken.path, tmp_path / "store", ignore=gone)
     before = torch.get_num_threads()
@@ -204,10 +204,10 @@ def test_features_by_other_threads_give_nearly_the_same_scores(
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-def test_what_a_worker_cannot_do_is_said_by_the_driver(
+def test_what_a_worker_cannot_do_is_reported_by_the_driver(
     cluster: Any, unbroken: Store, tiny_pool: Path, slow_config: BuildConfig, tmp_path: Path
 ) -> None:
-    """Asked to stop, it stops and keeps what is finished; a damaged checkpoint is one sentence; no room is another."""
+    """A stopped run keeps its finished shards; a damaged checkpoint gives one sentence, lack of room another."""
 
     class Impatient(Progress):
         def advance(self, units: int = 1) -> None:
@@ -220,7 +220,7 @@ def test_what_a_worker_cannot_do_is_said_by_the_driver(
         builder.build([tiny_pool], out, slow_config, engine=engine, progress=progress or Progress(quiet=True))
 
     out = tmp_path / "store"
-    with pytest.raises(Cancelled, match="goes on from there"):
+    with pytest.raises(Cancelled, match="run the same command again to do the rest"):
         build(Impatient(quiet=True))
     wait_for(lambda: not ray_processes("ray::Worker"))
     store = Store.open(out)
@@ -248,7 +248,7 @@ def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_computed(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"workers": 2}, "need --engine ray"),
         ({"ray_address": "auto"}, "need --engine ray"),
@@ -256,8 +256,8 @@ def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_computed(
         ({"name": "ray", "ray_address": "ray://head:10001"}, "HOST:PORT"),
     ],
 )
-def test_flags_that_make_no_sense_are_refused(given: dict, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_flags_that_make_no_sense_are_refused(given: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         Engine(**given)
 
 

@@ -1,4 +1,4 @@
-"""All rows are either usable or excluded with a reason; original lines survive byte for byte."""
+"""Every row is either usable or excluded with a reason; original lines survive byte for byte."""
 
 import hashlib
 import json
@@ -134,9 +134,9 @@ def test_an_empty_pool_is_no_pool(encoder: Encoder, tmp_path: Path, limit: int |
 
 
 def test_texts_come_in_the_order_asked(tiny_store: Store) -> None:
-    wanted = [41, 0, 17, 0]
-    texts = tiny_store.texts(wanted)
-    assert texts["row"].tolist() == wanted
+    numbers = [41, 0, 17, 0]
+    texts = tiny_store.texts(numbers)
+    assert texts["row"].tolist() == numbers
     assert texts["raw"][1] == texts["raw"][3]
     assert texts["messages"][2][0] == {"role": "user", "content": "what is in box 16?"}
     assert list(tiny_store.texts([]).columns) == list(texts.columns)

@@ -34,8 +34,8 @@ def test_counts_are_those_of_the_build(planned: Plan, tiny_store: Store) -> None
     assert (planned.rows, planned.usable, planned.excluded) == (manifest.rows, manifest.usable, manifest.excluded)
     assert planned.prompt_tokens == usable["n_prompt_tokens"].sum()
     assert planned.answer_tokens == usable["n_answer_tokens"].sum()
-    found = [(s.source, s.rows_in_file, s.rows, s.usable, s.excluded, s.truncated) for s in planned.sources]
-    assert found == [tuple(source.model_dump().values()) for source in manifest.sources]
+    result = [(s.source, s.rows_in_file, s.rows, s.usable, s.excluded, s.truncated) for s in planned.sources]
+    assert result == [tuple(source.model_dump().values()) for source in manifest.sources]
     assert planned.pool_bytes == (tiny_store.path / "pool.parquet").stat().st_size
     assert planned.checkpoints == len(manifest.checkpoints)
 
@@ -86,26 +86,26 @@ def test_time_adds_up_and_only_the_features_are_shared_by_workers(planned: Plan)
     assert all(part in describe(planned) for part in ("42 = 40 usable + 2 excluded", "on 4", "bit 0.0 MB"))
 
 
-def test_of_a_large_source_a_sample_is_scaled_and_said(
+def test_of_a_large_source_a_sample_is_scaled_up_with_a_note(
     tiny_pool: Path, tiny_config: BuildConfig, planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey, "COUNTED", 13)
-    found = plan([tiny_pool], tiny_config)
-    assert (found.exact, found.tokenized_rows, found.rows) == (False, 26, 42)
-    assert [s.rows for s in found.sources] == [26, 16]
-    assert found.usable + sum(found.excluded.values()) == pytest.approx(42, abs=1)
-    assert found.prompt_tokens + found.answer_tokens == pytest.approx(
+    result = plan([tiny_pool], tiny_config)
+    assert (result.exact, result.tokenized_rows, result.rows) == (False, 26, 42)
+    assert [s.rows for s in result.sources] == [26, 16]
+    assert result.usable + sum(result.excluded.values()) == pytest.approx(42, abs=1)
+    assert result.prompt_tokens + result.answer_tokens == pytest.approx(
         planned.prompt_tokens + planned.answer_tokens, rel=0.3
     )
-    assert any(note.startswith("26 of 42 rows were tokenized") for note in found.notes)
+    assert any(note.startswith("26 of 42 rows were tokenized") for note in result.notes)
 
 
 def test_given_checkpoints_need_no_warmup(tiny_pool: Path, tiny_config: BuildConfig, tiny_store: Store) -> None:
     given = tuple(str(tiny_store.path / "checkpoints" / name) for name in tiny_store.epochs)
-    found = plan([tiny_pool], tiny_config.model_copy(update={"checkpoints": given, "limit_per_source": 5}))
-    assert found.estimate is not None
-    assert (found.warmup, found.checkpoints, found.rows) == (None, 2, 10)
-    assert (found.estimate.seconds["warmup"], found.estimate.warmup_tokens_per_s) == (0, None)
+    result = plan([tiny_pool], tiny_config.model_copy(update={"checkpoints": given, "limit_per_source": 5}))
+    assert result.estimate is not None
+    assert (result.warmup, result.checkpoints, result.rows) == (None, 2, 10)
+    assert (result.estimate.seconds["warmup"], result.estimate.warmup_tokens_per_s) == (0, None)
 
 
 def test_a_job_shows_the_counts_before_the_estimate(
@@ -122,19 +122,19 @@ def test_a_job_shows_the_counts_before_the_estimate(
         original(name, *about, **more)
 
     monkeypatch.setattr(progress, "stage", stage)
-    found = plan([tiny_pool], tiny_config, progress=progress)
+    result = plan([tiny_pool], tiny_config, progress=progress)
     assert [(early["usable"], early["estimate"]) for early in seen] == [(40, None)]
-    assert json.loads((tmp_path / "job" / PLAN).read_text()) == json.loads(json.dumps(record(found)))
+    assert json.loads((tmp_path / "job" / PLAN).read_text()) == json.loads(json.dumps(record(result)))
 
 
 def test_the_command_prints_json_and_writes_nothing(tiny_pool: Path, tiny_model: Path, tmp_path: Path) -> None:
     flags = ["--model", tiny_model, "--max-length", 9000, "--lora-rank", 4, "--dim", 64, "--workers", 2]
     done = gradsift("plan", tiny_pool, *flags, "--json", cwd=tmp_path)
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert (found["usable"], found["estimate"]["workers"]) == (40, 2)
-    assert "--max-length is lowered to 512, the model's window." in found["notes"]
-    assert any("optimizer steps per epoch" in note for note in found["notes"])
+    result = json.loads(done.out)
+    assert (result["usable"], result["estimate"]["workers"]) == (40, 2)
+    assert "--max-length is lowered to 512, the model's window." in result["notes"]
+    assert any("optimizer steps per epoch" in note for note in result["notes"])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Kill a build anywhere, start it again: whole shards stay untouched, the end is an unbroken build, byte for byte."""
+"""A build killed anywhere and started again leaves intact shards alone and equals an unbroken build byte for byte."""
 
 import random
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from gradsift.runtime.progress import Cancelled, Progress
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_killed_ten_times_and_resumed(tiny_model: Path, tiny_pool: Path, tmp_path: Path) -> None:
-    """Where the watcher is late and a build ends before its moment comes, the next moments kill another one."""
+    """If the watcher is late and a build ends before its moment comes, the next moments kill another build."""
     flags = ["--model", tiny_model, "--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 2]
     flags += ["--lora-rank", 8, "--dim", 1024, "--gradient", "adam", "--gradient", "sgd"]
     unbroken, stores = tmp_path / "unbroken", [tmp_path / "store-0"]
@@ -50,12 +50,12 @@ def test_killed_ten_times_and_resumed(tiny_model: Path, tiny_pool: Path, tmp_pat
 
 
 def assert_untouched(store: Path, before: dict[Path, tuple[int, int]]) -> dict[Path, tuple[int, int]]:
-    """Shards that were there have kept inode and time, and every one that is there is whole; returns what is there."""
+    """Earlier shards have kept inode and time, and every shard present is intact; returns those present."""
     now = shard_files(store)
     assert {path: now.get(path) for path in before} == before
     for path in now:
         if path.suffix == ".safetensors":
-            read_tensors(path)  # whole, or this raises
+            read_tensors(path)  # raises unless the shard is intact
     return now
 
 
@@ -79,10 +79,10 @@ class Power:
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [
-        (Store, "save_manifest", 0),  # the pool is read, the store not begun
+        (Store, "save_manifest", 0),  # the pool has been read, the store not begun
         (builder.Warmup, "run", 0),
-        (builder.Checkpoint, "save", 1),  # the Trainer saved its second epoch, we did not
-        (Store, "save_manifest", 1),  # the warmup is over, the manifest does not say so yet
+        (builder.Checkpoint, "save", 1),  # the Trainer has saved its second epoch, we have not
+        (Store, "save_manifest", 1),  # the warmup is over, but the manifest does not record it yet
         (FeatureExtractor, "extract", 2),
         (extraction, "write_shard", 4),  # adam of the second shard is written, sgd is not
         (Store, "write_metrics", 7),
@@ -120,7 +120,7 @@ def test_asked_to_stop_it_stops_at_the_next_row_and_goes_on(
             self._stopping = self.status.stage == "features-2" and self.status.done >= 24
             super().advance(units)
 
-    with pytest.raises(Cancelled, match="goes on from there"):
+    with pytest.raises(Cancelled, match="run the same command again to do the rest"):
         builder.build([tiny_pool], tmp_path / "store", tiny_config, progress=Impatient(quiet=True))
     assert [p.name for p in sorted((tmp_path / "store/features/epoch-2").glob("adam*"))] == [
         f"adam-0000{i}.safetensors" for i in range(3)
@@ -140,7 +140,7 @@ def test_what_killed_writers_left_is_swept(
     theirs.touch()
     builder.build([tiny_pool], tiny_copy.path, tiny_config, progress=Progress(quiet=True))
     assert_same_files(tiny_copy.path, tiny_store.path)
-    assert theirs.exists()  # a scoring may be going on in another process, under its own lock
+    assert theirs.exists()  # another process may be scoring, under its own lock
 
 
 def test_shards_that_were_lost_or_damaged_are_made_again_and_no_others(

@@ -235,7 +235,10 @@ def test_an_interrupt_is_a_sentence_and_keeps_what_is_there(tiny_pool: Path, fla
         assert run.code is None, run.err
     os.kill(run.pid, 2)
     assert run.wait().code == 1
-    assert run.error == "Stopped as asked; what was finished is kept, and the same command goes on from there."
+    assert run.error == (
+        "Stopped as asked. Finished epochs, shards and evaluation runs are kept; run the same command again to do the "
+        "rest."
+    )
     assert run.out == ""
     assert (tmp_path / "checkpoints" / "epoch-2").is_dir()
 

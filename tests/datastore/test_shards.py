@@ -1,4 +1,4 @@
-"""Quantized shards: how much is lost, how much is saved, and that no damage goes unseen (method, section 7.11)."""
+"""Quantized shards: how much accuracy is lost, how much space is saved, and that all damage is seen (method, 7.11)."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gradsift.datastore.shards import ShardError, decode, encode, read_shard, read_tensors, write_shard, write_tensors
 
 DTYPES = ["int8", "fp16", "bit"]
-# Of every entry, relative to the largest of its row: half a step of 1/127, half a unit in the last of 11 places.
+# Error of an entry relative to the largest in its row: half a step of 1/127, half a unit in the last of 11 places.
 BOUND = {"int8": 0.5 / 127, "fp16": 2**-11}
 
 
@@ -66,8 +66,8 @@ class TestEveryDtype:
         write_shard(tmp_path / "s" / "shard", "params", 40, dtype, x)
         shard = read_shard(tmp_path / "s" / "shard", "params")
         assert (shard.start, shard.stop, shard.dtype) == (40, 47, dtype)
-        for found, expected in zip((shard.q, shard.scale, shard.norm), encode(x, dtype), strict=True):
-            assert torch.equal(found, expected)
+        for result, expected in zip((shard.q, shard.scale, shard.norm), encode(x, dtype), strict=True):
+            assert torch.equal(result, expected)
         decoded = torch.cat([rows for _, rows in shard.blocks()])
         assert torch.equal(decoded, unit(*encode(x, dtype)[:2], dtype))
 
@@ -89,7 +89,7 @@ class TestEveryDtype:
             assert torch.equal(torch.cat([rows for _, rows in pieces]), shard.q)
 
     def test_pieces_of_a_file_that_has_changed_are_refused(self, dtype, tmp_path):
-        """Replaced by another whole one, or written into, after its hash was checked."""
+        """The file is replaced by another intact one, or written into, after its hash was checked."""
         path = tmp_path / "shard"
         write_shard(path, "params", 0, dtype, vectors(8, 64))
         shard = read_shard(path, "params")
@@ -144,17 +144,17 @@ def test_the_best_rows_stay_the_best(heavy):
     best = (torch.nn.functional.normalize(x, dim=1) @ targets.T).topk(100, dim=0).indices
     overlap = {}
     for dtype in DTYPES:
-        found = (unit(*encode(x, dtype)[:2], dtype) @ targets.T).topk(100, dim=0).indices
-        shared = [len(set(best[:, j].tolist()) & set(found[:, j].tolist())) / 100 for j in range(10)]
+        result = (unit(*encode(x, dtype)[:2], dtype) @ targets.T).topk(100, dim=0).indices
+        shared = [len(set(best[:, j].tolist()) & set(result[:, j].tolist())) / 100 for j in range(10)]
         overlap[dtype] = sum(shared) / 10
     assert overlap["fp16"] >= 0.99
     assert overlap["int8"] >= 0.95
-    assert overlap["bit"] >= 0.25  # five times what chance gives
+    assert overlap["bit"] >= 0.25  # five times chance
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("int8", 4096 + 8), ("fp16", 2 * 4096 + 8), ("bit", 4096 // 8 + 8)])
 def test_bytes_per_row(tmp_path, dtype, most):
-    """What a row costs on disk: entries, scale and norm; the header is paid once a shard."""
+    """What a row costs on disk: entries, scale and norm; the header is paid for once per shard."""
     for rows in (10, 110):
         write_shard(tmp_path / f"{rows}", "p" * 32, 0, dtype, vectors(rows, 4096))
     assert (tmp_path / "110").stat().st_size - (tmp_path / "10").stat().st_size <= 100 * most + 16

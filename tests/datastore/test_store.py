@@ -1,4 +1,4 @@
-"""What a store says of itself, what it refuses, and what a flipped bit anywhere in it leads to."""
+"""What a store reports about itself, what it refuses, and what a flipped bit anywhere in it leads to."""
 
 import json
 import shutil
@@ -134,7 +134,7 @@ def test_a_shard_under_another_name_is_refused(tiny_copy: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "is not a gradsift store"),
         ("{", "cannot be read"),
@@ -143,10 +143,10 @@ def test_a_shard_under_another_name_is_refused(tiny_copy: Store) -> None:
         (b"\xff\xfe", "cannot be read"),
     ],
 )
-def test_what_is_no_manifest(tmp_path: Path, content: str | bytes | None, said: str) -> None:
+def test_what_is_no_manifest(tmp_path: Path, content: str | bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "manifest.json").write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(StoreError, match=said):
+    with pytest.raises(StoreError, match=message):
         Store.open(tmp_path)
 
 
@@ -208,7 +208,10 @@ def test_scoring_refuses_a_damaged_shard_and_names_it(tiny_copy: Store, targets:
 def test_scoring_refuses_an_unfinished_store(tiny_copy: Store, targets: list[Row]) -> None:
     tiny_copy.shard_path("rds", 1, 4).unlink()
     assert not tiny_copy.complete
-    with pytest.raises(StoreError, match=r"not finished: 1 files are missing, rds-00004\.safetensors"):
+    with pytest.raises(
+        StoreError,
+        match=r"not finished: files are missing \(1, the first is rds-00004\.safetensors\); run the same build again",
+    ):
         score(tiny_copy, targets)
 
 
@@ -237,7 +240,7 @@ def test_a_store_without_one_finite_row_says_so(tiny_copy: Store, targets: list[
 
 
 def _spoil(store: Store, positions: list[int]) -> None:
-    """Make rows not finite at the first checkpoint, as a build that met them would have written them."""
+    """Make rows not finite at the first checkpoint, as a build with such rows would have written them."""
     for index, (start, stop) in enumerate(store.shard_ranges):
         inside = [position - start for position in positions if start <= position < stop]
         if not inside:

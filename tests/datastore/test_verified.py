@@ -1,4 +1,4 @@
-"""What was hashed is not hashed again, unless anything about the file has changed; verify hashes all the same."""
+"""A hashed file is not hashed again unless anything about it has changed; `verify` always hashes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from gradsift.datastore.verify import verify
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts in its only entry how many payloads are hashed; files need no time to settle."""
+    """A list whose only entry counts the payloads hashed; files need no time to settle."""
     count, digest = [0], shards._digest
 
     def counting(*given):
@@ -32,10 +32,10 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def opened(store: Store, hashed: list[int]) -> int:
-    """How many hashes it takes to go through a checkpoint's shards, by a process that knows only what is on disk."""
+    """How many payloads a process that knows only what is on disk hashes to read a checkpoint's shards."""
     before = hashed[0]
     list(Store.open(store.path).shards("adam", 0))
-    time.sleep(0.02)  # a disk's clock ticks in milliseconds, and what comes next shall be later
+    time.sleep(0.02)  # a disk's clock ticks in milliseconds, and what comes next must be later
     return hashed[0] - before
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_shard_is_not_remembered_and_the_others_are(tiny_copy: Store, 
     with pytest.raises(ShardError):
         opened(tiny_copy, hashed)
     path.write_bytes(whole)
-    assert opened(tiny_copy, hashed) == 2  # it and the one behind it
+    assert opened(tiny_copy, hashed) == 2  # it and the next one
 
 
 def test_what_was_just_written_is_hashed_again(tiny_copy: Store, hashed: list[int], monkeypatch) -> None:

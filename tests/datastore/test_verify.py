@@ -21,7 +21,7 @@ def test_a_whole_store_has_no_problem(tiny_store: Store) -> None:
 
 
 def test_a_flipped_bit_in_any_file_is_found_and_named(tiny_copy: Store) -> None:
-    """Of metrics one in a number: most of a small Parquet file says twice what a reader needs once."""
+    """In metrics, a bit of a number: most of a small Parquet file repeats what a reader needs only once."""
     for name, content in contents(tiny_copy.path).items():
         if name == "manifest.json":
             continue
@@ -50,7 +50,7 @@ def test_no_store_or_a_damaged_manifest_is_an_error(tiny_copy: Store, tmp_path: 
         verify(tiny_copy.path)
 
 
-def test_all_problems_are_told_not_only_the_first(tiny_copy: Store) -> None:
+def test_all_problems_are_reported_not_only_the_first(tiny_copy: Store) -> None:
     tiny_copy.shard_path("adam", 0, 0).unlink()
     flip(tiny_copy.shard_path("rds", 1, 3), -1)
     flip(tiny_copy.path / "checkpoints" / "epoch-1" / "state.json", 5)
@@ -62,7 +62,7 @@ def test_all_problems_are_told_not_only_the_first(tiny_copy: Store) -> None:
 
 
 def test_rows_are_checked_against_their_own_hashes(tiny_copy: Store) -> None:
-    """Also where somebody rewrote the pool and the manifest to fit it."""
+    """It is found even if somebody rewrote the pool and the manifest to match."""
     path = tiny_copy.path / "pool.parquet"
     table = pq.read_table(path)
     raw = table["raw"].to_pylist()
@@ -70,7 +70,7 @@ def test_rows_are_checked_against_their_own_hashes(tiny_copy: Store) -> None:
     column = table.schema.get_field_index("raw")
     pq.write_table(table.set_column(column, "raw", pa.array(raw, pa.binary())).slice(0, 41), path)
     problems = verify(tiny_copy.path)
-    assert any(problem.endswith("row 5 is not what was read.") for problem in problems)
+    assert any(problem.endswith("row 5 differs from the line that was read.") for problem in problems)
     assert any("holds 41 rows, 39 usable; the manifest says 42 and 40" in problem for problem in problems)
 
 
@@ -84,7 +84,7 @@ def test_metrics_at_another_place_are_found(tiny_copy: Store) -> None:
     assert any("00002.parquet covers other rows" in problem for problem in verify(tiny_copy.path))
 
 
-def test_kept_scorings_are_checked_too(tiny_copy: Store, tiny_targets: Path) -> None:
+def test_kept_scorings_are_checked(tiny_copy: Store, tiny_targets: Path) -> None:
     score(tiny_copy, read_targets(tiny_targets).rows, ["less", "bm25"])
     assert verify(tiny_copy.path) == []
     kept = sorted((tiny_copy.path / "scorings").rglob("*.safetensors"))
@@ -93,7 +93,7 @@ def test_kept_scorings_are_checked_too(tiny_copy: Store, tiny_targets: Path) -> 
     assert [kept[0].name in problem for problem in verify(tiny_copy.path)] == [True]
 
 
-def test_a_manifest_that_names_files_outside_the_store_reads_none(tiny_copy: Store) -> None:
+def test_a_manifest_that_names_files_outside_the_store_is_refused(tiny_copy: Store) -> None:
     """A store may come from a stranger."""
     files = {**tiny_copy.manifest.files, "../../etc/passwd": "0" * 64}
     Store(tiny_copy.path, tiny_copy.manifest.model_copy(update={"files": files})).save_manifest()

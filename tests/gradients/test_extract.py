@@ -1,4 +1,4 @@
-"""One pass over rows: what comes out in which order, whatever the packing (method, sections 2 and 5)."""
+"""One pass over rows gives the same results in row order, whatever the packing (method, sections 2 and 5)."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from gradsift.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 ROWS = random_rows(300, [9, 30, 14, 2, 30, 17, 28, 61, 8], seed=2)
-ALIKE = random_rows(300, [30, 28, 29, 27, 30, 26, 25, 28, 29], seed=3)  # of one batch, where the budget allows
+ALIKE = random_rows(300, [30, 28, 29, 27, 30, 26, 25, 28, 29], seed=3)  # one batch if the budget allows
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def checkpoint(model):
-    """Moments as a few steps on small gradients leave them."""
+    """Moments such as a few steps on small gradients leave behind."""
     generator = torch.Generator().manual_seed(1)
     moments = {}
     for name, shape in PerExampleGradients(model).shapes.items():
@@ -65,7 +65,7 @@ class TestPack:
 
 class TestExtract:
     def test_equals_row_by_row_reference(self, model, checkpoint):
-        found = extractor(model, checkpoint).extract(ROWS)
+        result = extractor(model, checkpoint).extract(ROWS)
         projector = make_projector("sparse", 0, 1, 128, PerExampleGradients(model).shapes, CPU)
         for at, row in enumerate(ROWS):
             g = gradient_of_one(model, row)
@@ -74,12 +74,12 @@ class TestExtract:
                 expected = torch.zeros(1, 128)
                 for name in projector.shapes:
                     projector.add(name, update[name].float()[None], expected)
-                assert relative_error(found.projected[kind][at], expected[0]) < 1e-4, (kind, at)
+                assert relative_error(result.projected[kind][at], expected[0]) < 1e-4, (kind, at)
             norms = {kind: torch.cat(list(update.values())).norm() for kind, update in updates.items()}
-            assert relative_error(found.grad_norm[at], norms["sgd"]) < 1e-5
-            assert relative_error(found.update_norm[at], norms["adam"]) < 1e-5
-            assert relative_error(found.loss[at], loss_of_one(model, row).detach()) < 1e-5
-            assert relative_error(found.representation[at], representation_of_one(model, row)) < 1e-5
+            assert relative_error(result.grad_norm[at], norms["sgd"]) < 1e-5
+            assert relative_error(result.update_norm[at], norms["adam"]) < 1e-5
+            assert relative_error(result.loss[at], loss_of_one(model, row).detach()) < 1e-5
+            assert relative_error(result.representation[at], representation_of_one(model, row)) < 1e-5
 
     @staticmethod
     def _adam(g, moments):
@@ -89,11 +89,11 @@ class TestExtract:
     @pytest.mark.parametrize("budget", [1, 61, 100, 10_000])
     def test_packing_changes_nothing_but_rounding(self, model, checkpoint, budget):
         expected = extractor(model, checkpoint, budget=64).extract(ROWS)
-        found = extractor(model, checkpoint, budget=budget).extract(ROWS)
+        result = extractor(model, checkpoint, budget=budget).extract(ROWS)
         for name in ("grad_norm", "update_norm", "loss", "representation"):
-            assert relative_error(getattr(found, name), getattr(expected, name)) < 1e-5
-        assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
-        assert relative_error(found.projected["adam"], expected.projected["adam"]) < 1e-4
+            assert relative_error(getattr(result, name), getattr(expected, name)) < 1e-5
+        assert relative_error(result.projected["sgd"], expected.projected["sgd"]) < 1e-5
+        assert relative_error(result.projected["adam"], expected.projected["adam"]) < 1e-4
 
     def test_twice_the_same_bytes(self, model, checkpoint):
         one, two = (extractor(model, checkpoint).extract(ROWS) for _ in range(2))
@@ -104,10 +104,10 @@ class TestExtract:
         ("kinds", "main"), [(("sgd", "adam"), "adam"), (("sign", "sgd"), "sign"), (("sgd",), "sgd")]
     )
     def test_update_norm_is_adams_where_there_is_one(self, model, checkpoint, kinds, main):
-        found = extractor(model, checkpoint, kinds).extract(ROWS)
-        assert set(found.projected) == set(kinds)
+        result = extractor(model, checkpoint, kinds).extract(ROWS)
+        assert set(result.projected) == set(kinds)
         alone = extractor(model, checkpoint, (main,)).extract(ROWS)
-        assert torch.equal(found.update_norm, alone.update_norm)
+        assert torch.equal(result.update_norm, alone.update_norm)
 
     def test_progress_counts_every_row(self, model, checkpoint):
         counts = []
@@ -126,12 +126,12 @@ class TestExtract:
         monkeypatch.setattr(PerExampleGradients, "run", small)
         counts = []
         halved = extractor(model, checkpoint, budget=10_000)
-        found = halved.extract(ALIKE, counts.append)
-        assert found.splits == 2  # 9 -> 4 + 4 + 1 -> 2 + 2 + 2 + 2 + 1
+        result = halved.extract(ALIKE, counts.append)
+        assert result.splits == 2  # 9 -> 4 + 4 + 1 -> 2 + 2 + 2 + 2 + 1
         assert sum(counts) == len(ALIKE)
         assert max(counts) == 2
-        assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
-        assert halved.extract(ALIKE).splits == 0  # the next shard begins with what fitted
+        assert relative_error(result.projected["sgd"], expected.projected["sgd"]) < 1e-5
+        assert halved.extract(ALIKE).splits == 0  # the next shard begins with the size that fitted
 
     def test_one_row_that_does_not_fit_is_an_error(self, model, checkpoint, monkeypatch):
         def full(self, batch, sink):
@@ -153,8 +153,8 @@ class TestExtract:
             add(name, gradients, out)
 
         monkeypatch.setattr(halved.projector, "add", small)
-        found = halved.extract(ALIKE)
-        assert found.splits == 2
-        assert relative_error(found.projected["sgd"], expected.projected["sgd"]) < 1e-5
-        assert relative_error(found.grad_norm, expected.grad_norm) < 1e-5
+        result = halved.extract(ALIKE)
+        assert result.splits == 2
+        assert relative_error(result.projected["sgd"], expected.projected["sgd"]) < 1e-5
+        assert relative_error(result.grad_norm, expected.grad_norm) < 1e-5
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -20,14 +20,14 @@ LENGTHS = [3, 40, 17, 17, 64, 2, 33]
 
 def collect(model, rows):
     """Per-example gradients of one batch: (Forward, name -> (B, size))."""
-    found = {}
+    result = {}
 
     def sink(name, g):
-        assert name not in found
+        assert name not in result
         assert g.dtype == torch.float32
-        found[name] = g.clone()
+        result[name] = g.clone()
 
-    return PerExampleGradients(model).run(rows, sink), found
+    return PerExampleGradients(model).run(rows, sink), result
 
 
 def flat(gradients, row=None):
@@ -38,14 +38,14 @@ def flat(gradients, row=None):
 def assert_equal_to_one_by_one(model, rows, judge=None, tolerance=1e-5):
     """Compare the engine on `model` with autograd on `judge` (by default the same model), row by row."""
     judge = judge or model
-    forward, found = collect(model, rows)
+    forward, result = collect(model, rows)
     for index, row in enumerate(rows):
         expected = gradient_of_one(judge, row)
-        assert set(expected) == set(found)
+        assert set(expected) == set(result)
         whole = flat(expected).norm()
         for name, g in expected.items():  # a small module may have larger rounding errors, but must not be wrong
-            assert (found[name][index] - g).norm() <= 1e-3 * g.norm() + 1e-6 * whole, (name, index)
-        assert relative_error(flat(found, index), flat(expected)) < tolerance
+            assert (result[name][index] - g).norm() <= 1e-3 * g.norm() + 1e-6 * whole, (name, index)
+        assert relative_error(flat(result, index), flat(expected)) < tolerance
         assert relative_error(forward.losses[index], loss_of_one(judge, row).detach()) < tolerance
         assert relative_error(forward.representations[index], representation_of_one(judge, row)) < tolerance
 
@@ -87,7 +87,7 @@ class TestBatch:
         assert_equal_to_one_by_one(model, [encoder.encode([("user", q), ("assistant", a)]) for q, a in talk])
 
     def test_lora_is_attached_where_text_passes_alone(self):
-        """A composite model's vision tower has layers of the same names, which text never reaches."""
+        """A composite model's vision tower has layers with the same names, which text never reaches."""
         from transformers import AutoConfig
 
         text = {**SHAPE, "head_dim": 8, "sliding_window": 64}
@@ -99,9 +99,9 @@ class TestBatch:
         assert any("vision" in name and name.endswith("q_proj") for name, _ in base.named_modules())
         model = attach_lora(base, BuildConfig(model="gemma", lora_rank=2))
         rows = random_rows(90, [12, 20])
-        _, found = collect(model, rows)
-        assert found.keys() == {canonical(name) for name, _ in model.named_parameters() if "lora_" in name}
-        assert not any("vision" in name for name in found)
+        _, result = collect(model, rows)
+        assert result.keys() == {canonical(name) for name, _ in model.named_parameters() if "lora_" in name}
+        assert not any("vision" in name for name in result)
 
     def test_each_row_is_independent_of_its_neighbors(self, tiny_model):
         model = with_lora(AutoModelForCausalLM.from_pretrained(tiny_model))
@@ -116,11 +116,11 @@ class TestBatch:
         rows = random_rows(300, [20, 33])
         model = with_lora(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16))
         assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} == {torch.float32}
-        forward, found = collect(model, rows)  # `collect` asserts fp32
+        forward, result = collect(model, rows)  # `collect` asserts fp32
         assert forward.losses.dtype == forward.representations.dtype == torch.float32
         exact = with_lora(AutoModelForCausalLM.from_pretrained(tiny_model))
         for index, row in enumerate(rows):
-            assert reference.cosine(flat(found, index), flat(gradient_of_one(exact, row))) > 0.99
+            assert reference.cosine(flat(result, index), flat(gradient_of_one(exact, row))) > 0.99
 
     def test_dropout_is_off_and_nothing_is_left_hooked(self, tiny_model):
         base = AutoModelForCausalLM.from_pretrained(tiny_model)
@@ -148,11 +148,11 @@ class TestBatch:
         expected = [flat(gradient_of_one(model, rows[at])) for at in (0, 2)]
         model.get_input_embeddings().weight.data[299] = torch.nan
         rows[1].ids[3] = 299
-        forward, found = collect(model, rows)
+        forward, result = collect(model, rows)
         assert forward.losses.isfinite().tolist() == [True, False, True]
-        assert flat(found, 1).isnan().any()
-        assert relative_error(flat(found, 0), expected[0]) < 1e-5
-        assert relative_error(flat(found, 2), expected[1]) < 1e-5
+        assert flat(result, 1).isnan().any()
+        assert relative_error(flat(result, 0), expected[0]) < 1e-5
+        assert relative_error(flat(result, 2), expected[1]) < 1e-5
 
     def test_without_lora_refuses(self, tiny_model):
         with pytest.raises(ModelError, match="no LoRA layers"):
@@ -208,8 +208,8 @@ class TestAdamsUpdate:
         parameter.grad = g.clone()
         optimizer.step()
         expected = (before - parameter.detach()).flatten() / 0.01
-        found = update(checkpoint, "adamw", g.float().reshape(1, -1))[0]
-        assert relative_error(found, expected) < 1e-6
+        result = update(checkpoint, "adamw", g.float().reshape(1, -1))[0]
+        assert relative_error(result, expected) < 1e-6
 
     @pytest.mark.parametrize("form", ["paper", "adamw", "released"])
     @pytest.mark.parametrize("scale", [1.0, 3e-7], ids=["plain", "second moments near 1e-13"])
@@ -224,9 +224,9 @@ class TestAdamsUpdate:
             ]
             for row in range(3)
         ]
-        found = update(checkpoint, form, g)
-        assert found.dtype == torch.float32
-        np.testing.assert_allclose(found, expected, rtol=2e-5)  # fp32; sums like βm + (1−β)g may cancel
+        result = update(checkpoint, form, g)
+        assert result.dtype == torch.float32
+        np.testing.assert_allclose(result, expected, rtol=2e-5)  # fp32; sums like βm + (1−β)g may cancel
 
     def test_hand_computed(self):
         """t = 3, β = (0.5, 0.75), ε = 0.01, m = 0.2, v = 0.04, g = −0.4, worked out by hand."""

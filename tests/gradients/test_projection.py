@@ -81,8 +81,8 @@ class TestOneMatrix:
         ids=["seed", "checkpoint", "dim", "shape", "name"],
     )
     def test_every_ingredient_changes_matrix_and_id(self, kind, other):
-        given = {"seed": 3, "checkpoint": 1, "dim": DIM, "shapes": {"w": (7, 11)}, "device": CPU}
-        one, two = make_projector(kind, **given), make_projector(kind, **{**given, **other})
+        options = {"seed": 3, "checkpoint": 1, "dim": DIM, "shapes": {"w": (7, 11)}, "device": CPU}
+        one, two = make_projector(kind, **options), make_projector(kind, **{**options, **other})
         assert one.id != two.id
         a, b = (matrix(p, next(iter(p.shapes)), 77)[:, :DIM] for p in (one, two))
         assert not np.array_equal(a, b)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from gradsift.runtime.device import exclusive, try_order
 from gradsift.runtime.progress import Cancelled, Progress
 
-CARD = torch.device("meta")  # any device but the CPU is locked alike
+CARD = torch.device("meta")  # every device except the CPU is locked in the same way
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_the_cpu_is_not_locked() -> None:
 
 
 def test_sums_have_a_fixed_order_inside_only() -> None:
-    """Attention's backward pass on a GPU adds in any order otherwise, and a store promises the same bytes twice."""
+    """Otherwise attention's backward pass on a GPU adds in any order; a store promises the same bytes every time."""
     assert not torch.are_deterministic_algorithms_enabled()
     with exclusive(CARD, Progress(quiet=True)):
         assert torch.are_deterministic_algorithms_enabled()

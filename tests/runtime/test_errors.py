@@ -1,4 +1,4 @@
-"""What a person is told, and which errors are left to show as the defects they are."""
+"""The sentence that the user reads for each error, and which errors count as defects and are shown in full."""
 
 import errno
 
@@ -9,7 +9,7 @@ from gradsift.runtime.errors import UsageError, explain
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (UsageError("Say it so."), "Say it so."),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "Memory ran out: use a smaller"),
@@ -19,8 +19,8 @@ from gradsift.runtime.errors import UsageError, explain
         (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "Permission denied at /a/b."),
     ],
 )
-def test_what_a_person_can_mend_is_one_sentence(error: BaseException, said: str) -> None:
-    assert (explain(error) or "").startswith(said)
+def test_what_a_user_can_fix_is_one_sentence(error: BaseException, message: str) -> None:
+    assert (explain(error) or "").startswith(message)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("expected scalar type"), KeyError("row"), AssertionError()])

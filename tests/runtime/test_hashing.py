@@ -1,4 +1,4 @@
-"""What stores, kept scorings and exports are named and checked by: these values must never change."""
+"""The hashes that name and check stores, kept scorings and exports: their values must never change."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def test_the_standards_example_every_way(tmp_path: Path) -> None:
     assert raw_hash(b"abc").hex() == ABC
 
 
-def test_nothing_has_a_hash_too(tmp_path: Path) -> None:
+def test_empty_data_has_a_hash(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert hash_file(tmp_path / "empty") == hash_bytes(b"") == hash_text("") == hash_parts([])
 
@@ -36,7 +36,7 @@ def test_equal_json_values_have_equal_hashes() -> None:
 
 
 def test_values_of_before() -> None:
-    """Taken when every file still spelled its own helper."""
+    """The values date from when every file had a hashing helper of its own."""
     assert hash_json(["v1", "sparse", 0, 1, 4096, [["w", [2, 3]]]])[:16] == "99702426bffa268c"
     assert hash_json({"schema_version": 1, "rows": [1, 2], "name": "ß"})[:32] == "e0cd7b93b7e7e2a38246f93b6e08dcd6"
 

@@ -48,7 +48,7 @@ def test_started_watched_cancelled_killed_resumed(
     first = jobs.status(store)
     assert first is not None
     assert first.state == "running"
-    with pytest.raises(jobs.JobError, match=r"going on in .* already"):
+    with pytest.raises(jobs.JobError, match=r"A run is already in progress in .*; wait for it"):
         jobs.start(store, many)
     assert jobs.command(store) == many
     running = until(store, "failed", "finished", stage="warmup")
@@ -60,7 +60,7 @@ def test_started_watched_cancelled_killed_resumed(
     jobs.cancel(store)
     cancelled = until(store, "cancelled", "failed", "interrupted", "finished")
     assert cancelled.state == "cancelled"
-    assert "goes on from there" in cancelled.message
+    assert "run the same command again" in cancelled.message
     assert 0 < cancelled.done < 1000
 
     jobs.start(store, jobs.command(store))
@@ -69,7 +69,8 @@ def test_started_watched_cancelled_killed_resumed(
     dead = until(store, "interrupted")
     assert (
         dead.message
-        == "The process ended without a word; it may have been killed. The same command goes on from there."
+        == "The process ended without reporting an error; it may have been killed. Finished epochs, shards and "
+        "evaluation runs are kept; run the same command again to do the rest."
     )
     assert dead.seconds_left is None
 
@@ -106,7 +107,7 @@ def test_a_job_that_cannot_begin_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_jobs_that_ended_leave_no_zombies(tmp_path: Path) -> None:
-    """Of a server that starts one after another and asks for none of them."""
+    """In a server that starts one job after another and waits for no child."""
     folders = [tmp_path / str(number) for number in range(5)]
     for folder in folders:
         jobs.start(folder, ["no-such-command"])
@@ -156,25 +157,25 @@ def test_a_process_that_nobody_waited_for_is_not_alive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "message"),
     [
-        ("Warmup (10 steps)\n", "The process ended without a word"),
+        ("Warmup (10 steps)\n", "The process ended without reporting an error"),
         ("Warmup (10 steps)\ngradsift: The disk is full.\n", "The disk is full."),
         ("Traceback (most recent call last):\n  File\nMemoryError: no more\n", "MemoryError: no more"),
-        ("", "The process ended without a word"),
+        ("", "The process ended without reporting an error"),
     ],
 )
-def test_last_words_are_an_error_or_none(tmp_path: Path, log: str, said: str) -> None:
+def test_last_words_are_an_error_if_there_is_one(tmp_path: Path, log: str, message: str) -> None:
     write_status(tmp_path, pid=2**22 + 1, started=time.time())
     (tmp_path / "job" / "log.txt").write_text(log)
-    assert jobs.status(tmp_path).message.startswith(said)
+    assert jobs.status(tmp_path).message.startswith(message)
 
 
 def test_the_log_of_an_older_run_says_nothing_of_this_one(tmp_path: Path) -> None:
     write_status(tmp_path, pid=2**22 + 1, started=time.time())
     (tmp_path / "job" / "log.txt").write_text("gradsift: The disk is full.\n")
     os.utime(tmp_path / "job" / "log.txt", (1e9, 1e9))
-    assert jobs.status(tmp_path).message.startswith("The process ended without a word")
+    assert jobs.status(tmp_path).message.startswith("The process ended without reporting an error")
 
 
 def test_the_end_of_a_log_with_any_bytes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One holder at a time, between processes as between threads; a holder that ends is no holder."""
+"""One holder at a time, among processes and among threads; a holder that ends releases its lock."""
 
 import errno
 import fcntl
@@ -50,7 +50,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
 
 
 def waiter(folder: Path) -> subprocess.Popen:
-    """A process that says on standard error that it waits, and on standard output that it waits no more."""
+    """A process that reports on standard error that it is waiting, and on standard output that it has the lock."""
     command = [sys.executable, "-c", WAITER, str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -98,7 +98,7 @@ def test_a_waiting_process_can_be_stopped(tmp_path: Path, holder: subprocess.Pop
         pass
 
 
-def test_threads_exclude_each_other_too(tmp_path: Path) -> None:
+def test_threads_exclude_each_other(tmp_path: Path) -> None:
     order: list[str] = []
     second = Progress(quiet=True)
 
@@ -138,7 +138,7 @@ def test_what_was_in_the_lock_file_stays(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_an_older_version_counts(tmp_path: Path) -> None:
-    """They took the same lock of the operating system on the same file by hand."""
+    """Older versions took the same lock of the operating system on the same file without filelock."""
     with open(tmp_path / ".lock", "a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(StoreError), locked(tmp_path):
@@ -153,7 +153,7 @@ def test_a_disk_without_locks_is_a_sentence(tmp_path: Path, monkeypatch: pytest.
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(LockError, match=r"\.lock cannot be locked .*: give a folder that you may write to"):  # noqa: SIM117
+    with pytest.raises(LockError, match=r"\.lock cannot be locked .*: use a folder that you may write to"):  # noqa: SIM117
         with locked(tmp_path):
             pass
 

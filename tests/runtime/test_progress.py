@@ -1,4 +1,4 @@
-"""What a run says of itself: in a file any process may read, on a terminal, on plain lines elsewhere."""
+"""How a run reports itself: in a file any process may read, on a terminal, and in plain lines elsewhere."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_a_signal_takes_effect_at_the_next_step(progress: Progress, tmp_path: Pa
             progress.status.notes.append("still at work")
             progress.advance()
 
-    with pytest.raises(Cancelled, match="what was finished is kept"):
+    with pytest.raises(Cancelled, match="Finished epochs, shards and evaluation runs are kept"):
         run()
     assert written(tmp_path).state == "cancelled"
     assert written(tmp_path).notes == ["still at work"]

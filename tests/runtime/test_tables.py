@@ -1,4 +1,4 @@
-"""What a table looks like to a pipe, and within a terminal's width."""
+"""What a table looks like in a pipe and within the width of a terminal."""
 
 import sys
 

@@ -40,13 +40,13 @@ class TestOwnFiles:
     def test_round_trip_is_exact(self, tmp_path):
         kept = checkpoint()
         kept.save(tmp_path / "epoch-1")
-        found = Checkpoint.load(tmp_path / "epoch-1")
-        assert (found.step, found.betas, found.eps, found.mean_lr) == (17, (0.85, 0.995), 1e-7, 1.25e-5)
-        assert found.adapter_config == kept.adapter_config
-        assert set(found.adapter) == set(found.moments) == set(kept.moments)
+        result = Checkpoint.load(tmp_path / "epoch-1")
+        assert (result.step, result.betas, result.eps, result.mean_lr) == (17, (0.85, 0.995), 1e-7, 1.25e-5)
+        assert result.adapter_config == kept.adapter_config
+        assert set(result.adapter) == set(result.moments) == set(kept.moments)
         for name in kept.adapter:
-            assert torch.equal(found.adapter[name], kept.adapter[name])
-            assert all(torch.equal(a, b) for a, b in zip(found.moments[name], kept.moments[name], strict=True))
+            assert torch.equal(result.adapter[name], kept.adapter[name])
+            assert all(torch.equal(a, b) for a, b in zip(result.moments[name], kept.moments[name], strict=True))
 
     def test_equal_checkpoints_are_equal_bytes(self, tmp_path):
         one = checkpoint()
@@ -172,11 +172,11 @@ class TestTrainersFiles:
     @pytest.mark.parametrize(("step", "before"), [(3, 0), (6, 3), (7, 6)])
     def test_moments_by_name(self, trained, step, before):
         folder, recorder, names = trained
-        found = read_trainer_checkpoint(folder / f"checkpoint-{step}", before, names)
-        assert (found.step, found.betas, found.eps) == (step, (0.88, 0.98), 1e-6)
-        assert set(found.moments) == set(found.adapter) == set(recorder.states[step])
+        result = read_trainer_checkpoint(folder / f"checkpoint-{step}", before, names)
+        assert (result.step, result.betas, result.eps) == (step, (0.88, 0.98), 1e-6)
+        assert set(result.moments) == set(result.adapter) == set(recorder.states[step])
         for name, state in recorder.states[step].items():
-            m, v = found.moments[name]
+            m, v = result.moments[name]
             assert torch.equal(m, state["exp_avg"]), name
             assert torch.equal(v, state["exp_avg_sq"]), name
             assert v.abs().sum() > 0
@@ -191,18 +191,18 @@ class TestTrainersFiles:
 
     def test_becomes_one_of_ours(self, trained, tmp_path):
         folder, _, names = trained
-        found = read_trainer_checkpoint(folder / "checkpoint-3", 0, names)
-        found.save(tmp_path / "epoch-1")
+        result = read_trainer_checkpoint(folder / "checkpoint-3", 0, names)
+        result.save(tmp_path / "epoch-1")
         again = Checkpoint.load(tmp_path / "epoch-1")
-        assert again.mean_lr == found.mean_lr
-        assert all(torch.equal(again.moments[n][1], found.moments[n][1]) for n in found.moments)
+        assert again.mean_lr == result.mean_lr
+        assert all(torch.equal(again.moments[n][1], result.moments[n][1]) for n in result.moments)
 
     def test_without_optimizer_there_are_no_moments(self, copied):
         folder, names = copied
         (folder / "optimizer.pt").unlink()
-        found = read_trainer_checkpoint(folder, 3, names)
-        assert found.moments == {}
-        assert found.step == 6
+        result = read_trainer_checkpoint(folder, 3, names)
+        assert result.moments == {}
+        assert result.step == 6
 
     @pytest.mark.parametrize("name", ["trainer_state.json", "adapter_model.safetensors", "adapter_config.json"])
     def test_a_missing_file_is_named(self, copied, name):
@@ -219,7 +219,7 @@ class TestTrainersFiles:
             read_trainer_checkpoint(folder, 3, names)
 
     def test_an_adapter_that_changes_the_base_weights_is_refused(self, copied):
-        """PiSSA and the like move part of the base weights into the adapter: attached twice, the model differs."""
+        """PiSSA and similar methods move base weights into the adapter: attached a second time, the model differs."""
         folder, _ = copied
         config = json.loads((folder / "adapter_config.json").read_text())
         (folder / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
@@ -311,7 +311,7 @@ class TestBuildFromTrainersFiles:
             assert all(torch.equal(kept.adapter[n], given.adapter[n]) for n in names)
             assert all(torch.equal(kept.moments[n][1], given.moments[n][1]) for n in names)
 
-    def test_our_own_checkpoints_can_be_given_too(self, trained, build_from, tmp_path):
+    def test_our_own_checkpoints_can_be_given(self, trained, build_from, tmp_path):
         folder, _, names = trained
         read_trainer_checkpoint(folder / "checkpoint-3", 0, names).save(tmp_path / "ours")
         assert build_from(tmp_path / "ours").weights.tolist() == [1.0]
@@ -341,7 +341,7 @@ class TestBuildFromTrainersFiles:
     def test_an_adapter_that_is_more_than_lora_on_linear_layers_is_refused(
         self, tiny_model, build_from, tmp_path, changes
     ):
-        """Its other parameters move as well, and a score without them would be wrong."""
+        """Its other parameters are trained as well, and a score without them would be wrong."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(**{"r": 4, "target_modules": ATTENTION, "task_type": "CAUSAL_LM", **changes})

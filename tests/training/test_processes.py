@@ -69,22 +69,22 @@ def test_two_processes_train_what_one_does(tiny_pool: Path, tiny_config: BuildCo
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"WORLD_SIZE": "3"}, "--batch-size 4 cannot be split over 3 processes"),
         ({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}, "without FSDP"),
     ],
 )
 def test_processes_that_cannot_share_the_work_are_refused(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         processes.check(4)
 
 
 def test_a_single_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("RANK", "3")  # left by something else
+    monkeypatch.setenv("RANK", "3")  # left behind by another program
     assert (processes.size(), processes.rank()) == (1, 0)

@@ -1,9 +1,9 @@
-"""`build --append`: more rows for a finished store, with its own checkpoints and projections; nothing is rebuilt.
+"""`build --append`: add rows to a finished store with its own checkpoints and projections; nothing is rebuilt.
 
     STORE/pool-2.parquet    the appended rows (pool-3.parquet: the next ones); their numbers continue the pool's
     STORE/append.json       the future manifest, renamed to manifest.json once all shards are complete
 
-Until then the old store stays complete and usable; repeating the command resumes a killed one.
+Until then the old store stays complete and usable; repeating the command resumes an append that was killed.
 """
 
 import os
@@ -38,10 +38,10 @@ def begin_append(
     """The future store with the rows of `pool`; `store` itself if it has them already.
 
     Raises:
-        StoreError: the store is unfinished, or was built with parameters other than `config` (the limit per source
-            aside, which applies to the new rows) or another tokenizer.
-        UsageError: the store has some of the files, but not all. GradsiftError: the pool is unreadable or has no usable
-            row.
+        StoreError: the store is unfinished, or was built with parameters other than `config` (except the limit per
+            source, which applies to the new rows) or with another tokenizer.
+        UsageError: the store has some of the files, but not all.
+        GradsiftError: the pool is unreadable or has no usable row.
     """
     _check(store, config, encoder)
     inputs, parts = input_hashes(pool), store.manifest.parts
@@ -65,10 +65,10 @@ def settle(store: Store) -> Store:
         return store
     os.replace(store.path / PENDING, store.path / MANIFEST)
     atomic.sync_folder(store.path)
-    shutil.rmtree(store.path / "scorings", ignore_errors=True)  # of the old rows; one may be in progress
-    ours = set(store.shard_paths())
-    for path in (path for folder in {path.parent for path in ours} for path in folder.iterdir()):
-        if path not in ours:  # left by an abandoned append of more rows
+    shutil.rmtree(store.path / "scorings", ignore_errors=True)  # they cover the old rows only; one may be in progress
+    current = set(store.shard_paths())
+    for path in (path for folder in {path.parent for path in current} for path in folder.iterdir()):
+        if path not in current:  # left by an abandoned append of more rows
             path.unlink()
     return Store.open(store.path)
 
@@ -169,7 +169,7 @@ def _merged(before: Sequence[SourceInfo], after: Sequence[SourceInfo]) -> tuple[
 
 
 def _content(entry: str) -> str:
-    """What identifies an input wherever it is: its hash, or for a hub id the id."""
+    """What identifies an input wherever it lies: its hash or, for a data set on the hub, its id."""
     name, _, digest = entry.rpartition(" ")
     return name if digest == "hub" else digest
 

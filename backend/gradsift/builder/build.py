@@ -1,4 +1,7 @@
-"""The build: pool -> warmup -> features, into a store; stops anywhere, goes on from there (method, section 2)."""
+"""The build of a store: pool -> warmup -> features (method, section 2).
+
+It may be stopped anywhere; the same build then keeps the finished epochs and shards and makes the rest.
+"""
 
 import os
 import shutil
@@ -34,8 +37,8 @@ from gradsift.training.checkpoint import Checkpoint, check_folder, read_trainer_
 from gradsift.training.schedule import choose_rows, short_epoch_note
 from gradsift.training.warmup import Warmup
 
-BASE = "representations/base"  # what depends on no checkpoint
-KEPT = ("scorings", "index", BASE)  # of them those that have locks of their own
+BASE = "representations/base"  # vectors of the base model, which depend on no checkpoint
+LOCKED = ("scorings", "index", BASE)  # folders with locks of their own: other processes may be writing there
 
 
 def build(
@@ -50,14 +53,15 @@ def build(
 ) -> Store:
     """Build the gradient datastore of `pool` in the folder `out`, or finish one that was interrupted.
 
-    engine: where features are extracted, by default in this process. restart: throw away what is there first. append:
-    add the rows of `pool` to the finished store at `out`, whose parameters `config` has to repeat (except its limit per
-    source, which is for the new rows). progress: where to report; by default the terminal and `out/job/`.
+    engine: where features are extracted, by default in this process. restart: replace the store that `out` holds.
+    append: add the rows of `pool` to the finished store at `out`, whose parameters `config` has to repeat (except its
+    limit per source, which applies to the new rows). progress: where to report; by default the terminal and `out/job/`.
 
     Raises:
         StoreError: `out` holds a store of another pool, model or parameters, is being written by another process, or
             the disk is too small.
-        GradsiftError: unreadable pool, unknown model, no usable row, unfit checkpoint: see the message.
+        GradsiftError: the pool is unreadable or has no usable row, the model is unknown, or a checkpoint does not fit;
+            the message says which.
     """
     out, engine = Path(out), engine or Engine()
     if processes.rank() > 0:
@@ -69,7 +73,7 @@ def build(
     with locked(out):
         progress = progress or Progress(out)
         with progress.running():
-            atomic.sweep(out, keep=KEPT)
+            atomic.sweep(out, keep=LOCKED)
             run = _Build(list(pool), out, config, progress)
             with exclusive(run.device, progress):
                 store = run.prepare(restart, append)
@@ -80,7 +84,7 @@ def build(
                 run.base.release()  # whoever has the device next needs its memory
             if todo and engine.name == "ray":
                 extract_on_ray(store, todo, engine, progress)
-                atomic.sweep(out, keep=KEPT)  # what dead workers left
+                atomic.sweep(out, keep=LOCKED)  # what dead workers left
             store = settle(store)
             ensure_index(store, progress)
             return store
@@ -89,12 +93,12 @@ def build(
 def begin(
     pool: Sequence[str | Path], out: str | Path, config: BuildConfig, *, progress: Progress | None = None
 ) -> Store:
-    """Only read the pool into a store, which the same `build` would finish.
+    """Read the pool into a store and stop there; `build` with the same arguments finishes it.
 
     That is enough for methods that need no checkpoint, such as the draft.
 
     Raises:
-        StoreError, GradsiftError: as `build`.
+        StoreError, GradsiftError: as in `build`.
     """
     out = Path(out)
     refuse_place(out, pool, config.checkpoints)
@@ -109,7 +113,7 @@ def begin(
 
 
 class _Build:
-    """The state that the stages of one run share."""
+    """The stages of one run and the state that they share."""
 
     def __init__(self, pool: list[str | Path], out: Path, config: BuildConfig, progress: Progress) -> None:
         self.pool, self.out, self.config, self.progress = pool, out, config, progress
@@ -118,7 +122,7 @@ class _Build:
         self.encoder, self.window = self.base.encoder, self.base.window
 
     def begin(self, restart: bool = False) -> Store:
-        """The store with its pool, as it is there or read anew."""
+        """The store with its pool: the one already at `out`, or else a new one."""
         return (None if restart else self._resumed()) or self._read_pool(restart)
 
     def prepare(self, restart: bool, append: bool) -> Store:
@@ -131,11 +135,11 @@ class _Build:
         return store
 
     def model(self, store: Store) -> StoreModel:
-        """The base model as that of `store`, whose tokenizer and weights have to be the same."""
+        """The base model as the model of `store`, which must have the same tokenizer and weights."""
         return StoreModel(store, self.base)
 
     def trains(self, store: Store) -> bool:
-        """Whether a warmup is to come."""
+        """Whether this build still has to train."""
         return not store.manifest.checkpoints and not self.config.checkpoints
 
     @property
@@ -156,18 +160,18 @@ class _Build:
         if manifest.encoder_fingerprint != self.encoder.fingerprint:
             differences.append("another tokenizer or template")
         if differences and not any((self.out / "checkpoints").glob("epoch-*")):
-            return None  # nothing was computed yet that would be lost
+            return None  # nothing has been computed yet that would be lost
         if differences:
             raise StoreError(
                 f"{self.out} holds a store built with {'; '.join(differences)}: choose another folder, "
-                "or throw it away (gradsift build --restart)."
+                "or replace it with gradsift build --restart."
             )
         store.check_pool()
         self._continue(manifest)
         return store
 
     def _appended(self) -> Store:
-        """The store at `out` as it will be with the pool's rows."""
+        """The store at `out` as it will be with the rows of the pool added."""
         store = Store.open(self.out)
         self._continue(store.manifest)
         if not store.manifest.checkpoints:
@@ -175,7 +179,7 @@ class _Build:
         return begin_append(store, self.pool, self.config, self.encoder, self.max_length, self.progress)
 
     def _continue(self, manifest: Manifest) -> None:
-        self.base.dtype = getattr(torch, manifest.dtype)  # `auto` may mean another one on this device
+        self.base.dtype = getattr(torch, manifest.dtype)  # `auto` may mean another dtype on this device
         self._warn_about_environment(manifest)
 
     def _warn_about_environment(self, manifest: Manifest) -> None:
@@ -185,10 +189,10 @@ class _Build:
         note_differences(manifest, here, "this run", self.progress)
 
     def _read_pool(self, restart: bool) -> Store:
-        """Begin a store; what an earlier one left goes only once the new pool and the model have been read."""
-        for given in self.config.checkpoints:
-            check_folder(Path(given), moments="adam" in self.config.gradients)
-        if restart:  # else nothing is lost, and a draft's model need not have the layers
+        """Begin a store; what an earlier one left is removed only once the new pool and the model have been read."""
+        for folder in self.config.checkpoints:
+            check_folder(Path(folder), moments="adam" in self.config.gradients)
+        if restart:  # otherwise nothing can be lost, and a draft needs no layers that LoRA fits
             self._check_lora(self.base.load(self.progress))
         inputs = input_hashes(self.pool)
         fresh = self.out / f"{atomic.TEMPORARY}pool.parquet"
@@ -237,21 +241,21 @@ class _Build:
         return store
 
     def _check_lora(self, base: torch.nn.Module) -> None:
-        """Find out whether the LoRA that is to be trained, or that was given, fits the model, before anything goes."""
-        for given in map(Path, self.config.checkpoints):
-            if not (given / "moments.safetensors").is_file():
-                attach_adapter(base, given).unload()
+        """Check that the LoRA to be trained, or the one given, fits the model, before anything is removed."""
+        for folder in map(Path, self.config.checkpoints):
+            if not (folder / "moments.safetensors").is_file():
+                attach_adapter(base, folder).unload()
         if not self.config.checkpoints:
             attach_lora(base, self.config).unload()
         base.requires_grad_(False)
 
     def _clear(self, store: Store, restart: bool) -> None:
-        """Remove what an earlier store left, but for the base model's vectors where `store` would have the same."""
-        kept = (
-            {"representations"} if not restart and _same_base(store) else set()
-        )  # before a warmup there are no others
+        """Remove what an earlier store left, except the base model's vectors if `store` would have the same."""
+        # Before a warmup there are no other representations.
+        kept = {"representations"} if not restart and _same_base(store) else set()
         appended = [path.name for path in self.out.glob("pool-*.parquet")]
-        # The manifest last: without it the rest would be nobody's. Beside what is kept it stays until the new one.
+        # The manifest goes last: without it the other files would belong to no store. If vectors are kept, it stays
+        # until the new manifest replaces it.
         for name in (*MADE, *appended, PENDING, *(() if kept else (MANIFEST,))):
             if name not in kept:
                 atomic.remove(self.out / name)
@@ -313,8 +317,7 @@ class _Build:
 
     def _import_checkpoints(self, store: Store, folder: Path) -> None:
         step = 0
-        for index, given in enumerate(self.config.checkpoints):
-            source = Path(given)
+        for index, source in enumerate(map(Path, self.config.checkpoints)):
             if (source / "moments.safetensors").is_file():
                 checkpoint = Checkpoint.load(source)
             else:
@@ -345,13 +348,13 @@ class _Build:
     # -- features ---------------------------------------------------------------------------------------------------
 
     def extract(self, store: Store, todo: dict[int, list[int]]) -> None:
-        """Make the missing shards here."""
+        """Make the missing shards in this process."""
         model = self.model(store)
         model.load(self.progress)
         extract_here(Extraction(model), todo, self.progress)
 
     def check_disk(self, store: Store, todo: dict[int, list[int]]) -> None:
-        """Refuse to begin what would not fit."""
+        """Refuse to begin if the missing shards would not fit on the disk."""
         per_row = self.config.row_bytes(self.config.store_dtype) * len(self.config.gradients) + 2 * 4096
         rows = sum(
             stop - start for indices in todo.values() for start, stop in (store.shard_ranges[i] for i in indices)
@@ -359,22 +362,22 @@ class _Build:
         free = shutil.disk_usage(self.out).free
         if rows * per_row > free:
             raise StoreError(
-                f"The disk of {self.out} has {free / 1e9:.2f} GB free and the features still to come need about "
+                f"The disk of {self.out} has {free / 1e9:.2f} GB free, but the remaining features need about "
                 f"{rows * per_row / 1e9:.2f} GB: make room, or choose --store-dtype bit or a smaller --dim."
             )
 
 
 def _same_base(store: Store) -> bool:
-    """Whether what lies at the place of `store`, which is not begun yet, has its vectors of the base model."""
+    """Whether the folder of `store`, which is not yet written, holds an earlier store with the same base vectors."""
     try:
-        there = Store.open(store.path)
+        earlier = Store.open(store.path)
     except StoreError:
         return False
-    return (store.path / BASE).is_dir() and all(there.params(k, 0, 0) == store.params(k, 0, 0) for k in BASE_KINDS)
+    return (store.path / BASE).is_dir() and all(earlier.params(k, 0, 0) == store.params(k, 0, 0) for k in BASE_KINDS)
 
 
 def _assist(out: Path) -> Store:
-    """What every process but the first does: wait until the pool is read, take part in the warmup, leave."""
+    """The part of every process but the first: wait until the pool is read, take part in the warmup, leave."""
     os.environ.pop(FOLDER_VARIABLE, None)  # the first process reports for all
     processes.gather()
     try:

@@ -1,4 +1,4 @@
-"""Where a store may be written: without losing anything there, and without a build reading its own files."""
+"""Where a store may be written: where nothing is lost, and where the build does not read its own files as data."""
 
 import glob
 import os

@@ -1,7 +1,7 @@
 """Where features are extracted: the one stage of a build that can run in many places at once.
 
-`local` is this process. `ray` is a cluster (`engine_ray.py`). The store is the same either way: neither the engine nor
-the number of workers is part of what a store promises.
+`local` is this process; `ray` is a cluster (`engine_ray.py`). The store is the same either way: neither the engine nor
+the number of workers leaves a trace in it.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,33 +39,33 @@ def extract_here(extraction: Extraction, todo: dict[int, list[int]], progress: P
 
 
 def rows_done(store: Store, missing: list[int]) -> int:
-    """Rows of an epoch that are in shards which are not missing."""
+    """Number of an epoch's rows whose shards are not missing."""
     ranges = store.shard_ranges
     return store.manifest.usable - sum(ranges[index][1] - ranges[index][0] for index in missing)
 
 
 def begin_stage(store: Store, epoch: int, done: int, progress: Progress) -> None:
-    """Begin the stage of an epoch of which `done` rows are there already."""
+    """Begin the stage of an epoch of which `done` rows are already there."""
     label = f"Gradient features, checkpoint {epoch + 1} of {len(store.epochs)}"
     progress.stage(f"features-{epoch + 1}", label, store.manifest.usable, "rows", done=done)
 
 
 def note_split(store: Store, epoch: int, index: int, progress: Progress) -> None:
-    """Say that batches had to be halved."""
+    """Report that batches had to be halved."""
     progress.note(f"Memory ran out in shard {index} of {store.epochs[epoch]}: batches were halved.")
 
 
 def library_versions() -> dict[str, str]:
-    """Versions here of the libraries that a store's numbers come from."""
+    """Installed versions of the libraries that a store's numbers depend on."""
     return {name: version(name) for name in LIBRARIES}
 
 
 def note_differences(manifest: Manifest, here: dict[str, str], who: str, progress: Progress) -> None:
-    """Say in what `here` (device, versions, and threads where they count) differs from what a store was begun with."""
-    there = {"device": manifest.device, "threads": str(manifest.threads), **manifest.versions}
-    for name, value in there.items():
+    """Report where `here` (device, versions, and threads if they matter) differs from what a store was begun with."""
+    original = {"device": manifest.device, "threads": str(manifest.threads), **manifest.versions}
+    for name, value in original.items():
         if here.get(name, value) != value:
             progress.note(
                 f"The store was begun with {name} {value}, {who} has {here[name]}: "
-                "what is added may differ in the last digits."
+                "the numbers it adds may differ in the last digits."
             )

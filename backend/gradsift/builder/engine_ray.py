@@ -1,8 +1,8 @@
 """Features on a Ray cluster: an actor on every device holds the model, a shard is a task, the actors write the files.
 
-Ray starts the actors and says when one has died. Putting its shard back and starting another is done here: a task that
-Ray itself retries waits for the restart of *its* actor, forever if the machine is gone and no other has room, while
-here the actors that live go on.
+Ray starts the actors and reports when one dies. This module puts its shard back into the queue and starts another: a
+task retried by Ray itself waits for *its* actor to restart, forever if the machine is gone and no other has room, while
+here the surviving actors go on working.
 """
 
 import logging
@@ -37,17 +37,17 @@ from gradsift.runtime.device import default_device
 from gradsift.runtime.errors import StoreError
 from gradsift.runtime.progress import FOLDER_VARIABLE, Progress
 
-ATTEMPTS = 3  # at one shard: what ends three workers would end the next
-_OBJECTS = 100 * 2**20  # bytes of Ray's object store: nothing larger than a count goes through it
-_PATIENCE = 0.5  # seconds between two looks at whether the run shall stop
+ATTEMPTS = 3  # per shard: what killed three workers would kill the next
+_OBJECTS = 100 * 2**20  # bytes of Ray's object store: nothing larger than a count passes through it
+_PATIENCE = 0.5  # seconds between checks for a request to stop
 
 
 class Worker:
-    """The actor: one device, the store's model on it. Light until its first shard."""
+    """The actor: one device with the store's model, which is loaded for the first shard."""
 
     def __init__(self, path: str, manifest: str, fingerprint: str, folder: str) -> None:
         self._path, self._manifest, self._fingerprint = Path(path), manifest, fingerprint
-        with suppress(OSError):  # the model may be named by a path from where the build was started
+        with suppress(OSError):  # the model may be a path relative to where the build was started
             os.chdir(folder)
         self._progress = Progress(quiet=True)
         self._held = ExitStack()
@@ -58,7 +58,7 @@ class Worker:
         return {"host": socket.gethostname(), "device": default_device().type, **library_versions()}
 
     def make(self, epoch: int, index: int) -> Iterator[int | tuple[int, list[str]]]:
-        """Make one shard: the rows of every batch as they are done, at last (splits, notes)."""
+        """Make one shard; yields the number of rows of every finished batch and, at the end, (splits, notes)."""
         counts: SimpleQueue[int | None] = SimpleQueue()
         with ThreadPoolExecutor(1) as thread:
             work = thread.submit(self._make, epoch, index, counts)
@@ -83,7 +83,9 @@ class Worker:
                 f"folder that every machine of the cluster shares ({error})"
             ) from error
         if store.fingerprint != self._fingerprint:
-            raise EngineError(f"{self._path} on {socket.gethostname()} is another store: share one folder.")
+            raise EngineError(
+                f"{self._path} on {socket.gethostname()} is another store: share one folder among machines."
+            )
         torch.set_num_threads(store.manifest.threads)
         model = StoreModel(store)
         self._held.enter_context(model.session(self._progress))
@@ -92,7 +94,7 @@ class Worker:
 
 @dataclass
 class _Task:
-    """A shard to make. counted: rows of it that were reported by who makes it now."""
+    """A shard to make. counted: those of its rows that its present worker has reported."""
 
     epoch: int
     index: int
@@ -102,7 +104,7 @@ class _Task:
 
 @dataclass
 class _Actor:
-    """An actor and what it does: greet (no task yet), or make a shard. answer: what Ray gives us to wait for."""
+    """An actor and its work: greeting (no task yet) or making a shard. answer: Ray's reference to wait for."""
 
     handle: Any
     answer: Any
@@ -112,7 +114,7 @@ class _Actor:
 
 @dataclass
 class _Tally:
-    """Rows done in every epoch, reported for the first that is not finished: the next may begin before it ends."""
+    """Rows done in every epoch. Only the first unfinished one is reported; the next may begin before it ends."""
 
     store: Store
     progress: Progress
@@ -125,8 +127,8 @@ class _Tally:
         if epoch == self.current:
             self.progress.advance(rows)
 
-    def turn_page(self) -> None:
-        """Go on to the stage of the first epoch with shards left."""
+    def update_stage(self) -> None:
+        """Begin the stage of the first epoch with shards left, unless it has begun."""
         first = min((epoch for epoch, count in self.left.items() if count), default=self.current)
         if first != self.current:
             self.current = first
@@ -148,23 +150,23 @@ class _Run:
         self.queue.extend(_Task(epoch, index) for epoch in sorted(todo) for index in todo[epoch])
         done = {epoch: rows_done(self.store, missing) for epoch, missing in todo.items()}
         self.tally = _Tally(self.store, self.progress, done, {epoch: len(missing) for epoch, missing in todo.items()})
-        self.tally.turn_page()
+        self.tally.update_stage()
         for _ in range(min(self._size(), len(self.queue))):
             self._hire()
         while any(self.tally.left.values()):
             self._wait()
 
     def dismiss(self) -> None:
-        """End every actor; what it was making is not finished."""
+        """End every actor, leaving its current shard unfinished."""
         for actor in self.actors:
-            with suppress(Exception):  # dead already, or the cluster is
+            with suppress(Exception):  # the actor or the whole cluster is dead already
                 self.ray.kill(actor.handle)
 
     # -- actors -------------------------------------------------------------------------------------------------------
 
     @property
     def _needs(self) -> dict[str, int]:
-        """What an actor asks Ray for: a GPU where the cluster has any, else the threads the store was begun with."""
+        """What an actor requests from Ray: a GPU if the cluster has any, else a CPU per thread of the store's build."""
         if self.ray.cluster_resources().get("GPU"):
             return {"GPU": 1, "CPU": 1}
         return {"CPU": self.store.manifest.threads}
@@ -185,9 +187,9 @@ class _Run:
         self.actors.append(_Actor(handle, handle.hello.remote()))
 
     def _bury(self, actor: _Actor, error: Exception) -> None:
-        """Put a dead actor's shard back and look for a successor."""
+        """Put a dead actor's shard back into the queue and start a successor."""
         self.actors.remove(actor)
-        if actor.task is None and not actor.host:  # it never started: neither would another
+        if actor.task is None and not actor.host:  # it never started, and another would not either
             if not self.actors:
                 raise EngineError(f"No worker could start on the Ray cluster: {_first_line(error)}") from error
             self.progress.note(f"A worker could not start on the Ray cluster: {_first_line(error)}")
@@ -199,7 +201,7 @@ class _Run:
             if task.attempts == ATTEMPTS:
                 raise EngineError(
                     f"{ATTEMPTS} workers died while making {where}, the last on {actor.host}: free memory on the "
-                    "machines, or build with fewer workers; what was finished is kept."
+                    "machines, or build with fewer workers; finished shards are kept."
                 ) from error
             self.progress.note(f"A worker on {actor.host} died while making {where}; the shard is made again.")
             self.queue.appendleft(task)
@@ -208,7 +210,7 @@ class _Run:
     # -- shards -------------------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Give every free actor a shard, then take what the next ones have to say."""
+        """Give every free actor a shard, then receive the next messages."""
         for actor in self.actors:
             if actor.answer is None and self.queue:
                 actor.task = self.queue.popleft()
@@ -250,17 +252,21 @@ class _Run:
             self.progress.note(note)
         self.tally.left[task.epoch] -= 1
         actor.task = actor.answer = None
-        self.tally.turn_page()
+        self.tally.update_stage()
 
     def _check_room(self) -> None:
-        """While no worker has started: whether one ever can."""
+        """While no worker has started, check that one can.
+
+        Raises:
+            EngineError: no machine has what a worker needs.
+        """
         needs = self._needs
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if not any(all(machine.get(name, 0) >= amount for name, amount in needs.items()) for machine in machines):
             request = " and ".join(f"{amount} {name}" for name, amount in needs.items())
             raise EngineError(
-                f"No machine of the Ray cluster has {request}, which a worker needs: add one, or build with a cluster "
-                "that has; what was finished is kept."
+                f"No machine of the Ray cluster has {request}, which a worker needs: add one that has, or build "
+                "on another cluster; finished shards are kept."
             )
 
 
@@ -269,7 +275,7 @@ def extract_on_ray(store: Store, todo: dict[int, list[int]], engine: Engine, pro
 
     Raises:
         EngineError: the cluster cannot be reached, no worker of it can start, or the store's folder is not shared.
-        GradsiftError: what a local build raises, from the worker that met it.
+        GradsiftError: as in a local build; it comes from the worker where it happened.
     """
     with _connected(engine, store.manifest.threads, progress) as ray:
         run = _Run(ray, store, engine, progress)
@@ -280,7 +286,7 @@ def extract_on_ray(store: Store, todo: dict[int, list[int]], engine: Engine, pro
 
 
 def check_cluster(engine: Engine) -> None:
-    """Raise `EngineError` where nothing answers at the engine's address: Ray itself would try for minutes."""
+    """Raise `EngineError` if nothing answers at the engine's address; Ray itself would try for minutes."""
     if engine.ray_address in (None, "auto"):
         return
     host, _, port = engine.ray_address.rpartition(":")
@@ -297,31 +303,33 @@ def check_cluster(engine: Engine) -> None:
 def _connected(engine: Engine, threads: int, progress: Progress) -> Iterator[Any]:
     """Ray, connected to the engine's cluster, or to one on this machine that ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns that it will be so one day
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; without it Ray warns
     import ray
 
-    if ray.is_initialized():  # by the program that called us: its cluster, which goes on
+    if ray.is_initialized():  # by the calling program: its cluster stays up
         yield ray
         return
     if engine.ray_address is None:
         cores = max(os.cpu_count() or 1, (engine.workers or 1) * threads)
-        where: dict[str, Any] = {"address": "local", "num_cpus": cores, "object_store_memory": _OBJECTS}
-        where["include_dashboard"] = False
+        options: dict[str, Any] = {"address": "local", "num_cpus": cores, "object_store_memory": _OBJECTS}
+        options["include_dashboard"] = False
     else:
-        where = {"address": engine.ray_address}
+        options = {"address": engine.ray_address}
     progress.say("Starting Ray on this machine" if engine.ray_address is None else "Connecting to Ray")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         try:
-            ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise EngineError(
-                f"The Ray cluster {engine.ray_address or 'of this machine'}: {_first_line(error)}"
+                f"Ray cannot start on this machine: {_first_line(error)}"
+                if engine.ray_address is None
+                else f"The Ray cluster at {engine.ray_address} cannot be used: {_first_line(error)}"
             ) from error
-        with suppress(ValueError):  # not in the main thread, where Ray has not set its own either
+        with suppress(ValueError):  # not in the main thread, where Ray sets no handlers either
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        with redirect_stdout(sys.stderr):  # what Ray says of workers it would print among our results
+        with redirect_stdout(sys.stderr):  # Ray would print its messages about workers among our results
             yield ray
     finally:
         ray.shutdown()

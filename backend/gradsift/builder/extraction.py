@@ -1,6 +1,7 @@
 """Feature shards of a store, made one at a time by whatever process has the store and its model.
 
-A shard that is present and whole is never touched: who makes which, in what order, does not show in the store.
+A shard that is present and intact is never touched: which process makes which shard, and in what order, leaves no trace
+in the store.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from gradsift.gradients.store_model import StoreModel
 class Extraction:
     """Makes shards of a store that has its checkpoints.
 
-    model: the store's, loaded, on a device that the caller holds.
+    model: the store's model, loaded on a device that the caller holds.
     """
 
     def __init__(self, model: StoreModel) -> None:
@@ -35,15 +36,15 @@ class Extraction:
         return self._at(epoch).extract(rows, done)
 
     def write(self, epoch: int, index: int, features: Features) -> None:
-        """Write the files of a shard that are not there yet, leaving whole ones untouched."""
+        """Write the files of a shard that are missing or damaged, leaving intact ones untouched."""
         store = self.store
         start, _ = store.shard_ranges[index]
         for kind in store.kinds:
-            if not _whole(store, kind, epoch, index):
+            if not _intact(store, kind, epoch, index):
                 x = features.representation if kind == "rds" else features.projected[kind]
                 dtype = "fp16" if kind == "rds" else store.manifest.config.store_dtype
                 write_shard(store.shard_path(kind, epoch, index), store.params(kind, epoch, index), start, dtype, x)
-        if not _whole(store, "metrics", epoch, index):
+        if not _intact(store, "metrics", epoch, index):
             columns: dict[str, Any] = {
                 "grad_norm": features.grad_norm.numpy(),
                 "update_norm": features.update_norm.numpy(),
@@ -67,16 +68,16 @@ class Extraction:
 
 
 def unfinished(store: Store) -> dict[int, list[int]]:
-    """Epoch -> indices of the shards of which some file is missing or not whole; reads every file that is there."""
+    """Epoch -> indices of the shards with a missing or damaged file; reads every file that is there."""
     todo: dict[int, list[int]] = {}
     for epoch in range(len(store.epochs)):
         for index in range(len(store.shard_ranges)):
-            if any(not _whole(store, kind, epoch, index) for kind in (*store.kinds, "metrics")):
+            if any(not _intact(store, kind, epoch, index) for kind in (*store.kinds, "metrics")):
                 todo.setdefault(epoch, []).append(index)
     return todo
 
 
-def _whole(store: Store, kind: str, epoch: int, index: int) -> bool:
+def _intact(store: Store, kind: str, epoch: int, index: int) -> bool:
     try:
         store.read_metrics(epoch, index) if kind == "metrics" else store.shard(kind, epoch, index)
     except ShardError:

@@ -1,6 +1,6 @@
 """The first stage of a build: every row of the pool goes into `pool.parquet`, tokenized once to see which are usable.
 
-All rows are either usable or excluded with a reason. A bad line becomes an excluded row with its original bytes;
+Every row is either usable or excluded with a reason. A bad line becomes an excluded row with its original bytes;
 nothing is dropped or cut without being counted.
 """
 
@@ -55,7 +55,7 @@ class NothingUsableError(GradsiftError):
 
 @dataclass
 class Intake:
-    """Counts and fingerprint of a pool that was read; part of the manifest."""
+    """Counts and fingerprint of a pool that was read, for the manifest. examples: the first excluded rows."""
 
     fingerprint: str = ""
     rows: int = 0
@@ -64,7 +64,6 @@ class Intake:
     excluded: Counter = field(default_factory=Counter)
     schemas: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     by_source: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
-
     examples: list[str] = field(default_factory=list)
 
     def report(self) -> list[str]:
@@ -94,7 +93,7 @@ def ingest(
 ) -> Intake:
     """Read, encode and write the pool to `out` (a Parquet file).
 
-    first: number of the first row. taken: ids of other rows of the store.
+    first: number of the first row. taken: ids that other rows of the store already have.
 
     Raises:
         PoolError: a path cannot be read at all.

@@ -1,8 +1,8 @@
 """What a build would cost, before it starts: counted where that is cheap, otherwise estimated from a few batches.
 
 `plan` reads and encodes the pool with the build's own code, packs its batches (survey.py) and times a few of them
-(timing.py). Counts are exact (`exact`) if no source has more than `COUNTED` rows. `estimate` is always an estimate, for
-this machine's device.
+(timing.py). Counts are exact (`Plan.exact`) if no source has more than `COUNTED` rows. `Plan.estimate` is always an
+estimate, for the device of this machine.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ class Plan:
 def plan(pool: Sequence[str | Path], config: BuildConfig, workers: int = 1, progress: Progress | None = None) -> Plan:
     """Count what a build of `pool` would process and estimate its cost on this machine; nothing is written.
 
-    workers: devices that share the features. In a job, `job/plan.json` holds the plan so far.
+    workers: number of devices that share the extraction of features. In a job, `job/plan.json` holds the plan so far.
 
     Raises:
         GradsiftError: anything that would stop the build at its start: an unreadable pool, an unknown model, no usable
@@ -152,9 +152,7 @@ def _counted(pool_survey: Survey, batches: list[Batch], training: list[Batch], d
 def _warmup_plan(pool_survey: Survey, training: list[Batch]) -> WarmupPlan:
     config = pool_survey.config
     rows = max(1, int(pool_survey.usable * config.warmup_fraction))
-    tokens = sum(
-        padded(pool_survey.lengths, batch) for batch in training
-    )  # rows are drawn evenly, so they have no weights
+    tokens = sum(padded(pool_survey.lengths, batch) for batch in training)  # unweighted: rows are drawn evenly
     scale = rows * config.epochs / sum(map(len, training))
     return WarmupPlan(rows, config.epochs, steps_per_epoch(rows, config.batch_size), round(tokens * scale))
 

@@ -1,6 +1,6 @@
 """The pool as `plan` sees it: tokenized and packed as in a build, with nothing written.
 
-Of a source with more than `COUNTED` rows only a seeded sample is tokenized; each sampled row represents several.
+Of a source with more than `COUNTED` rows, only a seeded sample is tokenized; each sampled row stands for several.
 """
 
 import time
@@ -43,9 +43,9 @@ class SourcePlan:
 
 @dataclass
 class Survey:
-    """The tokenized rows. lengths, weights: of each usable row its tokens and how many rows of the pool it represents.
+    """The tokenized rows. lengths, weights: for each usable row, its tokens and how many pool rows it stands for.
 
-    rows: number a build would take. sampled: rows tokenized. seconds, pool_bytes: to read and to store all `rows`.
+    rows: number that a build would take. sampled: number tokenized. seconds, pool_bytes: to read and store all `rows`.
     """
 
     config: BuildConfig
@@ -98,7 +98,7 @@ class Survey:
         ]
 
     def padded_tokens(self, batches: Sequence[Batch]) -> float:
-        """Padded tokens of the batches, each weighted by how many rows its rows represent."""
+        """Padded tokens of the batches, each weighted by how many rows its rows stand for."""
         return sum(
             padded(self.lengths, batch) * sum(self.weights[position] for position in batch) / len(batch)
             for batch in batches

@@ -34,14 +34,14 @@ from gradsift.training.warmup import snapshot
 if TYPE_CHECKING:
     from peft import PeftModel
 
-WARMUP_SECONDS, FEATURE_SECONDS = 8.0, 16.0  # limits of the two parts, loading aside
+WARMUP_SECONDS, FEATURE_SECONDS = 8.0, 16.0  # limits of the two parts, without loading
 _FEW = 32  # maximum number of batches to time
 _GOLDEN = 0.6180339887
 
 
 @dataclass
 class Timed:
-    """Timed batches. tokens: padded, in all. largest: tokens of the largest batch."""
+    """Timed batches. tokens: padded tokens in total. largest: tokens of the largest batch."""
 
     seconds: float = 0.0
     tokens: int = 0

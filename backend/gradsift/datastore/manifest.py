@@ -1,4 +1,4 @@
-"""What a store says of itself: the records of its manifest."""
+"""The records of a store's manifest."""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ class SourceInfo(_Record):
 
 
 class Part(_Record):
-    """Rows taken in at once, by the build or by an append: their files ("NAME SHA256"), counts, and rows a shard."""
+    """Rows taken in together, by the build or by an append: their files ("NAME SHA256"), counts, and rows per shard."""
 
     inputs: tuple[str, ...]
     limit_per_source: int | None
@@ -47,9 +47,9 @@ class Part(_Record):
 
 
 class Manifest(_Record):
-    """Everything a store says of itself. `files` maps each small fixed file to its sha256.
+    """Everything a store records about itself. `files` maps each small fixed file to its sha256.
 
-    begun: the fingerprint of the store before anything was appended, "" where nothing was.
+    begun: the fingerprint of the store before anything was appended, "" if nothing was.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -1,6 +1,6 @@
-"""The rows of a store on disk: one Parquet file (ingest.py) for every intake, read as if they were one.
+"""The rows of a store on disk: one Parquet file per intake (builder/ingest.py), read as if they were one file.
 
-Row numbers go on from file to file, and every row group holds consecutive rows.
+Row numbers continue from file to file, and every row group holds consecutive rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ def pool_file(part: int) -> str:
 class PoolFiles:
     """The files in the order of their rows.
 
-    Every read raises `StoreError` where one of them is missing or damaged.
+    Every read raises `StoreError` if one of them is missing or damaged.
     """
 
     paths: Sequence[Path]
@@ -41,19 +41,19 @@ class PoolFiles:
         return pa.concat_tables([self._columns(path, names) for path in self.paths])
 
     def texts(self, rows: Any, raw: bool) -> pd.DataFrame:
-        """row, messages, prefix and, if asked, raw of some rows, in their order, from the row groups that hold them."""
-        wanted, pieces, first = np.asarray(rows, dtype=np.int64), [], 0
+        """Columns row, messages, prefix and, on request, raw of `rows`, in that order; reads only their row groups."""
+        numbers, pieces, first = np.asarray(rows, dtype=np.int64), [], 0
         columns = [*_TEXT, "raw"] if raw else list(_TEXT)
-        if not len(wanted):
+        if not len(numbers):
             return pd.DataFrame(columns=columns)
         for path in self.paths:
             with _reading(path), pq.ParquetFile(path, metadata=_footer(path, *_version(path))) as file:
                 stop = first + file.metadata.num_rows
-                here = np.unique(wanted[(wanted >= first) & (wanted < stop)])
-                pieces += _groups(file, here, first, columns)
+                own = np.unique(numbers[(numbers >= first) & (numbers < stop)])
+                pieces += _groups(file, own, first, columns)
                 first = stop
-        found = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
-        return pd.DataFrame([found[row] for row in wanted.tolist()])
+        records = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
+        return pd.DataFrame([records[row] for row in numbers.tolist()])
 
     def _columns(self, path: Path, names: Sequence[str]) -> pa.Table:
         with _reading(path):
@@ -66,22 +66,22 @@ def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int, columns: list[st
     bounds, values = first + np.cumsum(sizes), pa.array(rows)
     groups = np.unique(np.searchsorted(bounds, rows, side="right")).tolist()
     bytes_of = {group: file.metadata.row_group(group).total_byte_size for group in groups}
-    tables = (file.read_row_groups(few, columns=columns) for few in _some(bytes_of))  # side by side on the cores
+    tables = (file.read_row_groups(batch, columns=columns) for batch in _batches(bytes_of))  # a batch uses all cores
     return [table.filter(pc.is_in(table["row"], values)) for table in tables]
 
 
-def _some(bytes_of: dict[int, int]) -> Iterator[list[int]]:
-    """The groups in turn, as many at once as fit into `_AT_ONCE`; at least one."""
-    some: list[int] = []
+def _batches(bytes_of: dict[int, int]) -> Iterator[list[int]]:
+    """The groups in turn, as many at once as fit into `_AT_ONCE`, but at least one."""
+    batch: list[int] = []
     size = 0
     for group, own in bytes_of.items():
-        if some and size + own > _AT_ONCE:
-            yield some
-            some, size = [], 0
-        some.append(group)
+        if batch and size + own > _AT_ONCE:
+            yield batch
+            batch, size = [], 0
+        batch.append(group)
         size += own
-    if some:
-        yield some
+    if batch:
+        yield batch
 
 
 def _version(path: Path) -> tuple[int, int]:
@@ -91,7 +91,7 @@ def _version(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def _footer(path: Path, changed: int, inode: int) -> pq.FileMetaData:
-    """Where the row groups of a file lie, kept between reads: of 270,000 rows it takes 10 ms to read."""
+    """Where the row groups of a file lie, cached between reads: for 270,000 rows it takes 10 ms to read."""
     return pq.read_metadata(path)
 
 

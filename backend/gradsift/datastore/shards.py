@@ -27,7 +27,7 @@ BLOCK_BYTES = 1 << 22  # of decoded fp32: what one step of a scoring pass expand
 
 
 class ShardError(GradsiftError):
-    """A shard that is damaged or was made by something else than the store says."""
+    """A shard that is missing or damaged, or was not made as the store's manifest says."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Shard:
     q: torch.Tensor
     scale: torch.Tensor
     norm: torch.Tensor
-    traits: list[int]  # of the file when it was opened, see checked.py
+    traits: list[int]  # of the file when it was opened, see verified.py
 
     def pieces(self, size: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield (offset, rows of q) by `size` rows, read into one buffer: it holds the next rows when asked for more.
+        """Yield (offset, rows of q), `size` rows at a time, all read into one buffer, which the next rows overwrite.
 
-        Reading costs less than the page faults of a map, a disk reads ahead, and the buffer stays in the cache.
+        Reading costs less than the page faults of a map, the disk reads ahead, and the buffer stays in the cache.
 
         Raises:
-            ShardError: the file is not the one that was opened any more.
+            ShardError: the file has changed since it was opened.
         """
         buffer = torch.empty_like(self.q[:size])
         with open(self.path, "rb", buffering=0) as file:
@@ -63,7 +63,7 @@ class Shard:
                 while left and (count := file.readinto(left)):
                     left = left[count:]
                 if left:
-                    raise ShardError(f"{self.path} was cut while it was read; run the same command again.")
+                    raise ShardError(f"{self.path} was truncated while it was read; run the same command again.")
                 yield offset, rows
 
     def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
@@ -75,7 +75,7 @@ class Shard:
             yield offset, rows.mul_(self.scale[offset : offset + size, None])
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """(k, d) fp32 unit rows at these places of the shard."""
+        """(k, d) fp32 unit rows at these positions in the shard."""
         return decode(self.q[rows], self.dtype).mul_(self.scale[rows, None])
 
 
@@ -107,7 +107,7 @@ def decode(q: torch.Tensor, dtype: str) -> torch.Tensor:
 def write_shard(path: Path, params: str, start: int, dtype: str, x: torch.Tensor) -> None:
     """Quantize x (n, d) and write it as the shard of usable rows start..start+n.
 
-    params: hash of everything that decides the numbers (`Store.params`).
+    params: hash of everything that determines the numbers (`Store.params`).
     """
     tensors = dict(zip(("q", "scale", "norm"), encode(x, dtype), strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def write_shard(path: Path, params: str, start: int, dtype: str, x: torch.Tensor
 
 
 def read_shard(path: Path, params: str, checked: Checked | None = None) -> Shard:
-    """Open a shard and check it. checked: what need not be hashed again.
+    """Open a shard and check it. checked: files that need not be hashed again.
 
     Raises:
         ShardError: it is missing, damaged, or made with other parameters.
@@ -138,7 +138,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str,
 def read_tensors(path: Path, checked: Checked | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Memory-map the tensors of a file of ours and check its hash; returns (tensors, header).
 
-    checked: a file that is in there as it is now is not hashed again, and one that was hashed is added.
+    checked: a file that it lists in its present state is not hashed again; a file that is hashed is added.
 
     Raises:
         ShardError: missing or damaged.

@@ -3,16 +3,18 @@
     STORE/manifest.json            every parameter, hashes, row counts, checkpoints with mean lr and weight
     STORE/pool.parquet             every row read, usable or not, with its original line (appended: pool-2.parquet)
     STORE/warmup/                  subset's rows, loss curve
-    STORE/checkpoints/epoch-1/     see checkpoints.py
+    STORE/checkpoints/epoch-1/     see training/checkpoint.py
     STORE/features/epoch-1/        adam-00000.safetensors ...      see shards.py
     STORE/representations/epoch-1/ rds-00000.safetensors ...
-    STORE/representations/base/    rds+-00000.safetensors ...      likewise of the base model, see base_features.py
+    STORE/representations/base/    rds+-00000.safetensors ...      of the base model, see scoring/base_model.py
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
-    STORE/scorings/                kept scorings, see influence.py
-    STORE/index/, STORE/job/       see index.py, words.py, checked.py; status and log of the last run
+    STORE/scorings/                kept scorings, see scoring/scoring.py
+    STORE/index/                   see text/index.py, text/words.py, datastore/verified.py
+    STORE/job/                     status and log of the last run
 
-A shard that is present and whole is the progress record. A build promises all but `representations/base` and the last
-three. Nothing of it depends on time or place: an interrupted and resumed build ends with the bytes of an unbroken one.
+An intact shard is its own record of progress. A build promises the bytes of everything except `representations/base`
+and the last three folders. They do not depend on time or place: an interrupted and resumed build ends with the same
+bytes as an uninterrupted one.
 """
 
 import json
@@ -39,7 +41,7 @@ from gradsift.training.checkpoint import Checkpoint
 
 MANIFEST = "manifest.json"
 BASE_KINDS = ("rds+", "draft")  # shards of the base model, made when a method first asks for them
-_POOL_COLUMNS = (  # of pool.parquet, text aside
+_POOL_COLUMNS = (  # of pool.parquet, without the text
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
     *("n_prompt_tokens", "n_answer_tokens", "n_cut", "status", "reason"),
 )
@@ -53,10 +55,10 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path, name: str = MANIFEST) -> "Store":
-        """Open the store at `path`, complete or not. name: of the manifest's file (append.py has another beside it).
+        """Open the store at `path`, complete or not. name: of the manifest's file (an append writes a second one).
 
         Raises:
-            StoreError: no store there, one of another version, or a damaged manifest.
+            StoreError: there is no store, it is of another version, or its manifest is damaged.
         """
         path = Path(path)
         try:
@@ -100,23 +102,23 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the store's numbers; equal fingerprints mean interchangeable stores."""
+        """Hash of everything that determines the store's numbers; equal fingerprints mean interchangeable stores."""
         return hash_json(self.manifest.model_dump(mode="json"))[:16]
 
     @property
     def lineage(self) -> str:
-        """What names the store's rows by number: the fingerprint it had before anything was appended."""
+        """Identifies what the store's row numbers refer to: its fingerprint before anything was appended."""
         return self.manifest.begun or self.fingerprint
 
     @cached_property
     def _shards(self) -> list[tuple[int, int, Part]]:
-        """(start, stop, part) of every shard: each part is cut by its own size, so that no shard has rows of two."""
-        found, first = [], 0
+        """(start, stop, part) of every shard; each part has its own shard size, so that no shard spans two parts."""
+        shards, first = [], 0
         for part in self.manifest.parts:
             stop = first + part.usable
-            found += [(at, min(at + part.shard_rows, stop), part) for at in range(first, stop, part.shard_rows)]
+            shards += [(at, min(at + part.shard_rows, stop), part) for at in range(first, stop, part.shard_rows)]
             first = stop
-        return found
+        return shards
 
     @property
     def shard_ranges(self) -> list[tuple[int, int]]:
@@ -124,19 +126,22 @@ class Store:
         return [(start, stop) for start, stop, _ in self._shards]
 
     def params(self, kind: str, epoch: int, index: int) -> str:
-        """Hash of what decides a shard's numbers: `kind` adam, sgd, sign, rds or of `BASE_KINDS`; counts are from 0."""
+        """Hash of what determines a shard's numbers.
+
+        kind: adam, sgd, sign, rds or one of `BASE_KINDS`. epoch, index: counted from 0.
+        """
         m, part = self.manifest, self._shards[index][2]
-        of_base = kind in BASE_KINDS  # no checkpoint's, so that they are there before and whatever the warmup
+        of_base = kind in BASE_KINDS  # of no checkpoint: they can be made before the warmup and do not depend on it
         place = f"checkpoints/{m.checkpoints[epoch].name}/" if not of_base else ""
         checkpoint = {k: v for k, v in m.files.items() if place and k.startswith(place)}
-        about = [m.model_fingerprint, m.encoder_fingerprint, part.pool_fingerprint, m.dtype, m.token_budget]
-        about.append(part.shard_rows)
-        about += [m.config.max_length, kind, checkpoint]
+        inputs = [m.model_fingerprint, m.encoder_fingerprint, part.pool_fingerprint, m.dtype, m.token_budget]
+        inputs.append(part.shard_rows)
+        inputs += [m.config.max_length, kind, checkpoint]
         if kind == "draft":
-            about.append(m.config.seed)
+            inputs.append(m.config.seed)
         if not of_base and kind != "rds":
-            about += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
-        return hash_json(about)[:32]
+            inputs += [m.checkpoints[epoch].projector, m.config.store_dtype, m.config.adam if kind == "adam" else ""]
+        return hash_json(inputs)[:32]
 
     def shard_path(self, kind: str, epoch: int, index: int) -> Path:
         """Where a shard lies: kind adam, sgd, sign, rds, metrics, or one of `BASE_KINDS`."""
@@ -150,7 +155,7 @@ class Store:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of shard that every epoch has, metrics aside."""
+        """Kinds of shard that every epoch has, except metrics."""
         return (*self.manifest.config.gradients, "rds")
 
     def shards(self, kind: str, epoch: int) -> Iterator[Shard]:
@@ -165,43 +170,45 @@ class Store:
     def shard(self, kind: str, epoch: int, index: int, checked: Checked | None = None) -> Shard:
         """Open one shard, checked against its hash, its parameters and the rows it should cover.
 
-        checked: files that were hashed as they are now, which spares them that.
+        checked: files that were already hashed in their present state and need not be hashed again.
         """
         shard = read_shard(self.shard_path(kind, epoch, index), self.params(kind, epoch, index), checked)
         start, stop = self.shard_ranges[index]
         if (shard.start, shard.stop) != (start, stop) or len(shard.q) != stop - start:
-            raise ShardError(f"{shard.path} covers other rows than its name says; delete it and build again.")
+            raise ShardError(
+                f"{shard.path} covers other rows than its name says; delete it and run the same command again."
+            )
         return shard
 
     def shard_paths(self) -> list[Path]:
-        """Every shard a finished build has, metrics included."""
+        """The path of every shard that a finished build has, metrics included."""
         kinds = (*self.kinds, "metrics")
         epochs, ranges = range(len(self.epochs)), range(len(self._shards))
         return [self.shard_path(kind, epoch, index) for epoch in epochs for index in ranges for kind in kinds]
 
     def missing(self) -> list[Path]:
-        """Files a finished build would have and this store lacks (present ones are not read)."""
+        """Files that a finished build would have and this store lacks (those present are not read)."""
         if not self.manifest.checkpoints:
             return [self.path / "checkpoints"]
-        gone = []
+        missing = []
         for epoch in range(len(self.epochs)):
             folders = {kind: self._shard_folder(kind, epoch) for kind in (*self.kinds, "metrics")}
-            there = {kind: {file.name for file in folder.glob("*.*")} for kind, folder in folders.items()}
-            wanted = ((kind, _shard_name(kind, index)) for index in range(len(self._shards)) for kind in folders)
-            gone += [folders[kind] / name for kind, name in wanted if name not in there[kind]]
-        return gone
+            present = {kind: {file.name for file in folder.glob("*.*")} for kind, folder in folders.items()}
+            expected = ((kind, _shard_name(kind, index)) for index in range(len(self._shards)) for kind in folders)
+            missing += [folders[kind] / name for kind, name in expected if name not in present[kind]]
+        return missing
 
     @property
     def complete(self) -> bool:
-        """Whether every shard is there."""
+        """Whether every shard is present."""
         return not self.missing()
 
     def require_complete(self) -> None:
-        """Raise `StoreError` when the build has not finished."""
+        """Raise `StoreError` if the build has not finished."""
         if missing := self.missing():
             raise StoreError(
-                f"{self.path} is not finished: {len(missing)} files are missing, {missing[0].name} first; "
-                "run the same build again to go on."
+                f"{self.path} is not finished: files are missing ({len(missing)}, the first is {missing[0].name}); "
+                "run the same build again to finish it."
             )
 
     def check_file(self, name: str) -> None:
@@ -278,9 +285,9 @@ class Store:
         return self._pool.columns(_POOL_COLUMNS).to_pandas().set_index("row")
 
     def texts(self, rows: Any, raw: bool = True) -> pd.DataFrame:
-        """Text of some rows, in the order asked: row, messages (list of {role, content}), prefix, raw (bytes).
+        """Text of `rows`, in their order: row, messages (list of {role, content}), prefix, raw (bytes).
 
-        Reads only the row groups that hold them; without `raw`, which is as long as the rest, in half the time.
+        Reads only the row groups that hold them; without `raw`, which is as long as the rest, it takes half the time.
         """
         return self._pool.texts(rows, raw)
 
@@ -308,7 +315,7 @@ class Store:
         return pd.concat(frames, ignore_index=True)[["epoch", "row", *METRICS]]
 
     def loss_curve(self) -> pd.DataFrame:
-        """The warmup by optimizer step: step, epoch, loss, learning_rate, grad_norm; empty with given checkpoints."""
+        """The warmup by optimizer step: step, epoch, loss, learning_rate, grad_norm; empty if no warmup was run."""
         path = self.path / "warmup" / "log.json"
         log = json.loads(path.read_text()) if path.is_file() else []
         return pd.DataFrame(log, columns=["step", "epoch", "loss", "learning_rate", "grad_norm"])

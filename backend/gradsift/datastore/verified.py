@@ -1,10 +1,10 @@
-"""Which files of a store were hashed on this machine as they are now, so that a pass need not hash them again.
+"""Which files of a store were already hashed on this machine in their present state and need not be hashed again.
 
     STORE/index/checked.json    {file: [bytes, modified, changed, inode]}, times in nanoseconds
 
-Like git's index: a file whose size, times and inode are those of the last check is taken to have the same content. Any
-write, copy or replacement changes one of them, and then the whole file is hashed before a number of it is used.
-`gradsift verify` hashes everything and asks nothing here. The note is no part of what a build promises.
+It works like git's index: a file whose size, times and inode are those of the last check is assumed to have the same
+content. Any write, copy or replacement changes one of them, and then the whole file is hashed before any number in it
+is used. `gradsift verify` hashes everything and ignores this note, which is not part of what a build promises.
 """
 
 import json
@@ -26,20 +26,22 @@ class Checked:
         self._known, self._changed = _read(self._path), False
 
     def __contains__(self, path: Path) -> bool:
-        """Whether the file was hashed as it is now."""
+        """Whether the file was hashed in its present state."""
         with suppress(OSError):
             return self._known.get(self._name(path)) == traits_of(path.stat())
         return False
 
     def add(self, path: Path, before: os.stat_result) -> None:
-        """The file, which was `before` when reading began, has just been hashed and is whole."""
+        """Record that the file has just been hashed and is intact. before: its `stat` when reading began."""
         traits = traits_of(before)
         settled = time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED
         if settled and traits == traits_of(path.stat()):
             self._known[self._name(path)], self._changed = traits, True
 
     def save(self) -> None:
-        """Write the note if something was added, less what is gone; a folder that cannot be written is hashed again."""
+        """Write the note if something was added, without files that are gone; if it cannot be written, all are hashed
+        again next time.
+        """
         if self._changed:
             with suppress(OSError):
                 self._path.parent.mkdir(exist_ok=True)
@@ -52,12 +54,12 @@ class Checked:
 
 
 def traits_of(stat: os.stat_result) -> list[int]:
-    """What tells a file that was written since from one that was not: size, both times, inode."""
+    """What changes when a file is written: size, both times, inode."""
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _read(path: Path) -> dict[str, list[int]]:
-    """The note, or an empty one where it is absent or not as `save` writes it: then everything is hashed again."""
+    """The note, or an empty one if it is missing or not as `save` writes it: then everything is hashed again."""
     try:
         known = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

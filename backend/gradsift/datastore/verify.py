@@ -1,4 +1,4 @@
-"""Is a store whole? Every hash, every row."""
+"""Whether a store is intact: every hash and every row is checked."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,13 +16,13 @@ from gradsift.runtime.progress import Progress
 
 
 def verify(path: str | Path, progress: Progress | None = None) -> list[str]:
-    """Check the store at `path`; returns one sentence per problem, none for a whole store.
+    """Check the store at `path`; returns one sentence per problem, an empty list for an intact store.
 
-    Checked are the manifest's own hash, the hash of every fixed file, every original line against its sha256, the
+    This checks the manifest's own hash, the hash of every fixed file, every original line against its sha256, the
     counts, every shard against its hash, its parameters and the rows it should cover, and every kept scoring.
 
     Raises:
-        StoreError: no store can be opened there.
+        StoreError: there is no store that can be opened.
     """
     store = Store.open(path)
     progress = progress or Progress(quiet=True)
@@ -30,8 +30,8 @@ def verify(path: str | Path, progress: Progress | None = None) -> list[str]:
     problems += _files(store)
     problems += _rows(store)
     problems += _shards(store, progress)
-    for kept in sorted((store.path / "scorings").glob("*/*.safetensors")):
-        problems += _attempt(partial(read_tensors, kept))
+    for file in sorted((store.path / "scorings").glob("*/*.safetensors")):
+        problems += _attempt(partial(read_tensors, file))
     return problems
 
 
@@ -50,7 +50,7 @@ def _rows(store: Store) -> list[str]:
     problems: list[str] = []
     first = 0
     for name, part in zip(store.pool_names, store.manifest.parts, strict=True):
-        if (store.path / name).is_file():  # `_files` has said so where it is not
+        if (store.path / name).is_file():  # otherwise `_files` has reported it
             problems += _part(store.path / name, first, part)
         first += part.rows
     return problems
@@ -63,7 +63,7 @@ def _part(path: Path, first: int, part: Part) -> list[str]:
             for row, raw, expected, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 usable += status == "usable"
                 if row != rows or hash_bytes(raw) != expected:
-                    problems.append(f"{path}: row {rows} is not what was read.")
+                    problems.append(f"{path}: row {rows} differs from the line that was read.")
                 rows += 1
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         return [f"{path} cannot be read: {error}."]

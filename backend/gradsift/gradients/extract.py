@@ -17,7 +17,7 @@ from gradsift.model.batches import joined, run_batches
 
 
 class LinearMap(Protocol):
-    """From named parameters to d-vectors: a `Projector`, or anything else that adds up module by module."""
+    """A map from named parameters to d-vectors: a `Projector`, or anything else that is a sum over parameters."""
 
     @property
     def dim(self) -> int: ...
@@ -28,10 +28,10 @@ class LinearMap(Protocol):
 
 @dataclass
 class Features:
-    """What one pass yields for n rows, on the CPU.
+    """The results of one pass for n rows, on the CPU.
 
     projected: kind -> (n, d) fp32, Π of the update. grad_norm, update_norm: (n,) fp32, ‖g‖ and ‖Γ‖ before projection,
-    Γ being Adam's update where it is among the kinds. loss: (n,) mean cross-entropy. representation: (n, H) fp32.
+    Γ being Adam's update if it is among the kinds. loss: (n,) mean cross-entropy. representation: (n, H) fp32.
     splits: how often memory ran out and a batch was halved.
     """
 
@@ -68,7 +68,7 @@ class FeatureExtractor:
         size = len(rows)
         projected = {kind: torch.zeros(size, self.projector.dim, device=self.device) for kind in self.updates}
         main = "adam" if "adam" in self.updates else next(iter(self.updates))
-        grad_norms, update_norms = [], []  # (B,) a parameter
+        grad_norms, update_norms = [], []  # (B,) per parameter
 
         def sink(name: str, g: torch.Tensor) -> None:
             grad_norms.append(vector_norm(g, dim=1))
@@ -89,7 +89,7 @@ class FeatureExtractor:
 
 
 def _leaving(values: torch.Tensor) -> torch.Tensor:
-    """A copy on the host that may still be on its way: off CUDA it goes into pinned memory beside the next batch."""
+    """A copy on the host that may not have arrived yet: from CUDA it enters pinned memory while the next batch runs."""
     return values.to("cpu", non_blocking=True)
 
 

@@ -1,7 +1,7 @@
 """A store's model: its encoder, its base weights, and the base weights with the LoRA of a checkpoint θ_1..θ_N.
 
-Whatever needs the model of a store gets it here: that the tokenizer and the weights are the store's is checked in this
-file alone.
+Everything that needs a store's model gets it here: only this file checks that the tokenizer and the weights are the
+store's.
 """
 
 import threading
@@ -25,11 +25,11 @@ from gradsift.training.checkpoint import Checkpoint
 
 
 class StoreModel:
-    """The model that a store was built with. `load`, `at` and `projector` are for whoever holds the device: inside a
-    `session`, or where the caller has taken the device already.
+    """The model that a store was built with. Call `load`, `at` and `projector` only while holding the device: inside a
+    `session`, or if the caller has taken the device already.
 
-    base: the model, where the caller has one. exact: compute in fp32 even where the store was built in bf16, and keep
-    the weights in main memory between sessions, for callers that come back; otherwise they go when a session ends.
+    base: the model, if the caller has one. exact: compute in fp32 even if the store was built in bf16, and keep the
+    weights in main memory between sessions, for callers that come back; otherwise they are released after each session.
     """
 
     def __init__(self, store: Store, base: BaseModel | None = None, *, exact: bool = False) -> None:
@@ -57,7 +57,7 @@ class StoreModel:
 
     @property
     def token_budget(self) -> int:
-        """Padded tokens of a batch: the store's, or half of it where the store counted on half the bytes."""
+        """Padded tokens of a batch: as in the build, or half of that if fp32 takes twice the bytes of the build."""
         budget = self.store.manifest.token_budget
         return budget // 2 if self.exact and self.store.manifest.dtype != "float32" else budget
 
@@ -66,12 +66,12 @@ class StoreModel:
         """The encoder the store was built with; no weights are loaded for it.
 
         Raises:
-            StoreError: the tokenizer or template here is another one. ModelError: it cannot be loaded.
+            StoreError: the tokenizer or template here is not the store's. ModelError: it cannot be loaded.
         """
         if self.base.encoder.fingerprint != self.store.manifest.encoder_fingerprint:
             raise StoreError(
-                f"{self.store.path} was built with another tokenizer or template of {self.base.name} than is here now: "
-                "put the model's tokenizer or chat template back as it was, or build again."
+                f"{self.store.path} was built with another tokenizer or template of {self.base.name}: restore the "
+                "model's tokenizer or chat template, or build again with --restart."
             )
         return self.base.encoder
 
@@ -89,7 +89,7 @@ class StoreModel:
 
     @contextmanager
     def session(self, progress: Progress) -> Iterator[None]:
-        """Hold the device, with the weights on it; threads that share this object take turns.
+        """Hold the device with the weights on it; threads that share this object take turns.
 
         Raises:
             StoreError: the model here is not the store's. ModelError: it cannot be loaded.
@@ -98,7 +98,7 @@ class StoreModel:
             try:
                 self.load(progress)
                 yield
-            finally:  # before the device passes on: whoever has it next needs the memory
+            finally:  # before the device is released: its next holder needs the memory
                 if self.exact:
                     self.base.park()
                 else:
@@ -116,7 +116,8 @@ class StoreModel:
         if self.base.fingerprint != self.store.manifest.model_fingerprint:
             self.base.release()  # whoever asks again may have put the right weights there
             raise StoreError(
-                f"{self.store.path} was built with another {self.base.name}: its weights have changed since."
+                f"{self.store.path} was built with another {self.base.name}: its weights have changed since. "
+                "Restore them, or build again with --restart."
             )
         return module
 
@@ -142,7 +143,7 @@ class StoreModel:
         """Π of checkpoint `epoch`, which is attached.
 
         Raises:
-            StoreError: this version of gradsift makes another projector than the store's.
+            StoreError: this version of gradsift makes a projector that differs from the store's.
         """
         assert self._gradients is not None
         config, known = self.store.manifest.config, self.store.manifest.checkpoints[epoch].projector
@@ -150,8 +151,8 @@ class StoreModel:
         projector = make_projector(config.projection, config.seed, epoch + 1, config.dim, shapes, self.device)
         if projector.id != known:
             raise StoreError(
-                f"{self.store.path} was built with projector {known}, another projector than this version makes "
-                f"({projector.id}): their vectors cannot be compared; build with --restart."
+                f"{self.store.path} was built with projector {known}, but this version of gradsift makes "
+                f"{projector.id}: their vectors cannot be compared; build again with --restart."
             )
         return projector
 

@@ -1,4 +1,4 @@
-"""A base model by name: its tokenizer when first needed, its weights while somebody holds the device."""
+"""A base model by name: its tokenizer is read on first use, its weights while a caller holds the device."""
 
 from functools import cached_property
 
@@ -14,7 +14,7 @@ class BaseModel:
     """A base model with its encoder, for one device.
 
     dtype: the number type the weights are read in. exact: compute in fp32 whatever `dtype` is; the weights keep the
-    values that they were read with. Encoder and window are read on first use, without the weights.
+    values they were read with. Encoder and window are read on first use, without the weights.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class BaseModel:
 
     @property
     def fingerprint(self) -> str:
-        """What tells these weights from others. Without loaded weights, it reads them once into main memory."""
+        """Identifies these weights. If they are not loaded, they are read once into main memory."""
         loaded = self._loaded or load.load_model(self.name, self.dtype, torch.device("cpu"))
         return loaded.fingerprint
 
     def load(self, progress: Progress) -> torch.nn.Module:
-        """The weights on the device, read at the first call; for whoever holds the device (`runtime.device.exclusive`).
+        """The weights on the device, read at the first call. The caller must hold the device (`device.exclusive`).
 
         Raises:
             ModelError: they cannot be loaded.
@@ -79,5 +79,5 @@ class BaseModel:
             self._on_device = False
 
     def release(self) -> None:
-        """Let the weights go; their memory is free once nobody else refers to them."""
+        """Drop the weights; their memory is free once nothing else refers to them."""
         self._loaded, self._on_device = None, False

@@ -18,10 +18,10 @@ TEMPORARY = ".tmp-"
 
 @contextmanager
 def open_for_write(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a binary file that becomes `path` when the block ends well and vanishes when it does not.
+    """Yield a binary file that becomes `path` when the block ends normally and vanishes otherwise.
 
     Raises:
-        OSError: as the operating system gives it (a full disk is `ENOSPC`); `path` is then as it was before.
+        OSError: as the operating system reports it (a full disk is `ENOSPC`); `path` then keeps its old content.
     """
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
@@ -70,15 +70,15 @@ def sync_folder(folder: Path) -> None:
 def sweep(folder: Path, keep: Sequence[str] = ()) -> None:
     """Remove what killed writers left below `folder`. Call it only while holding the folder's lock.
 
-    keep: names of subfolders that have locks of their own and are left alone.
+    keep: names of subfolders that have locks of their own and must not be touched.
     """
-    for left in list(folder.rglob(TEMPORARY + "*")):
-        if not any(folder / name in left.parents for name in keep):
-            remove(left)
+    for path in list(folder.rglob(TEMPORARY + "*")):
+        if not any(folder / name in path.parents for name in keep):
+            remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder and everything in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

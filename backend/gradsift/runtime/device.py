@@ -1,7 +1,8 @@
-"""One run at a time on an accelerator, and there in a fixed order of additions.
+"""One run at a time on an accelerator, with a fixed order of additions.
 
-Two models that each fit may not fit together, and the loser is an hour in. Attention's fast backward passes add up in
-whatever order their blocks finish unless told not to, and a store promises the same bytes twice.
+Two models that each fit alone may not fit together, and the one that fails may be an hour into its work. Attention's
+fast backward passes add up in whatever order their blocks finish unless torch is in deterministic mode, and a store
+promises the same bytes every time it is built.
 """
 
 import gc
@@ -19,10 +20,10 @@ from gradsift.runtime.progress import Progress
 
 @contextmanager
 def exclusive(device: torch.device, progress: Progress) -> Iterator[None]:
-    """Have the device to oneself, waiting visibly (and stoppably) while another run of this person has it.
+    """Hold the device alone; while another run of this user holds it, wait visibly until it is free or we are stopped.
 
-    Inside, torch takes the deterministic form of every operation. The CPU needs neither: its memory is not a card's,
-    runs on it only slow each other down, and its sums have a fixed order anyway.
+    Inside, torch uses the deterministic form of every operation. The CPU needs neither: main memory is not a card's,
+    runs there only slow each other down, and its sums have a fixed order anyway.
     """
     if device.type == "cpu":
         yield
@@ -32,7 +33,7 @@ def exclusive(device: torch.device, progress: Progress) -> Iterator[None]:
         try:
             with _fixed_order():
                 yield
-        finally:  # the next run finds the memory free of what nothing here refers to
+        finally:  # free unreferenced memory for the next run
             gc.collect()
             torch.cuda.empty_cache()
 
@@ -40,8 +41,8 @@ def exclusive(device: torch.device, progress: Progress) -> Iterator[None]:
 def try_order(model: Any, progress: Progress) -> None:
     """Run a causal language model forward and backward once under `exclusive`.
 
-    Where one of its operations has no deterministic form, say so and go on without: such a model can be used, but not
-    built twice alike.
+    If one of its operations has no deterministic form, add a note and do without: such a model can be used, but two
+    builds with it may differ.
     """
     if not torch.are_deterministic_algorithms_enabled():
         return
@@ -54,8 +55,8 @@ def try_order(model: Any, progress: Progress) -> None:
             raise
         torch.use_deterministic_algorithms(True, warn_only=True)
         progress.note(
-            "The model uses an operation that adds in no fixed order on this device: building again may give numbers "
-            "that differ in the last digits."
+            "The model uses an operation that has no fixed order of additions on this device: building again may give "
+            "numbers that differ in the last digits."
         )
     finally:
         handle.remove()
@@ -80,7 +81,7 @@ def _fixed_order() -> Iterator[None]:
 
 
 def default_device() -> torch.device:
-    """The best device there is: CUDA, else the CPU."""
+    """CUDA if it is available, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

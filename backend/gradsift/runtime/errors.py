@@ -1,9 +1,9 @@
-"""Errors for people: every one is a sentence that says what happened, where, and what to do."""
+"""Errors written for people: every one says what happened, where, and what to do."""
 
 import errno
 
 _FULL_SIGNS = ("No space left", "File too large", "Disk quota", "unexpected pos", "iostream error")  # the last: torch's
-_FULL = "make room and run the same command again; what was finished is kept."
+_FULL = "make room and run the same command again; finished work is kept."
 
 
 class GradsiftError(Exception):
@@ -11,18 +11,18 @@ class GradsiftError(Exception):
 
 
 class UsageError(GradsiftError):
-    """The request itself cannot be right (a malformed budget, an unknown format); the command line exits with 2."""
+    """The request itself is invalid (a malformed budget, an unknown format); the command line exits with 2."""
 
 
 class StoreError(GradsiftError):
-    """A store that is absent, incomplete, damaged, or not the one that was asked for."""
+    """A store that is missing, incomplete, damaged, or not the requested one."""
 
 
 def explain(error: BaseException) -> str | None:
-    """A sentence for an error that a person can do something about; None for one that is a defect of gradsift.
+    """A sentence for an error that the user can act on; None for a defect of gradsift.
 
-    Beside our own errors these are the operating system's, and a full disk or memory as torch and safetensors report
-    them (by name and text: torch is not imported for this).
+    Besides our own errors this covers those of the operating system, and a full disk or memory as torch and safetensors
+    report them (recognised by name and text, so that torch need not be imported).
     """
     if isinstance(error, GradsiftError):
         return str(error)

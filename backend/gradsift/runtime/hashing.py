@@ -35,7 +35,7 @@ def hash_text(text: str) -> str:
 
 
 def hash_json(value: Any) -> str:
-    """The hash of `value` as JSON; the order of a dict's keys does not count, tuples are lists.
+    """The hash of `value` as JSON; the order of a dict's keys does not matter, and a tuple is hashed as a list.
 
     Raises:
         TypeError: JSON has no form for the value.
@@ -52,5 +52,5 @@ def hash_parts(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def raw_hash(data: bytes) -> bytes:
-    """The 32 bytes themselves: a number or a random stream's key."""
+    """The 32 raw bytes, for a number or the key of a random stream."""
     return hashlib.sha256(data).digest()

@@ -1,7 +1,7 @@
 """Long runs as processes of their own: started detached, watched through files, stopped by signal.
 
 A job is the command line itself (`python -m gradsift ...`). Its state lies in `FOLDER/job/`: `status.json` (see
-progress.py), `log.txt` and `command.json`. So a page that is reloaded, a second tab, or a terminal all see the same.
+progress.py), `log.txt` and `command.json`. A reloaded page, a second tab and a terminal therefore all see the same.
 """
 
 import json
@@ -19,9 +19,9 @@ import psutil
 
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
-from gradsift.runtime.progress import FOLDER_VARIABLE, Status
+from gradsift.runtime.progress import FOLDER_VARIABLE, KEPT, Status
 
-_AT_ONCE = 1.0  # seconds: a process that has not begun yet dies within them, one at work stops at its next step
+_AT_ONCE = 1.0  # seconds within which a process that is still starting dies; one at work stops at its next step
 _TRACEBACK = 100  # lines
 
 
@@ -33,11 +33,11 @@ def start(folder: Path, argv: Sequence[str]) -> None:
     """Run `gradsift ARGV` detached, its state in `folder/job/`.
 
     Raises:
-        JobError: a job runs in this folder already.
+        JobError: a job is already running in this folder.
     """
     current = status(folder)
     if current is not None and current.state == "running":
-        raise JobError(f"A run is going on in {folder} already; wait for it or cancel it first.")
+        raise JobError(f"A run is already in progress in {folder}; wait for it or cancel it first.")
     job = folder / "job"
     job.mkdir(parents=True, exist_ok=True)
     atomic.write_json(job / "command.json", list(argv))
@@ -59,7 +59,7 @@ def start(folder: Path, argv: Sequence[str]) -> None:
 
 
 def status(folder: Path) -> Status | None:
-    """What the last run in `folder` says of itself; `interrupted` when it says running and its process is gone."""
+    """The status of the last run in `folder`; `interrupted` if it says running but its process is gone."""
     try:
         fields = json.loads((folder / "job" / "status.json").read_text())
         last = Status(**fields)
@@ -80,7 +80,7 @@ def log_tail(folder: Path, lines: int = 20) -> str:
 
 
 def command(folder: Path) -> list[str]:
-    """The arguments of the last job in `folder`, to start it again; empty if none was started."""
+    """The arguments of the last job in `folder`, to start it again; empty if no job was ever started."""
     try:
         return list(json.loads((folder / "job" / "command.json").read_text()))
     except (OSError, ValueError):
@@ -88,7 +88,7 @@ def command(folder: Path) -> list[str]:
 
 
 def cancel(folder: Path) -> None:
-    """Ask the run in `folder` to stop; it does at its next step, and what it finished is kept."""
+    """Ask the run in `folder` to stop; it stops at its next step and keeps the work it has finished."""
     last = status(folder)
     process = _process(last) if last is not None else None
     if last is None or process is None:
@@ -103,12 +103,12 @@ def _say_cancelled(folder: Path, last: Status) -> None:
     """Write the final state of a run that was stopped while it was still starting, before it could do so itself."""
     fields = json.loads((folder / "job" / "status.json").read_text())
     if fields["state"] == "running" and fields["pid"] == last.pid:
-        stopped = {"state": "cancelled", "message": "Stopped as asked before it began.", "seconds_left": None}
+        stopped = {"state": "cancelled", "message": "Stopped before it began.", "seconds_left": None}
         atomic.write_json(folder / "job" / "status.json", {**fields, **stopped, "updated": time.time()})
 
 
 def _process(last: Status) -> psutil.Process | None:
-    """The living process a status speaks of; a reused process id does not fool it."""
+    """The living process that a status belongs to, which its start time tells from a reuse of the same id."""
     try:
         process = psutil.Process(last.pid)
         alive = abs(process.create_time() - last.process_started) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -118,11 +118,11 @@ def _process(last: Status) -> psutil.Process | None:
 
 
 def _last_words(folder: Path, started: float) -> str:
-    """Why a process that never said so may have died: the error at the end of its output, where there is one."""
+    """Why a process that left no final status may have died: the error at the end of its output, if there is one."""
     log = folder / "job" / "log.txt"
     own = log.is_file() and log.stat().st_mtime >= started - 1  # and not left by an older run
     tail = log_tail(folder, _TRACEBACK) if own else ""
     last = tail.rpartition("\n")[2]
     if last.startswith("gradsift: ") or "Traceback (most recent call last)" in tail:
         return last.removeprefix("gradsift: ")
-    return "The process ended without a word; it may have been killed. The same command goes on from there."
+    return f"The process ended without reporting an error; it may have been killed. {KEPT}"

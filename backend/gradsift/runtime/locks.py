@@ -1,8 +1,8 @@
-"""Locks between processes: one writer into a folder, one run on a card, one maker of what others wait for.
+"""Locks between processes: one writer per folder, one run per card, one maker of what others wait for.
 
-`locked` refuses at once, `waiting` waits and says so; both stand on `hold`. The operating system keeps the lock, so a
-holder that ends lets go of it however it ends, `kill -9` included. The lock files stay where they are: if they were
-removed, two processes could each hold a lock of the same name.
+`locked` refuses at once; `waiting` waits and reports that it does; both are built on `hold`. The operating system keeps
+the lock, so it is released however its holder ends, `kill -9` included. The lock files stay where they are: if they
+were removed, two processes could each hold a lock of the same name.
 """
 
 import errno
@@ -26,10 +26,10 @@ class LockError(GradsiftError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into a folder, which is made where it is missing.
+    """Be the only process writing into a folder, which is created if it is missing.
 
     Raises:
-        StoreError: another process writes into it. LockError: it cannot be locked.
+        StoreError: another process is writing into it. LockError: it cannot be locked.
     """
 
     def refuse() -> None:
@@ -42,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def waiting(path: Path, label: str, progress: Progress) -> Iterator[None]:
-    """Hold the lock file `path`; while another process does, wait as a stage of `progress` with this label.
+    """Hold the lock file `path`; while another process holds it, wait as a stage of `progress` with this label.
 
     Raises:
         Cancelled: the run was asked to stop while it waited. LockError: the file cannot be locked.
@@ -59,10 +59,10 @@ def waiting(path: Path, label: str, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def hold(path: Path, busy: Callable[[], None], check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock file `path`, which is made where it is missing, until the block ends.
+    """Hold the lock file `path`, which is created if it is missing, until the block ends.
 
     busy: called once if another process or thread holds it; may raise to give up. check: called before every further
-    attempt, likewise.
+    attempt; may raise likewise.
 
     Raises:
         LockError: the file cannot be locked.
@@ -72,7 +72,7 @@ def hold(path: Path, busy: Callable[[], None], check: Callable[[], None] = lambd
         check()
         return False
 
-    # A disk without locks is refused: the files that filelock would use instead outlive a holder that was killed.
+    # Disks without locks are refused: the files that filelock would use instead outlive a holder that was killed.
     lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
         _acquire(lock, blocking=False)
@@ -92,6 +92,6 @@ def _acquire(lock: FileLock, **options: Any) -> None:
         if error.errno not in _REFUSED:
             raise
         raise LockError(
-            f"{lock.lock_file} cannot be locked ({error.strerror}): give a folder that you may write to, on a disk "
-            "that supports locks."
+            f"{lock.lock_file} cannot be locked ({error.strerror}): use a folder that you may write to, on a disk "
+            "that supports file locks."
         ) from error

@@ -1,4 +1,4 @@
-"""Where things lie: the person's data, the caches, and the app's files in a checkout or in a wheel."""
+"""Where things lie: the user's data, the caches, and the app's files in a checkout or in a wheel."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_home() -> Path:
-    """The default workspace: stores, target sets and exports of this person (`XDG_DATA_HOME`)."""
+    """The default workspace: this user's stores, target sets and exports (`XDG_DATA_HOME`)."""
     return _home("XDG_DATA_HOME", ".local/share")
 
 
 def cache_home() -> Path:
-    """What can be made again: the converted bundled model (`XDG_CACHE_HOME`)."""
+    """Files that can be recreated, such as the converted bundled model (`XDG_CACHE_HOME`)."""
     return _home("XDG_CACHE_HOME", ".cache")
 
 

@@ -1,8 +1,8 @@
-"""How far a long run is: on the terminal, and in a file that any other process may read.
+"""How far a long run has come: on the terminal, and in a file that any other process may read.
 
 A run calls `stage(...)` at the start of each stage, `advance(n)` as it goes and `note(...)` for warnings; the state is
 in `FOLDER/job/status.json`, replaced atomically at most every half second. `advance` is also where a request to stop
-(SIGTERM, SIGINT) takes effect: it raises `Cancelled`, and what was finished stays finished.
+(SIGTERM, SIGINT) takes effect: it raises `Cancelled`, and files that are complete by then stay.
 """
 
 import os
@@ -23,17 +23,18 @@ from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, explain
 
 FOLDER_VARIABLE = "GRADSIFT_JOB_FOLDER"  # set by `jobs.start` for the run it starts
+KEPT = "Finished epochs, shards and evaluation runs are kept; run the same command again to do the rest."
 
 State = Literal["running", "finished", "failed", "cancelled", "interrupted"]
 
 
 class Cancelled(GradsiftError):
-    """The run was asked to stop; what it finished is kept."""
+    """The run was asked to stop; `KEPT` says what stays."""
 
 
 @dataclass
 class Status:
-    """What a run says of itself; `interrupted` is never written, only concluded from a dead process (see `jobs`)."""
+    """A run's own report; `interrupted` is never written, only inferred from a dead process (see `jobs`)."""
 
     state: State = "running"
     pid: int = 0
@@ -72,17 +73,17 @@ class Progress:
         )
         self._task = self._bars.add_task("", total=None, visible=False, rate="")
         self._stage_started = self._last_write = self._last_line = 0.0
-        self._first = 0  # units that were there before this run: they say nothing about its speed
+        self._first = 0  # units that an earlier run finished: they say nothing about the speed of this one
         self._stopping = False
 
     def stage(self, name: str, label: str, total: int, unit: str, done: int = 0) -> None:
-        """Begin a stage of `total` units (0: nobody knows), `done` of which an earlier run finished."""
+        """Begin a stage of `total` units (0: unknown), `done` of which an earlier run finished."""
         self._close_stage()
         status = self.status
         status.stage, status.label, status.total, status.unit, status.done = name, label, total, unit, done
         status.rate, status.seconds_left = 0.0, None
         self._stage_started, self._first = time.monotonic(), done
-        self._bars.remove_task(self._task)  # a task that had a total cannot go back to having none
+        self._bars.remove_task(self._task)  # rich cannot take a task's total away again
         self._task = self._bars.add_task(label, total=total or None, completed=done, rate="")
         if not self._console.is_terminal:
             self._console.print(
@@ -114,10 +115,10 @@ class Progress:
     def check(self) -> None:
         """Raise `Cancelled` when the run was asked to stop."""
         if self._stopping:
-            raise Cancelled("Stopped as asked; what was finished is kept, and the same command goes on from there.")
+            raise Cancelled(f"Stopped as asked. {KEPT}")
 
     def note(self, text: str) -> None:
-        """Say a warning or a fact once, on the terminal and in the status."""
+        """Report a warning or a fact once, on the terminal and in the status."""
         if text not in self.status.notes:
             self.status.notes.append(text)
             self._bars.console.print(text, highlight=False, markup=False, style="yellow", soft_wrap=True)
@@ -129,7 +130,7 @@ class Progress:
 
     @contextmanager
     def running(self) -> Iterator["Progress"]:
-        """The run itself: bars while inside, stop signals heard, and the final state written however it ends."""
+        """Enclose the run: show bars, listen for stop signals, and write the final state however the run ends."""
         previous = self._listen()
         self._write(force=True)
         try:
@@ -149,11 +150,11 @@ class Progress:
     def _listen(self) -> dict:
         try:
             return {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not in the main thread: whoever runs us there stops us some other way
+        except ValueError:  # not in the main thread: the program that runs us there stops us in its own way
             return {}
 
     def _stop(self, number: int, frame: object) -> None:
-        if self._stopping and number == signal.SIGINT:  # a second Ctrl-C means now
+        if self._stopping and number == signal.SIGINT:  # a second Ctrl-C stops at once
             raise KeyboardInterrupt
         self._stopping = True
 
@@ -166,7 +167,7 @@ class Progress:
     def _end(self, state: State, message: str) -> None:
         self._close_stage()
         self.status.state, self.status.message, self.status.seconds_left = state, message, None
-        with suppress(OSError):  # a full disk must not hide the error that is on its way to the person
+        with suppress(OSError):  # a full disk must not hide the error being reported
             self._write(force=True)
 
     def _write(self, force: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Tables as text: to a pipe whole and plain, to a terminal folded within its width."""
+"""Tables as text: unfolded for a pipe, folded to its width for a terminal."""
 
 import io
 import shutil
@@ -13,10 +13,10 @@ _PIPE = 100_000  # columns: nothing is folded or cut there
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *, left: int = 1) -> str:
-    """Rows of cells as lines, each column as wide as it needs to be; no line ends in blanks.
+    """Rows of cells as lines, each column as wide as it needs to be, without trailing blanks.
 
-    header: names of the columns, or none. left: how many columns stand flush left; the others are numbers, on the
-    right. Cells are taken literally: neither markup nor emoji codes in them mean anything.
+    header: names of the columns; empty for a table without a header. left: number of left-aligned columns; the others
+    are numbers, aligned right. Cells are taken literally: markup and emoji codes in them mean nothing.
     """
     cells = [list(row) for row in rows]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(header))
@@ -25,7 +25,7 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *, left: in
         name = Text(header[number]) if header else ""
         grid.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in cells:
-        grid.add_row(*(Text(cell.expandtabs()) for cell in row))  # rich measures a tab as nothing
+        grid.add_row(*(Text(cell.expandtabs()) for cell in row))  # rich counts a tab as zero columns
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE
     page = io.StringIO()
     Console(file=page, width=width, color_system=None).print(grid)
