@@ -61,8 +61,8 @@ def _row(view: View) -> int | None:
     elif row is None:
         empty.say(
             "No row is open",
-            f"Next opens the best pick of {METHODS[method].label}; or give a row's number or id, or press Why on a "
-            "card of Compare. Below are the rows that oppose the targets.",
+            f"Next opens the best pick of {METHODS[method].label}. You can also enter a row's number or id, or press Why "
+            "on a card in Compare. Below are the rows that score lowest.",
         )
     return row
 

@@ -24,7 +24,7 @@ const LEGEND = [
   ["W", "why", board => board.act("why")],
   ["U", "undo", board => board.undo()],
 ]
-const SAID = { accept: "accepted", reject: "rejected", "": "open" }
+const STATES = { accept: "accepted", reject: "rejected", "": "undecided" }
 
 function make(tag, className, text = "") {
   const element = document.createElement(tag)
@@ -160,7 +160,7 @@ class Board {
     card.state = state
     card.root.dataset.verdict = card.verdict
     card.root.tabIndex = reached ? 0 : -1
-    card.root.setAttribute("aria-label", `${card.name}, ${SAID[card.verdict]}`)
+    card.root.setAttribute("aria-label", `${card.name}, ${STATES[card.verdict]}`)
     for (const [act, button] of Object.entries(card.buttons)) {
       button.tabIndex = here ? 0 : -1
       button.setAttribute("aria-label", `${ACTIONS[act].name}: ${card.name}`)
@@ -205,7 +205,7 @@ class Board {
     const card = root && this.cards.get(root.dataset.key)
     if (!card) {
       this.move(0, 0) // shows which card the next key will decide on
-      this.status.textContent = "The first card is chosen; press the key again."
+      this.status.textContent = "The first card is now selected; press the key again."
       return
     }
     if (kind === "note") this.awaitNote()
@@ -249,7 +249,7 @@ class Board {
         this.mark(card)
       }
     }
-    this.status.textContent = `Row ${action.row.toLocaleString("en")}: ${SAID[action.verdict]}.`
+    this.status.textContent = `Row ${action.row.toLocaleString("en")}: ${STATES[action.verdict]}.`
   }
 
   clicked(event) {

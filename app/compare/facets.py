@@ -25,12 +25,12 @@ _NAMES = {
     "script": "Script",
     "subtask": "Subtask served best",
     "verdict": "Verdict",
-    "length": "Length of the answer",
+    "length": "Answer length",
 }
 _ROLES = {
     "any": "in any role",
-    "user": "by the user",
-    "assistant": "by the assistant",
+    "user": "in user turns",
+    "assistant": "in assistant turns",
     "system": "in the system prompt",
 }
 _SORTS = {
@@ -76,7 +76,7 @@ def chips(filter: Filter) -> None:
         span = f"{low:,} or more" if high == 10**9 else f"{low:,} to {high:,}"
         _chip(f"Answer: {span} tokens", "length", _clear, "length")
     if area := filters.area_of(filter.area):
-        _chip(f"Area marked on the norms of {area.epoch}", "area", _clear, "area")
+        _chip(f"Area marked on the norms at {area.epoch}", "area", _clear, "area")
     if filter.narrowing:
         st.button("Clear filters", key="clear", icon=":material/filter_alt_off:", type="tertiary", on_click=clear)
 
@@ -110,7 +110,7 @@ def _scope() -> str:
                 required=True,
                 label_visibility="collapsed",
                 format_func=_SCOPES.__getitem__,
-                help="The picks of every method, or all rows of the pool in the order in which it ranks them.",
+                help="The picks of every method, or all rows of the pool in each method's order.",
             )
             or filters.PICKS
         )
@@ -139,7 +139,7 @@ def _facets(view: View, decisions: Decisions) -> tuple[dict[str, tuple[str, ...]
     active = sum(address.changed(key, []) for key in (*filters.FACETS, "length", "verdict"))
     name = f"Filters ({active})" if active else "Filters"
     with st.popover(name, icon=":material/filter_alt:", key="filters"), st.container(width=520):
-        st.caption("Behind each value: rows among the picks / rows of the pool.")
+        st.caption("The numbers: rows among the picks / rows in the pool.")
         comparison = view.comparison
         picked = comparison.shared > 0
         numbers = {
@@ -201,7 +201,7 @@ def _length(view: View) -> str:
         with st.container(horizontal=True, gap="small"):
             for key, name in (("length_low", "Answer tokens, from"), ("length_high", "to")):
                 st.number_input(name, min_value=0, step=1, key=key, on_change=_range, placeholder="any", width=170)
-        st.caption(f"Answers of the pool have {shortest:,} to {longest:,} tokens, half of them {middle:,} or fewer.")
+        st.caption(f"Answers in the pool have {shortest:,} to {longest:,} tokens, half of them {middle:,} or fewer.")
     return str(st.session_state.length)
 
 
@@ -235,7 +235,7 @@ def _chip(name: str, key: str, take_off: Callable[..., None], *what: str) -> Non
         icon_position="right",
         on_click=take_off,
         args=what,
-        help="Take this filter off",
+        help="Remove this filter",
     )
 
 

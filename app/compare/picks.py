@@ -71,6 +71,6 @@ def _active(listing: Board, rows: int) -> None:
 def _nothing(filter: Filter) -> None:
     if filter.narrowing:
         wider = ", or look at the whole pool instead of the picks" if filter.scope == filters.PICKS else ""
-        empty.say("No row matches", f"Take a filter off above{wider}.")
+        empty.say("No row matches", f"Remove a filter above{wider}.")
     else:
         empty.say("No row is left", "Show all picks, or another overlap of the methods.")

@@ -55,7 +55,7 @@ def _do(view: View, action: dict[str, Any]) -> None:
 
 
 def _undo(view: View) -> None:
-    st.toast(label(undo(view.session, view.store) or "Nothing is left to undo."), icon=":material/undo:")
+    st.toast(label(undo(view.session, view.store) or "There is nothing to undo."), icon=":material/undo:")
 
 
 def bar(view: View, rows: np.ndarray, decisions: Decisions) -> None:
@@ -80,13 +80,13 @@ def _verdicts(decisions: Decisions) -> tuple[tuple[str, np.ndarray], ...]:
 
 def _bulk(view: View, rows: np.ndarray) -> None:
     count = plural(len(rows), "filtered row")
-    st.markdown(f"**{count}**: every row that any of the columns shows, on all pages, not only on this one.")
+    st.markdown(f"**{count}**: every row that any column shows, on all pages, not just this one.")
     sure = len(rows) <= MANY or st.checkbox(f"Yes, all {len(rows):,}", key=f"sure_{len(rows)}")
     with st.container(horizontal=True, gap="small"):
         for verdict, name, icon in (
             ("accept", f"Accept all {len(rows):,}", ":material/check:"),
             ("reject", f"Reject all {len(rows):,}", ":material/close:"),
-            ("", "Set all back", ":material/remove:"),
+            ("", "Clear all decisions", ":material/remove:"),
         ):
             st.button(
                 name,
@@ -96,7 +96,7 @@ def _bulk(view: View, rows: np.ndarray) -> None:
                 on_click=decide,
                 args=(view.session, view.store, rows, verdict),
             )
-    st.caption("One step: Undo takes it back.")
+    st.caption("This is one step: Undo reverts it.")
 
 
 @st.dialog("Note")

@@ -24,7 +24,7 @@ def draw(ready: bool) -> str:
             "text": st.session_state.q,
             "seen": st.session_state.get(_SEEN, 0),
             "disabled": not ready,
-            "placeholder": 'words, or "a phrase"' if ready else "score a target set again to make the index",
+            "placeholder": 'words, or "a phrase"' if ready else "score a target set to build the index",
             "pause": _PAUSE,
             "longest": _LONGEST,
         }

@@ -13,7 +13,7 @@ from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import sample_pool
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
-NO_POOL = "Say where the pool is: there is no file yet."
+NO_POOL = "There is no pool yet: name a file or upload one."
 _PRESET = "Small machine"
 
 
@@ -30,7 +30,7 @@ def draw() -> None:
             persist_state="session",
         )
         st.segmented_control(
-            "Start from",
+            "Preset",
             list(build.PRESETS),
             default=_PRESET,
             required=True,
@@ -48,13 +48,13 @@ def draw() -> None:
             max_chars=64,
             persist_state="session",
             placeholder="letters, digits, dots and dashes",
-            help="It becomes a folder of the workspace.",
+            help="It names a folder in the workspace.",
         )
         right.text_input(
             "Model",
             key="build_model",
             persist_state="session",
-            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id within reach.",
+            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id that can be reached.",
         )
         _common()
         with st.expander("More parameters"):
@@ -78,7 +78,7 @@ def _pool(origin: str) -> list[Any]:
         st.caption("About 150 short examples in four sources and several languages, written for gradsift.")
         return []
     st.text_area(
-        "Files, folders, globs or Hugging Face data sets, one a line",
+        "Files, folders, globs or Hugging Face data sets, one per line",
         key="build_paths",
         height=100,
         persist_state="session",
@@ -97,7 +97,7 @@ def _common() -> None:
         key="build_limit_per_source",
         persist_state="session",
         placeholder="all",
-        help="A seeded sample of each source. Empty: every row.",
+        help="A seeded sample of each source. Leave empty to take every row.",
     )
     b.number_input(
         "Longest row (tokens)",
@@ -105,10 +105,15 @@ def _common() -> None:
         step=64,
         key="build_max_length",
         persist_state="session",
-        help="Longer rows are cut from the right, and counted.",
+        help="Longer rows are cut at the right and counted.",
     )
     c.number_input(
-        "Warmup epochs", min_value=1, step=1, key="build_epochs", persist_state="session", help="One checkpoint each."
+        "Warmup epochs",
+        min_value=1,
+        step=1,
+        key="build_epochs",
+        persist_state="session",
+        help="Each epoch gives one checkpoint.",
     )
     d.number_input(
         "Warmup share of the pool",
@@ -148,7 +153,7 @@ def _rare() -> None:
         "Chat template",
         key="build_template",
         persist_state="session",
-        help="`chat` is the tokenizer's own, `tulu` is Open-Instruct's, or the path of a Jinja file.",
+        help="`chat` (the tokenizer's own), `tulu` (Open-Instruct's), or the path of a Jinja file.",
     )
 
 

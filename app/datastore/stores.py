@@ -31,7 +31,7 @@ def show(session: Session) -> None:
     st.subheader(label(session.store_title), anchor=False)
     if status is not None and status.state == "running":
         running.watch(session.store_path, f"Building {session.store_title}")
-        st.caption("The build is a process of its own: you may close this page, it goes on.")
+        st.caption("The build runs as a process of its own and continues if you close this page.")
         if store is not None:
             overview.figures(store)
     elif problem:
@@ -49,8 +49,8 @@ def choose(workspace: Workspace, opened: str) -> None:
         empty.say(
             "No datastore yet",
             "A gradient datastore holds, for every training example of a pool, the direction in which training on it "
-            "would move the model. With one open, you give a few examples of a skill and see which training examples "
-            "serve it. Begin with the sample, or build one from your own pool.",
+            "would move the model. Once one is open, you give a few examples of a skill and see which training examples "
+            "serve it. Start with the sample, or build one from your own pool.",
         )
     for entry in entries:
         _line(entry, entry.name == opened)
@@ -97,7 +97,7 @@ def _line(entry: StoreEntry, opened: bool) -> None:
     with _row(f"store-{entry.name}", f"<b>{escape(entry.path.name)}</b>", _state(entry), where):
         key = f"open-{entry.name}"
         if opened:
-            st.button("Open now", disabled=True, key=key)
+            st.button("Currently open", disabled=True, key=key)
         else:
             st.button("Open", on_click=_open, args=(entry.name,), key=key)
 

@@ -140,7 +140,7 @@ def length_histogram(table: pd.DataFrame) -> Chart:
     )
     alt = f"Histogram of answer lengths, {plural(table['low'].nunique(), 'bin')} of equal ratio, by method and pool."
     columns: tables.Columns = {
-        "method": _METHOD, "low": NUMBER("From (tokens)"), "high": NUMBER("To, without it (tokens)"), "rows": _ROWS,
+        "method": _METHOD, "low": NUMBER("From (tokens)"), "high": NUMBER("To, exclusive (tokens)"), "rows": _ROWS,
         "share": NUMBER("Share", format="percent"), "density": NUMBER("Share per factor of ten", format="%.3f"),
     }  # fmt: skip
     return Chart("length-bins", figure, alt, named(table), columns)
@@ -166,8 +166,8 @@ def overlap(table: pd.DataFrame) -> Chart:
     if len(pairs):
         low, high = pairs.iloc[0], pairs.iloc[-1]
         alt = (
-            f"Rows that two methods both pick: most by {label_of(high['method'])} and {label_of(high['other'])} "
-            f"({high['rows']:,}), fewest by {label_of(low['method'])} and {label_of(low['other'])} ({low['rows']:,})."
+            f"Rows that two methods both pick: most for {label_of(high['method'])} and {label_of(high['other'])} "
+            f"({high['rows']:,}), fewest for {label_of(low['method'])} and {label_of(low['other'])} ({low['rows']:,})."
         )
     columns: tables.Columns = {
         "method": _METHOD, "other": "And", "rows": NUMBER("Rows both pick", format="localized"),

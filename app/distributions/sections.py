@@ -30,7 +30,7 @@ def sources(view: View) -> None:
     left_out = table["source"].nunique() - pick_charts.MOST_SOURCES
     note = "×2: twice its share of the pool. Click a bar to see its rows in Compare."
     if left_out > 0:
-        note += f" {plural(left_out, 'smaller source')} only in the table."
+        note += f" {plural(left_out, 'smaller source is', 'smaller sources are')} only in the table."
     clicked = charts.draw(pick_charts.sources(table), clickable=True, note=note)
     if clicked:
         _compare(source=clicked[0], method=clicked[1])
@@ -55,7 +55,7 @@ def lengths(view: View) -> None:
 def overlap(view: View) -> None:
     """What two methods both pick, now and at any other budget."""
     if len(view.picks) < 2:
-        empty.say("One method overlaps with nothing", "Choose a second one above.")
+        empty.say("Overlap needs two methods", "Choose another one above.")
         return
     n = len(view.scoring.rows)
     cuts = {column.method: len(column.picks) for column in view.comparison.columns}
@@ -78,7 +78,7 @@ def scores(view: View) -> None:
     ]
     charts.draw(pick_charts.scores(pd.concat(parts, ignore_index=True), cuts))
     if view.choices.aggregate == "round-robin" or view.choices.length_matched:
-        st.caption("Scores do not fall steadily here: this order is not by score alone (see What if).")
+        st.caption("Scores do not fall steadily here: rows are not ordered by score alone (see What if).")
 
 
 def subtasks(view: View) -> None:
@@ -143,13 +143,13 @@ def enough(view: View) -> None:
         return
     targets = view.left.targets
     st.caption(
-        f"Draws your {plural(len(targets), 'target example')} again and again: 20 times in two halves, 50 "
-        "times with replacement, and ranks the whole pool each time, from the kept scores."
+        f"Resamples your {plural(len(targets), 'target example')}, 20 times in two halves and 50 times with "
+        "replacement, and ranks the whole pool each time, from the stored scores."
     )
     question = f"{view.key} {method}"
     if st.session_state.get("resampled") != question:
         st.button(
-            "Draw the targets again",
+            "Resample the targets",
             type="primary",
             key="resample",
             icon=":material/casino:",
@@ -205,7 +205,7 @@ def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[
     if single:
         text += (
             f" {plural(single, 'subtask has', 'subtasks have')} one example only, which cannot be drawn again: "
-            "there the rank intervals are too narrow."
+            "for these the rank intervals are too narrow."
         )
     return title, text
 
@@ -222,7 +222,7 @@ def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
 def _targeted(view: View) -> str | None:
     """The chosen method among those that look at the targets; without one, None and a sentence on the page."""
     if not view.targeted:
-        empty.say("Nothing here looks at the targets", "Choose another method above.")
+        empty.say("No chosen method looks at the targets", "Choose another method above.")
         return None
     return _one("of_method", view.targeted, "Method")  # `method` is what Export and Norms show
 

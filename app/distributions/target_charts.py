@@ -117,7 +117,7 @@ def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]
 
 def halves(half: SplitHalf, method: str) -> Chart:
     """What two halves of the targets have in common in their top k, split by split."""
-    figure = blank("Do two halves of the targets agree?", f"Share of the best {half.k:,}, a dot a split", 270)
+    figure = blank("Do two halves of the targets agree?", f"Share of the best {half.k:,}, one dot per split", 270)
     spread = np.random.default_rng(0).uniform(-0.3, 0.3, len(half.overlaps))  # so that equal dots stand apart
     figure.add_scatter(
         x=half.overlaps, y=spread, mode="markers", name="A random split of the targets",

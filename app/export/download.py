@@ -25,7 +25,7 @@ MIMES = {
     ".zst": "application/zstd",
 }
 LONGEST = 700  # characters of one previewed line
-DROP = "Rows that share text with the targets or an evaluation are replaced by the next ones."
+DROP = "Rows that share text with the targets or an evaluation are replaced by the next rows in rank."
 REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
 
 
@@ -38,7 +38,7 @@ def take(decisions: Decisions) -> str:
             key="take",
             required=True,
             format_func=lambda name: exports.TAKES[name],
-            help="Accepted rows are always in, rejected ones never: the next rows take their places.",
+            help="Accepted rows are always included, rejected ones never; the next rows take their place.",
         )
     accepted, rejected = len(decisions.accepted), len(decisions.rejected)
     counts = f"{accepted:,} accepted and {rejected:,} rejected in this session."
@@ -90,12 +90,12 @@ def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
     """The evaluation files that the person names, uploaded or by path."""
     with st.expander("Check for leaks into evaluation files", icon=":material/fact_check:"):
         st.caption(
-            f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with what you name here: a "
-            "row is flagged where 13 words in a row, a whole turn or a whole short question are the same."
+            f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with the files you name here. "
+            "A row is flagged if 13 words in a row, a whole turn or a whole short question match."
         )
         uploads.into("evaluation_paths", session, "Upload files", several=True)
         text = st.text_area(
-            "Compared with, one file a line",
+            "Files to compare with, one per line",
             key="evaluation_paths",
             height=68,
             persist_state="session",
@@ -116,7 +116,7 @@ def earlier(request: Request, rejecting: bool) -> None:
         return
     manifest = exports.manifest_of(last.out)
     if manifest is not None:
-        st.caption("The files below hold other rows than you ask for now: write them again.")
+        st.caption("The files below hold different rows from those above: write them again.")
         draw(request, last.out, manifest, rejecting)
 
 
@@ -136,7 +136,7 @@ def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool)
         leaks.draw(request, out, manifest, rejecting)
         files = exports.files_of(out)
         frame = pd.DataFrame({"file": [f.name for f in files], "size": [size(f.stat().st_size) for f in files]})
-        with st.expander(f"All {len(files)} files, and where they lie"):
+        with st.expander(f"All {len(files)} files and their folder"):
             st.code(str(out), language=None, wrap_lines=True)
             st.dataframe(
                 frame,

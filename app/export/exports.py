@@ -25,7 +25,7 @@ from gradsift.workspace.workspace import TargetEntry
 SAMPLE = 20  # picks by which the size is estimated
 NOTES = {
     "messages": "`messages` with role and content: TRL, axolotl, LLaMA-Factory, most trainers.",
-    "prompt-completion": "`prompt` and `completion` as messages: TRL learns the completion only.",
+    "prompt-completion": "`prompt` and `completion` as messages: TRL trains on the completion only.",
     "alpaca": "`instruction`, `input`, `output`, `system`, `history`: LLaMA-Factory.",
     "sharegpt": "`conversations` with from and value: LLaMA-Factory, axolotl, older trainers.",
     "less": "The original lines byte for byte, and sorted.csv, as the LESS authors' code writes them.",

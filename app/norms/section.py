@@ -73,13 +73,13 @@ def draw(view: View, epoch: str, kind: str, chosen: list[str]) -> None:
         _offer(area, inside, view.picks[method], method, chosen)
     tables.twin(
         norm_charts.cells_table(cells),
-        "The shades as a table",
+        "Show the shades as a table",
         f"{norm_charts.KINDS[kind]} and answer length of the pool's rows, on a grid",
         norm_charts.cells_columns(),
         charts.file_stem(f"norm-cells-{epoch}-{kind}"),
     )
     if not vectors:
-        st.caption(f"{label_of(method)} compares no vectors, so that norms play no part in its picks.")
+        st.caption(f"{label_of(method)} compares no vectors, so norms play no part in its picks.")
     left, right = st.columns([3, 2], gap="large") if vectors else (st.container(), st.container())
     with left:
         if vectors:
@@ -110,7 +110,7 @@ def _note(table: pd.DataFrame, frame: pd.DataFrame, kind: str, shown: np.ndarray
     if len(table) > figures.MOST_PICKS:
         parts.append(f"{figures.MOST_PICKS:,} of {len(table):,} picks are drawn, evenly over the ranks.")
     if absent := int((~np.isfinite(frame[kind].to_numpy()))[shown].sum()):
-        parts.append(f"{plural(absent, 'row')} with a norm of 0 cannot stand on a logarithmic axis.")
+        parts.append(f"{plural(absent, 'row')} with a norm of 0 cannot be drawn on a logarithmic axis.")
     return " ".join(parts)
 
 
@@ -149,7 +149,7 @@ def _mark(epoch: str, kind: str, selection: Any) -> None:
 def _offer(area: Area | None, inside: np.ndarray | None, picks: np.ndarray, method: str, chosen: list[str]) -> None:
     """What can be done with the marked rows."""
     if area is None or inside is None:
-        st.caption("Draw a box on a chart, or a line by hand with the lasso above it, to see those rows in Compare.")
+        st.caption("Draw a box on a chart, or outline an area with the lasso above it, to see those rows in Compare.")
         return
     count = int(inside.sum())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -180,7 +180,7 @@ def _beside(view: View, picks: dict[str, np.ndarray], epoch: str, kind: str) -> 
 
 
 def _signed(r: float) -> str:
-    return "none" if np.isnan(r) else f"{r:.2f}".replace("-", "−")
+    return "undefined" if np.isnan(r) else f"{r:.2f}".replace("-", "−")
 
 
 def _correlations(store: Store, epoch: str) -> None:

@@ -24,7 +24,7 @@ def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
 
     runs: `evaluation.runs_table`, of the one target set `name`.
     """
-    figure = blank("Held-out loss by epoch", "nats a token, mean over seeds; a dot is one run", 420)
+    figure = blank("Held-out loss by epoch", "nats per token, mean over seeds; one dot per run", 420)
     base = runs.loc[runs["method"] == ZERO_SHOT, "loss"]
     trained = runs[runs["method"] != ZERO_SHOT]
     if len(base):
@@ -48,14 +48,16 @@ def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
     alt = f"Held-out loss on {name} by epoch. " + (
         f"Lowest: {evaluations.label_of(str(best.idxmin()))} with {best.min():.3f}."
         if len(best)
-        else "No run has ended."
+        else "No run has finished."
     )
     return Chart(f"loss-{name}", figure, alt, runs.drop(columns="target_set"), _COLUMNS)
 
 
 def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
     """Held-out loss against the quality of written answers, a mark a run and epoch: the two need not agree."""
-    figure = blank("Does a lower loss answer better?", f"{metric} of written answers, a mark a run and epoch", 420)
+    figure = blank(
+        "Does lower loss mean better answers?", f"{metric} of written answers, one mark per run and epoch", 420
+    )
     for method, lines in runs.groupby("method", sort=False):
         look = _look(str(method))
         figure.add_scatter(
@@ -66,7 +68,7 @@ def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
             "<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     figure.update_layout(
-        xaxis={"title": {"text": "Held-out loss (nats a token)"}},
+        xaxis={"title": {"text": "Held-out loss (nats per token)"}},
         yaxis={"title": {"text": metric.capitalize()}, "tickformat": ".0%"},
     )
     r = runs["loss"].corr(runs["score"])

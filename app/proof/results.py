@@ -17,7 +17,7 @@ _NUMBER = st.column_config.NumberColumn
 _TABLE: tables.Columns = {
     "method": st.column_config.TextColumn("Method", width="medium"), "seeds": _NUMBER("Seeds"),
     "rows": _NUMBER("Rows", format="localized"),
-    "loss": _NUMBER("Held-out loss", format="%.3f", help="Of the epoch with the lowest loss on the targets, mean"),
+    "loss": _NUMBER("Held-out loss", format="%.3f", help="Mean over seeds, at the epoch with the lowest loss on the targets"),
     "loss_sd": _NUMBER("± seeds", format="%.3f"),
     "against_random": _NUMBER("Against random", format="%+.3f", help="Paired by seed; below zero is better"),
     "better": _NUMBER("Seeds below random"), "score": _NUMBER("Answers", format="percent"),
@@ -60,7 +60,7 @@ def show(entry: Entry) -> None:
     if report is None or not report.runs:
         st.caption("No run has finished yet: the first one is the base model's own loss.")
         return
-    st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} have ended. {_recipe(report)}")
+    st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} are finished. {_recipe(report)}")
     for sentence in evaluations.verdict(report):
         st.markdown(f"**{label(sentence)}**")
     runs, results = runs_table(report), summary(report)

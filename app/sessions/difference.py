@@ -31,7 +31,7 @@ def draw(session: Session, sources: list[Source]) -> None:
     if not sources:
         empty.say(
             "Nothing to compare yet",
-            "Two sessions' or two stores' picks can be laid over each other once a target set is scored.",
+            "Once a target set is scored, you can compare the picks of two sessions or of two stores.",
             "targets",
             "Choose targets",
         )

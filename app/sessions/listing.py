@@ -57,7 +57,7 @@ def _line(session: Session, record: SessionRecord) -> None:
     ):
         st.html(_about(record, opened), width="stretch")
         with st.container(horizontal=True, gap="small", width="content"):
-            if st.button("Open now" if opened else "Open", disabled=opened, key=f"open-session-{record.id}"):
+            if st.button("Currently open" if opened else "Open", disabled=opened, key=f"open-session-{record.id}"):
                 view = session.sessions.view(record.id)
                 if view is None:
                     st.toast(GONE, icon=":material/info:")
@@ -101,9 +101,7 @@ def _delete(session: Session, record: SessionRecord) -> None:
         name = f"delete-{record.id}"
         st.button("Delete this session", icon=":material/delete:", key=name, on_click=_ask, args=(key, True))
         return
-    st.markdown(
-        f"Delete **{label(saved.title(record, 80))}** ({label(saved.counts(record))})? It cannot be taken back."
-    )
+    st.markdown(f"Delete **{label(saved.title(record, 80))}** ({label(saved.counts(record))})? This cannot be undone.")
     with st.container(horizontal=True):
         yes = f"delete-yes-{record.id}"
         st.button("Delete for good", type="primary", key=yes, on_click=saved.delete, args=(session, record.id))

@@ -26,7 +26,7 @@ from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
 WORKSPACE_VARIABLE = "GRADSIFT_WORKSPACE"
 DEFAULT_BUDGET = "5%"
-GONE = "That session is gone, perhaps deleted in another tab. What you decide now goes into a new one."
+GONE = "That session is gone, perhaps deleted in another tab. New decisions go into a new session."
 _NAMES = ("store", "targets", "budget", "session")
 
 

@@ -85,7 +85,7 @@ def refused(rows: Sequence[Row], counts: Sequence[TokenCount]) -> None:
     if not left_out:
         return
     st.subheader(f"{plural(len(left_out), 'example')} left out", anchor=False)
-    st.caption("The model of the open datastore cannot take them; the others are scored.")
+    st.caption("The open datastore's model cannot take these; the others are scored.")
     _list([(f"Line {row.line}", reason, _first(row, "user")) for row, reason in left_out])
 
 

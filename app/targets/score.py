@@ -39,7 +39,7 @@ def draw(session: Session, store: Store | None, chosen: Chosen) -> None:
             room("datastore"), label="Open a datastore", icon=":material/arrow_forward:", icon_position="right"
         )
     elif not store.complete:
-        st.caption("The open datastore is not finished: its scores can be computed when its build is.")
+        st.caption("The open datastore is not finished: targets can be scored once its build is.")
         st.page_link(
             room("datastore"), label="Back to the datastore", icon=":material/arrow_forward:", icon_position="right"
         )
@@ -87,7 +87,7 @@ def _score(session: Session, store: Store, entry: TargetEntry, rows: list[Row], 
     if scoring is not None and (status is None or status.state == "finished"):
         known = methods_of(scoring)
         names = ", ".join(METHODS[name].label for name in known)
-        st.caption(f"Scored on {label(session.store_title)} by {names}.")
+        st.caption(f"Scored on {label(session.store_title)} with {names}.")
         if st.button(
             "Compare the picks",
             type="primary",
@@ -122,10 +122,10 @@ def _more(known: list[str], request: tuple[Workspace, Store, TargetEntry, list[R
     others = [name for name in METHODS if name not in known]
     if not ready or not others:
         return
-    with st.expander("Score by more methods", key="more-methods"):
+    with st.expander("Score with more methods", key="more-methods"):
         chosen = _methods("Not scored yet", others, (), "more_methods")
         st.button(
-            "Score by these as well",
+            "Score with these as well",
             key="score-more",
             disabled=not chosen,
             on_click=running.attempt,
@@ -145,6 +145,6 @@ def _methods(name: str, options: list[str], default: Sequence[str], key: str) ->
         persist_state="session",
     )
     for method in (METHODS[option] for option in options if option not in DEFAULT_METHODS):
-        cost = "; one pass of the base model over the pool, once" if method.needs == "base model" else ""
+        cost = "; takes one pass of the base model over the pool, once" if method.needs == "base model" else ""
         st.caption(f"{method_label(method.name)}: {method.description}{cost}.")
     return chosen

@@ -63,7 +63,7 @@ def choose(session: Session) -> Chosen | None:
 def show(chosen: Chosen, store: Store | None) -> None:
     """Draw the table, with token counts where a store is open; the rows may come back with other subtasks."""
     if not chosen.rows:
-        st.warning("None of the rows can be used.")
+        st.warning("No row can be used.")
         return
     slot = st.container()
     problem = ""
@@ -83,13 +83,13 @@ def show(chosen: Chosen, store: Store | None) -> None:
     if problem:
         st.warning(label(problem))
     elif store is None:
-        st.caption("Open a datastore to see the examples' tokens and to score them.")
+        st.caption("Open a datastore to count the examples' tokens and to score them.")
 
 
 def _from_disk(session: Session) -> Chosen | None:
     entries = {entry.name: entry for entry in session.workspace.target_sets()}
     if not entries:
-        st.caption("There are no sets yet: paste examples or upload a file.")
+        st.caption("There are no saved sets yet: paste examples or upload a file.")
         return None
     st.session_state.targets_set = session.targets if session.targets in entries else None
     names, choose = list(entries), lambda: remember(targets=st.session_state.targets_set or "")

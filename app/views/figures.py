@@ -108,7 +108,7 @@ def _target_curves(key: str, method: str, gradient: GradientKind | None, _left: 
     return table if _left.columns is None else table.assign(target=_left.columns[table["target"]])
 
 
-@st.cache_data(max_entries=8, show_spinner="Drawing the targets again and ranking all rows each time …")
+@st.cache_data(max_entries=8, show_spinner="Resampling the targets and ranking all rows each time …")
 def _resampled(key: str, method: str, _view: View) -> tuple[SplitHalf, pd.DataFrame]:
     column = _view.comparison.column(method)
     half = stability.split_half(_view.scoring, method, len(column.picks), _view.choices)
@@ -118,7 +118,7 @@ def _resampled(key: str, method: str, _view: View) -> tuple[SplitHalf, pd.DataFr
     return half, table.sort_values(["stays", "high"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the norms of every row.")
+@st.cache_resource(max_entries=2, show_spinner="Reading the norms of every row …")
 def _norm_tables(fingerprint: str, _store: Store) -> dict[str, pd.DataFrame]:
     return norms.norm_table(_store)
 

@@ -21,7 +21,7 @@ MOST_DUPLICATES = 20  # near-duplicates that are listed; the rest is counted
 def drawer(view: View, row: int) -> None:
     """Open the drawer on pool row `row`; call it once in a run, in the branch of the button that asks for it."""
     draw(view, row)
-    head.link(view.session, row, "Open this row on a page of its own")
+    head.link(view.session, row, "Open this row on its own page")
 
 
 def draw(view: View, row: int) -> None:
@@ -141,10 +141,10 @@ def _duplicates(view: View, row: int) -> None:
     head.section("Near-duplicates in the pool")
     rows = near_duplicates(view.store, row)
     if rows is None:
-        st.caption("The texts of this pool are not indexed yet: score a target set, which does it.")
+        st.caption("This pool's texts are not indexed yet: score a target set to index them.")
         return
     if not len(rows):
-        st.caption("None: no other row of the pool has nearly this text.")
+        st.caption("No other row of the pool has nearly the same text.")
         return
     pool = pool_of(view.store)
     for other in rows[:MOST_DUPLICATES].tolist():

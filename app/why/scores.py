@@ -73,7 +73,7 @@ def _subtasks(subject: Subject, position: int, lens: str) -> None:
         ),
         f"Heat map of the row's score for {len(shown)} subtasks at every checkpoint. A star marks {names[best]} with "
         f"{values[best, -1]:+.3f}.",
-        f"★ {_STAR[choices.aggregate]}. A score compares with all targets of a subtask at once.{few}",
+        f"★ {_STAR[choices.aggregate]}. Each score compares the row with all targets of a subtask at once.{few}",
         table,
     )
 
@@ -84,7 +84,7 @@ def _targets(subject: Subject, position: int, lens: str) -> None:
     lines = {
         "example": examples,
         "subtask": [target.subtask for target in targets],
-        "asks": [_asks(target, 160) for target in targets],
+        "question": [_asks(target, 160) for target in targets],
     }
     shown = _best(values)
     labels = [f"{examples[k]} · {charts.tick(targets[k].subtask, 13)}" for k in shown]
@@ -114,7 +114,7 @@ def _words(subject: Subject, position: int, lens: str) -> None:
         {
             "example": _numbers(subject),
             "subtask": [target.subtask for target in targets],
-            "asks": [_asks(target, 160) for target in targets],
+            "question": [_asks(target, 160) for target in targets],
             "score": values,
             "matched words": [", ".join(shared) for shared in words],
             "words": [len(shared) for shared in words],
@@ -131,13 +131,15 @@ def _words(subject: Subject, position: int, lens: str) -> None:
         alt=f"{METHODS[lens].label} score of the row for every target example, with the words that both have",
         key="why-words",
     )
-    st.caption(f"Words that row and target share; the rarer in the pool, the more {METHODS[lens].label} counts them.")
+    st.caption(
+        f"Words that row and target share: the rarer in the pool, the more they add to the {METHODS[lens].label} score."
+    )
 
 
 def numbers(table: pd.DataFrame, name: str, alt: str, columns: tables.Columns | None = None) -> None:
     """A table folded, whole and so to be sorted, with its CSV file."""
     stem = charts.file_stem(name)
-    with st.expander("The same as a table", key=f"numbers-{name}"):
+    with st.expander("Show as a table", key=f"numbers-{name}"):
         st.dataframe(table, hide_index=True, column_config=columns, alt=alt, key=f"table-{name}")
         tables.csv_button(table, stem, f"{stem}.csv", f"csv-{name}")
 
@@ -145,7 +147,7 @@ def numbers(table: pd.DataFrame, name: str, alt: str, columns: tables.Columns | 
 def _show(name: str, figure: "go.Figure", alt: str, note: str, table: pd.DataFrame) -> None:
     st.plotly_chart(figure, config=charts.config(charts.file_stem(name)), key=f"why-{name}", alt=alt)
     st.caption(note)
-    numbers(table, name, alt, {"asks": st.column_config.TextColumn("asks", width="large")})
+    numbers(table, name, alt, {"question": st.column_config.TextColumn("question", width="large")})
 
 
 def _heat(

@@ -75,7 +75,7 @@ def find_row(store: Store, text: str) -> tuple[int | None, str]:
         return int(pool.index[named[0]]), ""
     if bare.isascii() and bare.isdecimal():
         return None, f"There is no row {text}: the rows of this store are 0 to {len(pool) - 1:,}."
-    return None, f"There is no row with the id {text[:80]}: give a row's number, or its whole id as the pool has it."
+    return None, f"There is no row with the id {text[:80]}: enter a row's number or its full id."
 
 
 def position_of(rows: np.ndarray, row: int) -> int | None:

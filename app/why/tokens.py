@@ -42,8 +42,8 @@ def draw(subject: Subject) -> None:
             )
     if not shown:
         st.caption(
-            "Which words of the answer pull the model toward the targets. It loads the model: the first answer takes "
-            "some seconds, for a large model longer; the next rows are quicker."
+            "Shows which words of the answer pull the model toward the targets. The first row takes a few seconds while "
+            "the model loads, longer for a large model; later rows are quicker."
         )
         return
     try:
@@ -146,7 +146,7 @@ def _legend(peak: float, unit: str, beyond: str) -> str:
     return (
         f'<div class="gs-scale"><span class="gs-num">opposes −{peak:.2g}</span><i aria-hidden="true"></i>'
         f'<span class="gs-num">+{peak:.2g} serves the targets</span></div>'
-        f'<p class="gs-small gs-dim">{escape(unit)}{beyond}; point at a word for its value</p>'
+        f'<p class="gs-small gs-dim">{escape(unit)}{beyond}; hover over a word for its value</p>'
     )
 
 
@@ -179,7 +179,7 @@ def _agreement(subject: Subject, subtask: int) -> None:
     if not subject.left.has("less", subject.view.choices.gradient):
         return
     key = f"why-agreement-{subtask}"
-    if st.button("How far do the two agree here?", key=key, icon=":material/scatter_plot:"):
+    if st.button("How well do the two agree here?", key=key, icon=":material/scatter_plot:"):
         st.session_state["why-agreement"] = subtask
     if st.session_state.get("why-agreement") != subtask:
         return

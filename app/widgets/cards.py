@@ -14,8 +14,8 @@ from app.widgets import conversation
 from gradsift.scoring.methods import METHODS
 
 LONGEST = 4_000  # characters of a conversation that a card holds; a page has up to 120 cards
-_WORDS = "the words that the row shares with the targets of its best subtask and that weigh most in BM25's score"
-_SCORE = "score; the bar runs from the lowest of the pool to the highest"
+_WORDS = "words shared with the targets of the row's best subtask that count most in its BM25 score"
+_SCORE = "score; the bar spans the pool's lowest to highest score"
 
 
 @dataclass(frozen=True, slots=True)

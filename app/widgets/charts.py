@@ -70,7 +70,7 @@ def draw(
     st.plotly_chart(chart.figure, key=key, alt=chart.alt, **act)
     if note:
         st.caption(note)
-    tables.twin(chart.table, "The same as a table", chart.alt, chart.columns, stem)
+    tables.twin(chart.table, "Show as a table", chart.alt, chart.columns, stem)
     return st.session_state.pop(f"clicked-{key}", None)
 
 

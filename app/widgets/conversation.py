@@ -30,7 +30,7 @@ def draw(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNF
     more = f"Show all {len(turns)} turns" if hidden > 0 else "Show all"
     return (
         f'<details class="gs-fold"><summary><div class="gs-short">{short}</div><span class="gs-more">{more}</span>'
-        f'<span class="gs-less">Fold</span></summary>{unfolded(turns, prefix, marks, most)}</details>'
+        f'<span class="gs-less">Show less</span></summary>{unfolded(turns, prefix, marks, most)}</details>'
     )
 
 
@@ -39,11 +39,11 @@ def unfolded(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int =
     shown, left, last = [], most, _last_answer(turns)
     for at, (role, text) in enumerate(turns):
         if left <= 0:
-            rest = f"{len(turns) - at:,} more turns are not shown here; the export holds them"
+            rest = f"{len(turns) - at:,} more turns are not shown here; the export has them"
             shown.append(f'<p class="gs-small gs-dim">{rest}</p>')
             break
         kept = text[: min(LONGEST, left)]
-        rest = f"\n[{len(text) - len(kept):,} more characters are not shown here; the export holds them]"
+        rest = f"\n[{len(text) - len(kept):,} more characters are not shown here; the export has them]"
         beginning = f'<span class="gs-given">{escape(prefix)}</span> ' if prefix and at == last else ""
         shown.append(_turn(role, beginning, kept, rest if len(kept) < len(text) else "", marks))
         left -= len(kept)

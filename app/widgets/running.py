@@ -41,7 +41,7 @@ def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "
     if status.state == "failed":
         st.error(label(f"{text}: {status.message}" if status.message else f"{text}."))
     else:
-        st.warning(label(f"{text}. {_KEPT.get(what, 'What was finished is kept; the rest runs again.')}"))
+        st.warning(label(f"{text}. {_KEPT.get(what, 'Finished work is kept; only the rest runs again.')}"))
     action = f"Try the {what} again" if status.state == "failed" else f"Resume the {what}"
     st.button(action, type="primary", on_click=attempt, args=(again,), key=f"again-{folder.name}")
     notes(status)

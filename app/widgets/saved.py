@@ -61,7 +61,7 @@ def name_field(session: Session, view: View, prefix: str) -> None:
 
 def link_field(id: str) -> None:
     """The session's link, with a button that copies it."""
-    st.caption("Link: whoever opens it works in this session, with its decisions.")
+    st.caption("Link: anyone who opens it works in this session and shares its decisions.")
     st.code(link(id), language=None, wrap_lines=True)
 
 

@@ -60,7 +60,7 @@ def _text(cell: Any) -> Any:
 def position(first: int, count: int, total: int, noun: str) -> str:
     """Where a page stands in a list: 1-20 of 136 picks."""
     if not count:
-        return f"none of {total:,} {noun}" if total else f"no {noun}"
+        return f"0 of {total:,} {noun}" if total else f"no {noun}"
     return f"{first + 1:,}–{first + count:,} of {total:,} {noun}"
 
 

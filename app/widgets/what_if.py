@@ -55,8 +55,8 @@ def draw(store: Store, scoring: Scoring) -> Choices:
         with right:
             more = choice_fields(scoring, _without(scoring), _also(store), _cap())
         if changed:
-            st.button("Back to the paper's choices", on_click=_reset, key="what-if-reset", icon=":material/undo:")
-        st.caption("All of it is arithmetic on kept scores and features: no model runs.")
+            st.button("Reset to the paper's choices", on_click=_reset, key="what-if-reset", icon=":material/undo:")
+        st.caption("All of this is arithmetic on stored scores and features; no model runs.")
     try:
         return make_choices(**chosen, **more)
     except UsageError as error:
@@ -88,18 +88,16 @@ def _also(store: Store) -> list[str]:
     ways = extras(has_index(store))
     with address.held("also", ways, default=[]):
         also = st.pills(
-            "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _LABELS[name]
+            "Also", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _LABELS[name]
         )
     if UNIQUE not in ways:
-        st.caption("Near-duplicates of this pool are not indexed yet: score a target set, which does it.")
+        st.caption("This pool's near-duplicates are not indexed yet: score a target set to index them.")
     return also
 
 
 def _cap() -> str:
     with address.held("cap", None, default=""):
-        cap = st.text_input(
-            "Most from one source", key="cap", placeholder="30% of the picks, or 200 rows", max_chars=20
-        )
+        cap = st.text_input("Limit per source", key="cap", placeholder="30% of the picks, or 200 rows", max_chars=20)
     return (cap or "").strip()
 
 

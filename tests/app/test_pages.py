@@ -24,7 +24,7 @@ def test_every_page_of_an_empty_workspace_says_what_to_do(app, tmp_path, monkeyp
     monkeypatch.setenv("GRADSIFT_WORKSPACE", str(tmp_path / "nothing-here"))
     at = app(page)
     assert not at.error
-    assert "none open" in " ".join(link.value for link in at.page_link)
+    assert "not open" in " ".join(link.value for link in at.page_link)
     assert not (tmp_path / "nothing-here").exists()  # looking makes nothing
 
 

@@ -61,7 +61,7 @@ def test_a_budget_in_the_address_is_read_once_for_all_pages(text, meant):
 def test_position_says_where_the_page_stands():
     assert tables.position(0, 20, 136, "picks") == "1–20 of 136 picks"
     assert tables.position(120, 16, 136, "picks") == "121–136 of 136 picks"
-    assert tables.position(140, 0, 136, "picks") == "none of 136 picks"
+    assert tables.position(140, 0, 136, "picks") == "0 of 136 picks"
     assert tables.position(0, 0, 0, "picks") == "no picks"
 
 

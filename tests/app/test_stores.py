@@ -25,7 +25,7 @@ def test_stores_of_any_names_stand_in_one_list(app, workspace):
     at.session_state["datastore_room"] = ALL
     at.run()
     assert not at.exception, at.exception
-    assert {button.label for button in at.button if button.key == "open-pool.v1"} == {"Open now"}
+    assert {button.label for button in at.button if button.key == "open-pool.v1"} == {"Currently open"}
     assert at.button(key="build-sample")
     at.button(key="open-pool-v1").click().run()
     assert at.query_params["store"] == "pool-v1"

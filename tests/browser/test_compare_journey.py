@@ -125,7 +125,7 @@ def test_no_toast_takes_the_style_away(scored, visit, scheme):
         unchanged()
     page.get_by_role("heading", name="Compare").click()
     page.keyboard.press("u")
-    toasts.get_by_text("Nothing is left to undo.").first.wait_for()
+    toasts.get_by_text("There is nothing to undo.").first.wait_for()
     unchanged()
 
     sessions = Sessions(scored.sessions_path)

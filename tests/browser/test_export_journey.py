@@ -87,7 +87,7 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
 def test_the_page_fits_a_phone(visit, scored):
     visit.page.set_viewport_size({"width": 390, "height": 844})
     visit.go("export?store=toy&targets=two&budget=6")
-    visit.sees("as they will stand in the file")
+    visit.sees("as they will appear in the file")
     for scheme in ("light", "dark"):
         visit.scheme(scheme)
         visit.fits()
