@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A page: its script's stem (also its address), its title, icon and the sentence its link explains itself with."""
+    """A page: its script's stem (also its address), its title, icon and the help text of its link."""
 
     stem: str
     title: str
@@ -35,5 +35,5 @@ ROOMS = (
 
 
 def room(stem: str) -> Path:
-    """The script of the page `stem`, for links."""
+    """The script of the page `stem`, for links to it."""
     return next(r.path for r in ROOMS if r.stem == stem)

@@ -14,7 +14,7 @@ st.title("Distributions", anchor=False)
 store, scoring = required.scored(session)
 with controls.row():
     view = controls.several(session, store, scoring)
-with address.held("chart", list(SECTIONS), default="sources"):
+with address.bound("chart", list(SECTIONS), default="sources"):
     section = st.segmented_control(
         "Chart",
         list(SECTIONS),

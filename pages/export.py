@@ -43,11 +43,11 @@ if not count:
 left, right = st.columns([2, 3], gap="large")
 with left:
     figures = st.container()
-    with address.held("format", list(FORMATS), default=FORMATS[0]):
+    with address.bound("format", list(FORMATS), default=FORMATS[0]):
         format = st.radio("Format", FORMATS, key="format", captions=[exports.NOTES[f] for f in FORMATS])
     compress = "none"
     if format != "parquet":
-        with address.held("compress", list(COMPRESSIONS), default="none"):
+        with address.bound("compress", list(COMPRESSIONS), default="none"):
             packed = st.segmented_control("Compression", list(COMPRESSIONS), key="compress", required=True)
         compress = packed or "none"
     with figures:

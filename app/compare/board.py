@@ -89,7 +89,7 @@ def draw(board: Board) -> None:
 
 def _begin_again(board: Board) -> None:
     """Go to the first page when the question changes, unless an address asked it: a link, the browser's Back."""
-    address.own("page")
+    address.claim("page")
     sizes = tuple((column.method, len(column.picks)) for column in board.comparison.columns)
     question = (board.filter, board.view.choices, sizes)
     if st.session_state.setdefault("board_of", question) != question:

@@ -40,7 +40,7 @@ _SORTS = {
     "short": "Shortest answer first",
     "norm": "Largest gradient norm first",
 }
-_VERDICTS = {filters.OPEN: "undecided"}  # what the address calls a verdict, where people call it otherwise
+_VERDICTS = {filters.UNDECIDED: "undecided"}  # what the address calls a verdict, where people call it otherwise
 _SCOPES = {filters.PICKS: "Picks", filters.POOL: "Whole pool"}
 
 
@@ -53,7 +53,7 @@ def draw(view: View, decisions: Decisions, showing: DeltaGenerator) -> Filter:
         sort = _sort()
     with popover:
         values, length, verdict = _facets(view, decisions)
-    with address.held("area", None, default=""):
+    with address.bound("area", None, default=""):
         area = st.session_state.area = st.session_state.area if filters.area_of(st.session_state.area) else ""
     with showing:
         scope = _scope()
@@ -90,18 +90,18 @@ def clear() -> None:
 def _search(store: Store) -> tuple[str, str]:
     ready = has_index(store)
     q = search.draw(ready)
-    with address.held("role", SEARCHED, default="any"):
+    with address.bound("role", SEARCHED, default="any"):
         role = st.selectbox("Role", SEARCHED, key="role", format_func=_ROLES.__getitem__, width=170, disabled=not ready)
     return q, role or "any"
 
 
 def _sort() -> str:
-    with address.held("sort", filters.SORTS, default="rank"):
+    with address.bound("sort", filters.SORTS, default="rank"):
         return st.selectbox("Order", filters.SORTS, key="sort", format_func=_SORTS.__getitem__, width=220) or "rank"
 
 
 def _scope() -> str:
-    with address.held("scope", filters.SCOPES, default=filters.PICKS):
+    with address.bound("scope", filters.SCOPES, default=filters.PICKS):
         return (
             st.segmented_control(
                 "Rows",
@@ -118,7 +118,7 @@ def _scope() -> str:
 
 def _show(comparison: Comparison) -> str:
     shows = SHOWS if len(comparison.columns) > 1 else SHOWS[:1]
-    with address.held("show", shows, default=ALL):
+    with address.bound("show", shows, default=ALL):
         if len(shows) == 1:
             return ALL
         return (
@@ -161,7 +161,7 @@ def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
     def shown(value: str) -> str:
         return f"{label(clip(value, 48))} :gray[{numbers.get(value, '')}]"
 
-    with address.held(key, options, default=[]):
+    with address.bound(key, options, default=[]):
         if len(options) < 2 and not st.session_state[key]:
             return ()
         if len(options) > FEW:
@@ -190,7 +190,7 @@ def _plain(numbers: dict[str, str]) -> Callable[[str], str]:
 
 def _length(view: View) -> str:
     """Two fields that write the range into the address."""
-    with address.held("length", None, default=""):
+    with address.bound("length", None, default=""):
         limits = filters.length_limits(st.session_state.length)
         if limits is None:
             st.session_state.length = ""
@@ -207,11 +207,13 @@ def _length(view: View) -> str:
 
 def _verdict(comparison: Comparison, decisions: Decisions) -> tuple[str, ...]:
     accepted, rejected = np.isin(comparison.rows, decisions.accepted), np.isin(comparison.rows, decisions.rejected)
-    masks = {filters.ACCEPTED: accepted, filters.REJECTED: rejected, filters.OPEN: ~accepted & ~rejected}
-    facet = Facet(filters.VERDICTS, rejected + 2 * masks[filters.OPEN], np.array([m.sum() for m in masks.values()]))
+    masks = {filters.ACCEPTED: accepted, filters.REJECTED: rejected, filters.UNDECIDED: ~accepted & ~rejected}
+    facet = Facet(
+        filters.VERDICTS, rejected + 2 * masks[filters.UNDECIDED], np.array([m.sum() for m in masks.values()])
+    )
     counts = dict(zip(facet.values, facet.counts(comparison.shared > 0), strict=True))
     numbers = {name: f"{counts[name]:,} / {masks[name].sum():,}" for name in masks}
-    with address.held("verdict", filters.VERDICTS, default=[]):
+    with address.bound("verdict", filters.VERDICTS, default=[]):
         values = st.pills(
             _NAMES["verdict"],
             filters.VERDICTS,

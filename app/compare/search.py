@@ -19,7 +19,7 @@ _field = st.components.v2.component(
 
 def draw(ready: bool) -> str:
     """Draw the field and return what is searched for; ready: whether there is an index to search in."""
-    with address.held("q", None, default=""):
+    with address.bound("q", None, default=""):
         data = {
             "text": st.session_state.q,
             "seen": st.session_state.get(_SEEN, 0),

@@ -1,6 +1,6 @@
 """What the build form asks for: the presets of its parameters, and the run that tells what a build would cost.
 
-No drawing here.
+Draws nothing.
 """
 
 import json

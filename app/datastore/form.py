@@ -54,7 +54,7 @@ def draw() -> None:
             "Model",
             key="build_model",
             persist_state="session",
-            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id that can be reached.",
+            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a reachable Hugging Face id.",
         )
         _common()
         with st.expander("More parameters"):
@@ -113,7 +113,7 @@ def _common() -> None:
         step=1,
         key="build_epochs",
         persist_state="session",
-        help="Each epoch gives one checkpoint.",
+        help="One checkpoint per epoch.",
     )
     d.number_input(
         "Warmup share of the pool",

@@ -49,8 +49,8 @@ def choose(workspace: Workspace, opened: str) -> None:
         empty.say(
             "No datastore yet",
             "A gradient datastore holds, for every training example of a pool, the direction in which training on it "
-            "would move the model. Once one is open, you give a few examples of a skill and see which training examples "
-            "serve it. Start with the sample, or build one from your own pool.",
+            "would move the model. Once one is open, you give a few examples of a skill and see which training "
+            "examples serve it. Start with the sample, or build one from your own pool.",
         )
     for entry in entries:
         _line(entry, entry.name == opened)

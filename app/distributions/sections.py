@@ -120,7 +120,7 @@ def single_targets(view: View) -> None:
     names = {key: name for key, name in names.items() if _targets_of(view, key, left)}
     groups = [key for key in names if key[0] == "s"]
     first = groups if len(groups) <= _HIGHLIGHTS else []
-    with address.held("highlight", list(names), default=first):
+    with address.bound("highlight", list(names), default=first):
         if len(st.session_state.highlight) > _HIGHLIGHTS:  # an address may name more
             st.session_state.highlight = st.session_state.highlight[:_HIGHLIGHTS]
         chosen = st.multiselect(
@@ -228,7 +228,7 @@ def _targeted(view: View) -> str | None:
 
 
 def _one(key: str, methods: list[str], name: str) -> str:
-    with address.held(key, methods, default=methods[0]):
+    with address.bound(key, methods, default=methods[0]):
         chosen = st.segmented_control(name, methods, key=key, required=True, format_func=method_label)
     return chosen if chosen in METHODS else methods[0]
 

@@ -31,7 +31,7 @@ REPORT = "One HTML file for a colleague: what was selected, from what and how, w
 
 def take(decisions: Decisions) -> str:
     """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
-    with address.held("take", list(exports.TAKES), default=exports.DECIDED):
+    with address.bound("take", list(exports.TAKES), default=exports.DECIDED):
         chosen = st.segmented_control(
             "Rows",
             list(exports.TAKES),
@@ -90,7 +90,7 @@ def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
     """The evaluation files that the person names, uploaded or by path."""
     with st.expander("Check for leaks into evaluation files", icon=":material/fact_check:"):
         st.caption(
-            f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with the files you name here. "
+            f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with the files named here. "
             "A row is flagged if 13 words in a row, a whole turn or a whole short question match."
         )
         uploads.into("evaluation_paths", session, "Upload files", several=True)

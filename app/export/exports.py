@@ -1,4 +1,4 @@
-"""Exports: what one is made of, the run that writes it, and what it wrote. No drawing here."""
+"""Exports: what one is made of, the run that writes it, and what it wrote. Draws nothing."""
 
 import json
 from collections.abc import Iterator

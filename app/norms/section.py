@@ -31,9 +31,9 @@ def choose(store: Store) -> tuple[str, str, list[str]]:
     """Which checkpoint, which kind of norm, which sources (none: all)."""
     epochs, names = list(figures.norm_tables(store)), sources_of(store)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="norm-controls"):
-        with address.held("epoch", epochs, default=epochs[-1]):
+        with address.bound("epoch", epochs, default=epochs[-1]):
             epoch = st.segmented_control("Checkpoint", epochs, key="epoch", required=True)
-        with address.held("norm", list(norm_charts.KINDS), default="grad_norm"):
+        with address.bound("norm", list(norm_charts.KINDS), default="grad_norm"):
             kind = st.segmented_control(
                 "Norm, before projection",
                 list(norm_charts.KINDS),
@@ -41,7 +41,7 @@ def choose(store: Store) -> tuple[str, str, list[str]]:
                 required=True,
                 format_func=norm_charts.KINDS.__getitem__,
             )
-        with address.held("of", names, default=[]):
+        with address.bound("of", names, default=[]):
             chosen = st.multiselect("Sources", names, key="of", placeholder="all sources", width=320)
     return epoch or epochs[-1], kind or "grad_norm", chosen
 
@@ -116,7 +116,7 @@ def _note(table: pd.DataFrame, frame: pd.DataFrame, kind: str, shown: np.ndarray
 
 def _marked(epoch: str, kind: str) -> Area | None:
     """What is marked on this chart: from the address, else from this tab's memory; another chart's area is dropped."""
-    address.own("area")
+    address.claim("area")
     area = filters.area_of(st.query_params.get("area", "") or st.session_state.get(_AREA, ""))
     if area is not None and (area.epoch, area.kind) != (epoch, kind):
         area = None

@@ -1,4 +1,4 @@
-"""Evaluations of the workspace: their folders, the run that makes one, and what a report says. No drawing here.
+"""Evaluations of the workspace: their folders, the run that makes one, and what a report says. Draws nothing.
 
 An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the targets, the held-out file, and its job.
 """

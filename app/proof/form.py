@@ -16,7 +16,7 @@ from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.workspace import TargetEntry
 
-_HELP = "Rows like the targets that no selection sees. Short answers are judged: `answers`, `answer`, or else the last turn."
+_HELP = "Rows like the targets that no selection sees. Judged if short: `answers`, `answer`, or else the last turn."
 
 
 def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, folded: bool) -> None:

@@ -55,9 +55,7 @@ def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
 
 def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
     """Held-out loss against the quality of written answers, a mark a run and epoch: the two need not agree."""
-    figure = blank(
-        "Does lower loss mean better answers?", f"{metric} of written answers, one mark per run and epoch", 420
-    )
+    figure = blank("Does lower loss mean better answers?", f"{metric} of answers, one mark per run and epoch", 420)
     for method, lines in runs.groupby("method", sort=False):
         look = _look(str(method))
         figure.add_scatter(

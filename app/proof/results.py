@@ -17,7 +17,7 @@ _NUMBER = st.column_config.NumberColumn
 _TABLE: tables.Columns = {
     "method": st.column_config.TextColumn("Method", width="medium"), "seeds": _NUMBER("Seeds"),
     "rows": _NUMBER("Rows", format="localized"),
-    "loss": _NUMBER("Held-out loss", format="%.3f", help="Mean over seeds, at the epoch with the lowest loss on the targets"),
+    "loss": _NUMBER("Held-out loss", format="%.3f", help="Mean, at the epoch with the lowest loss on the targets"),
     "loss_sd": _NUMBER("± seeds", format="%.3f"),
     "against_random": _NUMBER("Against random", format="%+.3f", help="Paired by seed; below zero is better"),
     "better": _NUMBER("Seeds below random"), "score": _NUMBER("Answers", format="percent"),
@@ -34,7 +34,7 @@ def choose(session: Session) -> Entry | None:
     names = {entry.name: f"{entry.name} · {entry.store.name}" if entry.store else entry.name for entry in entries}
     if (fresh := st.session_state.pop("proof_next", "")) in names:
         st.query_params["evaluation"] = fresh
-    with address.held("evaluation", list(names), default=entries[0].name):
+    with address.bound("evaluation", list(names), default=entries[0].name):
         name = st.selectbox(
             "Evaluation",
             list(names),

@@ -59,7 +59,7 @@ def _side(session: Session, name: str, sources: list[Source], default: Source, a
     """The fields of one side and the picks they make; a sentence in its place where something is missing."""
     known = {source.key: source for source in sources}
     titles = _titles(session, sources)
-    with address.held(name, list(known), default=default.key):
+    with address.bound(name, list(known), default=default.key):
         key = st.selectbox(
             f"Side {name.upper()}",
             list(known),
@@ -88,11 +88,11 @@ def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
     first = methods_in(of.source.address, methods)
     default = first[at % len(first)] if len(first) > at else methods[at % len(methods)]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        with address.held(f"{name}-method", methods, default=default):
+        with address.bound(f"{name}-method", methods, default=default):
             method = st.selectbox(
                 "Method", methods, key=f"{name}-method", format_func=lambda m: METHODS[m].label, width=150
             )
-        with address.held(f"{name}-budget", None, default=of.source.budget):
+        with address.bound(f"{name}-budget", None, default=of.source.budget):
             budget = st.text_input(
                 "Budget", key=f"{name}-budget", max_chars=24, width=150, help="5%, 200 (rows) or 50000tokens"
             )

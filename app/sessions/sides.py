@@ -1,4 +1,4 @@
-"""Two sides whose picks are compared: two sessions, two methods in one, or two stores. No drawing here.
+"""Two sides whose picks are compared: two sessions, two methods in one, or two stores. Draws nothing.
 
 `gradsift.analysis.difference` says what their difference is.
 """

@@ -38,9 +38,7 @@ def draw(view: View) -> None:
         )
     else:
         title.subheader("Lowest-scoring rows", anchor=False)
-        text = (
-            f"None of the {len(order):,} rows scores below 0 {over}, so no row opposes the targets; these score lowest."
-        )
+        text = f"None of the {len(order):,} rows scores below 0 {over}: no row opposes the targets. These score lowest."
     st.html(f'<p class="gs-small gs-dim">{text}</p>')
     listed = order[: below or PAGE]
     pages = -(-len(listed) // PAGE)
@@ -67,7 +65,7 @@ def _subtask(view: View) -> str:
         return ""
     numbers = {str(j): name for j, name in enumerate(names)}
     options = [ALL, *numbers]
-    with address.held("against", options, default=ALL):
+    with address.bound("against", options, default=ALL):
         chosen = st.selectbox(
             "Opposed to",
             options,

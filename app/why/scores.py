@@ -131,9 +131,7 @@ def _words(subject: Subject, position: int, lens: str) -> None:
         alt=f"{METHODS[lens].label} score of the row for every target example, with the words that both have",
         key="why-words",
     )
-    st.caption(
-        f"Words that row and target share: the rarer in the pool, the more they add to the {METHODS[lens].label} score."
-    )
+    st.caption(f"Words that row and target share; rarer words add more to the {METHODS[lens].label} score.")
 
 
 def numbers(table: pd.DataFrame, name: str, alt: str, columns: tables.Columns | None = None) -> None:

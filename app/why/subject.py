@@ -1,4 +1,4 @@
-"""What the Why page asks of a row: where it stands, what speaks for it, what is like it. No drawing here."""
+"""What the Why page asks of a row: where it stands, what speaks for it, what is like it. Draws nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

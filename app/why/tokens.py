@@ -42,7 +42,7 @@ def draw(subject: Subject) -> None:
             )
     if not shown:
         st.caption(
-            "Shows which words of the answer pull the model toward the targets. The first row takes a few seconds while "
+            "Which words of the answer pull the model toward the targets. The first row takes a few seconds while "
             "the model loads, longer for a large model; later rows are quicker."
         )
         return

@@ -22,7 +22,7 @@ def row() -> DeltaGenerator:
 def several(session: Session, store: Store, scoring: Scoring) -> View:
     """Draw the controls of a page that compares methods; the view may have none."""
     known = methods_of(scoring)
-    with address.held("methods", known, default=known):
+    with address.bound("methods", known, default=known):
         chosen = st.pills("Methods", known, selection_mode="multi", format_func=method_label, key="methods")
     methods = tuple(name for name in known if name in chosen)
     return View(session, store, scoring, methods, budget.draw(session), what_if.draw(store, scoring))
@@ -31,7 +31,7 @@ def several(session: Session, store: Store, scoring: Scoring) -> View:
 def one(session: Session, store: Store, scoring: Scoring, label: str) -> View:
     """Draw the controls of a page that shows the picks of one method, whose field is called `label`."""
     known = methods_of(scoring)
-    with address.held("method", known, default=known[0]):
+    with address.bound("method", known, default=known[0]):
         method = st.segmented_control(label, known, key="method", required=True, format_func=method_label)
     return View(session, store, scoring, (method or known[0],), budget.draw(session), what_if.draw(store, scoring))
 

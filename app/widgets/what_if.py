@@ -65,7 +65,7 @@ def draw(store: Store, scoring: Scoring) -> Choices:
 
 
 def _choice(name: str, options: tuple[str, ...], key: str) -> str:
-    with address.held(key, options, default=options[0]):
+    with address.bound(key, options, default=options[0]):
         return st.radio(name, options, key=key, format_func=lambda value: _LABELS.get(value, value))
 
 
@@ -74,7 +74,7 @@ def _without(scoring: Scoring) -> list[str]:
     short = {key: clip(name, 60) for key, name in names.items()}
     often = Counter(short.values())  # a browser sends back what it shows: names that begin alike are told apart
     shown = {key: name if often[name] == 1 else f"{name} ({key})" for key, name in short.items()}
-    with address.held("without", list(names), default=[]):
+    with address.bound("without", list(names), default=[]):
         return st.multiselect(
             "Leave out",
             list(names),
@@ -86,7 +86,7 @@ def _without(scoring: Scoring) -> list[str]:
 
 def _also(store: Store) -> list[str]:
     ways = extras(has_index(store))
-    with address.held("also", ways, default=[]):
+    with address.bound("also", ways, default=[]):
         also = st.pills(
             "Also", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _LABELS[name]
         )
@@ -96,7 +96,7 @@ def _also(store: Store) -> list[str]:
 
 
 def _cap() -> str:
-    with address.held("cap", None, default=""):
+    with address.bound("cap", None, default=""):
         cap = st.text_input("Limit per source", key="cap", placeholder="30% of the picks, or 200 rows", max_chars=20)
     return (cap or "").strip()
 
