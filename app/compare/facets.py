@@ -208,9 +208,8 @@ def _length(view: View) -> str:
 def _verdict(comparison: Comparison, decisions: Decisions) -> tuple[str, ...]:
     accepted, rejected = np.isin(comparison.rows, decisions.accepted), np.isin(comparison.rows, decisions.rejected)
     masks = {filters.ACCEPTED: accepted, filters.REJECTED: rejected, filters.UNDECIDED: ~accepted & ~rejected}
-    facet = Facet(
-        filters.VERDICTS, rejected + 2 * masks[filters.UNDECIDED], np.array([m.sum() for m in masks.values()])
-    )
+    totals = np.array([mask.sum() for mask in masks.values()])
+    facet = Facet(filters.VERDICTS, rejected + 2 * masks[filters.UNDECIDED], totals)
     counts = dict(zip(facet.values, facet.counts(comparison.shared > 0), strict=True))
     numbers = {name: f"{counts[name]:,} / {masks[name].sum():,}" for name in masks}
     with address.bound("verdict", filters.VERDICTS, default=[]):

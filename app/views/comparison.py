@@ -76,7 +76,7 @@ class Comparison:
         return next(column for column in self.columns if column.method == method)
 
     def shown(self, column: Column, show: str) -> np.ndarray:
-        """The column's picks that `show` keeps, or with `OTHERS` the rows that only other columns pick; in rank order."""
+        """The column's picks that `show` keeps, or with `OTHERS` what only other columns pick; in rank order."""
         if show == OTHERS:
             order = column.ranking.order
             return order[((self.shared > 0) & ~column.picked)[order]]

@@ -54,8 +54,8 @@ def target_curves(view: View, method: str) -> pd.DataFrame:
 def resampled(view: View, method: str) -> tuple[SplitHalf, pd.DataFrame]:
     """Are the targets enough for these picks? Takes seconds at 270,000 rows, so only on demand; cached.
 
-    Returns what halves of the targets share, and one line per pick, the least certain first: position, row, low, median,
-    high, stays (`stability.rank_intervals`), rank and source.
+    Returns what halves of the targets share, and one line per pick, the least certain first: position, row, low,
+    median, high, stays (`stability.rank_intervals`), rank and source.
 
     Raises:
         UsageError: resampling is not offered for the method or a choice, or there is only one target.

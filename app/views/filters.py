@@ -183,7 +183,7 @@ def area_of(text: str) -> Area | None:
 
 
 def open_compare(**parameters: str | list[str]) -> NoReturn:
-    """Show Compare with these filters alone, named as in `KEYS` (`source=["flan", "cot"]`); call it while a page runs."""
+    """Show Compare with these filters alone, named as in `KEYS` (`source=["flan", "cot"]`); call it in a page's run."""
     forget()
     texts = {key: address.encoded(value) for key, value in parameters.items()}
     st.switch_page(room("compare"), query_params=texts)
