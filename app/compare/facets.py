@@ -1,4 +1,4 @@
-"""The Compare page's search field, filters and order, and what of them is active as chips that can be taken off."""
+"""The Compare page's search field, filters and order, and the active ones as chips that can be removed."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ from gradsift.text.index import has_index
 from gradsift.text.search import SEARCHED
 from gradsift.workspace.sessions import Decisions
 
-FEW = 24  # values that are laid out to click; of more, one is found by typing
+FEW = 24  # values that are shown as pills; more than that are searched by typing
 _NAMES = {
     "source": "Source",
     "task": "Task",
@@ -40,12 +40,12 @@ _SORTS = {
     "short": "Shortest answer first",
     "norm": "Largest gradient norm first",
 }
-_VERDICTS = {filters.UNDECIDED: "undecided"}  # what the address calls a verdict, where people call it otherwise
+_VERDICTS = {filters.UNDECIDED: "undecided"}  # address name -> title, where they differ
 _SCOPES = {filters.PICKS: "Picks", filters.POOL: "Whole pool"}
 
 
 def draw(view: View, decisions: Decisions, showing: DeltaGenerator) -> Filter:
-    """Draw search, filters and order here, and in `showing` which of the rows are shown; returns the filter."""
+    """Draw search, filters and order here and the choice of rows in `showing`; returns the filter."""
     comparison = view.comparison
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="finding"):
         q, role = _search(view.store)
@@ -64,10 +64,10 @@ def draw(view: View, decisions: Decisions, showing: DeltaGenerator) -> Filter:
 
 
 def chips(filter: Filter) -> None:
-    """Every active filter as a button that takes it off, and one for all of them."""
+    """Draw every active filter as a button that removes it, and one button that clears all."""
     for key in (*filters.FACETS, "verdict"):
         for value in getattr(filter, key):
-            _chip(f"{_NAMES[key]}: {clip(_VERDICTS.get(value, value), 40)}", f"{key}_{value}", _without, key, value)
+            _chip(f"{_NAMES[key]}: {clip(_VERDICTS.get(value, value), 40)}", f"{key}_{value}", _remove, key, value)
     if filter.q.strip():
         role = f" {_ROLES[filter.role]}" if filter.role != "any" else ""
         _chip(f"“{clip(filter.q, 40)}”{role}", "q", _clear, "q")
@@ -82,7 +82,7 @@ def chips(filter: Filter) -> None:
 
 
 def clear() -> None:
-    """Take off what narrows the rows; what is shown of them, and in which order, stays."""
+    """Remove what narrows the rows; the choice of rows and their order stay."""
     for key in (*filters.FACETS, "verdict", "q", "length", "area"):
         _clear(key)
 
@@ -135,7 +135,7 @@ def _show(comparison: Comparison) -> str:
 
 
 def _facets(view: View, decisions: Decisions) -> tuple[dict[str, tuple[str, ...]], str, tuple[str, ...]]:
-    """The filters' popover; returns the chosen values by facet, the length, the verdicts."""
+    """Draw the filters' popover; returns the chosen values by facet, the length and the verdicts."""
     active = sum(address.changed(key, []) for key in (*filters.FACETS, "length", "verdict"))
     name = f"Filters ({active})" if active else "Filters"
     with st.popover(name, icon=":material/filter_alt:", key="filters"), st.container(width=520):
@@ -154,7 +154,7 @@ def _facets(view: View, decisions: Decisions) -> tuple[dict[str, tuple[str, ...]
 
 
 def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
-    """The values of a facet to choose from, those with most picks first. counts: value -> (picks, rows of the pool)."""
+    """Draw a facet's values, those with most picks first. counts: value -> (picks, rows in the pool)."""
     options = sorted(counts, key=lambda value: (-counts[value][0], -counts[value][1]))
     numbers = {value: f"{picks:,} / {rows:,}" for value, (picks, rows) in counts.items()}
 
@@ -165,19 +165,19 @@ def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
         if len(options) < 2 and not st.session_state[key]:
             return ()
         if len(options) > FEW:
-            # a multiselect shows its labels as they are
+            # a multiselect does not render Markdown
             plain = _plain(numbers)
-            _send_anew(key, [plain(value) for value in options])
+            _resend(key, [plain(value) for value in options])
             values = st.multiselect(_NAMES[key], options, key=key, format_func=plain, placeholder="all")
         else:
             values = st.pills(_NAMES[key], options, selection_mode="multi", key=key, format_func=shown)
     return tuple(values or ())
 
 
-def _send_anew(key: str, labels: list[str]) -> None:
-    """Where a multiselect's labels changed, send the browser what is chosen by the new ones.
+def _resend(key: str, labels: list[str]) -> None:
+    """If a multiselect's labels changed, send its choices to the browser again under the new labels.
 
-    It sends a choice back by the label that it was last sent, and one that no option has by then is dropped.
+    The browser sends back the labels it last received, and Streamlit drops those that no option has any longer.
     """
     state = st.session_state
     if state.get(f"labels_{key}") != labels:
@@ -189,7 +189,7 @@ def _plain(numbers: dict[str, str]) -> Callable[[str], str]:
 
 
 def _length(view: View) -> str:
-    """Two fields that write the range into the address."""
+    """Draw two fields that write the range into the address."""
     with address.bound("length", None, default=""):
         limits = filters.length_limits(st.session_state.length)
         if limits is None:
@@ -228,19 +228,19 @@ def _range() -> None:
     state.length = filters.written_length(state.length_low, state.length_high)
 
 
-def _chip(name: str, key: str, take_off: Callable[..., None], *what: str) -> None:
+def _chip(name: str, key: str, on_click: Callable[..., None], *args: str) -> None:
     st.button(
         label(name),
         key=f"chip_{key}",
         icon=":material/close:",
         icon_position="right",
-        on_click=take_off,
-        args=what,
+        on_click=on_click,
+        args=args,
         help="Remove this filter",
     )
 
 
-def _without(key: str, value: str) -> None:
+def _remove(key: str, value: str) -> None:
     st.session_state[key] = [other for other in st.session_state[key] if other != value]
 
 

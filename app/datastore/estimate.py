@@ -15,7 +15,7 @@ _STAGES = ("read", "load", "warmup", "features")  # in the order of the work
 
 
 def draw(folder: Path, current: bool) -> None:
-    """Draw the plan in `folder`, kept current while it is made. current: whether the form still has the same values."""
+    """Draw the plan in `folder`, updated while it is made. current: whether the form still has the same values."""
     status = jobs.status(folder)
     if status is not None and status.state == "running":
         st.fragment(run_every=running.INTERVAL)(_follow)(folder)
@@ -72,7 +72,7 @@ def _details(plan: dict[str, Any]) -> None:
 
 
 def _counts(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was counted, as (figure, what it is)."""
+    """The counts, as (figure, caption)."""
     prefix = "" if plan["exact"] else "about "
     warmup = plan["warmup"]
     return [
@@ -84,7 +84,7 @@ def _counts(plan: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _costs(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is estimated, as (figure, what it is); nothing before it is known."""
+    """The estimates, as (figure, caption); empty before they are known."""
     estimate = plan["estimate"]
     if not estimate:
         return []
@@ -96,7 +96,7 @@ def _costs(plan: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sentences(plan: dict[str, Any]) -> list[str]:
-    """The rest, a sentence each: what is excluded, where time and disk go, notes."""
+    """The rest, one sentence each: what is excluded, where time and disk space go, notes."""
     excluded = sorted(plan["excluded"].items(), key=lambda pair: -pair[1])
     sentences = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in excluded]
     if estimate := plan["estimate"]:

@@ -1,4 +1,4 @@
-"""The form that starts a build: where the pool is, which model, and the parameters, the rarer ones folded."""
+"""The form that starts a build: the pool, the model and the parameters, the rarer ones folded."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _PRESET = "Small machine"
 
 
 def draw() -> None:
-    """Draw the form; a build that starts is opened, and its progress takes the page."""
+    """Draw the form; a build that starts is opened, and the page shows its progress."""
     _fill(_PRESET, only_missing=True)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="large"):
         origin = st.segmented_control(
@@ -67,8 +67,8 @@ def draw() -> None:
     if building:
         _start(origin, uploads)
     if planned := st.session_state.get("build_plan"):
-        folder, question = planned
-        estimate.draw(folder, question == _question(origin))
+        folder, values = planned
+        estimate.draw(folder, values == _values(origin))
 
 
 def _pool(origin: str) -> list[Any]:
@@ -163,8 +163,8 @@ def _parameters() -> dict[str, Any]:
     return {name: None if value == "" else value for name, value in values.items()}
 
 
-def _question(origin: str) -> tuple[Any, ...]:
-    """What an estimate answers: another form asks another question."""
+def _values(origin: str) -> tuple[Any, ...]:
+    """The form's values that an estimate depends on."""
     return origin, st.session_state.get("build_paths"), *_parameters().values()
 
 
@@ -176,7 +176,7 @@ def _estimate(origin: str, uploads: list[Any]) -> None:
             st.error(NO_POOL)
             return
         folder = build.start_plan(session.workspace, Plan(pool=pool, **_parameters()))
-        st.session_state.build_plan = folder, _question(origin)
+        st.session_state.build_plan = folder, _values(origin)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
 
@@ -191,7 +191,7 @@ def _start(origin: str, uploads: list[Any]) -> None:
             st.error(NO_POOL)
             return
         if planned := st.session_state.pop("build_plan", None):
-            jobs.cancel(planned[0])  # the build's own start is a better estimate, and they would slow each other down
+            jobs.cancel(planned[0])  # the build makes a better estimate itself, and the two would slow each other down
         Build(pool=pool, out=out, **_parameters()).start(out)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
@@ -211,7 +211,7 @@ def _chosen_pool(session: Session, origin: str, uploads: list[Any], name: str) -
 
 
 def _fill(preset: str, only_missing: bool = False) -> None:
-    """Put a preset's values into the form; `only_missing` keeps what the person typed."""
+    """Put a preset's values into the form; only_missing: keep what the person typed."""
     values = {**build.PRESETS[preset], "model": st.session_state.get("build_model") or build.BUNDLED}
     for name, value in values.items():
         if not only_missing or f"build_{name}" not in st.session_state:

@@ -16,7 +16,7 @@ NUMBER = st.column_config.NumberColumn
 
 
 def draw(store: Store) -> None:
-    """Everything about a store that a person asks before trusting it."""
+    """Draw everything that a person wants to know about a store before trusting it."""
     figures(store)
     if st.button(
         "Choose target examples", type="primary", icon=":material/arrow_forward:", icon_position="right", key="next"
@@ -34,7 +34,7 @@ def draw(store: Store) -> None:
 
 
 def figures(store: Store) -> None:
-    """The store's key figures in one row."""
+    """Draw the store's key figures in one row."""
     manifest, sizes = store.manifest, sizes_of(store)
     truncated = sum(source.truncated for source in manifest.sources)
     pairs = [
@@ -84,7 +84,7 @@ def _warmup(store: Store) -> None:
 
 
 def _warmup_chart(curve: pd.DataFrame) -> None:
-    """Loss and learning rate by optimizer step, with the epochs' ends marked."""
+    """Draw loss and learning rate by optimizer step, with the ends of epochs marked."""
     accent, second = theme.color("less", charts.dark()), theme.color("bm25", charts.dark())
     figure = charts.blank("Loss and learning rate", "Loss in nats per token, left; learning rate, right", 340)
     figure.add_scatter(x=curve["step"], y=curve["loss"], name="Loss", line={"color": accent, "width": 2})
@@ -186,7 +186,7 @@ def _parameters(store: Store) -> None:
 
 
 def _parts(store: Store) -> str:
-    """What the build read, then every append: 140 rows (a.jsonl, b.jsonl), then 12 rows (c.jsonl)."""
+    """What the build and then each append read: 140 rows (a.jsonl, b.jsonl), then 12 rows (c.jsonl)."""
     names = [", ".join(entry.rpartition(" ")[0] for entry in part.inputs) for part in store.manifest.parts]
     rows = [plural(part.rows, "row") for part in store.manifest.parts]
     return ", then ".join(f"{count} ({files})" for count, files in zip(rows, names, strict=True))

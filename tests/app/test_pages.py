@@ -83,7 +83,7 @@ def test_a_store_that_is_gone_is_said_and_others_can_be_chosen(app, workspace):
 
 def test_what_lasts_is_left_out_of_the_collection_after_every_run(app, workspace):
     gc.unfreeze()
-    run._settled.clear()
+    run._freeze.clear()
     app()
     assert gc.get_freeze_count() > 50_000  # libraries alone hold more
     assert len(gc.get_objects()) < gc.get_freeze_count()
