@@ -73,7 +73,7 @@ with right:
     elif status is not None and status.state != "finished":
         running.ended(out, status, request.start, "export")
     else:
-        # no callback: pressed right after an edit it would get the request as it was before it
+        # no callback: pressed right after an edit, it would get the request from before it
         if st.button("Write the files", type="primary", key="write", icon=":material/description:"):
             running.attempt(request.start)
             if jobs.status(out) != status:

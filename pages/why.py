@@ -47,7 +47,7 @@ def _part() -> str:
 
 
 def _row(view: View) -> int | None:
-    """The row that the address names, and the ways to another one."""
+    """Draw the ways to another row; returns the row in the address."""
     with address.bound("row", None, default=""):
         name = str(st.session_state.get("row", ""))
         row, problem = find_row(view.store, name) if name else (None, "")
@@ -68,7 +68,7 @@ def _row(view: View) -> int | None:
 
 
 def _ways(view: View, row: int | None) -> str:
-    """Buttons to the previous and the next pick of one method, which is returned."""
+    """Draw buttons to the previous and the next pick of one method; returns the method."""
     methods = list(view.methods)
     with address.bound("by", methods, default=methods[0]):
         method = str(st.selectbox("Picks of", methods, key="by", format_func=lambda m: METHODS[m].label, width=140))

@@ -74,7 +74,7 @@ class Board {
       const button = make("button", "gs-key")
       button.type = "button"
       button.append(make("kbd", "", key), ` ${name}`)
-      button.onmousedown = event => event.preventDefault() // the card keeps the focus
+      button.onmousedown = event => event.preventDefault() // keeps the focus on the card
       button.onclick = () => run(this)
       bar.append(button)
     }

@@ -1,4 +1,4 @@
-"""What an export will hold, and a finished one: its figures, its files, and the buttons that take it home."""
+"""What an export will contain, and a finished one: its figures, its files and the download buttons."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ REPORT = "One HTML file for a colleague: what was selected, from what and how, w
 
 
 def take(decisions: Decisions) -> str:
-    """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
+    """Draw the choice of rows: the picks with or without the session's decisions, or only accepted rows."""
     with address.bound("take", list(exports.TAKES), default=exports.DECIDED):
         chosen = st.segmented_control(
             "Rows",
@@ -47,7 +47,7 @@ def take(decisions: Decisions) -> str:
 
 
 def summary(view: View, ranked: np.ndarray, format: str, compress: str) -> None:
-    """How many rows, tokens and bytes, what the decisions changed, and from which sources.
+    """Draw the number of rows, tokens and bytes, what the decisions changed, and the sources.
 
     ranked: the positions that would be picked without the session's decisions.
     """
@@ -79,7 +79,7 @@ def summary(view: View, ranked: np.ndarray, format: str, compress: str) -> None:
 
 
 def shortened(lines: str) -> str:
-    """The preview with very long lines cut, each with a count of what is missing."""
+    """The preview with very long lines cut, each with the number of characters left out."""
     rows = lines.removesuffix("\n").split("\n")
     return "\n".join(
         r if len(r) <= LONGEST else f"{r[:LONGEST]} … [{len(r) - LONGEST:,} more characters]" for r in rows
@@ -87,7 +87,7 @@ def shortened(lines: str) -> str:
 
 
 def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
-    """The evaluation files that the person names, uploaded or by path."""
+    """Draw the fields for evaluation files, uploaded or by path; returns the files."""
     with st.expander("Check for leaks into evaluation files", icon=":material/fact_check:"):
         st.caption(
             f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with the files named here. "
@@ -110,7 +110,7 @@ def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
 
 
 def earlier(request: Request, rejecting: bool) -> None:
-    """The export shown last, where only decisions make a difference: its other leaks can be rejected as well."""
+    """Draw the export shown last if only decisions changed since, so that its other leaks can be rejected as well."""
     last = st.session_state.get("exported")
     if last is None or not request.differs_by_decisions(last):
         return
@@ -123,7 +123,7 @@ def earlier(request: Request, rejecting: bool) -> None:
 def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool) -> None:
     """Draw a finished export in `out`.
 
-    request: the export that the page describes now. rejecting: whether rejecting rows in the session changes it.
+    request: the export that the page describes. rejecting: whether rejecting rows in the session changes it.
     """
     data = manifest["data"]
     with st.container(border=True, key="export-done"):
@@ -164,7 +164,7 @@ def _buttons(out: Path, file: Path) -> None:
 
 
 def _button(title: str, file: Path, name: str, mime: str | None, icon: str, key: str) -> None:
-    """A button that downloads a file under `name`; it is read when pressed."""
+    """Draw a button that downloads a file as `name`; the file is read when the button is pressed."""
     st.download_button(
         title,
         file.read_bytes,

@@ -1,4 +1,4 @@
-"""Picks that share text with the targets or an evaluation: each beside what it shares it with, and ways to drop it."""
+"""Picks that share text with the targets or an evaluation: each beside its match, with ways to drop it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ _KINDS = {"equal": "a whole text", "contained": "a whole question", "run": "a ru
 def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bool) -> None:
     """Draw what the check of the finished export in `out` found.
 
-    request: the export that the page describes now. rejecting: each leak has a button that rejects its row.
+    request: the export that the page describes. rejecting: whether each leak has a button that rejects its row.
     """
     leakage = manifest.get("leakage")
     if not leakage:

@@ -1,4 +1,4 @@
-"""The page of gradient norms: the pool on a grid, the picks on top, an area that can be marked, and the numbers."""
+"""The Gradient norms page: the pool on a grid, the picks on top, an area that can be marked, and the numbers."""
 
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ _BY = {"cosine": " by cosine", "dot": " by raw dot product", "": ""}
 
 
 def choose(store: Store) -> tuple[str, str, list[str]]:
-    """Which checkpoint, which kind of norm, which sources (none: all)."""
+    """Draw the choice of checkpoint, kind of norm and sources; no source means all."""
     epochs, names = list(figures.norm_tables(store)), sources_of(store)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="norm-controls"):
         with address.bound("epoch", epochs, default=epochs[-1]):
@@ -47,7 +47,7 @@ def choose(store: Store) -> tuple[str, str, list[str]]:
 
 
 def draw(view: View, epoch: str, kind: str, chosen: list[str]) -> None:
-    """The charts of one method's picks, what is marked on them, and the numbers beside them."""
+    """Draw the charts of one method's picks, what is marked on them, and the numbers beside them."""
     method = view.method
     if problem := st.session_state.pop(_PROBLEM, ""):
         st.warning(label(problem))
@@ -91,7 +91,7 @@ def draw(view: View, epoch: str, kind: str, chosen: list[str]) -> None:
 def _lines(
     view: View, similarity: Similarity, positions: np.ndarray, norm: np.ndarray, length: pd.Series
 ) -> pd.DataFrame:
-    """A line per pick: row, source, length and norm (logarithms), rank."""
+    """One line per pick: row, source, length and norm (logarithms), rank."""
     rank = figures.ranking_with(view, view.method, similarity).rank
     return pd.DataFrame(
         {
@@ -105,7 +105,7 @@ def _lines(
 
 
 def _note(table: pd.DataFrame, frame: pd.DataFrame, kind: str, shown: np.ndarray) -> str:
-    """What the chart does not show of what it should."""
+    """Which picks and rows the chart leaves out, and why."""
     parts = []
     if len(table) > figures.MOST_PICKS:
         parts.append(f"{figures.MOST_PICKS:,} of {len(table):,} picks are drawn, evenly over the ranks.")
@@ -115,7 +115,7 @@ def _note(table: pd.DataFrame, frame: pd.DataFrame, kind: str, shown: np.ndarray
 
 
 def _marked(epoch: str, kind: str) -> Area | None:
-    """What is marked on this chart: from the address, else from this tab's memory; another chart's area is dropped."""
+    """The area marked on this chart, from the address or this tab's memory; another chart's area is dropped."""
     address.claim("area")
     area = filters.area_of(st.query_params.get("area", "") or st.session_state.get(_AREA, ""))
     if area is not None and (area.epoch, area.kind) != (epoch, kind):
@@ -133,7 +133,7 @@ def _remember(area: str) -> None:
 
 
 def _mark(epoch: str, kind: str, selection: Any) -> None:
-    """Keep the box or the line that was just drawn; the axes are logarithms already."""
+    """Keep the box or the outline that was just drawn; the axes are logarithms already."""
     try:
         if selection.get("box"):
             x, y = (sorted(selection["box"][-1][axis]) for axis in "xy")
@@ -147,7 +147,7 @@ def _mark(epoch: str, kind: str, selection: Any) -> None:
 
 
 def _offer(area: Area | None, inside: np.ndarray | None, picks: np.ndarray, method: str, chosen: list[str]) -> None:
-    """What can be done with the marked rows."""
+    """Draw what can be done with the marked rows."""
     if area is None or inside is None:
         st.caption("Draw a box on a chart, or outline an area with the lasso above it, to see those rows in Compare.")
         return

@@ -74,7 +74,7 @@ def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, f
 
 
 def _unknown(store: Store) -> tuple[str, ...]:
-    """What of the recipe the store does not know: it was built from checkpoints that were trained elsewhere."""
+    """The parts of the recipe that a store built from checkpoints trained elsewhere does not know."""
     return ("batch_size", "lr") if store.manifest.config.checkpoints else ()
 
 

@@ -16,11 +16,11 @@ _COLUMNS: tables.Columns = {
     "score": NUMBER("Answers", format="percent"),
 }  # fmt: skip
 
-_SYMBOLS = {"dash": "diamond-open", "dot": "circle-open", "dashdot": "x"}  # as the lines' dashes, for marks
+_SYMBOLS = {"dash": "diamond-open", "dot": "circle-open", "dashdot": "x"}  # a dash of lines -> the symbol of marks
 
 
 def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
-    """Held-out loss after every epoch, mean over seeds with each seed as a dot; the base model as a line across.
+    """Held-out loss after every epoch, mean over seeds with one dot per seed; the base model is a horizontal line.
 
     runs: `evaluation.runs_table`, of the one target set `name`.
     """
@@ -54,7 +54,7 @@ def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
 
 
 def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
-    """Held-out loss against the quality of written answers, a mark a run and epoch: the two need not agree."""
+    """Held-out loss against the quality of answers, one mark per run and epoch: the two need not agree."""
     figure = blank("Does lower loss mean better answers?", f"{metric} of answers, one mark per run and epoch", 420)
     for method, lines in runs.groupby("method", sort=False):
         look = _look(str(method))
@@ -75,7 +75,7 @@ def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
 
 
 def _look(method: str) -> dict[str, str]:
-    """Color and dash of a method's line: a method with choices has its method's color, dashed."""
+    """Color and dash of a method's line; with choices, the line is dashed in the method's color."""
     base, _, choices = method.partition(":")
     if base in METHODS:
         return {"color": color(base), "dash": "dash" if choices else "dot" if base == RANDOM else "solid"}

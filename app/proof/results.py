@@ -1,4 +1,4 @@
-"""What the evaluations of the workspace found so far: one to look at, its state and its report."""
+"""The workspace's evaluations: the choice of one, its state and its report."""
 
 import streamlit as st
 
@@ -26,7 +26,7 @@ _TABLE: tables.Columns = {
 
 
 def choose(session: Session) -> Entry | None:
-    """The evaluation to look at; None before there is one."""
+    """Draw the choice of an evaluation; returns it, or None before there is one."""
     entries = evaluations.entries(session.workspace)
     if not entries:
         return None
@@ -46,7 +46,7 @@ def choose(session: Session) -> Entry | None:
 
 
 def show(entry: Entry) -> None:
-    """The state of an evaluation and everything its report says."""
+    """Draw the state of an evaluation and everything in its report."""
     status = jobs.status(entry.folder)
     if status is not None and status.state == "running":
         running.watch(entry.folder, f"Evaluating {entry.name}", entry.report)
@@ -65,21 +65,23 @@ def show(entry: Entry) -> None:
         st.markdown(f"**{label(sentence)}**")
     runs, results = runs_table(report), summary(report)
     for name, heldout in report.sets.items():
-        own = runs[runs["target_set"] == name]
-        if own.empty:
+        set_runs = runs[runs["target_set"] == name]
+        if set_runs.empty:
             continue
         if len(report.sets) > 1:
             st.subheader(label(name), anchor=False)
-        judged = own.dropna(subset="score")
+        judged = set_runs.dropna(subset="score")
         left, right = st.columns(2, gap="large") if heldout.metric and len(judged) else (st.container(), None)
         with left:
-            charts.draw(loss_charts.by_epoch(own, name))
+            charts.draw(loss_charts.by_epoch(set_runs, name))
         if right is not None:
             with right:
                 charts.draw(loss_charts.against_answers(judged, name, str(heldout.metric)))
         lines = results[results["target_set"] == name].drop(columns=["target_set", "against_random_sd", "paired"])
         lines["method"] = lines["method"].map(evaluations.label_of)
-        columns = {key: column for key, column in _TABLE.items() if lines[key].notna().any()}  # one seed has no spread
+        columns = {
+            key: column for key, column in _TABLE.items() if lines[key].notna().any()
+        }  # one seed has no deviation
         tables.show(
             lines[list(columns)], f"Held-out results on {name} by method", columns, charts.file_stem(f"proof-{name}")
         )

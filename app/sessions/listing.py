@@ -1,4 +1,4 @@
-"""The saved sessions, the one changed last first: open, rename, link, delete."""
+"""The saved sessions, the last changed first: open, rename, link, delete."""
 
 from pathlib import Path
 
@@ -37,13 +37,13 @@ def draw(session: Session, records: list[SessionRecord]) -> None:
 
 
 def _worth_showing(session: Session, records: list[SessionRecord]) -> list[SessionRecord]:
-    """The named and decided ones and the open one, or all: every tab that compares begins one."""
-    kept = [r for r in records if r.kept or r.id == session.session_id]
-    passing = len(records) - len(kept)
-    if not passing or not kept:
+    """Named sessions, those with decisions and the open one, or all: every tab that compares begins a session."""
+    relevant = [r for r in records if r.kept or r.id == session.session_id]
+    passing = len(records) - len(relevant)
+    if not passing or not relevant:
         return records
     every = st.toggle(f"Show {plural(passing, 'unnamed, undecided session')}", key="all-sessions")
-    return records if every else kept
+    return records if every else relevant
 
 
 def _line(session: Session, record: SessionRecord) -> None:
@@ -90,12 +90,12 @@ def _about(record: SessionRecord, opened: bool) -> str:
 
 
 def _budget(text: str) -> str:
-    """A saved budget in words, or as it is where it cannot be read."""
+    """A saved budget in words, or unchanged if it cannot be read."""
     return text if budget_problem(text) else budget.shown(text)
 
 
 def _delete(session: Session, record: SessionRecord) -> None:
-    """The button that deletes, which asks once more."""
+    """Draw the delete button, which asks for confirmation."""
     key = f"deleting-{record.id}"
     if not st.session_state.get(key):
         name = f"delete-{record.id}"

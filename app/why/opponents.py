@@ -1,4 +1,4 @@
-"""The opponents: rows on which training would raise the targets' loss the most, LESS's lowest scores."""
+"""Opponents: the rows with LESS's lowest scores, on which training would raise the targets' loss the most."""
 
 import streamlit as st
 
@@ -50,7 +50,7 @@ def draw(view: View) -> None:
 
 
 def _over(subtask: str, subtasks: int, choices: Choices) -> str:
-    """For what the scores of the list are, as HTML."""
+    """What the scores of the list refer to, as HTML."""
     if subtask:
         return f"for <bdi>{escape(subtask)}</bdi>"
     if subtasks == 1:
@@ -59,7 +59,7 @@ def _over(subtask: str, subtasks: int, choices: Choices) -> str:
 
 
 def _subtask(view: View) -> str:
-    """The subtask that is looked at; empty for all of them."""
+    """Draw the choice of a subtask; returns its name, empty for all of them."""
     names = view.left.subtask_names
     if len(names) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""The budget that every method shares: a share of the usable rows, a number of rows, or a number of tokens."""
+"""The budget of all methods: a share of the usable rows, a number of rows, or a number of tokens."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""The thin line on every page: which store, target set, budget and session are open, each a way to choose another."""
+"""The thin line on every page: the open store, target set, budget and session, each a link to choose another."""
 
 import os
 

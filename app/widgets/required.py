@@ -1,4 +1,4 @@
-"""What every page of picks needs before anything else: an open store with features, and targets scored on it."""
+"""What every page of picks needs first: an open store with features, and targets scored on it."""
 
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ from gradsift.workspace.workspace import is_store
 
 
 def scored(session: Session) -> tuple[Store, Scoring]:
-    """The open store and the open target set's scoring on it; where one is missing, the page says so and ends."""
+    """The open store and the open target set's scoring on it; if either is missing, the page says so and stops."""
     store, problem = store_or_error(session)
     if store is None:
         _no_store(session, problem)

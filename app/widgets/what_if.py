@@ -1,4 +1,4 @@
-"""What-ifs: how kept scores become picks, folded, since the paper's choices are the defaults."""
+"""What-ifs: how stored scores become picks, in a popover since the paper's choices are the defaults."""
 
 from collections import Counter
 from typing import Any, get_args
@@ -72,8 +72,8 @@ def _choice(name: str, options: tuple[str, ...], key: str) -> str:
 def _without(scoring: Scoring) -> list[str]:
     names = parts_of(scoring)
     short = {key: clip(name, 60) for key, name in names.items()}
-    often = Counter(short.values())  # a browser sends back what it shows: names that begin alike are told apart
-    shown = {key: name if often[name] == 1 else f"{name} ({key})" for key, name in short.items()}
+    counts = Counter(short.values())  # a browser sends back what it shows, so the names must differ
+    shown = {key: name if counts[name] == 1 else f"{name} ({key})" for key, name in short.items()}
     with address.bound("without", list(names), default=[]):
         return st.multiselect(
             "Leave out",

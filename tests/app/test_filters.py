@@ -44,7 +44,7 @@ def comparison(view):
 
 
 def expected(opened, keep) -> list[bool]:
-    """Ask every scored row one by one; keep(row of the pool, its turns)."""
+    """Check every scored row one by one. keep: takes a row of the pool and its turns."""
     store, scoring = opened
     pool = store.pool()
     texts = dict(zip(scoring.rows.tolist(), store.texts(scoring.rows)["messages"], strict=True))

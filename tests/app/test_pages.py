@@ -9,7 +9,7 @@ from gradsift.datastore.store import Store
 
 
 def texts(at) -> str:
-    """All that the page says in words."""
+    """All text on the page."""
     kinds = (at.title, at.subheader, at.markdown, at.caption, at.html, at.text, at.error, at.warning, at.info)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
@@ -25,7 +25,7 @@ def test_every_page_of_an_empty_workspace_says_what_to_do(app, tmp_path, monkeyp
     at = app(page)
     assert not at.error
     assert "not open" in " ".join(link.value for link in at.page_link)
-    assert not (tmp_path / "nothing-here").exists()  # looking makes nothing
+    assert not (tmp_path / "nothing-here").exists()  # looking creates nothing
 
 
 def test_the_only_store_is_opened_and_stands_in_the_address(app, workspace):
@@ -85,5 +85,5 @@ def test_what_lasts_is_left_out_of_the_collection_after_every_run(app, workspace
     gc.unfreeze()
     run._freeze.clear()
     app()
-    assert gc.get_freeze_count() > 50_000  # libraries alone hold more
+    assert gc.get_freeze_count() > 50_000  # libraries alone have more
     assert len(gc.get_objects()) < gc.get_freeze_count()

@@ -1,4 +1,4 @@
-"""Proof: an evaluation is started from the page as a real run, and what its report says stands there."""
+"""Proof: an evaluation is started from the page as a real run, and its report appears there."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def said(at) -> str:
 
 
 def finished(folder: Path) -> None:
-    """Wait for the run in `folder`, and look how it ended."""
+    """Wait for the run in `folder`; returns how it ended."""
     while (status := jobs.status(folder)) is not None and status.state == "running":
         time.sleep(0.05)
     assert status is not None
@@ -48,7 +48,7 @@ def finished(folder: Path) -> None:
 
 
 def evaluated(app, scored, heldout):
-    """The page after an evaluation of one seed and one epoch was started from it and has ended."""
+    """The page after an evaluation of one seed and one epoch has been started from it and has ended."""
     at = app("proof", **ASK)
     assert "No evaluation yet" in said(at)
     assert "The paper's choices are evaluated, whatever What if says" in said(at)

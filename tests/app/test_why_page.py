@@ -49,7 +49,7 @@ def opened(workspace: Workspace, name: str, targets: str) -> tuple[Store, Scorin
 
 @pytest.fixture(scope="module")
 def odd_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the toy model that a test may take away."""
+    """A copy of the toy model that a test may delete."""
     return shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "odd")
 
 

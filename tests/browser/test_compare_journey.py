@@ -95,7 +95,7 @@ LOOKS = """names => names.map(name => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_toast_takes_the_style_away(scored, visit, scheme):
-    """Streamlit puts a toast of a part of the page in the place of what is the first there."""
+    """Streamlit puts a fragment's toast in the place of the first element there."""
     page = visit.page
     visit.go("compare?store=toy&targets=two&budget=60%25")
     visit.scheme(scheme)

@@ -1,4 +1,4 @@
-"""Export in a real browser: decisions in, evaluation files checked, leaks dropped, everything taken home and read."""
+"""Export in a real browser: decisions applied, evaluations checked, leaks dropped, every file downloaded and read."""
 
 import json
 import re
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 def taken(visit, name: str | re.Pattern, folder: Path) -> Path:
-    """Click a download button and keep what comes."""
+    """Click a download button and keep the file."""
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name=name).click()
     path = folder / download.value.suggested_filename

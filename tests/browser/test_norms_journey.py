@@ -1,4 +1,4 @@
-"""Rows are marked on the charts with the mouse and arrive in Compare, in light and in dark."""
+"""Rows are marked on the charts with the mouse and shown in Compare, in light and dark."""
 
 import re
 from urllib.parse import parse_qs, urlparse

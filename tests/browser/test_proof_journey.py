@@ -1,4 +1,4 @@
-"""An evaluation is watched: what ended stands on the page while the next runs go on, without a hand being moved."""
+"""An evaluation is watched: finished runs appear on the page by themselves while the next ones go on."""
 
 import json
 import re
