@@ -92,7 +92,7 @@ def opened(session: Session, source: Source) -> Opened:
     scoring = scoring_of(other, store)
     if scoring is None:
         raise UsageError(
-            f"The target set {source.targets} is not scored on {other.store_title}: open both and score it under Targets."
+            f"The target set {source.targets} is not scored on {other.store_title}: open both, score it under Targets."
         )
     gradients = gradients_of(store, scoring)
     decisions = decisions_of(session.sessions, source.record.id, store) if source.record else NO_DECISIONS

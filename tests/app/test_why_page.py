@@ -242,7 +242,7 @@ def test_the_drawer_shows_the_same_row(scored):
     assert not at.exception
     assert str(store.pool().at[row, "id"]) in said(at)
     assert "gs-pair" in said(at)
-    assert any("page of its own" in link.value for link in at.get("page_link"))
+    assert any("its own page" in link.value for link in at.get("page_link"))
 
 
 DRAWER = """
@@ -294,7 +294,7 @@ def test_near_duplicates_are_linked(app, odd):
     at = app("why", store="odd", targets="many", row="2")
     assert any("odd 3" in link.value.replace("\\", "") for link in at.get("page_link"))
     at = app("why", store="odd", targets="many", row="5")
-    assert any("no other row" in caption.value for caption in at.caption)
+    assert any("No other row" in caption.value for caption in at.caption)
 
 
 def test_a_very_long_row_and_its_tokens_fit(app, odd):
