@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: as the command line does
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as on the command line
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # Streamlit puts app/ there, not its parent
@@ -14,7 +14,7 @@ import streamlit as st  # noqa: E402
 
 from app import theme  # noqa: E402
 from app.pages import ROOMS  # noqa: E402
-from app.state.run import guarded, settle  # noqa: E402
+from app.state.run import freeze_memory, guarded  # noqa: E402
 from app.state.session import begin_run  # noqa: E402
 from app.views.decisions import keep_session  # noqa: E402
 from app.widgets import header  # noqa: E402
@@ -23,13 +23,13 @@ st.set_page_config(page_title="gradsift", page_icon=ROOT / "assets" / "logo.svg"
 st.logo(ROOT / "assets" / "wordmark.svg", size="medium")
 st.html(
     theme.css(st.context.theme.type) + "<i hidden></i>"
-)  # style alone would stand among the toasts, which replace it
+)  # Streamlit puts pure style among the toasts, which overwrite it
 
 FIRST = ROOMS[0]
 
 
 def to_first() -> None:
-    """Streamlit puts the first page at the root and knows no page under its name: that leads to the root."""
+    """Streamlit serves the first page at the root only, not under its own name; redirect that name to the root."""
     st.switch_page(FIRST.path, query_params=st.query_params.to_dict())
 
 
@@ -47,4 +47,4 @@ try:
     with guarded(stem):
         page.run()
 finally:
-    settle()
+    freeze_memory()

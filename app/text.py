@@ -1,11 +1,11 @@
-"""Text that came from data, made harmless: as HTML, and as the label of a widget."""
+"""Text from data made harmless, as HTML and as a widget's label."""
 
 import html
 import re
 
-# what is not seen, or turns the direction of what follows it; marks of right-to-left text (U+200E, U+200F) are common
+# invisible characters and those that change the writing direction; the common marks U+200E and U+200F are left out
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-# what Streamlit makes an icon, an arrow or a link of however it is escaped; a word joiner, which is not seen, parts it
+# what Streamlit turns into an icon, an arrow or a link even if escaped; an invisible word joiner breaks it up
 _MAGIC = re.compile(
     r"(?<!\S)(?:<->|->|<-|--|>=|<=|~=)(?!\S)|:(?=material[/_]|streamlit:)|:(?=//)|(?<=www)(?=\.)|(?<=\w)@(?=\w)",
     re.IGNORECASE,
@@ -14,17 +14,17 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])")
 
 
 def escape(text: object) -> str:
-    """`text` as HTML that shows exactly its characters, those that are not seen by their number: [U+0000]."""
+    """`text` as HTML that shows exactly its characters, invisible ones by number: [U+0000]."""
     return html.escape(visible(str(text)), quote=True)
 
 
 def visible(text: str) -> str:
-    """`text` with the number of every character that is not seen or that turns the direction of writing."""
+    """`text` with the number of every character that is invisible or changes the writing direction."""
     return _UNSEEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 
 def label(text: object) -> str:
-    """`text` for a widget's label, where Streamlit reads Markdown: every sign that means something is escaped."""
+    """`text` for a widget's label, which Streamlit reads as Markdown: every special character is escaped."""
     return _MARKDOWN.sub(r"\\\1", _MAGIC.sub("\\g<0>\u2060", visible(" ".join(str(text).split()))))
 
 
@@ -41,7 +41,7 @@ def ends(text: str, length: int) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes for people: 1.2 MB."""
+    """A number of bytes in readable form: 1.2 MB."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
             return f"{count:,.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:,.1f} {unit}"
@@ -50,7 +50,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people: 42 s, 3 min 05 s, 2 h 10 min."""
+    """Seconds in readable form: 42 s, 3 min 05 s, 2 h 10 min."""
     if seconds is None:
         return ""
     whole = round(seconds)

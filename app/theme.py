@@ -1,7 +1,7 @@
-"""Colors and marks: a method has one of each everywhere, a source one badge.
+"""Colors and marks: each method has one color and mark everywhere, each source one badge.
 
-Those of methods are in `gradsift.scoring.methods`. `css` turns all into variables that follow light and dark by
-themselves, through the `color-scheme` that Streamlit sets on the page.
+The methods' looks are in `gradsift.scoring.methods`. `css` turns them all into variables that follow light and dark
+through the `color-scheme` that Streamlit sets on the page.
 """
 
 import zlib
@@ -22,8 +22,8 @@ TINTS = (  # (background, text) of source badges, light then dark
     ("#eceae6", "#534a3d", "#36332d", "#d3cabb"),
 )
 
-# A scale through zero (below, zero, above), light then dark: amber and blue keep apart under every color blindness, and
-# the page's ink can be read on all of it.
+# A diverging scale (below, zero, above), light then dark: amber and blue stay distinct under every color blindness, and
+# the page's text color is readable on all of it.
 DIVERGING = (("#d6a078", "#f7f7f4", "#8da1e6"), ("#88623b", "#20242c", "#56659a"))
 INK = ("#1b1f27", "#e6e8ee")
 
@@ -39,14 +39,14 @@ def color(method: str, dark: bool) -> str:
 
 
 def tint(source: str, sources: list[str]) -> int:
-    """Which badge `source` has among the store's sorted `sources`."""
+    """Number of the badge that `source` has among the store's sorted `sources`."""
     return (sources.index(source) if source in sources else zlib.crc32(source.encode())) % len(TINTS)
 
 
 def css(kind: str | None) -> str:
-    """The page's style sheet: the file beside this one, after the variables that carry the colors above.
+    """The page's style sheet: the file beside this one, with variables for the colors above.
 
-    kind: "light" or "dark", what Streamlit knows of the page; drawers stand beside the page and take it from the body.
+    kind: "light" or "dark", as far as Streamlit knows; drawers lie outside the page and take it from the body.
     """
     scheme = f"body{{color-scheme:{kind}}}" if kind in ("light", "dark") else ""
     methods = "".join(f".gs-m-{css_name(m)}{{--m:light-dark({look(m).light},{look(m).dark})}}" for m in METHODS)

@@ -1,4 +1,4 @@
-"""Datastore: open one, watch its build, look at what is in it, or build another."""
+"""Datastore: open one, watch its build, see what is in it, or build another."""
 
 import streamlit as st
 

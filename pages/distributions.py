@@ -14,7 +14,7 @@ st.title("Distributions", anchor=False)
 store, scoring = required.scored(session)
 with controls.row():
     view = controls.several(session, store, scoring)
-with address.held("chart", list(SECTIONS), default="sources"):
+with address.bound("chart", list(SECTIONS), default="sources"):
     section = st.segmented_control(
         "Chart",
         list(SECTIONS),
@@ -32,6 +32,6 @@ except GradsiftError as error:
     st.error(label(error))
     st.stop()
 if not any(map(len, picks.values())):
-    empty.say("Nothing is picked", "These choices leave no row: allow more in What if.")
+    empty.say("Nothing is picked", "These choices leave no rows: loosen them in What if.")
     st.stop()
 SECTIONS[section or "sources"][1](view)

@@ -34,32 +34,32 @@ except GradsiftError as error:
     st.stop()
 if not count:
     if take == exports.ACCEPTED and not len(decisions.accepted):
-        text = "Accept rows on Compare, or take the picks."
+        text = "Accept rows on Compare, or export the picks."
         empty.say("Nothing is accepted yet", text, "compare", "Review the picks")
     else:
-        empty.say("Nothing is picked", "These choices leave no row: allow more in What if.")
+        empty.say("Nothing is picked", "These choices leave no rows: loosen them in What if.")
     st.stop()
 
 left, right = st.columns([2, 3], gap="large")
 with left:
     figures = st.container()
-    with address.held("format", list(FORMATS), default=FORMATS[0]):
+    with address.bound("format", list(FORMATS), default=FORMATS[0]):
         format = st.radio("Format", FORMATS, key="format", captions=[exports.NOTES[f] for f in FORMATS])
     compress = "none"
     if format != "parquet":
-        with address.held("compress", list(COMPRESSIONS), default="none"):
+        with address.bound("compress", list(COMPRESSIONS), default="none"):
             packed = st.segmented_control("Compression", list(COMPRESSIONS), key="compress", required=True)
         compress = packed or "none"
     with figures:
         download.summary(view, ranked, format, compress)
 with right:
-    st.markdown(f"**The first {min(PREVIEW, count)} rows**, as they will stand in the file")
+    st.markdown(f"**The first {min(PREVIEW, count)} rows**, as they will appear in the file")
     lines = preview(format, exports.picks_of(view, PREVIEW), PREVIEW)
     st.code(download.shortened(lines), language="json", wrap_lines=True)
     files = download.evaluation(session, scoring)
     with st.container(horizontal=True, gap="medium"):
         drop = st.toggle("Drop leaking rows", key="drop_leaks", persist_state="session", help=download.DROP)
-        report = st.toggle("With a report", value=True, key="report", persist_state="session", help=download.REPORT)
+        report = st.toggle("Include a report", value=True, key="report", persist_state="session", help=download.REPORT)
     request = exports.Request(view, entry, format, compress, files, drop, report)
     out = request.out
     status = jobs.status(out)
@@ -73,7 +73,7 @@ with right:
     elif status is not None and status.state != "finished":
         running.ended(out, status, request.start, "export")
     else:
-        # no callback: pressed right after an edit it would get the request as it was before it
+        # no callback: pressed right after an edit, it would get the request from before it
         if st.button("Write the files", type="primary", key="write", icon=":material/description:"):
             running.attempt(request.start)
             if jobs.status(out) != status:

@@ -20,6 +20,6 @@ except GradsiftError as error:
     st.error(label(error))
     st.stop()
 if not len(picks):
-    empty.say("Nothing is picked", "These choices leave no row: allow more in What if.")
+    empty.say("Nothing is picked", "These choices leave no rows: loosen them in What if.")
     st.stop()
 section.draw(view, epoch, kind, sources)

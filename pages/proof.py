@@ -1,4 +1,4 @@
-"""Proof: does it help here? Every method's picks, trained on and measured on held-out rows."""
+"""Proof: does it help here? Training on every method's picks, measured on held-out rows."""
 
 import streamlit as st
 

@@ -34,7 +34,7 @@ def page() -> None:
 
 
 def _part() -> str:
-    with address.held("view", list(PARTS), default=ROW):
+    with address.bound("view", list(PARTS), default=ROW):
         part = st.segmented_control(
             "View",
             list(PARTS),
@@ -47,8 +47,8 @@ def _part() -> str:
 
 
 def _row(view: View) -> int | None:
-    """The row that the address names, and the ways to another one."""
-    with address.held("row", None, default=""):
+    """Draw the ways to another row; returns the row in the address."""
+    with address.bound("row", None, default=""):
         name = str(st.session_state.get("row", ""))
         row, problem = find_row(view.store, name) if name else (None, "")
         if row is not None:
@@ -61,16 +61,16 @@ def _row(view: View) -> int | None:
     elif row is None:
         empty.say(
             "No row is open",
-            f"Next opens the best pick of {METHODS[method].label}; or give a row's number or id, or press Why on a "
-            "card of Compare. Below are the rows that oppose the targets.",
+            f"Next opens the best pick of {METHODS[method].label}. Or enter a row's number or id, or press Why "
+            "on a card in Compare. Below are the rows that score lowest.",
         )
     return row
 
 
 def _ways(view: View, row: int | None) -> str:
-    """Buttons to the previous and the next pick of one method, which is returned."""
+    """Draw buttons to the previous and the next pick of one method; returns the method."""
     methods = list(view.methods)
-    with address.held("by", methods, default=methods[0]):
+    with address.bound("by", methods, default=methods[0]):
         method = str(st.selectbox("Picks of", methods, key="by", format_func=lambda m: METHODS[m].label, width=140))
     try:
         column = view.comparison.column(method)

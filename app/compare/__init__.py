@@ -1,1 +1,1 @@
-"""app/compare: parts of the page Compare, the board of every method's picks."""
+"""app/compare: parts of the Compare page, the board of every method's picks."""

@@ -1,8 +1,8 @@
 // The board of the Compare page: columns of cards, the keys, and what a person decides.
 //
-// Python sends everything as JSON. The HTML in it was escaped there, text by text; all else is set as text. A decision
-// shows at once and goes to Python with a number; it stays in `pending` until Python says that it has seen it, so that
-// keys pressed faster than the page answers are neither lost nor undone by an older answer.
+// Python sends everything as JSON. The HTML in it was escaped there, text by text; everything else is set as text. A
+// decision shows at once and goes to Python with a number; it stays in `pending` until Python confirms that number, so
+// that keys pressed faster than the page answers are neither lost nor undone by an older answer.
 
 const boards = new WeakMap()
 
@@ -24,7 +24,7 @@ const LEGEND = [
   ["W", "why", board => board.act("why")],
   ["U", "undo", board => board.undo()],
 ]
-const SAID = { accept: "accepted", reject: "rejected", "": "open" }
+const STATES = { accept: "accepted", reject: "rejected", "": "undecided" }
 
 function make(tag, className, text = "") {
   const element = document.createElement(tag)
@@ -41,10 +41,10 @@ function icon(path) {
   return svg
 }
 
-// Make `wanted` the children of an element; one that has them already keeps its focus and its scroll position.
-function arrange(parent, wanted) {
-  const there = parent.children
-  if (wanted.length !== there.length || wanted.some((node, at) => node !== there[at])) parent.replaceChildren(...wanted)
+// Make `nodes` the children of an element; one that has them already keeps its focus and its scroll position.
+function arrange(parent, nodes) {
+  const children = parent.children
+  if (nodes.length !== children.length || nodes.some((node, at) => node !== children[at])) parent.replaceChildren(...nodes)
 }
 
 function typing(target) {
@@ -74,7 +74,7 @@ class Board {
       const button = make("button", "gs-key")
       button.type = "button"
       button.append(make("kbd", "", key), ` ${name}`)
-      button.onmousedown = event => event.preventDefault() // the card keeps the focus
+      button.onmousedown = event => event.preventDefault() // keeps the focus on the card
       button.onclick = () => run(this)
       bar.append(button)
     }
@@ -85,12 +85,12 @@ class Board {
     this.last = Math.max(this.last, data.seen)
     this.pending = this.pending.filter(action => action.number > data.seen)
     const place = this.where(this.current)
-    const kept = new Map()
-    const columns = data.columns.map((column, at) => this.column(column, this.columns[at], kept))
+    const cards = new Map()
+    const columns = data.columns.map((column, at) => this.column(column, this.columns[at], cards))
     const focused = this.current && this.current.contains(document.activeElement)
     arrange(this.grid, columns.map(column => column.root))
     this.columns = columns
-    this.cards = kept
+    this.cards = cards
     for (const action of this.pending) this.apply(action)
     if (this.current && !this.current.isConnected) {
       this.current = place && this.at(place[0], place[1])
@@ -99,13 +99,13 @@ class Board {
     for (const card of this.cards.values()) this.mark(card)
   }
 
-  column(column, before, kept) {
+  column(column, before, cards) {
     const drawn = before?.key === column.key ? before : this.place(column.key)
     drawn.root.setAttribute("aria-label", column.name)
     for (const part of ["head", "foot"]) {
       if (drawn[`${part}Html`] !== column[part]) drawn[part].innerHTML = drawn[`${part}Html`] = column[part]
     }
-    drawn.list = column.cards.map(card => this.card(card, kept))
+    drawn.list = column.cards.map(card => this.card(card, cards))
     arrange(drawn.body, [...drawn.list.map(card => card.root), drawn.foot])
     return drawn
   }
@@ -116,14 +116,14 @@ class Board {
     return drawn
   }
 
-  card(card, kept) {
+  card(card, cards) {
     const drawn = this.cards.get(card.key) ?? this.frame(card)
-    kept.set(card.key, drawn)
+    cards.set(card.key, drawn)
     if (drawn.html !== card.html) drawn.body.innerHTML = drawn.html = card.html
     drawn.name = card.name
     drawn.verdict = card.verdict
-    if (drawn.said !== card.note) {
-      drawn.note.textContent = drawn.said = card.note
+    if (drawn.noteText !== card.note) {
+      drawn.note.textContent = drawn.noteText = card.note
       drawn.note.hidden = !card.note
     }
     if (drawn.kind !== card.kind) drawn.root.className = drawn.kind = card.kind
@@ -150,8 +150,8 @@ class Board {
     return drawn
   }
 
-  // Show a card's verdict, and let only the current card and its buttons be reached by Tab. What is shown already is left
-  // alone: each write to the page costs, and there are ten a card.
+  // Show a card's verdict, and let Tab reach only the current card and its buttons. A card that is up to date is left
+  // alone: writing to the page is slow, and each card takes ten writes.
   mark(card) {
     const here = card.root === this.current
     const reached = here || (!this.current && card === this.columns[0]?.list[0])
@@ -160,7 +160,7 @@ class Board {
     card.state = state
     card.root.dataset.verdict = card.verdict
     card.root.tabIndex = reached ? 0 : -1
-    card.root.setAttribute("aria-label", `${card.name}, ${SAID[card.verdict]}`)
+    card.root.setAttribute("aria-label", `${card.name}, ${STATES[card.verdict]}`)
     for (const [act, button] of Object.entries(card.buttons)) {
       button.tabIndex = here ? 0 : -1
       button.setAttribute("aria-label", `${ACTIONS[act].name}: ${card.name}`)
@@ -176,7 +176,7 @@ class Board {
     return null
   }
 
-  // The card at a place, or the one nearest to it in the column; null where the column is empty.
+  // The card at a place, or the nearest one in its column; null if the column is empty.
   at(x, y) {
     const list = this.columns[x]?.list ?? []
     return list[Math.min(Math.max(y, 0), list.length - 1)]?.root ?? null
@@ -204,12 +204,12 @@ class Board {
   act(kind, root = this.current) {
     const card = root && this.cards.get(root.dataset.key)
     if (!card) {
-      this.move(0, 0) // shows which card the next key will decide on
-      this.status.textContent = "The first card is chosen; press the key again."
+      this.move(0, 0) // shows which card the next key decides on
+      this.status.textContent = "The first card is now selected; press the key again."
       return
     }
     if (kind === "note") this.awaitNote()
-    const verdict = card.verdict === kind ? "" : kind // the same key again sets back
+    const verdict = card.verdict === kind ? "" : kind // the same key again clears the verdict
     this.send(kind === "accept" || kind === "reject" ? { kind: "decide", row: card.row, verdict } : { kind, row: card.row })
   }
 
@@ -218,7 +218,7 @@ class Board {
     if (fold) fold.open = !fold.open
   }
 
-  // The dialog for a note opens with the answer from Python; the first thing a person does there is to write.
+  // The dialog for a note opens with the answer from Python; put the cursor in its field at once.
   awaitNote() {
     const watch = new MutationObserver(() => {
       const field = document.querySelector("[role=dialog] textarea")
@@ -249,7 +249,7 @@ class Board {
         this.mark(card)
       }
     }
-    this.status.textContent = `Row ${action.row.toLocaleString("en")}: ${SAID[action.verdict]}.`
+    this.status.textContent = `Row ${action.row.toLocaleString("en")}: ${STATES[action.verdict]}.`
   }
 
   clicked(event) {
@@ -265,8 +265,8 @@ class Board {
 
   pressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || typing(event.target)) return
-    if (document.querySelector("[role=dialog], [data-testid=stPopoverBody]")) return // something is open over the board
-    if (event.key.length > 1 && !this.root.contains(event.target)) return // arrows belong to what has the focus
+    if (document.querySelector("[role=dialog], [data-testid=stPopoverBody]")) return // something covers the board
+    if (event.key.length > 1 && !this.root.contains(event.target)) return // arrows belong to the focused element
     const run = this.command(event.key)
     if (!run) return
     event.preventDefault()
@@ -295,7 +295,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   board.emit = actions => setTriggerValue("acts", actions)
   board.draw(JSON.parse(new TextDecoder().decode(data)))
   return () => {
-    if (parentElement.isConnected) return // Streamlit cleans up after a draw too that a newer one has overtaken
+    if (parentElement.isConnected) return // Streamlit also cleans up draws that a newer one has overtaken
     board.close()
     boards.delete(parentElement)
   }

@@ -20,13 +20,13 @@ from app.widgets import cards, tables
 from gradsift.scoring.methods import METHODS
 from gradsift.workspace.sessions import Decisions
 
-PAGE = 12  # cards of a column on one page: some four screens; all of them are redrawn at every key of a search
-WIDE = 280  # pixels; left to itself the pagination hides pages that would fit
+PAGE = 12  # cards of a column on one page: about four screens; all are redrawn at every key of a search
+WIDE = 280  # pixels; by default the pagination hides pages that would fit
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What the columns list. lists: the positions of every method's column, in order, all pages of it."""
+    """What the columns list. lists: method -> positions in its column, in order, of all pages."""
 
     view: View
     filter: Filter
@@ -40,20 +40,20 @@ class Board:
 
     @property
     def longest(self) -> int:
-        """Cards of the longest column."""
+        """Number of cards in the longest column."""
         return max((len(positions) for positions in self.lists.values()), default=0)
 
     @property
     def noun(self) -> str:
-        """What the columns list."""
+        """What the columns list: `rows` or `picks`."""
         return "rows" if self.filter.scope == filters.POOL or self.filter.show == OTHERS else "picks"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the cards of one page are made from.
+    """What the cards of one page are made from, by pool row number.
 
-    records: the pool's columns by pool row number; texts: likewise; verdicts: of the rows that have one.
+    records: the pool's columns; texts: messages and prefix; verdicts: only of decided rows.
     """
 
     first: int
@@ -64,36 +64,36 @@ class Page:
     verdicts: Mapping[int, str]
 
 
-def turner(board: Board) -> None:
-    """Where in the lists the page stands, and the pagination, at the right of a row."""
-    _begin_again(board)
+def pagination(board: Board) -> None:
+    """Draw the page's position in the lists and the pagination, at the right of a row."""
+    _reset_page(board)
     page, pages = _number(board), _count(board)
     if pages > 1:
         first = (page - 1) * PAGE
         with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small"):
             position = tables.position(first, min(PAGE, board.longest - first), board.longest, f"{board.noun} a column")
             st.caption(position, width="content")
-            _turner(page, pages, "above")
+            _pagination(page, pages, "above")
 
 
 def draw(board: Board) -> None:
-    """Draw the columns, with the pages below."""
-    _begin_again(board)
+    """Draw the columns with the pagination below."""
+    _reset_page(board)
     number, pages = _number(board), _count(board)
     page = _page(board, (number - 1) * PAGE)
     review.mount(board.view, [_column(board, page, column) for column in board.comparison.columns])
     if pages > 1:
         with st.container(horizontal=True, horizontal_alignment="right"):
-            _turner(number, pages, "below")
+            _pagination(number, pages, "below")
 
 
-def _begin_again(board: Board) -> None:
-    """Go to the first page when the question changes, unless an address asked it: a link, the browser's Back."""
-    address.own("page")
+def _reset_page(board: Board) -> None:
+    """Go to the first page if what is listed changed, unless through an address: a link, the browser's Back."""
+    address.claim("page")
     sizes = tuple((column.method, len(column.picks)) for column in board.comparison.columns)
-    question = (board.filter, board.view.choices, sizes)
-    if st.session_state.setdefault("board_of", question) != question:
-        st.session_state.board_of = question
+    contents = (board.filter, board.view.choices, sizes)
+    if st.session_state.setdefault("board_of", contents) != contents:
+        st.session_state.board_of = contents
         if "page" in st.query_params and not address.navigated():
             del st.query_params["page"]
 
@@ -103,21 +103,21 @@ def _count(board: Board) -> int:
 
 
 def _number(board: Board) -> int:
-    """The page that the address asks for, the first where there is no such page."""
+    """The page in the address, or the first if there is no such page."""
     page = st.query_params.get("page", "")
     return int(page) if page.isdecimal() and len(page) < 10 and 1 <= int(page) <= _count(board) else 1
 
 
-def _turner(page: int, pages: int, place: str) -> None:
-    """A pagination that writes the page into the address, which is the only place that keeps it."""
+def _pagination(page: int, pages: int, place: str) -> None:
+    """A pagination that writes the page into the address, the only place where it is kept."""
     key = f"page_{place}_{page}_{pages}"
-    st.pagination(pages, default=page, key=key, on_change=_turn, args=(key, page), width=WIDE)
+    st.pagination(pages, default=page, key=key, on_change=_turn_page, args=(key, page), width=WIDE)
 
 
-def _turn(key: str, page: int) -> None:
-    turned = st.session_state[key]
-    if turned != page:  # a pagination that is new on the page, as a search's, may tell of the page that it was given
-        st.query_params["page"] = str(turned)
+def _turn_page(key: str, page: int) -> None:
+    chosen = st.session_state[key]
+    if chosen != page:  # a newly drawn pagination, as in a search, may report the page that it was drawn with
+        st.query_params["page"] = str(chosen)
 
 
 def _page(board: Board, first: int) -> Page:
@@ -192,12 +192,12 @@ def _card(board: Board, page: Page, column: Column, at: int, limits: tuple[float
 
 
 def _words(board: Board, column: Column, at: int, turns: list[tuple[str, str]]) -> tuple[str, ...]:
-    """The words by which BM25 ranks a row, in its own column alone."""
+    """The words that BM25 matched in a row, only in BM25's own column."""
     return tuple(highlights.matched(board.view, column, at, turns)) if column.method == "bm25" else ()
 
 
 def _subtask(column: Column, at: int) -> str:
-    """The subtask that the row serves best, where there is more than one and it serves any."""
+    """The subtask that the row serves best; empty if there is only one or it serves none of them."""
     best, names = int(column.ranking.serves(at)), column.ranking.subtasks
     return names[best] if best >= 0 and len(names) > 1 else ""
 

@@ -1,4 +1,4 @@
-"""The Compare page's search field, filters and order, and what of them is active as chips that can be taken off."""
+"""The Compare page's search field, filters and order, and the active ones as chips that can be removed."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,19 +18,19 @@ from gradsift.text.index import has_index
 from gradsift.text.search import SEARCHED
 from gradsift.workspace.sessions import Decisions
 
-FEW = 24  # values that are laid out to click; of more, one is found by typing
+FEW = 24  # values that are shown as pills; more than that are searched by typing
 _NAMES = {
     "source": "Source",
     "task": "Task",
     "script": "Script",
     "subtask": "Subtask served best",
     "verdict": "Verdict",
-    "length": "Length of the answer",
+    "length": "Answer length",
 }
 _ROLES = {
     "any": "in any role",
-    "user": "by the user",
-    "assistant": "by the assistant",
+    "user": "in user turns",
+    "assistant": "in assistant turns",
     "system": "in the system prompt",
 }
 _SORTS = {
@@ -40,12 +40,12 @@ _SORTS = {
     "short": "Shortest answer first",
     "norm": "Largest gradient norm first",
 }
-_VERDICTS = {filters.OPEN: "undecided"}  # what the address calls a verdict, where people call it otherwise
+_VERDICTS = {filters.UNDECIDED: "undecided"}  # address name -> title, where they differ
 _SCOPES = {filters.PICKS: "Picks", filters.POOL: "Whole pool"}
 
 
 def draw(view: View, decisions: Decisions, showing: DeltaGenerator) -> Filter:
-    """Draw search, filters and order here, and in `showing` which of the rows are shown; returns the filter."""
+    """Draw search, filters and order here and the choice of rows in `showing`; returns the filter."""
     comparison = view.comparison
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="finding"):
         q, role = _search(view.store)
@@ -53,7 +53,7 @@ def draw(view: View, decisions: Decisions, showing: DeltaGenerator) -> Filter:
         sort = _sort()
     with popover:
         values, length, verdict = _facets(view, decisions)
-    with address.held("area", None, default=""):
+    with address.bound("area", None, default=""):
         area = st.session_state.area = st.session_state.area if filters.area_of(st.session_state.area) else ""
     with showing:
         scope = _scope()
@@ -64,10 +64,10 @@ def draw(view: View, decisions: Decisions, showing: DeltaGenerator) -> Filter:
 
 
 def chips(filter: Filter) -> None:
-    """Every active filter as a button that takes it off, and one for all of them."""
+    """Draw every active filter as a button that removes it, and one button that clears all."""
     for key in (*filters.FACETS, "verdict"):
         for value in getattr(filter, key):
-            _chip(f"{_NAMES[key]}: {clip(_VERDICTS.get(value, value), 40)}", f"{key}_{value}", _without, key, value)
+            _chip(f"{_NAMES[key]}: {clip(_VERDICTS.get(value, value), 40)}", f"{key}_{value}", _remove, key, value)
     if filter.q.strip():
         role = f" {_ROLES[filter.role]}" if filter.role != "any" else ""
         _chip(f"“{clip(filter.q, 40)}”{role}", "q", _clear, "q")
@@ -76,13 +76,13 @@ def chips(filter: Filter) -> None:
         span = f"{low:,} or more" if high == 10**9 else f"{low:,} to {high:,}"
         _chip(f"Answer: {span} tokens", "length", _clear, "length")
     if area := filters.area_of(filter.area):
-        _chip(f"Area marked on the norms of {area.epoch}", "area", _clear, "area")
+        _chip(f"Area marked on the norms at {area.epoch}", "area", _clear, "area")
     if filter.narrowing:
         st.button("Clear filters", key="clear", icon=":material/filter_alt_off:", type="tertiary", on_click=clear)
 
 
 def clear() -> None:
-    """Take off what narrows the rows; what is shown of them, and in which order, stays."""
+    """Remove what narrows the rows; the choice of rows and their order stay."""
     for key in (*filters.FACETS, "verdict", "q", "length", "area"):
         _clear(key)
 
@@ -90,18 +90,18 @@ def clear() -> None:
 def _search(store: Store) -> tuple[str, str]:
     ready = has_index(store)
     q = search.draw(ready)
-    with address.held("role", SEARCHED, default="any"):
+    with address.bound("role", SEARCHED, default="any"):
         role = st.selectbox("Role", SEARCHED, key="role", format_func=_ROLES.__getitem__, width=170, disabled=not ready)
     return q, role or "any"
 
 
 def _sort() -> str:
-    with address.held("sort", filters.SORTS, default="rank"):
+    with address.bound("sort", filters.SORTS, default="rank"):
         return st.selectbox("Order", filters.SORTS, key="sort", format_func=_SORTS.__getitem__, width=220) or "rank"
 
 
 def _scope() -> str:
-    with address.held("scope", filters.SCOPES, default=filters.PICKS):
+    with address.bound("scope", filters.SCOPES, default=filters.PICKS):
         return (
             st.segmented_control(
                 "Rows",
@@ -110,7 +110,7 @@ def _scope() -> str:
                 required=True,
                 label_visibility="collapsed",
                 format_func=_SCOPES.__getitem__,
-                help="The picks of every method, or all rows of the pool in the order in which it ranks them.",
+                help="The picks of every method, or all rows of the pool in each method's order.",
             )
             or filters.PICKS
         )
@@ -118,7 +118,7 @@ def _scope() -> str:
 
 def _show(comparison: Comparison) -> str:
     shows = SHOWS if len(comparison.columns) > 1 else SHOWS[:1]
-    with address.held("show", shows, default=ALL):
+    with address.bound("show", shows, default=ALL):
         if len(shows) == 1:
             return ALL
         return (
@@ -135,11 +135,11 @@ def _show(comparison: Comparison) -> str:
 
 
 def _facets(view: View, decisions: Decisions) -> tuple[dict[str, tuple[str, ...]], str, tuple[str, ...]]:
-    """The filters' popover; returns the chosen values by facet, the length, the verdicts."""
+    """Draw the filters' popover; returns the chosen values by facet, the length and the verdicts."""
     active = sum(address.changed(key, []) for key in (*filters.FACETS, "length", "verdict"))
     name = f"Filters ({active})" if active else "Filters"
     with st.popover(name, icon=":material/filter_alt:", key="filters"), st.container(width=520):
-        st.caption("Behind each value: rows among the picks / rows of the pool.")
+        st.caption("The numbers: rows among the picks / rows in the pool.")
         comparison = view.comparison
         picked = comparison.shared > 0
         numbers = {
@@ -154,30 +154,30 @@ def _facets(view: View, decisions: Decisions) -> tuple[dict[str, tuple[str, ...]
 
 
 def _values(key: str, counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
-    """The values of a facet to choose from, those with most picks first. counts: value -> (picks, rows of the pool)."""
+    """Draw a facet's values, those with most picks first. counts: value -> (picks, rows in the pool)."""
     options = sorted(counts, key=lambda value: (-counts[value][0], -counts[value][1]))
     numbers = {value: f"{picks:,} / {rows:,}" for value, (picks, rows) in counts.items()}
 
     def shown(value: str) -> str:
         return f"{label(clip(value, 48))} :gray[{numbers.get(value, '')}]"
 
-    with address.held(key, options, default=[]):
+    with address.bound(key, options, default=[]):
         if len(options) < 2 and not st.session_state[key]:
             return ()
         if len(options) > FEW:
-            # a multiselect shows its labels as they are
+            # a multiselect does not render Markdown
             plain = _plain(numbers)
-            _send_anew(key, [plain(value) for value in options])
+            _resend(key, [plain(value) for value in options])
             values = st.multiselect(_NAMES[key], options, key=key, format_func=plain, placeholder="all")
         else:
             values = st.pills(_NAMES[key], options, selection_mode="multi", key=key, format_func=shown)
     return tuple(values or ())
 
 
-def _send_anew(key: str, labels: list[str]) -> None:
-    """Where a multiselect's labels changed, send the browser what is chosen by the new ones.
+def _resend(key: str, labels: list[str]) -> None:
+    """If a multiselect's labels changed, send its choices to the browser again under the new labels.
 
-    It sends a choice back by the label that it was last sent, and one that no option has by then is dropped.
+    The browser sends back the labels it last received, and Streamlit drops those that no option has any longer.
     """
     state = st.session_state
     if state.get(f"labels_{key}") != labels:
@@ -189,8 +189,8 @@ def _plain(numbers: dict[str, str]) -> Callable[[str], str]:
 
 
 def _length(view: View) -> str:
-    """Two fields that write the range into the address."""
-    with address.held("length", None, default=""):
+    """Draw two fields that write the range into the address."""
+    with address.bound("length", None, default=""):
         limits = filters.length_limits(st.session_state.length)
         if limits is None:
             st.session_state.length = ""
@@ -201,17 +201,18 @@ def _length(view: View) -> str:
         with st.container(horizontal=True, gap="small"):
             for key, name in (("length_low", "Answer tokens, from"), ("length_high", "to")):
                 st.number_input(name, min_value=0, step=1, key=key, on_change=_range, placeholder="any", width=170)
-        st.caption(f"Answers of the pool have {shortest:,} to {longest:,} tokens, half of them {middle:,} or fewer.")
+        st.caption(f"Answers in the pool have {shortest:,} to {longest:,} tokens, half of them {middle:,} or fewer.")
     return str(st.session_state.length)
 
 
 def _verdict(comparison: Comparison, decisions: Decisions) -> tuple[str, ...]:
     accepted, rejected = np.isin(comparison.rows, decisions.accepted), np.isin(comparison.rows, decisions.rejected)
-    masks = {filters.ACCEPTED: accepted, filters.REJECTED: rejected, filters.OPEN: ~accepted & ~rejected}
-    facet = Facet(filters.VERDICTS, rejected + 2 * masks[filters.OPEN], np.array([m.sum() for m in masks.values()]))
+    masks = {filters.ACCEPTED: accepted, filters.REJECTED: rejected, filters.UNDECIDED: ~accepted & ~rejected}
+    totals = np.array([mask.sum() for mask in masks.values()])
+    facet = Facet(filters.VERDICTS, rejected + 2 * masks[filters.UNDECIDED], totals)
     counts = dict(zip(facet.values, facet.counts(comparison.shared > 0), strict=True))
     numbers = {name: f"{counts[name]:,} / {masks[name].sum():,}" for name in masks}
-    with address.held("verdict", filters.VERDICTS, default=[]):
+    with address.bound("verdict", filters.VERDICTS, default=[]):
         values = st.pills(
             _NAMES["verdict"],
             filters.VERDICTS,
@@ -227,19 +228,19 @@ def _range() -> None:
     state.length = filters.written_length(state.length_low, state.length_high)
 
 
-def _chip(name: str, key: str, take_off: Callable[..., None], *what: str) -> None:
+def _chip(name: str, key: str, on_click: Callable[..., None], *args: str) -> None:
     st.button(
         label(name),
         key=f"chip_{key}",
         icon=":material/close:",
         icon_position="right",
-        on_click=take_off,
-        args=what,
-        help="Take this filter off",
+        on_click=on_click,
+        args=args,
+        help="Remove this filter",
     )
 
 
-def _without(key: str, value: str) -> None:
+def _remove(key: str, value: str) -> None:
     st.session_state[key] = [other for other in st.session_state[key] if other != value]
 
 

@@ -1,4 +1,4 @@
-"""How much the columns share: a line of counts for the filter, and the table of pairs, folded."""
+"""How much the columns share: counts for the filter's options, and a table of pairs in a popover."""
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,8 @@ _NAMES = {
 
 
 def options(comparison: Comparison) -> dict[str, str]:
-    """Every way to show picks: its name with the number of different rows it leaves."""
-    by_columns = np.bincount(comparison.shared, minlength=2)[1:]  # rows that one column picks, that two pick, ...
+    """Every way to show picks -> its name with the number of distinct rows that it shows."""
+    by_columns = np.bincount(comparison.shared, minlength=2)[1:]  # rows picked by one column, by two, ...
     number = {
         ALL: by_columns.sum(),
         ONLY: by_columns[0],
@@ -30,7 +30,7 @@ def options(comparison: Comparison) -> dict[str, str]:
 
 
 def draw(comparison: Comparison) -> None:
-    """The number of rows that every pair of columns shares."""
+    """Draw the number of rows that each pair of columns shares."""
     columns = comparison.columns
     if len(columns) < 2:
         return

@@ -1,6 +1,6 @@
-"""All of Compare below its controls: search, filters, the board, and what is opened from it.
+"""Everything on Compare below its controls: search, filters, the board, and what is opened from it.
 
-A fragment: what happens here redraws only this part of the page, which spares most of the waiting.
+A fragment: what happens here redraws only this part of the page, which saves most of the waiting.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from gradsift.runtime.errors import GradsiftError
 
 @st.fragment
 def draw(view: View, explain: Callable[[View, int], None]) -> None:
-    """Draw the picks that the search and the filters leave. explain: opens a pool row in a drawer."""
+    """Draw the picks that pass the search and the filters. explain: opens a pool row in a drawer."""
     with guarded("compare"):
         _draw(view, explain)
 
@@ -55,7 +55,7 @@ def _draw(view: View, explain: Callable[[View, int], None]) -> None:
 
 
 def _active(listing: Board, rows: int) -> None:
-    """What narrows the rows, and where in their lists the page stands."""
+    """Draw what narrows the rows, and the page's position in their lists."""
     filter, comparison = listing.filter, listing.comparison
     if not filter.narrowing and listing.longest <= board.PAGE:
         return
@@ -65,12 +65,12 @@ def _active(listing: Board, rows: int) -> None:
             whole = int(np.sum(filters.union(base, len(comparison.rows))))
             st.markdown(f"**{rows:,} of {plural(whole, 'row')}** match", width="content")
             facets.chips(filter)
-        board.turner(listing)
+        board.pagination(listing)
 
 
 def _nothing(filter: Filter) -> None:
     if filter.narrowing:
         wider = ", or look at the whole pool instead of the picks" if filter.scope == filters.PICKS else ""
-        empty.say("No row matches", f"Take a filter off above{wider}.")
+        empty.say("No row matches", f"Remove a filter above{wider}.")
     else:
         empty.say("No row is left", "Show all picks, or another overlap of the methods.")

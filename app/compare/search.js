@@ -1,10 +1,10 @@
 // The search field of the Compare page, and its place in the browser's history.
 //
-// The field belongs to the person: what is typed goes to Python with a number, and what Python says is searched for is
-// set only where Python has seen all that was typed, as after Back or a button that takes the search off.
+// The field belongs to the person: what is typed goes to Python with a number, and Python's text is put into the field
+// only once Python has seen everything typed, as after Back or a button that removes the search.
 
 const fields = new WeakMap()
-let searching = false // the step that the browser is at is of a search, which goes on until the field is entered anew
+let searching = false // whether the browser's current step is a search, which lasts until the field is entered anew
 
 class Field {
   constructor(parent) {
@@ -41,7 +41,7 @@ class Field {
   }
 }
 
-// What an address says beside the search's text and the page, which a new text takes out.
+// An address without the search text and the page number, which a new text removes.
 function rest(address) {
   const names = new URLSearchParams(address.searchParams)
   for (const name of ["q", "page"]) names.delete(name)
@@ -49,17 +49,17 @@ function rest(address) {
   return `${address.pathname}?${names}`
 }
 
-// Streamlit makes a step of the history of every change of the address, and so of every key. Changes that go on with a
-// search replace the step that its first key made.
+// Streamlit makes every change of the address, and so every key, a step of the history. Changes that continue a search
+// replace the step of its first key.
 function step(state, title, address) {
   const here = new URL(location.href)
   const there = new URL(address ?? "", here)
   const typed = here.searchParams.get("q") !== there.searchParams.get("q")
   const turnedBack = searching && !there.searchParams.has("page")
-  const taken = !there.searchParams.get("q") && !document.activeElement?.matches(".gs-search input") // off, by a button
-  const goesOn = rest(here) === rest(there) && (typed || turnedBack) && !taken
-  History.prototype[goesOn && searching ? "replaceState" : "pushState"].call(history, state, title, address)
-  searching = goesOn
+  const removed = !there.searchParams.get("q") && !document.activeElement?.matches(".gs-search input") // by a button
+  const continues = rest(here) === rest(there) && (typed || turnedBack) && !removed
+  History.prototype[continues && searching ? "replaceState" : "pushState"].call(history, state, title, address)
+  searching = continues
 }
 
 function left() {
@@ -74,7 +74,7 @@ export default function ({ data, parentElement, setStateValue }) {
   history.pushState = step
   addEventListener("popstate", left)
   return () => {
-    if (parentElement.isConnected) return // Streamlit cleans up after a draw too that a newer one has overtaken
+    if (parentElement.isConnected) return // Streamlit also cleans up draws that a newer one has overtaken
     field.close()
     fields.delete(parentElement)
     delete history.pushState

@@ -1,7 +1,4 @@
-"""What the build form asks for: the presets of its parameters, and the run that tells what a build would cost.
-
-No drawing here.
-"""
+"""The build form's presets, and the run that estimates what a build would cost. Draws nothing."""
 
 import json
 import os
@@ -14,7 +11,7 @@ from gradsift.runtime import jobs
 from gradsift.runtime.hashing import hash_json
 from gradsift.workspace.workspace import Workspace
 
-BUNDLED = "smollm2"  # `gradsift.model.load.BUNDLED`, which cannot be imported here: torch comes with it
+BUNDLED = "smollm2"  # `gradsift.model.load.BUNDLED`, not imported here because it loads torch
 PLAN = "plan.json"  # `gradsift.builder.plan.PLAN`, likewise
 
 PARAMETERS = (  # of the form, by their names in BuildConfig
@@ -53,10 +50,10 @@ NOTES = {
 
 
 def start_plan(workspace: Workspace, command: Plan) -> Path:
-    """Work out what a build would cost; returns the folder of the run, the same for equal commands.
+    """Estimate what a build would cost; returns the folder of the run, the same for equal commands.
 
     Raises:
-        JobError: this very plan is being made already. OSError: it cannot be written.
+        JobError: the same plan is in progress already. OSError: it cannot be written.
     """
     name = hash_json(command.argv())[:12]
     folder = workspace.job_folder(f"plan-{name}")
@@ -68,7 +65,7 @@ def start_plan(workspace: Workspace, command: Plan) -> Path:
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan as far as it is known: its counts are on disk before its estimate is."""
+    """The plan so far: its counts are on disk before its estimate."""
     try:
         return dict(json.loads((folder / "job" / PLAN).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -76,6 +73,6 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def pool_paths(text: str) -> list[str]:
-    """One path, glob or hub id a line; `~` is the home folder; blank lines do not count."""
+    """One path, glob or hub id per line; `~` is the home folder; blank lines are skipped."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return [os.path.expanduser(line) for line in lines]

@@ -15,7 +15,7 @@ _STAGES = ("read", "load", "warmup", "features")  # in the order of the work
 
 
 def draw(folder: Path, current: bool) -> None:
-    """Draw the plan in `folder`, kept current while it is made. current: whether the form still has the same values."""
+    """Draw the plan in `folder`, updated while it is made. current: whether the form still has the same values."""
     status = jobs.status(folder)
     if status is not None and status.state == "running":
         st.fragment(run_every=running.INTERVAL)(_follow)(folder)
@@ -23,7 +23,7 @@ def draw(folder: Path, current: bool) -> None:
     with st.container(border=True, key="estimate"):
         st.markdown("**What this build would cost**")
         if not current:
-            st.caption("For what the form said before: estimate again.")
+            st.caption("The form has changed since: estimate again.")
         plan = build.read_plan(folder)
         if plan is not None:
             _figures(plan)
@@ -66,37 +66,37 @@ def _details(plan: dict[str, Any]) -> None:
             hide_index=True,
             column_config={"source": "Source"}
             | {name: number(title, format="localized") for name, title in columns.items()},
-            alt="What each source would give",
+            alt="Rows and tokens of each source",
             key="estimate-sources",
         )
 
 
 def _counts(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was counted, as (figure, what it is)."""
+    """The counts, as (figure, caption)."""
     prefix = "" if plan["exact"] else "about "
     warmup = plan["warmup"]
     return [
         (f"{prefix}{plan['usable']:,}", f"usable of {plural(plan['rows'], 'row')}"),
-        (f"{prefix}{plan['truncated']:,}", "cut at the longest length"),
-        (f"{prefix}{plan['prompt_tokens'] + plan['answer_tokens']:,}", "tokens in a pass"),
-        (f"{warmup['steps_per_epoch']:,} × {warmup['epochs']}" if warmup else "0", "optimizer steps of the warmup"),
+        (f"{prefix}{plan['truncated']:,}", "cut to the longest row"),
+        (f"{prefix}{plan['prompt_tokens'] + plan['answer_tokens']:,}", "tokens per pass"),
+        (f"{warmup['steps_per_epoch']:,} × {warmup['epochs']}" if warmup else "0", "optimizer steps in the warmup"),
     ]
 
 
 def _costs(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is estimated, as (figure, what it is); nothing before it is known."""
+    """The estimates, as (figure, caption); empty before they are known."""
     estimate = plan["estimate"]
     if not estimate:
         return []
     return [
         (f"about {duration(estimate['total_seconds'])}", f"on one {'GPU' if plan['device'] == 'cuda' else 'machine'}"),
-        (f"about {size(estimate['memory_bytes'])}", f"of memory of {estimate['memory_of']}"),
+        (f"about {size(estimate['memory_bytes'])}", f"of memory for {estimate['memory_of']}"),
         (size(estimate["total_bytes"]), f"on disk, features as {plan['store_dtype']}"),
     ]
 
 
 def _sentences(plan: dict[str, Any]) -> list[str]:
-    """The rest, a sentence each: what is excluded, where time and disk go, notes."""
+    """The rest, one sentence each: what is excluded, where time and disk space go, notes."""
     excluded = sorted(plan["excluded"].items(), key=lambda pair: -pair[1])
     sentences = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in excluded]
     if estimate := plan["estimate"]:
@@ -108,4 +108,4 @@ def _sentences(plan: dict[str, Any]) -> list[str]:
         parts = ", ".join(f"{part} {size(count)}" for part, count in estimate["bytes"].items())
         sentences.append(f"Disk: {parts}.")
     dtypes = ", ".join(f"{dtype} {size(count)}" for dtype, count in plan["feature_bytes"].items())
-    return [*sentences, f"Features by how they are stored: {dtypes}.", *plan["notes"]]
+    return [*sentences, f"Features by storage type: {dtypes}.", *plan["notes"]]

@@ -1,4 +1,4 @@
-"""The form that starts a build: where the pool is, which model, and the parameters, the rarer ones folded."""
+"""The form that starts a build: the pool, the model and the parameters, the rarer ones folded."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import sample_pool
 
 FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
-NO_POOL = "Say where the pool is: there is no file yet."
+NO_POOL = "There is no pool yet: name a file or upload one."
 _PRESET = "Small machine"
 
 
 def draw() -> None:
-    """Draw the form; a build that starts is opened, and its progress takes the page."""
+    """Draw the form; a build that starts is opened, and the page shows its progress."""
     _fill(_PRESET, only_missing=True)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="large"):
         origin = st.segmented_control(
@@ -30,7 +30,7 @@ def draw() -> None:
             persist_state="session",
         )
         st.segmented_control(
-            "Start from",
+            "Preset",
             list(build.PRESETS),
             default=_PRESET,
             required=True,
@@ -48,13 +48,13 @@ def draw() -> None:
             max_chars=64,
             persist_state="session",
             placeholder="letters, digits, dots and dashes",
-            help="It becomes a folder of the workspace.",
+            help="It names a folder in the workspace.",
         )
         right.text_input(
             "Model",
             key="build_model",
             persist_state="session",
-            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a Hugging Face id within reach.",
+            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a reachable Hugging Face id.",
         )
         _common()
         with st.expander("More parameters"):
@@ -67,8 +67,8 @@ def draw() -> None:
     if building:
         _start(origin, uploads)
     if planned := st.session_state.get("build_plan"):
-        folder, question = planned
-        estimate.draw(folder, question == _question(origin))
+        folder, values = planned
+        estimate.draw(folder, values == _values(origin))
 
 
 def _pool(origin: str) -> list[Any]:
@@ -78,7 +78,7 @@ def _pool(origin: str) -> list[Any]:
         st.caption("About 150 short examples in four sources and several languages, written for gradsift.")
         return []
     st.text_area(
-        "Files, folders, globs or Hugging Face data sets, one a line",
+        "Files, folders, globs or Hugging Face data sets, one per line",
         key="build_paths",
         height=100,
         persist_state="session",
@@ -97,7 +97,7 @@ def _common() -> None:
         key="build_limit_per_source",
         persist_state="session",
         placeholder="all",
-        help="A seeded sample of each source. Empty: every row.",
+        help="A seeded sample of each source. Leave empty to take every row.",
     )
     b.number_input(
         "Longest row (tokens)",
@@ -105,10 +105,15 @@ def _common() -> None:
         step=64,
         key="build_max_length",
         persist_state="session",
-        help="Longer rows are cut from the right, and counted.",
+        help="Longer rows are cut at the right and counted.",
     )
     c.number_input(
-        "Warmup epochs", min_value=1, step=1, key="build_epochs", persist_state="session", help="One checkpoint each."
+        "Warmup epochs",
+        min_value=1,
+        step=1,
+        key="build_epochs",
+        persist_state="session",
+        help="One checkpoint per epoch.",
     )
     d.number_input(
         "Warmup share of the pool",
@@ -148,7 +153,7 @@ def _rare() -> None:
         "Chat template",
         key="build_template",
         persist_state="session",
-        help="`chat` is the tokenizer's own, `tulu` is Open-Instruct's, or the path of a Jinja file.",
+        help="`chat` (the tokenizer's own), `tulu` (Open-Instruct's), or the path of a Jinja file.",
     )
 
 
@@ -158,8 +163,8 @@ def _parameters() -> dict[str, Any]:
     return {name: None if value == "" else value for name, value in values.items()}
 
 
-def _question(origin: str) -> tuple[Any, ...]:
-    """What an estimate answers: another form asks another question."""
+def _values(origin: str) -> tuple[Any, ...]:
+    """The form's values that an estimate depends on."""
     return origin, st.session_state.get("build_paths"), *_parameters().values()
 
 
@@ -171,7 +176,7 @@ def _estimate(origin: str, uploads: list[Any]) -> None:
             st.error(NO_POOL)
             return
         folder = build.start_plan(session.workspace, Plan(pool=pool, **_parameters()))
-        st.session_state.build_plan = folder, _question(origin)
+        st.session_state.build_plan = folder, _values(origin)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
 
@@ -186,7 +191,7 @@ def _start(origin: str, uploads: list[Any]) -> None:
             st.error(NO_POOL)
             return
         if planned := st.session_state.pop("build_plan", None):
-            jobs.cancel(planned[0])  # the build's own start is a better estimate, and they would slow each other down
+            jobs.cancel(planned[0])  # the build makes a better estimate itself, and the two would slow each other down
         Build(pool=pool, out=out, **_parameters()).start(out)
     except (GradsiftError, OSError) as error:
         st.error(label(error))
@@ -206,7 +211,7 @@ def _chosen_pool(session: Session, origin: str, uploads: list[Any], name: str) -
 
 
 def _fill(preset: str, only_missing: bool = False) -> None:
-    """Put a preset's values into the form; `only_missing` keeps what the person typed."""
+    """Put a preset's values into the form; only_missing: keep what the person typed."""
     values = {**build.PRESETS[preset], "model": st.session_state.get("build_model") or build.BUNDLED}
     for name, value in values.items():
         if not only_missing or f"build_{name}" not in st.session_state:

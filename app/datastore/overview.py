@@ -16,7 +16,7 @@ NUMBER = st.column_config.NumberColumn
 
 
 def draw(store: Store) -> None:
-    """Everything about a store that a person asks before trusting it."""
+    """Draw everything that a person wants to know about a store before trusting it."""
     figures(store)
     if st.button(
         "Choose target examples", type="primary", icon=":material/arrow_forward:", icon_position="right", key="next"
@@ -34,7 +34,7 @@ def draw(store: Store) -> None:
 
 
 def figures(store: Store) -> None:
-    """The store's key figures in one row."""
+    """Draw the store's key figures in one row."""
     manifest, sizes = store.manifest, sizes_of(store)
     truncated = sum(source.truncated for source in manifest.sources)
     pairs = [
@@ -77,14 +77,14 @@ def _warmup(store: Store) -> None:
     st.subheader("Warmup")
     curve = store.loss_curve()
     if curve.empty:
-        st.caption("The checkpoints were given, not trained here, so there is no loss curve.")
+        st.caption("The checkpoints were trained elsewhere, so there is no loss curve.")
         return
-    st.caption("Training loss and learning rate at every optimizer step; dashed lines are the ends of epochs.")
+    st.caption("Training loss and learning rate at every optimizer step; dashed lines mark the ends of epochs.")
     _warmup_chart(curve)
 
 
 def _warmup_chart(curve: pd.DataFrame) -> None:
-    """Loss and learning rate by optimizer step, with the epochs' ends marked."""
+    """Draw loss and learning rate by optimizer step, with the ends of epochs marked."""
     accent, second = theme.color("less", charts.dark()), theme.color("bm25", charts.dark())
     figure = charts.blank("Loss and learning rate", "Loss in nats per token, left; learning rate, right", 340)
     figure.add_scatter(x=curve["step"], y=curve["loss"], name="Loss", line={"color": accent, "width": 2})
@@ -132,7 +132,7 @@ def _epoch_ends(curve: pd.DataFrame) -> list[float]:
 
 def _checkpoints(store: Store) -> None:
     st.subheader("Checkpoints")
-    st.caption("A checkpoint weighs as much as its mean learning rate; a score is the weighted sum over all of them.")
+    st.caption("Checkpoints are weighted by their mean learning rate; a score is the weighted sum over all of them.")
     rows = [
         {"name": c.name, "weight": c.weight, "mean_lr": c.mean_lr, "step": c.step} for c in store.manifest.checkpoints
     ]
@@ -153,7 +153,7 @@ def _excluded(store: Store) -> None:
     if not excluded:
         st.caption("Every row is usable.")
         return
-    st.caption(f"{plural(excluded, 'row')} have no features; they are never picked and never lost.")
+    st.caption(f"{plural(excluded, 'row')} have no features: they are never picked, but always listed here.")
     pool = pool_of(store)
     frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
     config: tables.Columns = {
@@ -175,8 +175,8 @@ def _parameters(store: Store) -> None:
             "Model": f"{manifest.config.model} (weights {manifest.model_fingerprint})",
             "Computed on": f"{manifest.device}, {manifest.dtype}, {plural(manifest.threads, 'thread')}",
             "Projections": ", ".join(f"{c.name} {c.projector}" for c in manifest.checkpoints),
-            **({"Taken in": _parts(store)} if len(manifest.parts) > 1 else {}),
-            "Shapes of the data": ", ".join(f"{name}: {_schemas(counts)}" for name, counts in manifest.schemas.items()),
+            **({"Read from": _parts(store)} if len(manifest.parts) > 1 else {}),
+            "Schemas": ", ".join(f"{name}: {_schemas(counts)}" for name, counts in manifest.schemas.items()),
             "On disk": ", ".join(f"{part} {size(count)}" for part, count in sizes_of(store).items() if count),
             "Libraries": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         }
@@ -186,7 +186,7 @@ def _parameters(store: Store) -> None:
 
 
 def _parts(store: Store) -> str:
-    """What the build read, then every append: 140 rows (a.jsonl, b.jsonl), then 12 rows (c.jsonl)."""
+    """What the build and then each append read: 140 rows (a.jsonl, b.jsonl), then 12 rows (c.jsonl)."""
     names = [", ".join(entry.rpartition(" ")[0] for entry in part.inputs) for part in store.manifest.parts]
     rows = [plural(part.rows, "row") for part in store.manifest.parts]
     return ", then ".join(f"{count} ({files})" for count, files in zip(rows, names, strict=True))

@@ -1,4 +1,4 @@
-"""The stores a workspace knows, ways to open one, and what an unfinished one needs."""
+"""The workspace's stores, ways to open one, and what an unfinished one needs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +18,11 @@ from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import SAMPLE_STORE, StoreEntry, Workspace
 
-OPEN, ALL, BUILD = "This store", "All stores", "New store"  # rooms of the Datastore page
+OPEN, ALL, BUILD = "This store", "All stores", "New store"  # tabs of the Datastore page
 
 
 def show(session: Session) -> None:
-    """The open store as it is: being built, finished, unfinished, unreadable; or, with none open, what to do."""
+    """Draw the open store, be it finished, unfinished, being built or unreadable; without one, what to do."""
     if session.store_path is None:
         choose(session.workspace, session.store)
         return
@@ -31,7 +31,7 @@ def show(session: Session) -> None:
     st.subheader(label(session.store_title), anchor=False)
     if status is not None and status.state == "running":
         running.watch(session.store_path, f"Building {session.store_title}")
-        st.caption("The build is a process of its own: you may close this page, it goes on.")
+        st.caption("The build runs as a process of its own and continues if you close this page.")
         if store is not None:
             overview.figures(store)
     elif problem:
@@ -43,14 +43,14 @@ def show(session: Session) -> None:
 
 
 def choose(workspace: Workspace, opened: str) -> None:
-    """List the known stores with their state and a button each; below, open one by its path."""
+    """Draw the known stores with their state and a button each, and below a field to open one by path."""
     entries = workspace.stores()
     if not entries:
         empty.say(
             "No datastore yet",
             "A gradient datastore holds, for every training example of a pool, the direction in which training on it "
-            "would move the model. With one open, you give a few examples of a skill and see which training examples "
-            "serve it. Begin with the sample, or build one from your own pool.",
+            "would move the model. Once one is open, you give a few examples of a skill and see which training "
+            "examples serve it. Start with the sample, or build one from your own pool.",
         )
     for entry in entries:
         _line(entry, entry.name == opened)
@@ -61,7 +61,7 @@ def choose(workspace: Workspace, opened: str) -> None:
 
 
 def unfinished(session: Session, path: Path, store: Store | None) -> None:
-    """A store whose build is not finished and not running: what is missing, and the way on."""
+    """Draw a store whose build is neither finished nor running: what is missing, and how to continue."""
     status = jobs.status(path)
     again = _again(session, path)
     if status is not None and again is not None and status.state in ("failed", "cancelled", "interrupted"):
@@ -83,9 +83,11 @@ def unfinished(session: Session, path: Path, store: Store | None) -> None:
 
 
 def _again(session: Session, path: Path) -> Callable[[], None] | None:
-    """What starts the build at `path` again, where that is known."""
+    """The call that resumes the build at `path`; None if it is unknown."""
     command = Build.read(jobs.command(path))
-    if command is not None and command.out.resolve() == path.resolve():  # a store from elsewhere may say anything
+    if (
+        command is not None and command.out.resolve() == path.resolve()
+    ):  # the command of a store from elsewhere is not trusted
         return partial(command.start, path)
     if path == session.workspace.store_path(SAMPLE_STORE) and path.exists():
         return lambda: build_sample(session.workspace)
@@ -97,14 +99,14 @@ def _line(entry: StoreEntry, opened: bool) -> None:
     with _row(f"store-{entry.name}", f"<b>{escape(entry.path.name)}</b>", _state(entry), where):
         key = f"open-{entry.name}"
         if opened:
-            st.button("Open now", disabled=True, key=key)
+            st.button("Currently open", disabled=True, key=key)
         else:
             st.button("Open", on_click=_open, args=(entry.name,), key=key)
 
 
 @contextmanager
 def _row(key: str, name: str, note: str, more: str = "") -> Iterator[None]:
-    """A bordered line: what it is on the left, the block's button on the right."""
+    """A bordered line: the name and note on the left, the block's button on the right."""
     line = st.container(
         border=True, key=key, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
     )
@@ -145,7 +147,7 @@ def _sample(workspace: Workspace) -> None:
 
 
 def build_sample(workspace: Workspace) -> None:
-    """Start the sample's build in this workspace, or go on with it, and open it."""
+    """Start or resume the sample's build in this workspace, and open it."""
     from gradsift.workspace.demo import demo_command
 
     jobs.start(workspace.store_path(SAMPLE_STORE), demo_command(workspace.root))
@@ -154,7 +156,7 @@ def build_sample(workspace: Workspace) -> None:
 
 def _open(name: str) -> None:
     remember(store=name)
-    st.session_state.datastore_next = OPEN  # the tabs may be drawn already: the page takes it up at its next run
+    st.session_state.datastore_next = OPEN  # the tabs may be drawn already: the page reads it in its next run
 
 
 def _by_path(workspace: Workspace) -> None:

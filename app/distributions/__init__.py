@@ -1,1 +1,1 @@
-"""app/distributions: parts of the page Distributions, charts of what the picks are made of."""
+"""app/distributions: parts of the Distributions page, charts of what the picks are made of."""

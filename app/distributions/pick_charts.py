@@ -26,13 +26,13 @@ from app.widgets.charts import (
 from gradsift.analysis.distributions import POOL
 
 NUMBER = st.column_config.NumberColumn
-MOST_SOURCES = 24  # that have bars; the table has all
+MOST_SOURCES = 24  # sources with bars; the table has all
 _METHOD = st.column_config.TextColumn("Method")
 _ROWS = NUMBER("Rows", format="localized")
 
 
 def sources(table: pd.DataFrame) -> Chart:
-    """Share of every source in each method's picks against the pool's, with the lift (figure 10)."""
+    """Share of every source in each method's picks and in the pool, with the lift (figure 10)."""
     methods, shown = _methods(table), _largest(table)
     figure = blank("Sources of the picks", "Share of each method's picks, percent")
     first = table[table["method"] == methods[0]].set_index("source").loc[shown]
@@ -76,8 +76,8 @@ def sources(table: pd.DataFrame) -> Chart:
 
 
 def lengths(table: pd.DataFrame) -> Chart:
-    """Answer lengths of the picks by percentiles, with the mean (table 12)."""
-    figure = blank("Answer lengths of the picks", "Tokens: 90%, middle half, median, mean")
+    """Percentiles and mean of the picks' answer lengths (table 12)."""
+    figure = blank("Answer lengths of the picks", "Tokens: middle 90% and 50%, median, mean")
     drawn = table[table["rows"] > 0].reset_index(drop=True)
     numbers = drawn[["answer_5", "answer_25", "answer_50", "answer_75", "answer_95", "mean_answer"]]
     logs = np.log10(numbers.clip(lower=1))
@@ -119,7 +119,7 @@ def lengths(table: pd.DataFrame) -> Chart:
 
 
 def length_histogram(table: pd.DataFrame) -> Chart:
-    """Answer lengths of the picks and the pool in bins of equal ratio that all share."""
+    """Answer lengths of the picks and the pool in shared bins of equal ratio."""
     figure = blank("Answer lengths in bins", "Share of the rows per factor of ten in length", 380)
     for method in (POOL, *_methods(table[table["method"] != POOL])):
         part = table[table["method"] == method]
@@ -140,14 +140,14 @@ def length_histogram(table: pd.DataFrame) -> Chart:
     )
     alt = f"Histogram of answer lengths, {plural(table['low'].nunique(), 'bin')} of equal ratio, by method and pool."
     columns: tables.Columns = {
-        "method": _METHOD, "low": NUMBER("From (tokens)"), "high": NUMBER("To, without it (tokens)"), "rows": _ROWS,
+        "method": _METHOD, "low": NUMBER("From (tokens)"), "high": NUMBER("To, exclusive (tokens)"), "rows": _ROWS,
         "share": NUMBER("Share", format="percent"), "density": NUMBER("Share per factor of ten", format="%.3f"),
     }  # fmt: skip
     return Chart("length-bins", figure, alt, named(table), columns)
 
 
 def overlap(table: pd.DataFrame) -> Chart:
-    """Rows that every pair of methods both picks."""
+    """Rows that both methods of each pair pick."""
     methods = _methods(table)
     square = table.set_index(["method", "other"])
     shares = np.array([[np.nan if a == b else square.loc[(a, b), "jaccard"] for b in methods] for a in methods])
@@ -166,8 +166,8 @@ def overlap(table: pd.DataFrame) -> Chart:
     if len(pairs):
         low, high = pairs.iloc[0], pairs.iloc[-1]
         alt = (
-            f"Rows that two methods both pick: most by {label_of(high['method'])} and {label_of(high['other'])} "
-            f"({high['rows']:,}), fewest by {label_of(low['method'])} and {label_of(low['other'])} ({low['rows']:,})."
+            f"Rows that two methods both pick: most for {label_of(high['method'])} and {label_of(high['other'])} "
+            f"({high['rows']:,}), fewest for {label_of(low['method'])} and {label_of(low['other'])} ({low['rows']:,})."
         )
     columns: tables.Columns = {
         "method": _METHOD, "other": "And", "rows": NUMBER("Rows both pick", format="localized"),
@@ -177,19 +177,19 @@ def overlap(table: pd.DataFrame) -> Chart:
 
 
 def overlap_at_k(table: pd.DataFrame, reference: str, cuts: dict[str, int], n: int) -> Chart:
-    """Share of the top k that each method has in common with `reference`, whatever k; cuts: picks of each method."""
-    own = table[(table["method"] == reference) | (table["other"] == reference)]
-    other = own["other"].where(own["method"] == reference, own["method"])
+    """Share of the top k that each method has in common with `reference`, for every k. cuts: picks of each method."""
+    pairs = table[(table["method"] == reference) | (table["other"] == reference)]
+    other = pairs["other"].where(pairs["method"] == reference, pairs["method"])
     figure = blank(f"Top k shared with {label_of(reference)}", "Share of the best k rows, by k", 400)
     for method in dict.fromkeys(other):
-        part = own[other == method]
+        part = pairs[other == method]
         figure.add_scatter(
             x=np.log10(part["k"]), y=part["share"], name=name_of(method), mode="lines",
             line={"color": color(method), "width": 2}, customdata=part[["k", "rows"]],
             hovertemplate="%{customdata[1]:,} of the best %{customdata[0]:,}: %{y:.1%}<extra>"
             + label_of(method) + "</extra>",
         )  # fmt: skip
-    ks = np.unique(own["k"])
+    ks = np.unique(pairs["k"])
     figure.add_scatter(
         x=np.log10(ks), y=ks / n, name="By chance", mode="lines", line={"color": LINE, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
@@ -200,7 +200,7 @@ def overlap_at_k(table: pd.DataFrame, reference: str, cuts: dict[str, int], n: i
         xaxis=log_axis("k (best rows, logarithmic)", np.log10(ks)),
         yaxis={"title": {"text": "Share in common"}, "tickformat": ".0%", "range": [-0.02, 1.02]},
     )
-    here = own[own["k"] == cut]
+    here = pairs[pairs["k"] == cut]
     shared = ", ".join(f"{label_of(m)} {s:.0%}" for m, s in zip(other[here.index], here["share"], strict=True))
     alt = f"Share of the best k rows that other methods have in common with {label_of(reference)}."
     if shared:
@@ -209,11 +209,11 @@ def overlap_at_k(table: pd.DataFrame, reference: str, cuts: dict[str, int], n: i
         "method": _METHOD, "other": "And", "k": NUMBER("k", format="localized"),
         "rows": NUMBER("Rows in both", format="localized"), "share": NUMBER("Share of k", format="percent"),
     }  # fmt: skip
-    return Chart("overlap-at-k", figure, alt, named(own), columns)
+    return Chart("overlap-at-k", figure, alt, named(pairs), columns)
 
 
 def scores(table: pd.DataFrame, cuts: dict[str, int]) -> Chart:
-    """Score against rank (figure 9), a panel for each method since their scores have different units.
+    """Score against rank (figure 9), with a panel per method since their scores have different units.
 
     cuts: the rank of each method's last pick.
     """
@@ -253,7 +253,7 @@ def _fall(part: pd.DataFrame, method: str, cut: int) -> str:
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with methods as people call them."""
+    """The table with the methods' labels in place of their names."""
     return table.assign(**{name: table[name].map(label_of) for name in ("method", "other") if name in table})
 
 
@@ -262,12 +262,12 @@ def _methods(table: pd.DataFrame) -> list[str]:
 
 
 def _largest(table: pd.DataFrame) -> list[str]:
-    """The sources that have bars: those with the largest shares anywhere, in the table's order."""
+    """The sources with bars: those with the largest shares anywhere, in the table's order."""
     biggest = table[["share", "pool_share"]].max(axis=1).groupby(table["source"], sort=False).max()
-    kept = set(biggest.nlargest(MOST_SOURCES).index)
-    return [source for source in biggest.index if source in kept]
+    shown = set(biggest.nlargest(MOST_SOURCES).index)
+    return [source for source in biggest.index if source in shown]
 
 
 def _marks(shown: Sequence[str], method: str, *columns: pd.Series) -> list[list[object]]:
-    """What a click and a hover need of every bar: source, method, name to show, then the columns."""
+    """What clicking and hovering need of every bar: source, method, name to show, then the columns."""
     return [[source, method, tick(source, 60), *values] for source, *values in zip(shown, *columns, strict=True)]

@@ -1,4 +1,4 @@
-"""The sections of the page Distributions; only the open one runs."""
+"""The sections of the Distributions page; only the open one runs."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,28 +20,28 @@ from gradsift.runtime.errors import UsageError
 from gradsift.scoring.methods import METHODS
 
 _POINTS = 240  # of a curve
-_SCROLLS = 24  # subtasks; more scroll inside their box
+_SCROLLS = 24  # with more subtasks, the chart scrolls inside a box
 _HIGHLIGHTS = 5
 
 
 def sources(view: View) -> None:
-    """Where the picks come from."""
+    """Draw where the picks come from."""
     table = figures.kept(view, "sources", lambda: distributions.shares(view.picks, view.row_columns.source))
     left_out = table["source"].nunique() - pick_charts.MOST_SOURCES
     note = "×2: twice its share of the pool. Click a bar to see its rows in Compare."
     if left_out > 0:
-        note += f" {plural(left_out, 'smaller source')} only in the table."
+        note += f" {plural(left_out, 'smaller source is', 'smaller sources are')} only in the table."
     clicked = charts.draw(pick_charts.sources(table), clickable=True, note=note)
     if clicked:
         _compare(source=clicked[0], method=clicked[1])
 
 
 def lengths(view: View) -> None:
-    """How long the picks' answers are."""
+    """Draw how long the picks' answers are."""
     columns = view.row_columns
     table = figures.kept(view, "lengths", lambda: distributions.lengths(view.picks, columns.n_prompt, columns.n_answer))
     fewest = min(len(picks) for picks in view.picks.values())
-    count = int(np.clip(2 * fewest**0.5, 8, 40))  # few picks in many bins show nothing but chance
+    count = int(np.clip(2 * fewest**0.5, 8, 40))  # few picks in many bins would show only chance
     bins = figures.kept(
         view, "length-bins", lambda: distributions.length_histogram(view.picks, columns.n_answer, count)
     )
@@ -53,9 +53,9 @@ def lengths(view: View) -> None:
 
 
 def overlap(view: View) -> None:
-    """What two methods both pick, now and at any other budget."""
+    """Draw what two methods both pick, at this and any other budget."""
     if len(view.picks) < 2:
-        empty.say("One method overlaps with nothing", "Choose a second one above.")
+        empty.say("Overlap needs two methods", "Choose another one above.")
         return
     n = len(view.scoring.rows)
     cuts = {column.method: len(column.picks) for column in view.comparison.columns}
@@ -71,18 +71,18 @@ def overlap(view: View) -> None:
 
 
 def scores(view: View) -> None:
-    """How scores fall with rank."""
+    """Draw how scores fall with rank."""
     cuts = {column.method: column.last for column in view.comparison.columns}
     parts = [
         distributions.score_by_rank(column.ranking, cuts[column.method], _POINTS) for column in view.comparison.columns
     ]
     charts.draw(pick_charts.scores(pd.concat(parts, ignore_index=True), cuts))
     if view.choices.aggregate == "round-robin" or view.choices.length_matched:
-        st.caption("Scores do not fall steadily here: this order is not by score alone (see What if).")
+        st.caption("Scores do not fall steadily here: rows are not ordered by score alone (see What if).")
 
 
 def subtasks(view: View) -> None:
-    """Which subtask picked what."""
+    """Draw which subtask picked what."""
     method = _targeted(view)
     if method is None:
         return
@@ -103,14 +103,14 @@ def subtasks(view: View) -> None:
         clicked = charts.draw(chart, clickable=True, note=note)
     if clicked:
         source, _, subtask, *_ = clicked
-        several = table["subtask"].nunique() > 1  # of one alone, Compare has no filter
+        several = table["subtask"].nunique() > 1  # Compare has no filter for a single subtask
         folded = target_charts.folded(table, in_pool, subtask)
         of_source = {"source": folded if source == target_charts.OTHER else [source]}
         filters.open_compare(**of_source, **({"subtask": [subtask]} if several else {}))
 
 
 def single_targets(view: View) -> None:
-    """How similar all rows are to each single target example."""
+    """Draw how similar all rows are to each single target example."""
     method = _targeted(view)
     if method is None:
         return
@@ -120,7 +120,7 @@ def single_targets(view: View) -> None:
     names = {key: name for key, name in names.items() if _targets_of(view, key, left)}
     groups = [key for key in names if key[0] == "s"]
     first = groups if len(groups) <= _HIGHLIGHTS else []
-    with address.held("highlight", list(names), default=first):
+    with address.bound("highlight", list(names), default=first):
         if len(st.session_state.highlight) > _HIGHLIGHTS:  # an address may name more
             st.session_state.highlight = st.session_state.highlight[:_HIGHLIGHTS]
         chosen = st.multiselect(
@@ -137,23 +137,23 @@ def single_targets(view: View) -> None:
 
 
 def enough(view: View) -> None:
-    """Are my targets enough?"""
+    """Draw whether the targets are enough, on demand."""
     method = _targeted(view)
     if method is None:
         return
     targets = view.left.targets
     st.caption(
-        f"Draws your {plural(len(targets), 'target example')} again and again: 20 times in two halves, 50 "
-        "times with replacement, and ranks the whole pool each time, from the kept scores."
+        f"Resamples your {plural(len(targets), 'target example')}, 20 times in two halves and 50 times with "
+        "replacement, and ranks the whole pool each time, from the stored scores."
     )
-    question = f"{view.key} {method}"
-    if st.session_state.get("resampled") != question:
+    key = f"{view.key} {method}"
+    if st.session_state.get("resampled") != key:
         st.button(
-            "Draw the targets again",
+            "Resample the targets",
             type="primary",
             key="resample",
             icon=":material/casino:",
-            on_click=lambda: st.session_state.update(resampled=question),
+            on_click=lambda: st.session_state.update(resampled=key),
         )
         return
     try:
@@ -168,7 +168,7 @@ def enough(view: View) -> None:
         charts.draw(target_charts.halves(half, method))
     with right:
         more = len(table) - target_charts.MOST_INTERVALS
-        note = f"The {target_charts.MOST_INTERVALS} least sure picks; the table has all." if more > 0 else ""
+        note = f"The {target_charts.MOST_INTERVALS} least certain picks; the table has all." if more > 0 else ""
         charts.draw(target_charts.intervals(table, method), note=note)
 
 
@@ -184,8 +184,8 @@ SECTIONS: Mapping[str, tuple[str, Callable[[View], None]]] = {
 
 
 def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[str, str]:
-    """What resampling means: a headline and a sentence. table: a line per pick, with `stays`."""
-    above = (half.mean - half.chance) / max(1 - half.chance, 1e-9)  # 0: as by chance, 1: the same rows
+    """What resampling shows, as a headline and a text. table: one line per pick, with `stays`."""
+    above = (half.mean - half.chance) / max(1 - half.chance, 1e-9)  # 0: as if by chance, 1: the same rows
     if above >= 0.75:
         title = "These picks are steady"
         means = "other examples of the same kind would pick nearly the same rows"
@@ -205,13 +205,13 @@ def verdict(half: SplitHalf, table: pd.DataFrame, subtasks: list[str]) -> tuple[
     if single:
         text += (
             f" {plural(single, 'subtask has', 'subtasks have')} one example only, which cannot be drawn again: "
-            "there the rank intervals are too narrow."
+            "for these the rank intervals are too narrow."
         )
     return title, text
 
 
 def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
-    """The targets that a short name of `parts_of` means, among those that are left."""
+    """The targets that a short name of `parts_of` stands for, among those not left out."""
     if key[0] == "t":
         return [int(key[1:])] if int(key[1:]) in left.index else []
     if key[0] == "s":
@@ -220,21 +220,21 @@ def _targets_of(view: View, key: str, left: pd.Series) -> list[int]:
 
 
 def _targeted(view: View) -> str | None:
-    """The chosen method among those that look at the targets; without one, None and a sentence on the page."""
+    """Draw the choice of a method that looks at the targets; None with a sentence on the page if no method does."""
     if not view.targeted:
-        empty.say("Nothing here looks at the targets", "Choose another method above.")
+        empty.say("No chosen method looks at the targets", "Choose another method above.")
         return None
-    return _one("of_method", view.targeted, "Method")  # `method` is what Export and Norms show
+    return _one("of_method", view.targeted, "Method")  # `method` belongs to Export and Norms
 
 
 def _one(key: str, methods: list[str], name: str) -> str:
-    with address.held(key, methods, default=methods[0]):
+    with address.bound(key, methods, default=methods[0]):
         chosen = st.segmented_control(name, methods, key=key, required=True, format_func=method_label)
     return chosen if chosen in METHODS else methods[0]
 
 
 def _compare(source: str, method: str) -> None:
-    """Show in Compare what a mark stands for: the source's rows, the method's picks unless it is the pool."""
+    """Show in Compare what a bar stands for: the source's rows, among the picks or, for the pool's bar, in the pool."""
     if method:
         filters.open_compare(source=[source])
     else:

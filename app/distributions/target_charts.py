@@ -1,4 +1,4 @@
-"""Figures of what the targets do: which subtask picked what, each target's own ranking, and whether they are enough."""
+"""Figures of what the targets do: which subtask picked what, each target's own ranking, whether they are enough."""
 
 from collections.abc import Mapping
 
@@ -13,15 +13,15 @@ from gradsift.analysis.stability import SplitHalf
 
 NUMBER = st.column_config.NumberColumn
 OTHER = "other sources"
-MOST_COLUMNS = 10  # sources of the subtasks' chart, and one more for all others
+MOST_COLUMNS = 10  # sources in the subtasks' chart, besides one column for all others
 MOST_INTERVALS = 40  # picks whose rank intervals are drawn; the table has all
 _ROWS = NUMBER("Rows", format="localized")
 
 
 def folded(table: pd.DataFrame, in_pool: pd.Series, subtask: str) -> list[str]:
     """The sources that `OTHER` stands for in a subtask's line of `subtasks`."""
-    own = table[(table["subtask"] == subtask) & (table["rows"] > 0)]
-    return [name for name in own["source"] if name not in _columns(in_pool)]
+    lines = table[(table["subtask"] == subtask) & (table["rows"] > 0)]
+    return [name for name in lines["source"] if name not in _columns(in_pool)]
 
 
 def _columns(in_pool: pd.Series) -> list[str]:
@@ -29,14 +29,14 @@ def _columns(in_pool: pd.Series) -> list[str]:
 
 
 def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
-    """Rows that each subtask picked from each source, the busiest first; those that picked nothing are in the table.
+    """Rows that each subtask picked from each source, the busiest first; idle subtasks are only in the table.
 
     table: subtask, source, rows (`figures.picked_by`). in_pool: rows of the pool by source.
     """
-    kept = _columns(in_pool)
-    short = table.assign(source=table["source"].where(table["source"].isin(kept), OTHER))
+    largest = _columns(in_pool)
+    short = table.assign(source=table["source"].where(table["source"].isin(largest), OTHER))
     square = short.pivot_table(index="subtask", columns="source", values="rows", aggfunc="sum", fill_value=0)
-    names = [name for name in (*kept, OTHER) if name in square and (square[name].any() or name != OTHER)]
+    names = [name for name in (*largest, OTHER) if name in square and (square[name].any() or name != OTHER)]
     totals = square.sum(axis=1).sort_values(ascending=False, kind="stable")
     idle = int((totals == 0).sum())
     totals = totals[totals > 0]
@@ -73,7 +73,7 @@ def subtasks(table: pd.DataFrame, method: str, in_pool: pd.Series) -> Chart:
 def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]], cut: int) -> Chart:
     """Similarity of all rows to each single target example in descending order (figure 9).
 
-    table: target, subtask, rank, similarity. highlighted: name -> targets of a color of their own. cut: the rank of the
+    table: target, subtask, rank, similarity. highlighted: name -> targets with their own color. cut: the rank of the
     method's last pick.
     """
     units = f"{label_of(method)}, all rows in order; dashed: rank of the last pick"
@@ -87,7 +87,7 @@ def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]
         if not targets:
             continue
         parts = [pd.concat([lines[t], lines[t].tail(1).assign(similarity=np.nan)]) for t in targets]
-        joined = pd.concat(parts)  # one trace with gaps: a trace a target would be slow
+        joined = pd.concat(parts)  # one trace with gaps, since a trace per target would be slow
         figure.add_scatter(
             x=joined["rank"], y=joined["similarity"], name=tick(name, 40), mode="lines", connectgaps=False,
             line={"color": colors[place], "width": 1 if place == 0 else 2.5},
@@ -105,8 +105,8 @@ def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]
     least = table.groupby("target")["similarity"].min()
     alt = (
         f"Similarity of all rows to each of {plural(len(best), 'target example')}, in descending order. The best row "
-        f"reaches {best.min():.3g} to {best.max():.3g}; {plural(int((least < 0).sum()), 'target')} "
-        f"of {len(best):,} see rows below 0."
+        f"reaches {best.min():.3g} to {best.max():.3g}; for {int((least < 0).sum()):,} of "
+        f"{plural(len(best), 'target')} some rows are below 0."
     )
     columns: tables.Columns = {
         "target": NUMBER("Target"), "subtask": "Subtask", "rank": NUMBER("Rank", format="localized"),
@@ -116,8 +116,8 @@ def curves(table: pd.DataFrame, method: str, highlighted: Mapping[str, list[int]
 
 
 def halves(half: SplitHalf, method: str) -> Chart:
-    """What two halves of the targets have in common in their top k, split by split."""
-    figure = blank("Do two halves of the targets agree?", f"Share of the best {half.k:,}, a dot a split", 270)
+    """What the top k of two halves of the targets have in common, split by split."""
+    figure = blank("Do two halves of the targets agree?", f"Share of the best {half.k:,}, one dot per split", 270)
     spread = np.random.default_rng(0).uniform(-0.3, 0.3, len(half.overlaps))  # so that equal dots stand apart
     figure.add_scatter(
         x=half.overlaps, y=spread, mode="markers", name="A random split of the targets",
@@ -147,9 +147,9 @@ def halves(half: SplitHalf, method: str) -> Chart:
 
 
 def intervals(table: pd.DataFrame, method: str) -> Chart:
-    """Where each pick ranks when the targets are drawn again, the least sure pick first.
+    """Where each pick ranks when the targets are resampled, the least certain pick first.
 
-    table: row, rank, low, median, high, stays and more, worst first (`figures.resampled`).
+    table: row, rank, low, median, high, stays and more, least certain first (`figures.resampled`).
     """
     drawn = table.head(MOST_INTERVALS).reset_index(drop=True)
     k = len(table)
@@ -180,7 +180,7 @@ def intervals(table: pd.DataFrame, method: str) -> Chart:
     )
     shaky = int((table["stays"] < 0.5).sum())
     alt = (
-        f"Rank intervals of the {len(drawn)} least sure of {plural(k, 'pick')}. {plural(shaky, 'pick')} would be "
+        f"Rank intervals of the {len(drawn)} least certain of {plural(k, 'pick')}. {plural(shaky, 'pick')} would be "
         "picked in fewer than half of the draws."
     )
     columns: tables.Columns = {

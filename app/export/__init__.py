@@ -1,1 +1,1 @@
-"""app/export: parts of the page Export, picks written as files and checked for leaks."""
+"""app/export: parts of the Export page, picks written as files and checked for leaks."""

@@ -1,4 +1,4 @@
-"""What an export will hold, and a finished one: its figures, its files, and the buttons that take it home."""
+"""What an export will contain, and a finished one: its figures, its files and the download buttons."""
 
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,20 @@ MIMES = {
     ".zst": "application/zstd",
 }
 LONGEST = 700  # characters of one previewed line
-DROP = "Rows that share text with the targets or an evaluation are replaced by the next ones."
+DROP = "Rows that share text with the targets or an evaluation are replaced by the next rows in rank."
 REPORT = "One HTML file for a colleague: what was selected, from what and how, with charts. It works offline."
 
 
 def take(decisions: Decisions) -> str:
-    """Which rows: the picks with or without the session's decisions, or only the accepted ones."""
-    with address.held("take", list(exports.TAKES), default=exports.DECIDED):
+    """Draw the choice of rows: the picks with or without the session's decisions, or only accepted rows."""
+    with address.bound("take", list(exports.TAKES), default=exports.DECIDED):
         chosen = st.segmented_control(
             "Rows",
             list(exports.TAKES),
             key="take",
             required=True,
             format_func=lambda name: exports.TAKES[name],
-            help="Accepted rows are always in, rejected ones never: the next rows take their places.",
+            help="Accepted rows are always included, rejected ones never; the next rows take their place.",
         )
     accepted, rejected = len(decisions.accepted), len(decisions.rejected)
     counts = f"{accepted:,} accepted and {rejected:,} rejected in this session."
@@ -47,7 +47,7 @@ def take(decisions: Decisions) -> str:
 
 
 def summary(view: View, ranked: np.ndarray, format: str, compress: str) -> None:
-    """How many rows, tokens and bytes, what the decisions changed, and from which sources.
+    """Draw the number of rows, tokens and bytes, what the decisions changed, and the sources.
 
     ranked: the positions that would be picked without the session's decisions.
     """
@@ -79,7 +79,7 @@ def summary(view: View, ranked: np.ndarray, format: str, compress: str) -> None:
 
 
 def shortened(lines: str) -> str:
-    """The preview with very long lines cut, each with a count of what is missing."""
+    """The preview with very long lines cut, each with the number of characters left out."""
     rows = lines.removesuffix("\n").split("\n")
     return "\n".join(
         r if len(r) <= LONGEST else f"{r[:LONGEST]} … [{len(r) - LONGEST:,} more characters]" for r in rows
@@ -87,15 +87,15 @@ def shortened(lines: str) -> str:
 
 
 def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
-    """The evaluation files that the person names, uploaded or by path."""
+    """Draw the fields for evaluation files, uploaded or by path; returns the files."""
     with st.expander("Check for leaks into evaluation files", icon=":material/fact_check:"):
         st.caption(
-            f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with what you name here: a "
-            "row is flagged where 13 words in a row, a whole turn or a whole short question are the same."
+            f"Every pick is compared with the {plural(len(scoring.targets), 'target')}, and with the files named here. "
+            "A row is flagged if 13 words in a row, a whole turn or a whole short question match."
         )
         uploads.into("evaluation_paths", session, "Upload files", several=True)
         text = st.text_area(
-            "Compared with, one file a line",
+            "Files to compare with, one per line",
             key="evaluation_paths",
             height=68,
             persist_state="session",
@@ -110,20 +110,20 @@ def evaluation(session: Session, scoring: Scoring) -> tuple[Path, ...]:
 
 
 def earlier(request: Request, rejecting: bool) -> None:
-    """The export shown last, where only decisions make a difference: its other leaks can be rejected as well."""
+    """Draw the export shown last if only decisions changed since, so that its other leaks can be rejected as well."""
     last = st.session_state.get("exported")
     if last is None or not request.differs_by_decisions(last):
         return
     manifest = exports.manifest_of(last.out)
     if manifest is not None:
-        st.caption("The files below hold other rows than you ask for now: write them again.")
+        st.caption("The files below hold different rows from those above: write them again.")
         draw(request, last.out, manifest, rejecting)
 
 
 def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool) -> None:
     """Draw a finished export in `out`.
 
-    request: the export that the page describes now. rejecting: whether rejecting rows in the session changes it.
+    request: the export that the page describes. rejecting: whether rejecting rows in the session changes it.
     """
     data = manifest["data"]
     with st.container(border=True, key="export-done"):
@@ -136,7 +136,7 @@ def draw(request: Request, out: Path, manifest: dict[str, Any], rejecting: bool)
         leaks.draw(request, out, manifest, rejecting)
         files = exports.files_of(out)
         frame = pd.DataFrame({"file": [f.name for f in files], "size": [size(f.stat().st_size) for f in files]})
-        with st.expander(f"All {len(files)} files, and where they lie"):
+        with st.expander(f"All {len(files)} files and their folder"):
             st.code(str(out), language=None, wrap_lines=True)
             st.dataframe(
                 frame,
@@ -164,7 +164,7 @@ def _buttons(out: Path, file: Path) -> None:
 
 
 def _button(title: str, file: Path, name: str, mime: str | None, icon: str, key: str) -> None:
-    """A button that downloads a file under `name`; it is read when pressed."""
+    """Draw a button that downloads a file as `name`; the file is read when the button is pressed."""
     st.download_button(
         title,
         file.read_bytes,

@@ -1,4 +1,4 @@
-"""Exports: what one is made of, the run that writes it, and what it wrote. No drawing here."""
+"""Exports: what one consists of, the run that writes it, and the files it wrote. Draws nothing."""
 
 import json
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ from gradsift.selection.picks import Pick
 from gradsift.workspace.sessions import Decisions
 from gradsift.workspace.workspace import TargetEntry
 
-SAMPLE = 20  # picks by which the size is estimated
+SAMPLE = 20  # picks from which the size is estimated
 NOTES = {
     "messages": "`messages` with role and content: TRL, axolotl, LLaMA-Factory, most trainers.",
-    "prompt-completion": "`prompt` and `completion` as messages: TRL learns the completion only.",
+    "prompt-completion": "`prompt` and `completion` as messages: TRL trains on the completion only.",
     "alpaca": "`instruction`, `input`, `output`, `system`, `history`: LLaMA-Factory.",
     "sharegpt": "`conversations` with from and value: LLaMA-Factory, axolotl, older trainers.",
     "less": "The original lines byte for byte, and sorted.csv, as the LESS authors' code writes them.",
@@ -41,7 +41,7 @@ TAKES = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one export is made of; equal requests go into the same folder. view: of one method, decisions included."""
+    """What one export consists of; equal requests share a folder. view: of one method, its choices with decisions."""
 
     view: View
     entry: TargetEntry
@@ -53,7 +53,7 @@ class Request:
 
     @property
     def out(self) -> Path:
-        """The folder it goes into."""
+        """The folder of its files."""
         view = self.view
         files = [(str(path), path.stat().st_mtime_ns) for path in self.evaluation if path.exists()]
         parts: list[Any] = [view.store.fingerprint, str(view.store.path), hash_file(self.entry.path)]
@@ -65,11 +65,11 @@ class Request:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What its choices.json holds; empty where nothing differs from the defaults."""
+        """The content of its choices.json; empty if nothing differs from the defaults."""
         return self.view.choices.record(self.view.store.manifest.config.gradients[0])
 
     def differs_by_decisions(self, other: "Request") -> bool:
-        """Whether the other asks for the same but for what is accepted and rejected."""
+        """Whether the other differs only in what is accepted and rejected."""
         mine, theirs = (
             (
                 *(one.view.store.fingerprint, one.entry.name, one.view.method, one.view.budget),
@@ -81,7 +81,7 @@ class Request:
         return self.view.choices != other.view.choices and mine == theirs
 
     def start(self) -> None:
-        """Write the files as a process of its own; the choices lie in the job's own folder.
+        """Write the files in a separate process; the choices are in the job's folder.
 
         Raises:
             JobError: they are being written already. OSError: something cannot be written.
@@ -108,7 +108,7 @@ class Request:
 
 
 def with_decisions(choices: Choices, take: str, decisions: Decisions) -> Choices:
-    """The what-ifs with the open session's decisions, as far as `take` says."""
+    """The what-ifs with those of the session's decisions that `take` asks for."""
     if take == RANKED:
         return choices
     accepted, rejected = tuple(decisions.accepted.tolist()), tuple(decisions.rejected.tolist())
@@ -123,7 +123,7 @@ def picks_of(view: View, limit: int) -> Iterator[Pick]:
 
 
 def size_of(view: View, format: str) -> int:
-    """About how many bytes the picks take in this format before compression: by a sample's bytes per token."""
+    """Approximate bytes of the picks in this format before compression, from a sample's bytes per token."""
     return _size(str(view.scoring.path), view.comparison.columns[0].picks.tobytes(), format, view)
 
 
@@ -137,14 +137,14 @@ def manifest_of(out: Path) -> dict[str, Any] | None:
 
 
 def files_of(out: Path) -> list[Path]:
-    """The files of a finished export, the data first; the bundle of them is not one."""
+    """The files of a finished export, the data first, without the zip of them all."""
     names = {"train.parquet", *(f"train.jsonl{end}" for end in COMPRESSIONS.values())}
     files = [f for f in out.iterdir() if f.is_file() and not f.name.startswith(".") and f.suffix != ".zip"]
     return sorted(files, key=lambda f: (f.name not in names, f.name))
 
 
 def leaks_of(out: Path) -> list[dict[str, Any]]:
-    """The flagged picks of a finished export as leakage.json has them; none where that file is not there."""
+    """The flagged picks in leakage.json of a finished export; empty without that file."""
     path = out / "leakage.json"
     return _leaks(str(path), path.stat().st_mtime_ns) if path.is_file() else []
 
@@ -160,5 +160,5 @@ def _size(path: str, picks: bytes, format: str, _view: View) -> int:
     n = len(column.picks)
     sample = column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
     lines = preview(format, column.selection.read(sample, pool), SAMPLE)
-    tokens = traits.n_tokens + pool.loc[traits.rows, "n_cut"].to_numpy()  # all of a row is exported
+    tokens = traits.n_tokens + pool.loc[traits.rows, "n_cut"].to_numpy()  # rows are exported uncut
     return int(len(lines.encode()) / tokens[sample].sum() * tokens[column.picks].sum())

@@ -1,4 +1,4 @@
-"""Picks that share text with the targets or an evaluation: each beside what it shares it with, and ways to drop it."""
+"""Picks that share text with the targets or an evaluation: each beside its match, with ways to drop it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ _KINDS = {"equal": "a whole text", "contained": "a whole question", "run": "a ru
 def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bool) -> None:
     """Draw what the check of the finished export in `out` found.
 
-    request: the export that the page describes now. rejecting: each leak has a button that rejects its row.
+    request: the export that the page describes. rejecting: whether each leak has a button that rejects its row.
     """
     leakage = manifest.get("leakage")
     if not leakage:
@@ -31,7 +31,7 @@ def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bo
     against += [f"the {plural(part['examples'], 'example')} of {part['file']}" for part in leakage["evaluation"]]
     flagged, dropped = leakage["flagged_rows"], leakage["dropped_rows"]
     if not flagged:
-        replaced = f" {plural(dropped, 'row')} that did were replaced by others." if dropped else ""
+        replaced = f" {plural(dropped, 'row')} that did were replaced." if dropped else ""
         st.success(label(f"No pick shares text with {' or '.join(against)}.{replaced}"), icon=":material/verified:")
     else:
         share = "pick shares" if flagged == 1 else "picks share"
@@ -45,7 +45,7 @@ def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bo
         )
     rows = exports.leaks_of(out)
     if rows:
-        title = f"Rows dropped for it ({len(rows):,})" if not flagged else f"Rows that leak ({len(rows):,})"
+        title = f"Dropped rows ({len(rows):,})" if not flagged else f"Leaking rows ({len(rows):,})"
         with st.expander(title, expanded=flagged > 0):
             _page(request, rows, rejecting)
 
@@ -79,7 +79,7 @@ def _card(leak: Mapping[str, Any]) -> str:
     hit = leak["hits"][0]
     where = f"Target {hit['line']}" if hit["file"] == TARGETS else f"{clip(hit['file'], 60)}, line {hit['line']:,}"
     more = len(leak["hits"]) - 1 + leak["more"]
-    others = f" and {plural(more, 'example')} more" if more else ""
+    others = f" and {plural(more, 'more example')}" if more else ""
     kind = f"{_KINDS[hit['kind']]} of {plural(hit['words'], 'word')}{others}"
     badge = '<span class="gs-badge gs-plain">dropped</span> ' if leak["dropped"] else ""
     name = f"{clip(leak['source'], 60)} · {clip(leak['id'], 60)}"

@@ -1,1 +1,1 @@
-"""app/norms: parts of the page Gradient norms, norms against answer length."""
+"""app/norms: parts of the Gradient norms page, norms against answer length."""

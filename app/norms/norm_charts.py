@@ -22,7 +22,7 @@ _HEIGHT = 470
 
 @dataclass(frozen=True)
 class Grid:
-    """The pool's rows as shades, for every chart of them. shades: Plotly's heat map; x, y: its edges; rows: in all."""
+    """The pool's rows as shades, for all charts. shades: Plotly's heat map; x, y: its edges; rows: their total."""
 
     shades: dict[str, Any]
     x: np.ndarray
@@ -31,10 +31,10 @@ class Grid:
 
 
 def picks(name: str, title: str, method: str, grid: Grid, table: pd.DataFrame, kind: str, area: Area | None) -> Chart:
-    """All rows on a grid, the picks one by one on top.
+    """All rows on a grid, with single picks on top.
 
-    table: a line per pick, of which some hundreds are drawn: row, source, length and norm (logarithms), rank.
-    area: what is marked.
+    table: one line per pick, of which some hundreds are drawn: row, source, length and norm (logarithms), rank.
+    area: the marked area.
     """
     drawn = table.iloc[thinned(np.arange(len(table)))]
     figure = blank(title, "Shade: rows of the pool. Marks: picks", _HEIGHT, still=True)
@@ -66,7 +66,7 @@ def picks(name: str, title: str, method: str, grid: Grid, table: pd.DataFrame, k
 
 
 def grid(cells: pd.DataFrame) -> Grid:
-    """The rows per cell as shades, by the logarithm of their number, since few cells hold most rows.
+    """The rows per cell as shades, on a logarithmic scale since few cells hold most rows.
 
     cells: of the chosen sources (`figures.norm_cells`).
     """
@@ -114,7 +114,7 @@ def cells_columns() -> tables.Columns:
 
 
 def beside(table: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, tables.Columns]:
-    """Table 12 here: `norms.side_by_side` with names that people know, and how it is shown."""
+    """Table 12 for this store: `norms.side_by_side` with readable names, and its columns."""
     names = {"cosine": "Cosine", "dot": "Raw dot product", "pool": "Whole pool"}
     columns: tables.Columns = {
         "similarity": "Picked by", "rows": NUMBER("Rows", format="localized"),
@@ -127,7 +127,7 @@ def beside(table: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, tables.Columns
 
 
 def sentence(table: pd.DataFrame, method: str) -> str:
-    """What `norms.side_by_side` says in words."""
+    """`norms.side_by_side` in words."""
     lines = table.set_index("similarity")
     cosine, dot, pool = (lines.loc[name] for name in ("cosine", "dot", "pool"))
     shorter = "shorter" if dot["mean_answer"] < cosine["mean_answer"] else "longer"
@@ -139,7 +139,7 @@ def sentence(table: pd.DataFrame, method: str) -> str:
 
 
 def _edge(symbol: str, size: int) -> dict[str, Any]:
-    """A thin line around marks, in the page's color, that keeps neighbors apart; an open mark is nothing but a line."""
+    """A thin line around marks in the page's color, which separates neighbors; an open mark consists of a line."""
     return {"width": 2 if symbol.endswith("-open") else size / 10, "color": "#14171d" if dark() else "#ffffff"}
 
 

@@ -1,4 +1,4 @@
-"""The page of gradient norms: the pool on a grid, the picks on top, an area that can be marked, and the numbers."""
+"""The Gradient norms page: the pool on a grid, the picks on top, an area that can be marked, and the numbers."""
 
 from functools import partial
 from typing import Any
@@ -28,12 +28,12 @@ _BY = {"cosine": " by cosine", "dot": " by raw dot product", "": ""}
 
 
 def choose(store: Store) -> tuple[str, str, list[str]]:
-    """Which checkpoint, which kind of norm, which sources (none: all)."""
+    """Draw the choice of checkpoint, kind of norm and sources; no source means all."""
     epochs, names = list(figures.norm_tables(store)), sources_of(store)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="norm-controls"):
-        with address.held("epoch", epochs, default=epochs[-1]):
+        with address.bound("epoch", epochs, default=epochs[-1]):
             epoch = st.segmented_control("Checkpoint", epochs, key="epoch", required=True)
-        with address.held("norm", list(norm_charts.KINDS), default="grad_norm"):
+        with address.bound("norm", list(norm_charts.KINDS), default="grad_norm"):
             kind = st.segmented_control(
                 "Norm, before projection",
                 list(norm_charts.KINDS),
@@ -41,13 +41,13 @@ def choose(store: Store) -> tuple[str, str, list[str]]:
                 required=True,
                 format_func=norm_charts.KINDS.__getitem__,
             )
-        with address.held("of", names, default=[]):
+        with address.bound("of", names, default=[]):
             chosen = st.multiselect("Sources", names, key="of", placeholder="all sources", width=320)
     return epoch or epochs[-1], kind or "grad_norm", chosen
 
 
 def draw(view: View, epoch: str, kind: str, chosen: list[str]) -> None:
-    """The charts of one method's picks, what is marked on them, and the numbers beside them."""
+    """Draw the charts of one method's picks, what is marked on them, and the numbers beside them."""
     method = view.method
     if problem := st.session_state.pop(_PROBLEM, ""):
         st.warning(label(problem))
@@ -73,13 +73,13 @@ def draw(view: View, epoch: str, kind: str, chosen: list[str]) -> None:
         _offer(area, inside, view.picks[method], method, chosen)
     tables.twin(
         norm_charts.cells_table(cells),
-        "The shades as a table",
+        "Show the shades as a table",
         f"{norm_charts.KINDS[kind]} and answer length of the pool's rows, on a grid",
         norm_charts.cells_columns(),
         charts.file_stem(f"norm-cells-{epoch}-{kind}"),
     )
     if not vectors:
-        st.caption(f"{label_of(method)} compares no vectors, so that norms play no part in its picks.")
+        st.caption(f"{label_of(method)} compares no vectors, so norms play no part in its picks.")
     left, right = st.columns([3, 2], gap="large") if vectors else (st.container(), st.container())
     with left:
         if vectors:
@@ -91,7 +91,7 @@ def draw(view: View, epoch: str, kind: str, chosen: list[str]) -> None:
 def _lines(
     view: View, similarity: Similarity, positions: np.ndarray, norm: np.ndarray, length: pd.Series
 ) -> pd.DataFrame:
-    """A line per pick: row, source, length and norm (logarithms), rank."""
+    """One line per pick: row, source, length and norm (logarithms), rank."""
     rank = figures.ranking_with(view, view.method, similarity).rank
     return pd.DataFrame(
         {
@@ -105,18 +105,18 @@ def _lines(
 
 
 def _note(table: pd.DataFrame, frame: pd.DataFrame, kind: str, shown: np.ndarray) -> str:
-    """What the chart does not show of what it should."""
+    """Which picks and rows the chart leaves out, and why."""
     parts = []
     if len(table) > figures.MOST_PICKS:
         parts.append(f"{figures.MOST_PICKS:,} of {len(table):,} picks are drawn, evenly over the ranks.")
     if absent := int((~np.isfinite(frame[kind].to_numpy()))[shown].sum()):
-        parts.append(f"{plural(absent, 'row')} with a norm of 0 cannot stand on a logarithmic axis.")
+        parts.append(f"{plural(absent, 'row')} with a norm of 0 cannot be drawn on a logarithmic axis.")
     return " ".join(parts)
 
 
 def _marked(epoch: str, kind: str) -> Area | None:
-    """What is marked on this chart: from the address, else from this tab's memory; another chart's area is dropped."""
-    address.own("area")
+    """The area marked on this chart, from the address or this tab's memory; another chart's area is dropped."""
+    address.claim("area")
     area = filters.area_of(st.query_params.get("area", "") or st.session_state.get(_AREA, ""))
     if area is not None and (area.epoch, area.kind) != (epoch, kind):
         area = None
@@ -133,7 +133,7 @@ def _remember(area: str) -> None:
 
 
 def _mark(epoch: str, kind: str, selection: Any) -> None:
-    """Keep the box or the line that was just drawn; the axes are logarithms already."""
+    """Keep the box or the outline that was just drawn; the axes are logarithms already."""
     try:
         if selection.get("box"):
             x, y = (sorted(selection["box"][-1][axis]) for axis in "xy")
@@ -147,9 +147,9 @@ def _mark(epoch: str, kind: str, selection: Any) -> None:
 
 
 def _offer(area: Area | None, inside: np.ndarray | None, picks: np.ndarray, method: str, chosen: list[str]) -> None:
-    """What can be done with the marked rows."""
+    """Draw what can be done with the marked rows."""
     if area is None or inside is None:
-        st.caption("Draw a box on a chart, or a line by hand with the lasso above it, to see those rows in Compare.")
+        st.caption("Draw a box on a chart, or outline an area with the lasso above it, to see those rows in Compare.")
         return
     count = int(inside.sum())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -180,7 +180,7 @@ def _beside(view: View, picks: dict[str, np.ndarray], epoch: str, kind: str) -> 
 
 
 def _signed(r: float) -> str:
-    return "none" if np.isnan(r) else f"{r:.2f}".replace("-", "−")
+    return "undefined" if np.isnan(r) else f"{r:.2f}".replace("-", "−")
 
 
 def _correlations(store: Store, epoch: str) -> None:

@@ -1,1 +1,1 @@
-"""app/proof: parts of the page Proof, training on each method's picks."""
+"""app/proof: parts of the Proof page, training on each method's picks."""

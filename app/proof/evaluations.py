@@ -1,6 +1,6 @@
-"""Evaluations of the workspace: their folders, the run that makes one, and what a report says. No drawing here.
+"""Evaluations of the workspace: their folders, the run that makes one, and what a report says. Draws nothing.
 
-An evaluation is a folder below `WORKSPACE/evaluations/` with the report, the targets, the held-out file, and its job.
+An evaluation is a folder below `WORKSPACE/evaluations/` with its report, targets, held-out file and job.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Entry:
 
     @property
     def store(self) -> Path | None:
-        """The store that picks, where the run's command can be read."""
+        """The store that picks; None if the run's command cannot be read."""
         command = Evaluate.read(jobs.command(self.folder))
         return command.store if command else None
 
@@ -44,7 +44,7 @@ class Entry:
 
 
 def entries(workspace: Workspace) -> list[Entry]:
-    """Every evaluation, the one that changed last first."""
+    """Every evaluation, the last changed first."""
     root = workspace.root / "evaluations"
     folders = (
         [path for path in root.iterdir() if (path / "job").is_dir() or (path / REPORT).is_file()]
@@ -55,30 +55,30 @@ def entries(workspace: Workspace) -> list[Entry]:
 
 
 def start(view: View, entry: TargetEntry, heldout: Path, seeds: int, recipe: Mapping[str, Any]) -> Entry:
-    """Run `gradsift evaluate` as a process of its own; the same evaluation again resumes where it stopped.
+    """Run `gradsift evaluate` in a separate process; the same evaluation again resumes where it stopped.
 
-    view: its store, methods and budget are evaluated. recipe: what the store's own does not say, or is to be otherwise:
-    epochs, batch_size, lr.
+    view: its store, methods and budget are evaluated. recipe: epochs, batch_size or lr where they differ from the
+    store's own recipe or are missing there.
 
     Raises:
         JobError: it is running already.
     """
     workspace, store, budget = view.session.workspace, view.store, view.budget
     targets = targets_file(workspace, store, entry)
-    question = [store.fingerprint, hash_file(targets), hash_file(heldout), budget, seeds, *sorted(recipe.items())]
-    key = hash_json(question)[:6]
+    parts = [store.fingerprint, hash_file(targets), hash_file(heldout), budget, seeds, *sorted(recipe.items())]
+    key = hash_json(parts)[:6]
     name = f"{entry.name}-{budget.replace('%', 'pct')}-{key}"
     evaluation = Entry(name, workspace.root / "evaluations" / name)
-    kept = evaluation.folder / f"{entry.name}.jsonl"  # the set is named by this file
+    target_copy = evaluation.folder / f"{entry.name}.jsonl"  # the set takes its name from this file
     test = evaluation.folder / "held-out" / f"rows{''.join(heldout.suffixes[-2:])}"
     test.parent.mkdir(parents=True, exist_ok=True)
-    for file, path in ((targets, kept), (heldout, test)):  # resuming finds them, whatever becomes of the originals
-        if not path.is_file():  # the folder is named by their hashes: it is this one
+    for file, path in ((targets, target_copy), (heldout, test)):  # so that a run can resume without the originals
+        if not path.is_file():  # the folder's name has their hashes, so an existing file is the same
             atomic.write_bytes(path, file.read_bytes())
     methods = tuple(_spec(method, store) for method in view.methods)
     command = Evaluate(
         store=store.path,
-        targets=kept,
+        targets=target_copy,
         test=test,
         budget=budget,
         seeds=seeds,
@@ -91,7 +91,7 @@ def start(view: View, entry: TargetEntry, heldout: Path, seeds: int, recipe: Map
 
 
 def again(entry: Entry) -> None:
-    """Start the run of an evaluation again as it was started; what ended is kept."""
+    """Start an evaluation's run again with the same command; finished work is kept."""
     jobs.start(entry.folder, jobs.command(entry.folder))
 
 
@@ -107,14 +107,14 @@ def report_of(entry: Entry) -> Report | None:
 
 
 def label_of(method: str) -> str:
-    """A method of a report in words: LESS, LESS by aggregate round-robin, Zero-shot."""
+    """A report's method in words: LESS, LESS with aggregate round-robin, Zero-shot."""
     name, *choices = method.split(":")
     title = METHODS[name].label if name in METHODS else ALONE.get(name, name)
-    return " ".join([title, *(f"by {choice.replace('=', ' ').replace('_', ' ')}" for choice in choices)])
+    return " ".join([title, *(f"with {choice.replace('=', ' ').replace('_', ' ')}" for choice in choices)])
 
 
 def verdict(report: Report) -> list[str]:
-    """A sentence for each target set: does the best method's loss lie below random's, and on how many seeds."""
+    """A sentence per target set: is the best method's loss below random's, and on how many seeds?"""
     from gradsift.evaluation.report import summary
 
     table, sentences = summary(report), []
@@ -122,7 +122,7 @@ def verdict(report: Report) -> list[str]:
         picked = lines[(lines["paired"] > 0) & lines["method"].map(lambda m: m.split(":")[0] in METHODS)]
         if RANDOM not in set(lines["method"]) or picked.empty:
             continue
-        best = picked[picked["paired"] == picked["paired"].max()].iloc[0]  # what more seeds say
+        best = picked[picked["paired"] == picked["paired"].max()].iloc[0]  # backed by the most seeds
         gap, how = best["against_random"], f"on {best['better']} of {best['paired']} seeds"
         distance = f"{abs(gap):.3f} below" if gap < 0 else f"{abs(gap):.3f} above"
         sentences.append(f"{name}: {label_of(best['method'])} ends {distance} random's loss, lower {how}.")
@@ -135,7 +135,7 @@ def _report(path: str, changed: int) -> Report:
 
 
 def _spec(method: str, store: Store) -> str:
-    """The method as the command takes it; the report names the gradient where it is not Adam's."""
+    """The method as the command takes it; the report names the gradient if it is not Adam's."""
     gradient = store.manifest.config.gradients[0]
     by_gradient = METHODS[method].needs == "gradients" and gradient != "adam"
     return f"{method}:gradient={gradient}" if by_gradient else method

@@ -16,9 +16,7 @@ from gradsift.scoring.methods import METHODS
 from gradsift.scoring.scoring import Scoring
 from gradsift.workspace.workspace import TargetEntry
 
-_HELP = (
-    "Rows like the targets, that no selection sees. `answers`, `answer` or else the last turn are judged where short."
-)
+_HELP = "Rows like the targets that no selection sees. Judged if short: `answers`, `answer`, or else the last turn."
 
 
 def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, folded: bool) -> None:
@@ -27,12 +25,12 @@ def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, f
         st.caption(
             f"Fine-tunes the base model on the {label(budget.shown(session.budget))} that each method picks for "
             f"{label(entry.name)}, with one recipe, and measures held-out rows after every epoch. Zero-shot, random "
-            "and training on the targets alone are always beside them. The paper's choices are evaluated, whatever "
-            "What if says. It takes time: a small fine-tuning for every method and seed."
+            "and training on the targets alone are always included. The paper's choices are evaluated, whatever "
+            "What if says. It takes time: one small fine-tuning run for every method and seed."
         )
         uploads.into("proof_path", session, "Held-out rows of the same skill", several=False, help=_HELP)
         st.text_input(
-            "Their file on this machine",
+            "Or a file on this machine",
             key="proof_path",
             placeholder="/data/tydiqa-test.jsonl",
             persist_state="session",
@@ -61,7 +59,7 @@ def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, f
                     key="proof_lr",
                     width=140,
                     persist_state="session",
-                    help="The store was built from checkpoints, whose training is not known here.",
+                    help="The store was built from given checkpoints, so their training is not known here.",
                 )
             st.button(
                 "Evaluate",
@@ -76,7 +74,7 @@ def draw(session: Session, store: Store, scoring: Scoring, entry: TargetEntry, f
 
 
 def _unknown(store: Store) -> tuple[str, ...]:
-    """What of the recipe the store does not know: it was built from checkpoints that were trained elsewhere."""
+    """The parts of the recipe that a store built from checkpoints trained elsewhere does not know."""
     return ("batch_size", "lr") if store.manifest.config.checkpoints else ()
 
 
@@ -88,9 +86,9 @@ def _start(session: Session, store: Store, scoring: Scoring, entry: TargetEntry)
         return
     if missing or not files:
         state.proof_problem = (
-            f"Nothing lies at {missing[0]}."
+            f"There is no file {missing[0]}: check the path."
             if missing
-            else "There are no held-out rows yet: upload a file, or name one."
+            else "There are no held-out rows yet: upload a file or give its path."
         )
         return
     try:

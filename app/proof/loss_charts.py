@@ -16,15 +16,15 @@ _COLUMNS: tables.Columns = {
     "score": NUMBER("Answers", format="percent"),
 }  # fmt: skip
 
-_SYMBOLS = {"dash": "diamond-open", "dot": "circle-open", "dashdot": "x"}  # as the lines' dashes, for marks
+_SYMBOLS = {"dash": "diamond-open", "dot": "circle-open", "dashdot": "x"}  # a dash of lines -> the symbol of marks
 
 
 def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
-    """Held-out loss after every epoch, mean over seeds with each seed as a dot; the base model as a line across.
+    """Held-out loss after every epoch, mean over seeds with one dot per seed; the base model is a horizontal line.
 
     runs: `evaluation.runs_table`, of the one target set `name`.
     """
-    figure = blank("Held-out loss by epoch", "nats a token, mean over seeds; a dot is one run", 420)
+    figure = blank("Held-out loss by epoch", "nats per token, mean over seeds; one dot per run", 420)
     base = runs.loc[runs["method"] == ZERO_SHOT, "loss"]
     trained = runs[runs["method"] != ZERO_SHOT]
     if len(base):
@@ -48,14 +48,14 @@ def by_epoch(runs: pd.DataFrame, name: str) -> Chart:
     alt = f"Held-out loss on {name} by epoch. " + (
         f"Lowest: {evaluations.label_of(str(best.idxmin()))} with {best.min():.3f}."
         if len(best)
-        else "No run has ended."
+        else "No run has finished."
     )
     return Chart(f"loss-{name}", figure, alt, runs.drop(columns="target_set"), _COLUMNS)
 
 
 def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
-    """Held-out loss against the quality of written answers, a mark a run and epoch: the two need not agree."""
-    figure = blank("Does a lower loss answer better?", f"{metric} of written answers, a mark a run and epoch", 420)
+    """Held-out loss against the quality of answers, one mark per run and epoch: the two need not agree."""
+    figure = blank("Does lower loss mean better answers?", f"{metric} of answers, one mark per run and epoch", 420)
     for method, lines in runs.groupby("method", sort=False):
         look = _look(str(method))
         figure.add_scatter(
@@ -66,7 +66,7 @@ def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
             "<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     figure.update_layout(
-        xaxis={"title": {"text": "Held-out loss (nats a token)"}},
+        xaxis={"title": {"text": "Held-out loss (nats per token)"}},
         yaxis={"title": {"text": metric.capitalize()}, "tickformat": ".0%"},
     )
     r = runs["loss"].corr(runs["score"])
@@ -75,7 +75,7 @@ def against_answers(runs: pd.DataFrame, name: str, metric: str) -> Chart:
 
 
 def _look(method: str) -> dict[str, str]:
-    """Color and dash of a method's line: a method with choices has its method's color, dashed."""
+    """Color and dash of a method's line; with choices, the line is dashed in the method's color."""
     base, _, choices = method.partition(":")
     if base in METHODS:
         return {"color": color(base), "dash": "dash" if choices else "dot" if base == RANDOM else "solid"}

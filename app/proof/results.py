@@ -1,4 +1,4 @@
-"""What the evaluations of the workspace found so far: one to look at, its state and its report."""
+"""The workspace's evaluations: the choice of one, its state and its report."""
 
 import streamlit as st
 
@@ -17,7 +17,7 @@ _NUMBER = st.column_config.NumberColumn
 _TABLE: tables.Columns = {
     "method": st.column_config.TextColumn("Method", width="medium"), "seeds": _NUMBER("Seeds"),
     "rows": _NUMBER("Rows", format="localized"),
-    "loss": _NUMBER("Held-out loss", format="%.3f", help="Of the epoch with the lowest loss on the targets, mean"),
+    "loss": _NUMBER("Held-out loss", format="%.3f", help="Mean, at the epoch with the lowest loss on the targets"),
     "loss_sd": _NUMBER("± seeds", format="%.3f"),
     "against_random": _NUMBER("Against random", format="%+.3f", help="Paired by seed; below zero is better"),
     "better": _NUMBER("Seeds below random"), "score": _NUMBER("Answers", format="percent"),
@@ -26,7 +26,7 @@ _TABLE: tables.Columns = {
 
 
 def choose(session: Session) -> Entry | None:
-    """The evaluation to look at; None before there is one."""
+    """Draw the choice of an evaluation; returns it, or None before there is one."""
     entries = evaluations.entries(session.workspace)
     if not entries:
         return None
@@ -34,7 +34,7 @@ def choose(session: Session) -> Entry | None:
     names = {entry.name: f"{entry.name} · {entry.store.name}" if entry.store else entry.name for entry in entries}
     if (fresh := st.session_state.pop("proof_next", "")) in names:
         st.query_params["evaluation"] = fresh
-    with address.held("evaluation", list(names), default=entries[0].name):
+    with address.bound("evaluation", list(names), default=entries[0].name):
         name = st.selectbox(
             "Evaluation",
             list(names),
@@ -46,7 +46,7 @@ def choose(session: Session) -> Entry | None:
 
 
 def show(entry: Entry) -> None:
-    """The state of an evaluation and everything its report says."""
+    """Draw the state of an evaluation and everything in its report."""
     status = jobs.status(entry.folder)
     if status is not None and status.state == "running":
         running.watch(entry.folder, f"Evaluating {entry.name}", entry.report)
@@ -60,26 +60,28 @@ def show(entry: Entry) -> None:
     if report is None or not report.runs:
         st.caption("No run has finished yet: the first one is the base model's own loss.")
         return
-    st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} have ended. {_recipe(report)}")
+    st.caption(f"{len(report.runs)} of {plural(report.planned, 'run')} are finished. {_recipe(report)}")
     for sentence in evaluations.verdict(report):
         st.markdown(f"**{label(sentence)}**")
     runs, results = runs_table(report), summary(report)
     for name, heldout in report.sets.items():
-        own = runs[runs["target_set"] == name]
-        if own.empty:
+        set_runs = runs[runs["target_set"] == name]
+        if set_runs.empty:
             continue
         if len(report.sets) > 1:
             st.subheader(label(name), anchor=False)
-        judged = own.dropna(subset="score")
+        judged = set_runs.dropna(subset="score")
         left, right = st.columns(2, gap="large") if heldout.metric and len(judged) else (st.container(), None)
         with left:
-            charts.draw(loss_charts.by_epoch(own, name))
+            charts.draw(loss_charts.by_epoch(set_runs, name))
         if right is not None:
             with right:
                 charts.draw(loss_charts.against_answers(judged, name, str(heldout.metric)))
         lines = results[results["target_set"] == name].drop(columns=["target_set", "against_random_sd", "paired"])
         lines["method"] = lines["method"].map(evaluations.label_of)
-        columns = {key: column for key, column in _TABLE.items() if lines[key].notna().any()}  # one seed has no spread
+        columns = {
+            key: column for key, column in _TABLE.items() if lines[key].notna().any()
+        }  # one seed has no deviation
         tables.show(
             lines[list(columns)], f"Held-out results on {name} by method", columns, charts.file_stem(f"proof-{name}")
         )

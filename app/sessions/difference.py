@@ -1,4 +1,4 @@
-"""Two sides chosen, and what their picks have in common: counts, shares per source, the rows that only one picks."""
+"""Two sides and what their picks have in common: counts, shares per source, the rows that only one picks."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ PAGE = 10  # rows of each list on one page
 
 
 def draw(session: Session, sources: list[Source]) -> None:
-    """Draw the two choices and the difference they make."""
+    """Draw the choice of two sides and the difference between them."""
     if not sources:
         empty.say(
             "Nothing to compare yet",
-            "Two sessions' or two stores' picks can be laid over each other once a target set is scored.",
+            "Once a target set is scored, you can compare the picks of two sessions or of two stores.",
             "targets",
             "Choose targets",
         )
@@ -50,16 +50,16 @@ def draw(session: Session, sources: list[Source]) -> None:
 
 
 def _other(session: Session, sources: list[Source]) -> tuple[Source, int]:
-    """What side B shows at first, and which of its methods: another source if there is one, else another method."""
+    """What side B shows at first, source and method index: another source if there is one, else another method."""
     others = [source for source in sources[1:] if source.record or source.store != sources[0].store]
     return (others[0], 0) if others else (sources[0], 1)
 
 
 def _side(session: Session, name: str, sources: list[Source], default: Source, at: int) -> Side | None:
-    """The fields of one side and the picks they make; a sentence in its place where something is missing."""
+    """Draw the fields of one side; returns its picks, or None with a sentence on the page if something is missing."""
     known = {source.key: source for source in sources}
     titles = _titles(session, sources)
-    with address.held(name, list(known), default=default.key):
+    with address.bound(name, list(known), default=default.key):
         key = st.selectbox(
             f"Side {name.upper()}",
             list(known),
@@ -88,11 +88,11 @@ def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
     first = methods_in(of.source.address, methods)
     default = first[at % len(first)] if len(first) > at else methods[at % len(methods)]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        with address.held(f"{name}-method", methods, default=default):
+        with address.bound(f"{name}-method", methods, default=default):
             method = st.selectbox(
                 "Method", methods, key=f"{name}-method", format_func=lambda m: METHODS[m].label, width=150
             )
-        with address.held(f"{name}-budget", None, default=of.source.budget):
+        with address.bound(f"{name}-budget", None, default=of.source.budget):
             budget = st.text_input(
                 "Budget", key=f"{name}-budget", max_chars=24, width=150, help="5%, 200 (rows) or 50000tokens"
             )
@@ -103,18 +103,18 @@ def _fields(name: str, of: Opened, at: int) -> tuple[str, str]:
 
 
 def _reset(name: str) -> None:
-    """Another source on a side brings its own method and budget."""
+    """Forget a side's method and budget: a new source brings its own."""
     for key in (f"{name}-method", f"{name}-budget"):
         address.forget(key)
 
 
 def _titles(session: Session, sources: list[Source]) -> dict[str, str]:
-    """What each source is called, by key. No two are called the same: a browser sends back the name, not the key."""
+    """Source key -> title. Titles are unique, since a browser sends back the title, not the key."""
     plain = {source.key: _title(session, source) for source in sources}
-    often = Counter(plain.values())
+    counts = Counter(plain.values())
     return {
         source.key: plain[source.key]
-        if often[plain[source.key]] == 1 and (source.record is None or source.record.name.strip())
+        if counts[plain[source.key]] == 1 and (source.record is None or source.record.name.strip())
         else f"{plain[source.key]} · {source.key.rpartition(':')[2]}"
         for source in sources
     }
@@ -124,12 +124,12 @@ def _title(session: Session, source: Source) -> str:
     names = f"{clip(Path(source.store).name, 32)}, {clip(source.targets, 32)}"
     if source.record is None:
         return f"Store {names}"
-    own = " (this one)" if source.record.id == session.session_id else ""
-    return f"{saved.title(source.record)}{own}: {names}"
+    mark = " (this one)" if source.record.id == session.session_id else ""
+    return f"{saved.title(source.record)}{mark}: {names}"
 
 
 def _about(side: Side) -> str:
-    """How much the side picks, and under which what-ifs and decisions."""
+    """How many rows the side picks, and under which what-ifs and decisions."""
     of = side.opened
     changed = {name: value for name, value in of.choices.changed.items() if name not in ("accepted", "rejected")}
     if changed.get("gradient") == of.store.manifest.config.gradients[0]:
@@ -208,7 +208,7 @@ def _lists(a: Side, b: Side, difference: Difference) -> None:
 
 
 def _list(names: str, of: Side, other: Side, only: np.ndarray, first: int) -> str:
-    """The rows that only one side picks, a page of them; names: what this side and the other are called."""
+    """A page of the rows that only one side picks, as HTML. names: the letters of this side and the other."""
     shown = only[first : first + PAGE]
     rows = of.rows[shown].tolist()
     texts, there = texts_of(of.store, rows), sides.places(other, of, rows)
@@ -231,7 +231,7 @@ def _elsewhere(name: str, rank: int | None) -> str:
 
 
 def _card(of: Side, other: Side, at: int, record: pd.Series, text: Mapping[str, Any], elsewhere: str) -> str:
-    """One row that only `of` picks; elsewhere: where the other side has it."""
+    """One row that only `of` picks, as HTML. elsewhere: a note on where the other side ranks it."""
     ranking, position = of.column.ranking, int(of.column.picks[at])
     sources = sources_of(of.store)
     badges = cards.badge(str(record["source"]), sources)
@@ -252,7 +252,7 @@ def _card(of: Side, other: Side, at: int, record: pd.Series, text: Mapping[str, 
 
 
 def _decided(of: Side, other: Side, row: int) -> list[str]:
-    """Whether a decision is why only one side picks the row."""
+    """Badges that say which decision made only one side pick the row, if any."""
     verdicts = ["accepted here"] if row in of.opened.decisions.accepted else []
     same = of.store.fingerprint == other.store.fingerprint
     return verdicts + (["rejected there"] if same and row in other.opened.decisions.rejected else [])

@@ -1,4 +1,4 @@
-"""The saved sessions, the one changed last first: open, rename, link, delete."""
+"""The saved sessions, the last changed first: open, rename, link, delete."""
 
 from pathlib import Path
 
@@ -37,13 +37,13 @@ def draw(session: Session, records: list[SessionRecord]) -> None:
 
 
 def _worth_showing(session: Session, records: list[SessionRecord]) -> list[SessionRecord]:
-    """The named and decided ones and the open one, or all: every tab that compares begins one."""
-    kept = [r for r in records if r.kept or r.id == session.session_id]
-    passing = len(records) - len(kept)
-    if not passing or not kept:
+    """Named sessions, those with decisions and the open one, or all: every tab that compares begins a session."""
+    relevant = [r for r in records if r.kept or r.id == session.session_id]
+    passing = len(records) - len(relevant)
+    if not passing or not relevant:
         return records
     every = st.toggle(f"Show {plural(passing, 'unnamed, undecided session')}", key="all-sessions")
-    return records if every else kept
+    return records if every else relevant
 
 
 def _line(session: Session, record: SessionRecord) -> None:
@@ -57,7 +57,7 @@ def _line(session: Session, record: SessionRecord) -> None:
     ):
         st.html(_about(record, opened), width="stretch")
         with st.container(horizontal=True, gap="small", width="content"):
-            if st.button("Open now" if opened else "Open", disabled=opened, key=f"open-session-{record.id}"):
+            if st.button("Currently open" if opened else "Open", disabled=opened, key=f"open-session-{record.id}"):
                 view = session.sessions.view(record.id)
                 if view is None:
                     st.toast(GONE, icon=":material/info:")
@@ -90,20 +90,18 @@ def _about(record: SessionRecord, opened: bool) -> str:
 
 
 def _budget(text: str) -> str:
-    """A saved budget in words, or as it is where it cannot be read."""
+    """A saved budget in words, or unchanged if it cannot be read."""
     return text if budget_problem(text) else budget.shown(text)
 
 
 def _delete(session: Session, record: SessionRecord) -> None:
-    """The button that deletes, which asks once more."""
+    """Draw the delete button, which asks for confirmation."""
     key = f"deleting-{record.id}"
     if not st.session_state.get(key):
         name = f"delete-{record.id}"
         st.button("Delete this session", icon=":material/delete:", key=name, on_click=_ask, args=(key, True))
         return
-    st.markdown(
-        f"Delete **{label(saved.title(record, 80))}** ({label(saved.counts(record))})? It cannot be taken back."
-    )
+    st.markdown(f"Delete **{label(saved.title(record, 80))}** ({label(saved.counts(record))})? This cannot be undone.")
     with st.container(horizontal=True):
         yes = f"delete-yes-{record.id}"
         st.button("Delete for good", type="primary", key=yes, on_click=saved.delete, args=(session, record.id))

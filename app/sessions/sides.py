@@ -1,4 +1,4 @@
-"""Two sides whose picks are compared: two sessions, two methods in one, or two stores. No drawing here.
+"""Two sides whose picks are compared: two sessions, two methods in one, or two stores. Draws nothing.
 
 `gradsift.analysis.difference` says what their difference is.
 """
@@ -26,7 +26,7 @@ SESSION, STORE = "session:", "store:"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What may stand on a side. key: its name in the address; record: of a saved session, None for a store."""
+    """What a side can show. key: its name in the address; record: the saved session's, None for a store."""
 
     key: str
     store: str
@@ -36,13 +36,13 @@ class Source:
 
     @property
     def budget(self) -> str:
-        """The budget that its view was left at."""
+        """The budget of its saved view."""
         return self.address.get("budget") or DEFAULT_BUDGET
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A source with its store and scores; methods: those with kept scores."""
+    """A source with its store and scores. methods: those with stored scores."""
 
     source: Source
     store: Store
@@ -62,12 +62,12 @@ class Side:
 
     @property
     def store(self) -> Store:
-        """The store that the rows are of."""
+        """The store of the rows."""
         return self.opened.store
 
 
 def sources_of(session: Session, records: Sequence[SessionRecord]) -> list[Source]:
-    """The sessions with a comparison, the open one first, then those that are kept, then the stores under this view."""
+    """The sessions with a comparison (the open one first, then those to keep), then all stores in this view."""
     sources = [
         Source(SESSION + r.id, r.address["store"], r.address["targets"], r.address, r)
         for r in sorted(records, key=lambda record: (record.id != session.session_id, not record.kept))
@@ -83,16 +83,16 @@ def opened(session: Session, source: Source) -> Opened:
     """Open a source's store and scores.
 
     Raises:
-        UsageError: a sentence about what is missing. GradsiftError: something cannot be read.
+        UsageError: something is missing. GradsiftError: something cannot be read.
     """
-    there = replace(session, store=source.store, targets=source.targets)
-    store = store_of(there)
+    other = replace(session, store=source.store, targets=source.targets)
+    store = store_of(other)
     if store is None:
         raise UsageError(f"There is no finished datastore {source.store}: choose another side.")
-    scoring = scoring_of(there, store)
+    scoring = scoring_of(other, store)
     if scoring is None:
         raise UsageError(
-            f"The target set {source.targets} is not scored on {there.store_title}: open both, score it under Targets."
+            f"The target set {source.targets} is not scored on {other.store_title}: open both, score it under Targets."
         )
     gradients = gradients_of(store, scoring)
     decisions = decisions_of(session.sessions, source.record.id, store) if source.record else NO_DECISIONS
@@ -119,9 +119,9 @@ def differ(a: Side, b: Side) -> Difference:
 
 
 def places(of: Side, other: Side, rows: Sequence[int]) -> dict[int, int]:
-    """The best rank at which `of` has the content of some of `other`'s pool rows; no entry where it has not.
+    """The best ranks in `of` of the content of some of `other`'s pool rows.
 
-    rows: pool row numbers in `other`'s store. Returns rank by those numbers.
+    rows: pool row numbers in `other`'s store. Returns row number -> rank, without rows that `of` does not have.
     """
     if of.store.fingerprint == other.store.fingerprint:
         return ranks_there(of.column.ranking, rows)

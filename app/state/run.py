@@ -1,4 +1,4 @@
-"""One run of a page or of a part of it: errors become a sentence, the view is saved, memory is settled."""
+"""One run of a page or of a part of it: errors become a sentence, the view is saved, memory is frozen."""
 
 import gc
 import sys
@@ -15,13 +15,13 @@ from gradsift.runtime import errors
 
 @contextmanager
 def guarded(page: str) -> Iterator[None]:
-    """Show one sentence for what is damaged or gone; save the view of a run that ended well.
+    """Show a sentence about what is damaged or missing; save the view of a run that succeeds.
 
     page: the stem of the page that runs.
     """
     try:
         yield
-    except StopException:  # a page that ends early has a view like any other; one that broke or starts over has not
+    except StopException:  # a page that ends early has a view like any other; one that fails or restarts does not
         save_view(page)
         raise
     except Exception as error:
@@ -33,16 +33,16 @@ def guarded(page: str) -> Iterator[None]:
         save_view(page)
 
 
-def settle() -> None:
-    """Call at the end of a run: later garbage collections skip what the libraries that are loaded by now hold.
+def freeze_memory() -> None:
+    """Call at the end of a run: later garbage collections skip the objects of the libraries loaded so far.
 
-    Streamlit collects after every run. Looking at all that torch, pandas, pyarrow and plotly hold takes 0.13 s, longer
-    than most pages take to run.
+    Streamlit collects after every run. Visiting everything that torch, pandas, pyarrow and plotly hold takes 0.13 s,
+    longer than most pages take to run.
     """
-    _settled(len(sys.modules))
+    _freeze(len(sys.modules))
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _settled(modules: int) -> None:
+def _freeze(modules: int) -> None:
     gc.collect()
     gc.freeze()

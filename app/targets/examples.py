@@ -1,4 +1,4 @@
-"""Target examples on the page: the good ones as a table, the unusable ones with their line and reason."""
+"""Target examples on the page: usable ones as a table, unusable ones with their line and reason."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +12,8 @@ from app.views.targets import TokenCount
 from app.widgets import conversation, tables
 from gradsift.data.pool import Row
 
-FEW = 5  # unusable rows that are listed unfolded
-SHOWN = 50  # unusable rows listed at once; the rest is counted
+FEW = 5  # up to so many unusable rows are listed unfolded
+SHOWN = 50  # unusable rows that are listed; the rest are counted
 NUMBER = st.column_config.NumberColumn
 
 
@@ -29,17 +29,17 @@ def summary(rows: Sequence[Row], bad: Sequence[Row], counts: Sequence[TokenCount
 
 
 def table(rows: list[Row], counts: Sequence[TokenCount] | None, key: str, editable: bool) -> list[Row]:
-    """The examples with their subtask and tokens; returns them with the subtasks as edited.
+    """Draw the examples with their subtask and tokens; returns them with the edited subtasks.
 
-    Streamlit forgets an edit when the page changes: the names are kept beside the widget, and a widget that is new
-    begins with them.
+    Streamlit forgets an edit when the page changes, so the names are kept beside the widget, and a new widget begins
+    with them.
     """
-    state, begun, kept = st.session_state, f"{key}-begun", f"{key}-subtasks"
+    state, initial, current = st.session_state, f"{key}-begun", f"{key}-subtasks"
     if key not in state:
-        state[begun] = state.get(kept, [row.subtask for row in rows])
+        state[initial] = state.get(current, [row.subtask for row in rows])
     frame = pd.DataFrame(
         {
-            "subtask": state[begun],
+            "subtask": state[initial],
             "question": [clip(_first(row, "user"), 240) for row in rows],
             "reply": [clip(_first(row, "assistant"), 160) for row in rows],
             "prompt": [c.n_prompt for c in counts] if counts else [None] * len(rows),
@@ -66,12 +66,12 @@ def table(rows: list[Row], counts: Sequence[TokenCount] | None, key: str, editab
         return rows
     edited = st.data_editor(frame, disabled=["question", "reply", "prompt", "answer"], **shared)
     names = [str(name or "").strip() or row.subtask for name, row in zip(edited["subtask"], rows, strict=True)]
-    state[kept] = names
+    state[current] = names
     return [replace(row, subtask=name) for row, name in zip(rows, names, strict=True)]
 
 
 def unreadable(bad: Sequence[Row]) -> None:
-    """Rows that cannot be used, each with its line, the reason and how it begins; many of them folded."""
+    """Draw rows that cannot be used, each with its line, the reason and its beginning; folded if many."""
     if not bad:
         return
     title = f"{plural(len(bad), 'row')} cannot be used; the others are kept"
@@ -80,17 +80,17 @@ def unreadable(bad: Sequence[Row]) -> None:
 
 
 def refused(rows: Sequence[Row], counts: Sequence[TokenCount]) -> None:
-    """Rows that the store's model refuses; they are left out of the scoring."""
+    """Draw the rows that the store's model refuses; they are left out of the scoring."""
     left_out = [(row, c.reason) for row, c in zip(rows, counts, strict=True) if c.reason]
     if not left_out:
         return
     st.subheader(f"{plural(len(left_out), 'example')} left out", anchor=False)
-    st.caption("The model of the open datastore cannot take them; the others are scored.")
+    st.caption("The open datastore's model cannot take these; the others are scored.")
     _list([(f"Line {row.line}", reason, _first(row, "user")) for row, reason in left_out])
 
 
 def reader(rows: Sequence[Row], key: str) -> None:
-    """One example in full, chosen by its number."""
+    """Draw one example in full, chosen by number."""
     with st.expander("Read an example in full"):
         number = st.number_input("Example", 1, len(rows), key=f"{key}-reader", width=160) if len(rows) > 1 else 1
         row = rows[min(int(number or 1), len(rows)) - 1]

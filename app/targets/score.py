@@ -1,4 +1,4 @@
-"""From examples to scores: save the set under a name, start the run, watch it, go on to Compare."""
+"""From examples to scores: save the set under a name, start the run, watch it, continue to Compare."""
 
 from collections.abc import Sequence
 
@@ -21,11 +21,11 @@ from gradsift.workspace.workspace import TargetEntry, Workspace
 
 _PROBLEM = "score_problem"
 _STEM = "my-targets"
-_PROPOSED = "targets_proposed"  # the name that the field began with
+_PROPOSED = "targets_proposed"  # the name that the field started with
 
 
 def draw(session: Session, store: Store | None, chosen: Chosen) -> None:
-    """The part of the Targets page below the examples."""
+    """Draw the part of the Targets page below the examples."""
     rows = scorable(chosen.rows, chosen.counts) if chosen.counts else chosen.rows
     ready = store is not None and store.complete and bool(chosen.counts) and bool(rows)
     if chosen.entry is None:
@@ -39,7 +39,7 @@ def draw(session: Session, store: Store | None, chosen: Chosen) -> None:
             room("datastore"), label="Open a datastore", icon=":material/arrow_forward:", icon_position="right"
         )
     elif not store.complete:
-        st.caption("The open datastore is not finished: its scores can be computed when its build is.")
+        st.caption("The open datastore is not finished: targets can be scored once its build is.")
         st.page_link(
             room("datastore"), label="Back to the datastore", icon=":material/arrow_forward:", icon_position="right"
         )
@@ -50,7 +50,7 @@ def _save(session: Session, store: Store | None, chosen: Chosen, rows: list[Row]
         st.session_state.targets_name = st.session_state[_PROPOSED] = session.workspace.free_target_name(_STEM)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input("Name of the set", key="targets_name", max_chars=64, width=260, persist_state="session")
-        # no callbacks: pressed right after an edit they would get the examples as they were before it
+        # no callbacks: pressed right after an edit, they would get the examples from before it
         if st.button("Save", key="save-targets"):
             _keep(session, chosen, None, [])
         if ready and st.button(f"Save and score {plural(len(rows), 'example')}", key="save-and-score", type="primary"):
@@ -58,9 +58,9 @@ def _save(session: Session, store: Store | None, chosen: Chosen, rows: list[Row]
 
 
 def _keep(session: Session, chosen: Chosen, store: Store | None, rows: list[Row]) -> None:
-    """Save the set under the name in the field, never over another one: that may be somebody else's."""
+    """Save the set under the name in the field, never over another set, which may be somebody else's."""
     workspace, name = session.workspace, (st.session_state.targets_name or "").strip()
-    if name == st.session_state.get(_PROPOSED):  # nobody's choice, and perhaps taken since it was proposed
+    if name == st.session_state.get(_PROPOSED):  # only a proposal, which may have been taken since
         name = workspace.free_target_name(_STEM)
     try:
         if workspace.target_set(name) is not None:
@@ -83,11 +83,11 @@ def _score(session: Session, store: Store, entry: TargetEntry, rows: list[Row], 
         running.watch(folder, f"Scoring {entry.name} on {session.store_title}")
         return
     scoring = scoring_of(session, store)
-    # scores that another window or the command line made have no run of ours
+    # scores from another window or the command line have no run of ours
     if scoring is not None and (status is None or status.state == "finished"):
         known = methods_of(scoring)
         names = ", ".join(METHODS[name].label for name in known)
-        st.caption(f"Scored on {label(session.store_title)} by {names}.")
+        st.caption(f"Scored on {label(session.store_title)} with {names}.")
         if st.button(
             "Compare the picks",
             type="primary",
@@ -118,14 +118,14 @@ def _score(session: Session, store: Store, entry: TargetEntry, rows: list[Row], 
 
 
 def _more(known: list[str], request: tuple[Workspace, Store, TargetEntry, list[Row]], ready: bool) -> None:
-    """Offer the methods that the set is not scored by yet."""
+    """Offer the methods that the set is not scored with yet."""
     others = [name for name in METHODS if name not in known]
     if not ready or not others:
         return
-    with st.expander("Score by more methods", key="more-methods"):
+    with st.expander("Score with more methods", key="more-methods"):
         chosen = _methods("Not scored yet", others, (), "more_methods")
         st.button(
-            "Score by these as well",
+            "Score with these as well",
             key="score-more",
             disabled=not chosen,
             on_click=running.attempt,
@@ -134,7 +134,7 @@ def _more(known: list[str], request: tuple[Workspace, Store, TargetEntry, list[R
 
 
 def _methods(name: str, options: list[str], default: Sequence[str], key: str) -> list[str]:
-    """Pills to choose methods by, with what each of those that are not the default costs or means below."""
+    """Draw pills to choose methods, and below them what each method beyond the default ones means and costs."""
     chosen = st.pills(
         name,
         options,
@@ -145,6 +145,6 @@ def _methods(name: str, options: list[str], default: Sequence[str], key: str) ->
         persist_state="session",
     )
     for method in (METHODS[option] for option in options if option not in DEFAULT_METHODS):
-        cost = "; one pass of the base model over the pool, once" if method.needs == "base model" else ""
+        cost = "; takes one pass of the base model over the pool, once" if method.needs == "base model" else ""
         st.caption(f"{method_label(method.name)}: {method.description}{cost}.")
     return chosen

@@ -1,4 +1,4 @@
-"""Where target examples come from: a set on disk, a paste or an upload; and the table of what was read."""
+"""Where target examples come from (a saved set, a paste or an upload), and the table of what was read."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ from gradsift.runtime.hashing import hash_bytes
 from gradsift.workspace.workspace import TargetEntry
 
 SETS, PASTE, UPLOAD = "Saved sets", "Paste", "Upload"
-SAVED = "targets_saved"  # in the session, for one run: a set was saved, and is what the page shows next
-FEW = 12  # sets that are offered side by side; more become a list
+SAVED = "targets_saved"  # in the session, for one run: a set was just saved and is shown next
+FEW = 12  # sets that are offered as pills; more become a list
 _UPLOADED = "targets_uploaded"  # in the session: name and bytes
 _EXAMPLE = """Subtask: geography
 Q: Which river flows through Cairo?
@@ -32,7 +32,7 @@ A: Yes."""
 
 @dataclass
 class Chosen:
-    """Examples on the page; `entry` is the file they lie in, None while they are only here."""
+    """Examples on the page. entry: their saved set, None if they are not saved."""
 
     key: str
     rows: list[Row]
@@ -42,7 +42,7 @@ class Chosen:
 
 
 def choose(session: Session) -> Chosen | None:
-    """Let the person say where the examples come from; None while there are none."""
+    """Draw the choice of examples; returns None while there are none."""
     if st.session_state.pop(SAVED, False):
         st.session_state.targets_from = SETS
         st.session_state.pop("targets_name", None)
@@ -61,9 +61,9 @@ def choose(session: Session) -> Chosen | None:
 
 
 def show(chosen: Chosen, store: Store | None) -> None:
-    """Draw the table, with token counts where a store is open; the rows may come back with other subtasks."""
+    """Draw the table, with token counts if a store is open; edited subtasks end up in `chosen`."""
     if not chosen.rows:
-        st.warning("None of the rows can be used.")
+        st.warning("No row can be used.")
         return
     slot = st.container()
     problem = ""
@@ -74,7 +74,7 @@ def show(chosen: Chosen, store: Store | None) -> None:
             except (GradsiftError, OSError) as error:
                 problem = str(error)
     with slot:
-        line = st.empty()  # of what the table says, edits and all
+        line = st.empty()  # filled after the table, to include edits
         chosen.rows = examples.table(chosen.rows, chosen.counts, f"examples-{chosen.key}", chosen.entry is None)
         line.markdown(f"**{label(examples.summary(chosen.rows, chosen.bad, chosen.counts))}**")
         examples.reader(chosen.rows, chosen.key)
@@ -83,13 +83,13 @@ def show(chosen: Chosen, store: Store | None) -> None:
     if problem:
         st.warning(label(problem))
     elif store is None:
-        st.caption("Open a datastore to see the examples' tokens and to score them.")
+        st.caption("Open a datastore to count the examples' tokens and to score them.")
 
 
 def _from_disk(session: Session) -> Chosen | None:
     entries = {entry.name: entry for entry in session.workspace.target_sets()}
     if not entries:
-        st.caption("There are no sets yet: paste examples or upload a file.")
+        st.caption("There are no saved sets yet: paste examples or upload a file.")
         return None
     st.session_state.targets_set = session.targets if session.targets in entries else None
     names, choose = list(entries), lambda: remember(targets=st.session_state.targets_set or "")

@@ -1,1 +1,1 @@
-"""app/views: what pages show and start, worked out without drawing."""
+"""app/views: what pages show and start, computed without drawing."""

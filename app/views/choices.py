@@ -1,7 +1,7 @@
-"""The what-ifs of a view: from the address bar's short names to the fields of `Choices`. No drawing here.
+"""The what-ifs of a view: from the address bar's short names to the fields of `Choices`. Draws nothing.
 
-`without` in the address lists what is left out: `t3` the fourth target, `s1` the second subtask, `c2` the third
-checkpoint, all counted from 0.
+`without` in the address lists what is left out, counted from 0: `t3` is the fourth target, `s1` the second subtask,
+`c2` the third checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ UNIQUE, DIVERSE, MATCHED = "unique", "diverse", "matched"
 
 
 def extras(indexed: bool) -> tuple[str, ...]:
-    """The options besides; near-duplicates by their words only where those are `indexed`."""
+    """The further options; dropping near-duplicates is one only if the pool's texts are `indexed`."""
     return (UNIQUE, DIVERSE, MATCHED) if indexed else (DIVERSE, MATCHED)
 
 
 def gradients_of(store: Store, scoring: Scoring) -> tuple[GradientKind, ...]:
-    """The kinds of gradient to choose from: the store's first, by which the app scores, and others with scores."""
+    """The gradients to choose from: the store's first, which the app scores with, and any others with scores."""
     first, *others = store.manifest.config.gradients
     return (first, *(kind for kind in others if scoring.has("less", kind)))
 
 
 def parts_of(scoring: Scoring) -> dict[str, str]:
-    """What can be left out: its short name in the address -> what it is called, checkpoints and subtasks first."""
+    """What can be left out, short name in the address -> title; checkpoints and subtasks first."""
     epochs, subtasks = scoring.epochs, scoring.subtask_names
     checkpoints = {f"c{i}": name for i, name in enumerate(epochs)} if len(epochs) > 1 else {}
     names = {f"s{j}": f"subtask {name}" for j, name in enumerate(subtasks)} if len(subtasks) > 1 else {}
@@ -52,7 +52,7 @@ def choice_fields(scoring: Scoring, without: Sequence[str], also: Sequence[str],
 
 
 def methods_in(address: Mapping[str, str], known: Sequence[str]) -> list[str]:
-    """The methods that a saved address compares, in the order of `known`; all of them where it names none."""
+    """The methods that a saved address compares, in the order of `known`; all of them if it does not say."""
     names = address.get("methods", "").split(",")
     return [method for method in known if method in names] or list(known)
 
@@ -60,10 +60,10 @@ def methods_in(address: Mapping[str, str], known: Sequence[str]) -> list[str]:
 def restored_choices(
     scoring: Scoring, gradients: Sequence[GradientKind], indexed: bool, address: Mapping[str, str], decisions: Decisions
 ) -> Choices:
-    """The choices that a saved address and a session's decisions make, as its pages made them.
+    """The choices of a saved address and a session's decisions, as its pages made them.
 
-    What the address says and the scoring does not have is left at its default. gradients: from `gradients_of`.
-    indexed: whether its near-duplicates are known.
+    Values that the scoring does not have are left at their default. gradients: from `gradients_of`. indexed: whether
+    near-duplicates are known.
     """
 
     def one(key: str, options: Sequence[str]) -> str:
@@ -85,5 +85,5 @@ def restored_choices(
     more = choice_fields(scoring, several("without", list(parts_of(scoring))), also, address.get("cap", "").strip())
     try:
         return make_choices(**chosen, **more)
-    except UsageError:  # the cap is the one field of free text
+    except UsageError:  # the cap is the only free text
         return make_choices(**chosen, **{**more, "cap": ""})

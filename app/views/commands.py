@@ -1,7 +1,7 @@
-"""The commands of `gradsift` that pages start as runs of their own, written to arguments and read back from them.
+"""The `gradsift` commands that pages start as processes, written as arguments and read back from them.
 
-A field is the option of its name: `drop_leaks` is `--drop-leaks`. None leaves the command's own default, a tuple
-repeats its option, and the field that `ARGUMENT` names stands at the end.
+Each field is the option of the same name: `drop_leaks` is `--drop-leaks`. None leaves the command's own default, a
+tuple repeats its option, and the field named by `ARGUMENT` comes last.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class Command:
     ARGUMENT: ClassVar[str]
 
     def argv(self) -> list[str]:
-        """Its arguments, `gradsift` aside.
+        """Its arguments without `gradsift`.
 
-        `--` stands before the last ones, so that a file whose name begins with a dash stays a file.
+        `--` comes before the last ones, so that a file whose name begins with a dash is still a file.
         """
         words = [self.NAME]
         for field in fields(self):
@@ -34,7 +34,7 @@ class Command:
 
     @classmethod
     def read(cls, argv: Sequence[str]) -> Self | None:
-        """The command that arguments spell; None where they spell another one, or anything that is no field here."""
+        """The command that the arguments spell; None if it is another command or has an option that is not a field."""
         name, *words = argv or [""]
         texts: dict[str, list[str]] = {cls.ARGUMENT: []}
         kinds = _kinds(cls)
@@ -54,21 +54,21 @@ class Command:
             return None
         try:
             return cls(**{field: _value(*kinds[field], values) for field, values in texts.items()})
-        except (TypeError, ValueError):  # one is missing, is no number, or stands there twice
+        except (TypeError, ValueError):  # an argument is missing, is not a number or comes twice
             return None
 
     def start(self, folder: Path) -> None:
-        """Run it as a process of its own, its state in `folder/job/`.
+        """Run it as a separate process with its state in `folder/job/`.
 
         Raises:
-            JobError: a run is going on there already. OSError: it cannot be written.
+            JobError: a run is in progress there already. OSError: the state cannot be written.
         """
         jobs.start(folder, self.argv())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfPool(Command):
-    """What a plan and a build share: the pool and the parameters of a datastore that the form has."""
+    """What a plan and a build share: the pool and the form's parameters of a datastore."""
 
     ARGUMENT: ClassVar[str] = "pool"
 
@@ -107,7 +107,7 @@ class Build(_OfPool):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Command):
-    """The scores of a store's rows for a target set. out: the Parquet file of them."""
+    """The scores of a store's rows for a target set. out: their Parquet file."""
 
     NAME: ClassVar[str] = "score"
     ARGUMENT: ClassVar[str] = "store"
@@ -144,7 +144,7 @@ class Select(Command):
 class Evaluate(Command):
     """Training on each method's picks. test: the held-out rows. out: the report, a JSON file.
 
-    epochs, batch_size, lr: what of the recipe is not the store's own.
+    epochs, batch_size, lr: where the recipe differs from the store's own.
     """
 
     NAME: ClassVar[str] = "evaluate"
@@ -171,7 +171,7 @@ def _option(name: str, value: Any) -> list[str]:
 
 
 def _kinds(command: type[Command]) -> dict[str, tuple[type, bool]]:
-    """By field: the type of its value, or of each of its values, and whether there may be several."""
+    """Field -> the type of its value, or of each of its values, and whether it may have several."""
     kinds = {}
     for name, hint in get_type_hints(command).items():
         if get_origin(hint) is not ClassVar:

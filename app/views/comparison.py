@@ -1,4 +1,4 @@
-"""The picks of several methods at one budget, and who shares which: arithmetic on kept scores, no drawing.
+"""The picks of several methods at one budget and what they share: arithmetic on stored scores. Draws nothing.
 
 Everything is in positions: position i is `scoring.rows[i]`, the i-th usable row of the pool.
 """
@@ -41,7 +41,7 @@ class Column:
 
     @property
     def ranking(self) -> Ranking:
-        """All rows, as the method ranks them."""
+        """All rows as the method ranks them."""
         return self.selection.ranking
 
     @property
@@ -51,20 +51,20 @@ class Column:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all the picks."""
+        """Total tokens of the picks."""
         return self.selection.tokens
 
     @property
     def last(self) -> int:
-        """The rank of the last pick: beyond the number of picks where a choice passes rows over; 0 without picks."""
+        """The rank of the last pick: larger than the number of picks if a choice skips rows; 0 without picks."""
         return int(self.ranking.rank[self.picks].max(initial=0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Columns at one budget; `shared` counts for every row how many of the columns pick it, (n,) int.
+    """Columns at one budget. shared: (n,) int, how many of the columns pick each row.
 
-    One is only equal to itself: what takes long to count of it is kept by it (`functools.lru_cache`).
+    Equality is identity, so that slow counts can be cached by comparison (`functools.lru_cache`).
     """
 
     columns: tuple[Column, ...]
@@ -76,7 +76,7 @@ class Comparison:
         return next(column for column in self.columns if column.method == method)
 
     def shown(self, column: Column, show: str) -> np.ndarray:
-        """The column's picks that `show` leaves; with `OTHERS`, what only other columns pick. All in rank order."""
+        """The column's picks that `show` keeps, or with `OTHERS` what only other columns pick; in rank order."""
         if show == OTHERS:
             order = column.ranking.order
             return order[((self.shared > 0) & ~column.picked)[order]]
@@ -94,10 +94,10 @@ class Comparison:
 
 
 def scoring_of(session: Session, store: Store) -> Scoring | None:
-    """The kept scoring of the open target set on the open store, or None before there is one.
+    """The stored scoring of the open target set on the open store, or None before there is one.
 
-    A run's folder exists before its first scores. As long as it holds only methods without scores, such as random,
-    there is no scoring, unless these are all that a finished run or the command line computed.
+    A run's folder exists before its first scores. While it holds only methods that need no scores, such as random,
+    there is no scoring, unless a finished run or the command line computed nothing else.
     """
     entry = session.workspace.target_set(session.targets) if session.targets else None
     if entry is None or not store.complete:
@@ -116,32 +116,32 @@ def scoring_of(session: Session, store: Store) -> Scoring | None:
 
 
 def methods_of(scoring: Scoring, gradient: GradientKind | None = None) -> list[str]:
-    """The methods whose scores are kept, in the order of the registry."""
+    """The methods with stored scores, in the order of the registry."""
     return [name for name in METHODS if scoring.has(name, gradient)]
 
 
 def compare(store: Store, scoring: Scoring, methods: Sequence[str], budget: str, choices: Choices) -> Comparison:
-    """Rank with each method under the same choices and cut at the same budget; the last ones are kept between runs.
+    """Rank with each method under the same choices and cut at the same budget; recent results are cached.
 
     Raises:
         UsageError: the budget cannot be read, or a choice leaves nothing.
     """
-    path, chosen = str(scoring.path), choices.model_dump_json()  # thousands of accepted rows hash faster as one text
+    path, chosen = str(scoring.path), choices.model_dump_json()  # thousands of accepted rows hash faster as one string
     return _comparison(path, has_index(store), tuple(methods), budget, chosen, store, scoring, choices)
 
 
 def ranking_of(store: Store, scoring: Scoring, method: str, choices: RankingChoices) -> Ranking:
-    """One method's ranking, kept between runs."""
+    """One method's ranking, cached."""
     return _ranking(str(scoring.path), method, choices.for_ranking, scoring, traits_of(store, scoring))
 
 
 def traits_of(store: Store, scoring: Scoring) -> Traits:
-    """Tokens, source and near-duplicates of every scored row, kept between runs."""
+    """Tokens, source and near-duplicates of every scored row, cached."""
     return _traits(str(store.path), store.fingerprint, has_index(store), store, scoring)
 
 
 def budget_problem(text: str) -> str:
-    """Why `text` is not a budget; empty when it is one."""
+    """Why `text` is not a budget; empty if it is one."""
     try:
         Budget.parse(text)
     except UsageError as error:

@@ -1,7 +1,7 @@
 """The open session's decisions on a store, and how to make more: accept, reject, note, undo.
 
-A session begins by itself, with the first decision or the first comparison on the screen. Nothing here raises when a
-session is gone or a file cannot be written: a toast says so, and the page goes on.
+A session begins automatically, with the first decision or the first comparison on the screen. Nothing here raises if a
+session is gone or a file cannot be written: a toast says so, and the page carries on.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ NO_DECISIONS = Decisions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64
 
 
 def keep_session(session: Session, page: str) -> Session:
-    """Begin a session where the page `page` is about to show a comparison and none is open; returns what is open."""
+    """Begin a session if `page` is about to show a comparison without one; returns what is open."""
     if session.session_id or page in WITHOUT_PICKS or st.session_state.get("session_problem"):
         return session
     with suppress(GradsiftError, OSError):  # the page itself says what is wrong with the store or the scores
@@ -34,12 +34,12 @@ def keep_session(session: Session, page: str) -> Session:
 
 
 def current_decisions(session: Session, store: Store) -> Decisions:
-    """What the open session decided on this store; arrays are shared between runs, read-only."""
+    """What the open session decided on this store; its arrays are shared and read-only."""
     return decisions_of(session.sessions, current_session().session_id, store)
 
 
 def decisions_of(sessions: Sessions, id: str, store: Store) -> Decisions:
-    """What the session `id` decided on this store; nothing for an unknown one or a file that cannot be read."""
+    """What the session `id` decided on this store; empty if it is unknown or its file cannot be read."""
     if not id:
         return NO_DECISIONS
     with suppress(GradsiftError):
@@ -49,7 +49,7 @@ def decisions_of(sessions: Sessions, id: str, store: Store) -> Decisions:
 
 
 def decide(session: Session, store: Store, rows: Sequence[int] | np.ndarray, verdict: str) -> None:
-    """Accept ("accept"), reject ("reject") or set back ("") pool rows, in one step that `undo` takes back."""
+    """Accept ("accept"), reject ("reject") or clear ("") pool rows, in one step that `undo` reverts."""
     _write(session, lambda id: session.sessions.decide(id, store.lineage, rows, verdict))
 
 
@@ -59,7 +59,7 @@ def write_note(session: Session, store: Store, row: int, text: str) -> None:
 
 
 def undo(session: Session, store: Store) -> str:
-    """Take back the latest step on this store; a sentence about it, or "" where there was none."""
+    """Revert the latest step on this store; returns a sentence about it, "" if there was no step."""
     id = current_session().session_id
     if not id:
         return ""
@@ -74,7 +74,7 @@ def undo(session: Session, store: Store) -> str:
 
 
 def last_step(session: Session, store: Store) -> str:
-    """What `undo` would take back ("12 rows accepted"), or ""."""
+    """What `undo` would revert ("12 rows accepted"), or ""."""
     id = current_session().session_id
     if id:
         with suppress(GradsiftError):
@@ -83,7 +83,7 @@ def last_step(session: Session, store: Store) -> str:
 
 
 def _write(session: Session, step: Callable[[str], object]) -> None:
-    """Do `step` in the open session; in a new one where none is open or the open one is gone."""
+    """Do `step` in the open session, or in a new one if there is no open session or it is gone."""
     id = current_session().session_id
     try:
         try:

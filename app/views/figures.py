@@ -1,4 +1,4 @@
-"""The tables that charts of a view are drawn from, kept between runs under the view's key. No drawing here."""
+"""The tables behind the charts of a view, cached under the view's key. Draws nothing."""
 
 from collections.abc import Callable
 
@@ -17,19 +17,19 @@ from gradsift.selection.budget import Budget
 from gradsift.selection.picks import picked
 from gradsift.selection.ranking import Ranking
 
-MOST_PICKS = 600  # picks of one method that a chart draws one by one: each is an element of the page
+MOST_PICKS = 600  # picks of one method that a chart draws individually: each is an element of the page
 
 
 def kept(view: View, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table `name` of a view, made once."""
+    """The table `name` of a view, computed once."""
     return _kept(view.key, name, make)
 
 
 def picked_by(view: View, method: str) -> pd.DataFrame:
-    """Which subtask picked what: one line per subtask and source that it takes something from: subtask, source, rows.
+    """Which subtask picked what, one line per subtask and source with picks: subtask, source, rows.
 
-    Subtasks are those of the ranking, so that ones that are left out are missing; those that pick nothing have one line
-    with no source. Picks that serve no subtask are not in it.
+    Only subtasks of the ranking appear, so those left out are missing; a subtask without picks has one line with an
+    empty source. Picks that serve no subtask are left out.
     """
     column = view.comparison.column(method)
     names = np.array(column.ranking.subtasks, dtype=object)
@@ -42,9 +42,9 @@ def picked_by(view: View, method: str) -> pd.DataFrame:
 
 
 def target_curves(view: View, method: str) -> pd.DataFrame:
-    """Similarity of all rows to each single target that the choices leave (`distributions.target_curves`).
+    """Similarity of all rows to each target that the choices keep (`distributions.target_curves`).
 
-    `target` is the index among all kept targets, so that numbers stay when others are left out.
+    `target` is the index among all scored targets, so that numbers do not change when others are left out.
     """
     choices = view.choices
     left_out = f"{choices.without_targets} {choices.without_subtasks} {choices.without_checkpoints}"
@@ -52,10 +52,10 @@ def target_curves(view: View, method: str) -> pd.DataFrame:
 
 
 def resampled(view: View, method: str) -> tuple[SplitHalf, pd.DataFrame]:
-    """Are the targets enough for these picks? Seconds at 270,000 rows, so only when asked; kept between runs.
+    """Are the targets enough for these picks? Takes seconds at 270,000 rows, so only on demand; cached.
 
-    Returns what halves of the targets share, and a line per pick, the least sure first: position, row, low, median,
-    high, stays (`stability.rank_intervals`), rank and source.
+    Returns what halves of the targets share, and one line per pick, the least certain first: position, row, low,
+    median, high, stays (`stability.rank_intervals`), rank and source.
 
     Raises:
         UsageError: resampling is not offered for the method or a choice, or there is only one target.
@@ -64,7 +64,7 @@ def resampled(view: View, method: str) -> tuple[SplitHalf, pd.DataFrame]:
 
 
 def norm_tables(store: Store) -> dict[str, pd.DataFrame]:
-    """Logarithms of norms and lengths by checkpoint (`norms.norm_table`), kept between runs."""
+    """Logarithms of norms and lengths by checkpoint (`norms.norm_table`), cached."""
     return _norm_tables(store.fingerprint, store)
 
 
@@ -79,19 +79,19 @@ def norm_correlations(store: Store) -> pd.DataFrame:
 
 
 def ranking_with(view: View, method: str, similarity: Similarity) -> Ranking:
-    """The method's ranking under the same choices, but by this similarity."""
+    """The method's ranking under the same choices but with this similarity."""
     choices = view.choices.model_copy(update={"similarity": similarity})
     return ranking_of(view.store, view.scoring, method, choices)
 
 
 def picks_with(view: View, method: str, similarity: Similarity) -> np.ndarray:
-    """Positions that the method picks at the same budget and choices, but by this similarity."""
+    """Positions that the method picks at the same budget and choices but with this similarity."""
     ranking = ranking_with(view, method, similarity)
     return picked(ranking, Budget.parse(view.budget), view.choices, view.traits)
 
 
 def thinned(positions: np.ndarray, most: int = MOST_PICKS) -> np.ndarray:
-    """At most `most` of the positions, evenly over their order."""
+    """At most `most` of the positions, spread evenly over their order."""
     if len(positions) <= most:
         return positions
     return positions[np.linspace(0, len(positions) - 1, most).round().astype(np.int64)]
@@ -108,7 +108,7 @@ def _target_curves(key: str, method: str, gradient: GradientKind | None, _left: 
     return table if _left.columns is None else table.assign(target=_left.columns[table["target"]])
 
 
-@st.cache_data(max_entries=8, show_spinner="Drawing the targets again and ranking all rows each time …")
+@st.cache_data(max_entries=8, show_spinner="Resampling the targets and ranking all rows each time …")
 def _resampled(key: str, method: str, _view: View) -> tuple[SplitHalf, pd.DataFrame]:
     column = _view.comparison.column(method)
     half = stability.split_half(_view.scoring, method, len(column.picks), _view.choices)
@@ -118,7 +118,7 @@ def _resampled(key: str, method: str, _view: View) -> tuple[SplitHalf, pd.DataFr
     return half, table.sort_values(["stays", "high"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the norms of every row.")
+@st.cache_resource(max_entries=2, show_spinner="Reading the norms of every row …")
 def _norm_tables(fingerprint: str, _store: Store) -> dict[str, pd.DataFrame]:
     return norms.norm_table(_store)
 
@@ -126,7 +126,7 @@ def _norm_tables(fingerprint: str, _store: Store) -> dict[str, pd.DataFrame]:
 @st.cache_data(max_entries=16, show_spinner=False)
 def _norm_cells(fingerprint: str, epoch: str, kind: str, _store: Store) -> pd.DataFrame:
     frame = norm_tables(_store)[epoch]
-    bins = int(np.clip(1.5 * len(frame) ** 0.5, 20, 60))  # few rows in small cells would show no shape
+    bins = int(np.clip(1.5 * len(frame) ** 0.5, 20, 60))  # with few rows, small cells would show no shape
     return norms.binned(frame["length"].to_numpy(), frame[kind].to_numpy(), frame["source"].to_numpy(), bins)
 
 

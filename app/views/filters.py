@@ -1,6 +1,6 @@
-"""Which rows the Compare page shows, and in what order: masks over the scored rows. No drawing here.
+"""Which rows the Compare page shows and in what order: masks over the scored rows. Draws nothing.
 
-All of it is in the address bar under the names in `KEYS`; text there that means nothing filters nothing. Masks and
+All of it is in the address bar under the names in `KEYS`; meaningless text there does not filter anything. Masks and
 orders are in positions: position i is the i-th scored row.
 """
 
@@ -28,7 +28,7 @@ from gradsift.workspace.sessions import Decisions
 
 FACETS = ("source", "task", "script", "subtask")
 KEYS = (*FACETS, "length", "q", "role", "area", "verdict", "show", "scope", "sort", "page")
-ACCEPTED, REJECTED, OPEN = VERDICTS = ("accepted", "rejected", "open")
+ACCEPTED, REJECTED, UNDECIDED = VERDICTS = ("accepted", "rejected", "open")
 PICKS, POOL = SCOPES = ("picks", "pool")
 NO_TASK = "(no task)"
 SORTS = ("rank", "score", "long", "short", "norm")
@@ -39,8 +39,8 @@ _LENGTH = re.compile(r"(\d{0,9})-(\d{0,9})")
 class Filter:
     """What a person filters by.
 
-    subtask: in every column the rows that serve one of these best, as that column's method sees it. length: answer
-    tokens "10-400", either end may be missing. area: as `str(Area)` writes it.
+    subtask: in every column, the rows that serve one of these best according to that column's method. length: answer
+    tokens "10-400"; either end may be missing. area: as `str(Area)` writes it.
     """
 
     source: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """Values of one trait. codes: (n,) which of `values` each position has; total: (values,) rows of the pool."""
+    """Values of one trait. codes: (n,) index into `values` of each position; total: (values,) rows in the pool."""
 
     values: tuple[str, ...]
     codes: np.ndarray
@@ -81,16 +81,16 @@ class Facet:
 
 
 def facets_of(view: View) -> dict[str, Facet]:
-    """The facets of the scored rows; `script` only where the pool has an index. Kept between runs."""
+    """The facets of the scored rows, cached; `script` only if the pool has an index."""
     store = view.store
     return _facets(store.fingerprint, has_index(store), store, np.asarray(view.scoring.rows))
 
 
 @lru_cache(maxsize=8)
 def subtasks_of(comparison: Comparison) -> dict[str, tuple[int, int]]:
-    """Every subtask with the rows that any column picks for it and the rows of the pool that serve it in any column.
+    """Every subtask with two counts: rows that any column picks for it, and pool rows that serve it in any column.
 
-    A row that several columns give to one subtask counts once. Empty where there are not two subtasks.
+    A row that several columns assign to one subtask counts once. Empty with fewer than two subtasks.
     """
     names = comparison.columns[0].ranking.subtasks
     if len(names) < 2:
@@ -105,16 +105,16 @@ def subtasks_of(comparison: Comparison) -> dict[str, tuple[int, int]]:
             rows &= earlier != best
         counts += [np.bincount(best[mask], minlength=len(names)) for mask in (picks, rows)]
         seen.append((best, column.picked))
-    if not counts.any():  # no column looks at the targets
+    if not counts.any():  # no column's method looks at the targets
         return {}
     return {name: (int(picks), int(rows)) for name, picks, rows in zip(names, *counts, strict=True)}
 
 
 def matching(view: View, filter: Filter, decisions: Decisions) -> np.ndarray:
-    """(n,) which positions pass what the filter asks of the rows themselves, whatever their ranks.
+    """(n,) bool, which rows themselves pass the filter, whatever their ranks.
 
     Raises:
-        StoreError: the filter has words, and the pool has no index or a damaged one.
+        StoreError: the filter has words, but the pool's index is missing or damaged.
     """
     store, rows = view.store, np.asarray(view.scoring.rows)
     mask = np.ones(len(rows), dtype=bool)
@@ -136,14 +136,14 @@ def matching(view: View, filter: Filter, decisions: Decisions) -> np.ndarray:
 
 
 def base(comparison: Comparison, column: Column, filter: Filter) -> np.ndarray:
-    """Positions a column shows before rows are filtered, in rank order: its picks, or the whole pool."""
+    """Positions that a column shows before filtering, in rank order: its picks, or the whole pool."""
     if filter.scope == POOL:
         return column.ranking.order
     return comparison.shown(column, filter.show)
 
 
 def listed(view: View, column: Column, filter: Filter, mask: np.ndarray) -> np.ndarray:
-    """Positions a column shows, in the filter's order, and by rank where that ties. mask: from `matching`."""
+    """Positions that a column shows, in the filter's order, ties by rank. mask: from `matching`."""
     positions = base(view.comparison, column, filter)
     positions = positions[mask[positions]]
     if filter.subtask:
@@ -154,7 +154,7 @@ def listed(view: View, column: Column, filter: Filter, mask: np.ndarray) -> np.n
 
 
 def union(lists: list[np.ndarray], n: int) -> np.ndarray:
-    """(n,) the positions that are in any of the lists, as a mask."""
+    """(n,) bool, the positions that are in any of the lists."""
     mask = np.zeros(n, dtype=bool)
     for positions in lists:
         mask[positions] = True
@@ -162,7 +162,7 @@ def union(lists: list[np.ndarray], n: int) -> np.ndarray:
 
 
 def length_limits(text: str) -> tuple[int, int] | None:
-    """The shortest and the longest answer that `text` ("10-400", "10-", "-400") lets through; None: all."""
+    """The shortest and longest answer that `text` ("10-400", "10-", "-400") allows; None if it sets no limit."""
     match = _LENGTH.fullmatch(text.strip())
     if match is None or not (match[1] or match[2]):
         return None
@@ -170,12 +170,12 @@ def length_limits(text: str) -> tuple[int, int] | None:
 
 
 def written_length(low: int | None, high: int | None) -> str:
-    """The range as the address bar has it; empty without a limit."""
+    """The range as the address bar writes it; empty without limits."""
     return "" if low is None and high is None else f"{'' if low is None else low}-{'' if high is None else high}"
 
 
 def area_of(text: str) -> Area | None:
-    """The area that `text` spells; None where it spells none."""
+    """The area that `text` spells, None if it does not."""
     try:
         return Area.parse(text) if text else None
     except UsageError:
@@ -183,23 +183,20 @@ def area_of(text: str) -> Area | None:
 
 
 def open_compare(**parameters: str | list[str]) -> NoReturn:
-    """Show Compare filtered by these alone, named as in `KEYS` (`source=["flan", "cot"]`); call it in a page's run."""
+    """Show Compare with these filters alone, named as in `KEYS` (`source=["flan", "cot"]`); call it in a page's run."""
     forget()
-    texts = {key: address.written(value) for key, value in parameters.items()}
+    texts = {key: address.encoded(value) for key, value in parameters.items()}
     st.switch_page(room("compare"), query_params=texts)
 
 
 def forget() -> None:
-    """Take all filters out of the address and of this tab's memory."""
+    """Reset all filters, in the address and in this tab's memory."""
     for key in KEYS:
-        for name in (key, f"held_{key}", f"written_{key}"):
-            st.session_state.pop(name, None)
-        if key in st.query_params:
-            del st.query_params[key]
+        address.forget(key)
 
 
 def _sort_keys(view: View, column: Column, sort: str) -> np.ndarray | None:
-    """(n,) what to sort by, smallest first; None for the rank."""
+    """(n,) sort keys, smallest first; None to keep the order of ranks."""
     if sort == "score":
         return -column.ranking.score
     if sort in ("long", "short"):
@@ -210,7 +207,7 @@ def _sort_keys(view: View, column: Column, sort: str) -> np.ndarray | None:
 
 def _verdicts(rows: np.ndarray, chosen: tuple[str, ...], decisions: Decisions) -> np.ndarray:
     accepted, rejected = np.isin(rows, decisions.accepted), np.isin(rows, decisions.rejected)
-    masks = {ACCEPTED: accepted, REJECTED: rejected, OPEN: ~accepted & ~rejected}
+    masks = {ACCEPTED: accepted, REJECTED: rejected, UNDECIDED: ~accepted & ~rejected}
     return np.any([masks[name] for name in chosen], axis=0)
 
 

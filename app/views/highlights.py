@@ -1,4 +1,4 @@
-"""What is marked in the texts of a page: hits of the search, and the words that BM25 matched. No drawing here."""
+"""What is marked in a page's texts: search hits and the words that BM25 matched. Draws nothing."""
 
 import re
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from gradsift.scoring.choices import RankingChoices
 from gradsift.text.search import terms
 from gradsift.text.words import tokenize, word_spans
 
-HIT, WORD = "gs-hit", "gs-word"  # the kinds of marks, as the style sheet calls them
-LOOKED_AT = 12_000  # characters of a turn whose words are compared with BM25's
+HIT, WORD = "gs-hit", "gs-word"  # kinds of marks, also their classes in the style sheet
+LONGEST_TURN = 12_000  # characters of a turn that are searched for BM25's words
 
 Span = tuple[int, int, str]  # start, end, kind
 
@@ -24,7 +24,7 @@ Span = tuple[int, int, str]  # start, end, kind
 class Marks:
     """What to mark in one conversation.
 
-    search: matches what is searched for, in the turns of `role`; words: BM25's, as `tokenize` makes them.
+    search: matches the searched words, in the turns of `role`; words: BM25's, as `tokenize` returns them.
     """
 
     search: re.Pattern[str] | None = None
@@ -32,7 +32,7 @@ class Marks:
     words: tuple[str, ...] = ()
 
     def spans(self, role: str, text: str) -> list[Span]:
-        """What to mark in a turn's text, in order; where a hit of the search meets a word of BM25 the hit stays."""
+        """What to mark in a turn's text, in order; a search hit wins over an overlapping BM25 word."""
         search = self._search_in(role)
         hits = [(*hit.span(), HIT) for hit in search.finditer(text)] if search else []
         covered = np.zeros(len(text) + 1, dtype=bool)
@@ -42,7 +42,7 @@ class Marks:
         return sorted(hits + free)
 
     def first(self, role: str, text: str) -> int:
-        """Where the first hit of the search stands in a turn's text; -1 without one."""
+        """Index of the first search hit in a turn's text; -1 without one."""
         search = self._search_in(role)
         hit = search.search(text) if search else None
         return hit.start() if hit else -1
@@ -52,21 +52,21 @@ class Marks:
 
 
 def search_pattern(words: str) -> re.Pattern[str] | None:
-    """Finds every term of a search, whatever its case; None where there is no term."""
-    longest_first = sorted(terms(words), key=len, reverse=True)  # the longest wins where one begins another
+    """A pattern for every term of a search, ignoring case; None without terms."""
+    longest_first = sorted(terms(words), key=len, reverse=True)  # so that the longest wins if one begins another
     return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
 
 
 def matched(view: View, column: Column, at: int, turns: Sequence[tuple[str, str]]) -> list[str]:
-    """The words by which BM25 ranks the row at a position: those it shares with the targets of the subtask that won."""
+    """The words that give the row at a position its BM25 rank: those shared with the winning subtask's targets."""
     weights = _weights(str(view.scoring.path), view.choices.for_ranking, view)
     subtask = column.ranking.subtasks[int(column.ranking.best_subtask[at])]
-    return matched_words((text[:LOOKED_AT] for _, text in turns), weights.get(subtask, {}))
+    return matched_words((text[:LONGEST_TURN] for _, text in turns), weights.get(subtask, {}))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _weights(path: str, choices: RankingChoices, _view: View) -> dict[str, dict[str, float]]:
-    """Of every subtask: its targets' words that the pool has, with their weights."""
+    """Subtask -> its targets' words that the pool has, with their weights."""
     weights, by_subtask = _view.scoring.word_weights, dict[str, dict[str, float]]()
     for target in _view.left.targets:
         words = {word for _, text in target.messages for word in tokenize(text) if word in weights}

@@ -1,6 +1,6 @@
-"""What pages read, kept between runs: bounded caches keyed by the store's fingerprint, shared by all tabs, read-only.
+"""What pages read from a store, in bounded caches keyed by its fingerprint: shared by all tabs, read-only.
 
-Nothing here loads the text of a pool: `texts` reads the rows of one page.
+Nothing here loads the text of a whole pool: `texts_of` reads the rows of one page.
 """
 
 import os
@@ -17,7 +17,7 @@ from gradsift.workspace.workspace import MANIFEST
 
 
 def store_of(session: Session) -> Store | None:
-    """The open store, complete or not; None where nothing is open or nothing readable lies there."""
+    """The open store, complete or not; None if nothing is open or the folder has no manifest."""
     path = session.store_path
     if path is None or not os.path.isfile(path / MANIFEST):  # also false for text that is not a path
         return None
@@ -26,7 +26,7 @@ def store_of(session: Session) -> Store | None:
 
 
 def store_or_error(session: Session) -> tuple[Store | None, str]:
-    """The open store, or a sentence on why it cannot be read."""
+    """The open store, or a sentence about why it cannot be read."""
     try:
         return store_of(session), ""
     except (GradsiftError, OSError) as error:
@@ -44,12 +44,12 @@ def coverage_of(store: Store) -> pd.DataFrame:
 
 
 def sources_of(store: Store) -> list[str]:
-    """Names of the store's sources, sorted; a source's place decides its badge."""
+    """Names of the store's sources, sorted; the order decides their badges."""
     return sorted({source.source for source in store.manifest.sources})
 
 
 def texts_of(store: Store, rows: list[int]) -> dict[int, dict[str, Any]]:
-    """Messages and prefix of some rows, by row number; those of the last pages are kept between runs."""
+    """Messages and prefix of some rows by row number; those of recent pages are cached."""
     return _texts(store.fingerprint, tuple(rows), store)
 
 
@@ -59,7 +59,7 @@ def sizes_of(store: Store) -> dict[str, int]:
 
 
 def _changes(path: Path) -> int:
-    """Changes whenever a run reports, or a scoring is kept or removed."""
+    """A number that changes whenever a run reports or a scoring is added or removed."""
     signs = (path / "scorings", path / "job" / "status.json")
     return sum(sign.stat().st_mtime_ns for sign in signs if sign.exists())
 

@@ -1,7 +1,7 @@
 """Target examples and the open store's model: their tokens, which of them it refuses, and the run that scores them.
 
-No drawing here. A run's folder is named after the store and the target file's content, so that an edited file never
-finds the old file's scores.
+Draws nothing. A run's folder is named after the store and the target file's content, so that an edited file never
+gets the old file's scores.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ TARGETS = "targets.jsonl"  # in a run's folder: the rows that it scores
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """A target example as the model sees it; `reason` says why it is left out, empty when it is taken."""
+    """A target example as the model sees it. reason: why it is left out, empty if it is not."""
 
     n_prompt: int
     n_answer: int
@@ -35,7 +35,7 @@ class TokenCount:
 
 
 def count_tokens(store: Store, rows: Sequence[Row]) -> list[TokenCount]:
-    """Tokens of every row with the store's own encoder, and why a row cannot be scored.
+    """Tokens of every row by the store's own encoder, and why a row cannot be scored.
 
     Raises:
         GradsiftError: the store's model cannot be loaded here.
@@ -50,26 +50,26 @@ def scorable(rows: Sequence[Row], counts: Sequence[TokenCount]) -> list[Row]:
 
 
 def scoring_folder(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
-    """Where the run that scores this target set on this store keeps its state and its rows."""
+    """The folder for the state and rows of the run that scores this target set on this store."""
     name = hash_text(f"{store.fingerprint} {store.path} {hash_file(entry.path)}")[:12]
     return workspace.job_folder(f"score-{name}")
 
 
 def targets_file(workspace: Workspace, store: Store, entry: TargetEntry) -> Path:
-    """The file with the rows that a scoring of this set is kept for: those the app's run took, else all of the set."""
+    """The file with the rows that are scored for this set: those that the app's run took, else all of the set."""
     taken = scoring_folder(workspace, store, entry) / TARGETS
     return taken if taken.is_file() else entry.path
 
 
 def scored_rows(workspace: Workspace, store: Store, entry: TargetEntry) -> list[Row]:
-    """The rows a scoring of this set is kept for."""
+    """The rows that are scored for this set."""
     return read_targets(targets_file(workspace, store, entry)).rows
 
 
 def start_scoring(
     workspace: Workspace, store: Store, entry: TargetEntry, rows: Sequence[Row], methods: Sequence[str]
 ) -> None:
-    """Score `rows` (those of `entry` that are taken) as a process of its own."""
+    """Score `rows` (those of `entry` that can be scored) in a separate process."""
     folder = scoring_folder(workspace, store, entry)
     folder.mkdir(parents=True, exist_ok=True)
     write_targets(folder / TARGETS, rows)
@@ -83,7 +83,7 @@ def start_scoring(
 
 
 def _model(store: Store) -> str:
-    """What decides a count: models of one tokenizer may have other windows."""
+    """Cache key of a count: models with the same tokenizer may differ in their windows."""
     return f"{store.manifest.encoder_fingerprint} {store.manifest.config.model}"
 
 

@@ -1,4 +1,4 @@
-"""The view of a page of picks: what is open there, and what follows from it. No drawing here."""
+"""The view of a page of picks: what is open there and what follows from it. Draws nothing."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,10 +29,10 @@ class RowColumns:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Whose picks a page shows, at which budget and under which choices.
+    """Which methods' picks a page shows, at which budget and under which choices.
 
-    methods: names, in the order of the registry. budget: as text. choices: the what-ifs; on Export and Sessions with
-    the session's decisions.
+    methods: names, in the order of the registry. budget: as text. choices: the what-ifs, on Export and Sessions
+    together with the session's decisions.
     """
 
     session: Session
@@ -58,7 +58,7 @@ class View:
 
     @cached_property
     def left(self) -> Scoring:
-        """The scoring without the targets, subtasks and checkpoints that the choices leave out; it ranks the rows.
+        """The scoring that ranks the rows: without the targets, subtasks and checkpoints that the choices leave out.
 
         Raises:
             UsageError: nothing would be left.
@@ -72,7 +72,7 @@ class View:
 
     @property
     def decisions(self) -> Decisions:
-        """What the open session has decided on this store by now."""
+        """What the open session has decided on this store so far."""
         return current_decisions(self.session, self.store)
 
     @cached_property

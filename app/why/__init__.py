@@ -1,1 +1,1 @@
-"""app/why: parts of the page Why, one row in full, and of the drawer that shows the same."""
+"""app/why: parts of the Why page, one row in full, and of the drawer that shows the same."""

@@ -1,4 +1,4 @@
-"""Why a row is picked: everything known about one row, on its page and in a drawer over any other page."""
+"""Why a row is picked: everything about one row, on its own page or in a drawer over another page."""
 
 import streamlit as st
 
@@ -14,18 +14,18 @@ from gradsift.analysis.row import best_target, by_target
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS
 
-MOST_DUPLICATES = 20  # near-duplicates that are listed; the rest is counted
+MOST_DUPLICATES = 20  # near-duplicates that are listed; the rest are counted
 
 
 @st.dialog("Why this row", position="right", width="large", on_dismiss="rerun")
 def drawer(view: View, row: int) -> None:
-    """Open the drawer on pool row `row`; call it once in a run, in the branch of the button that asks for it."""
+    """Open the drawer on pool row `row`; call it once a run, in the branch of the button that opens it."""
     draw(view, row)
-    head.link(view.session, row, "Open this row on a page of its own")
+    head.link(view.session, row, "Open this row on its own page")
 
 
 def draw(view: View, row: int) -> None:
-    """Draw everything known about pool row `row`, one of the pool's, under the methods' rankings at this budget."""
+    """Draw everything about pool row `row` under the methods' rankings at this budget."""
     try:
         subject = subject_of(view, row)
     except GradsiftError as error:
@@ -50,7 +50,7 @@ def draw(view: View, row: int) -> None:
 
 
 def _conversation(subject: Subject) -> str:
-    """The row's conversation; for a row that could not be read as one, its line in the file."""
+    """The row's conversation, or its line in the file if it could not be read as one."""
     if subject.turns:
         return conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))
     raw = subject.view.store.texts([subject.row])["raw"].iloc[0] or b""
@@ -58,7 +58,7 @@ def _conversation(subject: Subject) -> str:
 
 
 def _lens(view: View) -> str:
-    """Through which method's eyes the row is shown."""
+    """Draw the choice of the method whose view of the row is shown; empty if no method looks at the targets."""
     lenses = view.targeted
     if len(lenses) < 2:
         return lenses[0] if lenses else ""
@@ -75,7 +75,7 @@ def _lens(view: View) -> str:
 
 
 def _beside(subject: Subject, position: int, lens: str) -> None:
-    """The row's conversation beside the target that it serves best."""
+    """Draw the row's conversation beside the target that it serves best."""
     column = subject.view.comparison.column(lens)
     if column.ranking.serves(position) < 0:
         st.html(_pane("This row", _conversation(subject)))
@@ -102,7 +102,7 @@ def _pane(title: str, inside: str, note: str = "") -> str:
 
 
 def _decide(view: View, row: int) -> None:
-    """Accept, reject and note; a second press on a verdict takes it back."""
+    """Draw Accept, Reject and the note; a second press on a verdict clears it."""
     session, store, decisions = view.session, view.store, view.decisions
     verdict = "accept" if row in decisions.accepted else "reject" if row in decisions.rejected else ""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -137,14 +137,14 @@ def _note(view: View, row: int, key: str) -> None:
 
 
 def _duplicates(view: View, row: int) -> None:
-    """The pool's near-duplicates of the row, with their ranks."""
+    """Draw the pool's near-duplicates of the row, with their ranks."""
     head.section("Near-duplicates in the pool")
     rows = near_duplicates(view.store, row)
     if rows is None:
-        st.caption("The texts of this pool are not indexed yet: score a target set, which does it.")
+        st.caption("This pool's texts are not indexed yet: score a target set to index them.")
         return
     if not len(rows):
-        st.caption("None: no other row of the pool has nearly this text.")
+        st.caption("No other row of the pool has nearly the same text.")
         return
     pool = pool_of(view.store)
     for other in rows[:MOST_DUPLICATES].tolist():

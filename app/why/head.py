@@ -1,4 +1,4 @@
-"""What a row is and where every method ranks it, as the head of its page and of its drawer."""
+"""What a row is and where every method ranks it: the head of its page and of its drawer."""
 
 import streamlit as st
 
@@ -34,12 +34,12 @@ def draw(subject: Subject) -> None:
 
 
 def section(title: str) -> None:
-    """A heading of the same size on the page and in the drawer, where Streamlit's own are smaller."""
+    """Draw a heading of the same size on the page and in the drawer, where Streamlit's own are smaller."""
     st.html(f'<h3 class="gs-section">{escape(title)}</h3>')
 
 
 def link(session: Session, row: int, text: str) -> None:
-    """A link to a row's page."""
+    """Draw a link to a row's page."""
     with st.container(key=f"why-to-{row}", width="content"):
         st.page_link(
             room("why"),

@@ -1,4 +1,4 @@
-"""The opponents: rows on which training would raise the targets' loss the most, LESS's lowest scores."""
+"""Opponents: the rows with LESS's lowest scores, on which training would raise the targets' loss the most."""
 
 import streamlit as st
 
@@ -21,7 +21,7 @@ def draw(view: View) -> None:
     title = st.empty()
     title.subheader("Opponents", anchor=False)
     if not view.scoring.has("less", view.choices.gradient):
-        st.caption("The targets are not scored by LESS, whose scores reveal opponents: score them by LESS as well.")
+        st.caption("LESS scores reveal opponents, and these targets have none yet: score them with LESS as well.")
         return
     try:
         subtask = _subtask(view)
@@ -33,12 +33,12 @@ def draw(view: View) -> None:
     over = _over(subtask, len(ranking.subtasks), view.choices)
     if below:
         text = (
-            f"{below:,} of {plural(len(order), 'row')} score below 0 {over}: their gradient points away from the "
-            "targets, so that training on them would raise the targets' loss."
+            f"{below:,} of {plural(len(order), 'row')} score below 0 {over}: their gradients point away from the "
+            "targets, so training on them would raise the targets' loss."
         )
     else:
         title.subheader("Lowest-scoring rows", anchor=False)
-        text = f"No row of {len(order):,} scores below 0 {over}, so none opposes the targets; these score lowest."
+        text = f"None of the {len(order):,} rows scores below 0 {over}: no row opposes the targets. These score lowest."
     st.html(f'<p class="gs-small gs-dim">{text}</p>')
     listed = order[: below or PAGE]
     pages = -(-len(listed) // PAGE)
@@ -50,22 +50,22 @@ def draw(view: View) -> None:
 
 
 def _over(subtask: str, subtasks: int, choices: Choices) -> str:
-    """For what the scores of the list are, as HTML."""
+    """What the scores of the list refer to, as HTML."""
     if subtask:
         return f"for <bdi>{escape(subtask)}</bdi>"
     if subtasks == 1:
         return "for these targets"
-    return "in the mean over subtasks" if choices.aggregate == "mean" else "for every subtask"
+    return "on average over subtasks" if choices.aggregate == "mean" else "for every subtask"
 
 
 def _subtask(view: View) -> str:
-    """The subtask that is looked at; empty for all of them."""
+    """Draw the choice of a subtask; returns its name, empty for all of them."""
     names = view.left.subtask_names
     if len(names) < 2:
         return ""
     numbers = {str(j): name for j, name in enumerate(names)}
     options = [ALL, *numbers]
-    with address.held("against", options, default=ALL):
+    with address.bound("against", options, default=ALL):
         chosen = st.selectbox(
             "Opposed to",
             options,

@@ -1,4 +1,4 @@
-"""A row's scores laid open: every subtask and every target example at every checkpoint, as heat maps and tables."""
+"""A row's scores in detail: every subtask and every target example at every checkpoint, as heat maps and tables."""
 
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ from gradsift.text.words import tokenize
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-MOST = 40  # lines of a heat map that can still be read
+MOST = 40  # lines of a heat map that are still readable
 _LINE = 26  # pixels
-_SCALE = {  # below the map, where it takes no width from it
+_SCALE = {  # below the map, so that it takes no width
     **{"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"},
     **{"thickness": 8, "len": 0.7, "outlinewidth": 0, "nticks": 5},
 }
@@ -35,7 +35,7 @@ _STAR: dict[Aggregate, str] = {
 
 
 def draw(subject: Subject, position: int, lens: str) -> None:
-    """Draw what the method `lens` sees of the row, which stands at `position` among those it has scored."""
+    """Draw how the method `lens` scores the row, which is at `position` among its scored rows."""
     if METHODS[lens].compares_words:
         _words(subject, position, lens)
         return
@@ -47,7 +47,7 @@ def draw(subject: Subject, position: int, lens: str) -> None:
 
 
 def winner(subject: Subject, position: int, lens: str) -> int:
-    """Number of the subtask that won the row, among those that are left."""
+    """Index of the subtask that won the row, among those not left out."""
     column = subject.view.comparison.column(lens)
     return int(column.ranking.best_subtask[position])
 
@@ -73,7 +73,7 @@ def _subtasks(subject: Subject, position: int, lens: str) -> None:
         ),
         f"Heat map of the row's score for {len(shown)} subtasks at every checkpoint. A star marks {names[best]} with "
         f"{values[best, -1]:+.3f}.",
-        f"★ {_STAR[choices.aggregate]}. A score compares with all targets of a subtask at once.{few}",
+        f"★ {_STAR[choices.aggregate]}. Each score compares the row with all targets of a subtask at once.{few}",
         table,
     )
 
@@ -84,7 +84,7 @@ def _targets(subject: Subject, position: int, lens: str) -> None:
     lines = {
         "example": examples,
         "subtask": [target.subtask for target in targets],
-        "asks": [_asks(target, 160) for target in targets],
+        "question": [_asks(target, 160) for target in targets],
     }
     shown = _best(values)
     labels = [f"{examples[k]} · {charts.tick(targets[k].subtask, 13)}" for k in shown]
@@ -102,19 +102,19 @@ def _targets(subject: Subject, position: int, lens: str) -> None:
 
 
 def _words(subject: Subject, position: int, lens: str) -> None:
-    """What a method that compares words matched, target by target."""
+    """Draw what a method that compares words matched, target by target."""
     values = by_target(subject.left, lens, position)[:, -1]
-    own = set(tokenize("\n".join(text for _, text in subject.turns)))
+    row_words = set(tokenize("\n".join(text for _, text in subject.turns)))
     targets = subject.left.targets
     words = [
-        [word for word in dict.fromkeys(tokenize("\n".join(text for _, text in target.messages))) if word in own]
+        [word for word in dict.fromkeys(tokenize("\n".join(text for _, text in target.messages))) if word in row_words]
         for target in targets
     ]
     frame = pd.DataFrame(
         {
             "example": _numbers(subject),
             "subtask": [target.subtask for target in targets],
-            "asks": [_asks(target, 160) for target in targets],
+            "question": [_asks(target, 160) for target in targets],
             "score": values,
             "matched words": [", ".join(shared) for shared in words],
             "words": [len(shared) for shared in words],
@@ -131,13 +131,13 @@ def _words(subject: Subject, position: int, lens: str) -> None:
         alt=f"{METHODS[lens].label} score of the row for every target example, with the words that both have",
         key="why-words",
     )
-    st.caption(f"Words that row and target share; the rarer in the pool, the more {METHODS[lens].label} counts them.")
+    st.caption(f"Words that row and target share; rarer words add more to the {METHODS[lens].label} score.")
 
 
 def numbers(table: pd.DataFrame, name: str, alt: str, columns: tables.Columns | None = None) -> None:
-    """A table folded, whole and so to be sorted, with its CSV file."""
+    """Draw a folded table, unpaged so that it can be sorted, with its CSV file."""
     stem = charts.file_stem(name)
-    with st.expander("The same as a table", key=f"numbers-{name}"):
+    with st.expander("Show as a table", key=f"numbers-{name}"):
         st.dataframe(table, hide_index=True, column_config=columns, alt=alt, key=f"table-{name}")
         tables.csv_button(table, stem, f"{stem}.csv", f"csv-{name}")
 
@@ -145,7 +145,7 @@ def numbers(table: pd.DataFrame, name: str, alt: str, columns: tables.Columns | 
 def _show(name: str, figure: "go.Figure", alt: str, note: str, table: pd.DataFrame) -> None:
     st.plotly_chart(figure, config=charts.config(charts.file_stem(name)), key=f"why-{name}", alt=alt)
     st.caption(note)
-    numbers(table, name, alt, {"asks": st.column_config.TextColumn("asks", width="large")})
+    numbers(table, name, alt, {"question": st.column_config.TextColumn("question", width="large")})
 
 
 def _heat(
@@ -188,18 +188,18 @@ def _heat(
 
 
 def _table(values: np.ndarray, checkpoints: list[tuple[str, float]], names: pd.DataFrame) -> pd.DataFrame:
-    """All lines, the highest first, with the values of every checkpoint and their weighted sum."""
+    """All lines, highest first, with the values of every checkpoint and their weighted sum."""
     columns = {epoch: values[:, at] for at, (epoch, _) in enumerate(checkpoints)}
     return names.assign(**columns, **{SUM: values[:, -1]}).iloc[np.argsort(-values[:, -1], kind="stable")]
 
 
 def _best(values: np.ndarray) -> list[int]:
-    """The lines that a heat map shows, the highest first."""
+    """The lines that a heat map shows, highest first."""
     return np.argsort(-values[:, -1], kind="stable")[:MOST].tolist()
 
 
 def _checkpoints(subject: Subject, lens: str) -> list[tuple[str, float]]:
-    """Name and weight of what the method's values are of; some know the base model alone."""
+    """Name and weight of the checkpoints behind the method's values; some methods use only the base model."""
     if METHODS[lens].needs == "base model":
         return [("base model", 1.0)]
     return list(zip(subject.left.epochs, subject.left.weights.tolist(), strict=True))

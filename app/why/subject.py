@@ -1,4 +1,4 @@
-"""What the Why page asks of a row: where it stands, what speaks for it, what is like it. No drawing here."""
+"""What the Why page shows of a row: its ranks, its neighbors, its near-duplicates, its tokens. Draws nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Subject:
 
     @property
     def left(self) -> Scoring:
-        """The scoring without what the choices leave out, which is what ranks the row."""
+        """The scoring that ranks the row: without what the choices leave out."""
         return self.view.left
 
     @property
@@ -50,7 +50,7 @@ class Subject:
 
 
 def subject_of(view: View, row: int) -> Subject:
-    """Gather what is known of pool row `row`, which is one of the pool's.
+    """Gather what is known about pool row `row`.
 
     Raises:
         UsageError: the budget cannot be read, or a choice leaves nothing.
@@ -65,7 +65,7 @@ def subject_of(view: View, row: int) -> Subject:
 
 
 def find_row(store: Store, text: str) -> tuple[int | None, str]:
-    """The pool row that `text` names, by number or else by id; without one, None and a sentence on why."""
+    """The pool row that `text` names by number or id; otherwise None and a sentence about why."""
     pool, text = pool_of(store), text.strip()
     bare = text.removeprefix("#").replace(",", "")
     if bare.isascii() and bare.isdecimal() and len(bare) < 16 and int(bare) < len(pool):
@@ -75,19 +75,19 @@ def find_row(store: Store, text: str) -> tuple[int | None, str]:
         return int(pool.index[named[0]]), ""
     if bare.isascii() and bare.isdecimal():
         return None, f"There is no row {text}: the rows of this store are 0 to {len(pool) - 1:,}."
-    return None, f"There is no row with the id {text[:80]}: give a row's number, or its whole id as the pool has it."
+    return None, f"There is no row with the id {text[:80]}: enter a row's number or its full id."
 
 
 def position_of(rows: np.ndarray, row: int) -> int | None:
-    """Where `row` stands among the scored rows, which ascend."""
+    """Position of `row` among the scored rows, which ascend; None if it is not one of them."""
     at = int(np.searchsorted(rows, row))
     return at if at < len(rows) and rows[at] == row else None
 
 
 def neighbors(column: Column, at: int | None) -> tuple[int, int | None, int | None]:
-    """The row's place among the method's picks (0 outside them), and the positions of the picks before and after.
+    """The row's place among the method's picks (0 if not picked), and the positions of the previous and next pick.
 
-    A row outside the picks stands between those that rank before and after it; an excluded one before the first.
+    A row that is not picked lies between those that rank before and after it; an excluded one before the first.
     """
     ranks = column.ranking.rank[column.picks]
     place = 0 if at is None else int(np.searchsorted(ranks, column.ranking.rank[at]))
@@ -98,7 +98,7 @@ def neighbors(column: Column, at: int | None) -> tuple[int, int | None, int | No
 
 
 def near_duplicates(store: Store, row: int) -> np.ndarray | None:
-    """Pool rows of the same group of near-duplicates, ascending, without `row`; None where the pool has no index."""
+    """Pool rows of the same group of near-duplicates, ascending, without `row`; None if the pool has no index."""
     if not has_index(store):
         return None
     groups = _near(store.fingerprint, store)
@@ -107,9 +107,9 @@ def near_duplicates(store: Store, row: int) -> np.ndarray | None:
 
 
 def opponents_of(view: View, subtask: str) -> tuple[Ranking, np.ndarray]:
-    """LESS's scores and the positions from the lowest up: of one subtask, or over all of them where `subtask` is empty.
+    """LESS's scores and the positions from the lowest up, for one subtask, or for all of them if `subtask` is empty.
 
-    Round-robin has no score over subtasks: the highest stands in.
+    Round-robin has no score over subtasks, so the highest is used.
     """
     choices = view.choices
     others = tuple(name for name in view.left.subtask_names if subtask and name != subtask)
@@ -125,7 +125,7 @@ def opponents_of(view: View, subtask: str) -> tuple[Ranking, np.ndarray]:
 
 
 def token_influence(subject: Subject, subtask: int) -> "TokenInfluence":
-    """Token-level influence of the row on a subtask that is left, kept between runs.
+    """Token-level influence of the row on one of the subtasks not left out, cached.
 
     Raises:
         GradsiftError: the model or the targets cannot be used here.
@@ -134,7 +134,7 @@ def token_influence(subject: Subject, subtask: int) -> "TokenInfluence":
 
 
 def agreement_of(subject: Subject, subtask: int) -> "Agreement":
-    """How far the plain gradient's cosines and the LESS scores agree on a sample of rows, kept between runs.
+    """How well the plain gradient's cosines and the LESS scores agree on a sample of rows, cached.
 
     Raises:
         GradsiftError: the model or the targets cannot be used here.
@@ -143,7 +143,7 @@ def agreement_of(subject: Subject, subtask: int) -> "Agreement":
 
 
 def _key(subject: Subject) -> tuple[str, str, RankingChoices]:
-    """What an answer of the model depends on, the row and the subtask aside."""
+    """What a result of the model depends on besides the row and the subtask."""
     view = subject.view
     return view.store.fingerprint, str(view.scoring.path), view.choices.for_ranking
 
@@ -180,6 +180,6 @@ def _agreement(fingerprint: str, path: str, choices: RankingChoices, subtask: in
 
 
 def row_address(session: Session, row: int) -> dict[str, Any]:
-    """The address of a row's page, whole, so that it also opens in a tab of its own: session, methods, what-ifs."""
+    """The whole address of a row's page, with session, methods and what-ifs, so that it also opens in a new tab."""
     names = {"store": session.store, "targets": session.targets, "budget": session.budget}
     return {**st.query_params.to_dict(), **names, "row": str(row), "view": "row"}

@@ -1,4 +1,4 @@
-"""Token-level influence over a row's answer (method, section 6): the text as a heat map, its numbers and its check."""
+"""Token-level influence in a row's answer (method, section 6): the text as a heat map, its numbers and a check."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from gradsift.runtime import errors
 if TYPE_CHECKING:
     from gradsift.analysis.tokens import Agreement, TokenInfluence
 
-PIECES = 4000  # pieces of an answer that are drawn and listed; the rest is counted
+PIECES = 4000  # pieces of an answer that are drawn and listed; the rest are counted
 SUM = "weighted sum"
 _CAVEAT = (
     "The colors explain the plain gradient's share. LESS compares Adam's update, which is not linear in the gradient "
@@ -25,7 +25,7 @@ _CAVEAT = (
 
 @st.fragment
 def draw(subject: Subject) -> None:
-    """Draw the section for a row that is scored; nothing is computed before a press of the button."""
+    """Draw the section for a scored row; nothing is computed before the button is pressed."""
     head.section("Token-level influence")
     names = subject.left.subtask_names
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -42,8 +42,8 @@ def draw(subject: Subject) -> None:
             )
     if not shown:
         st.caption(
-            "Which words of the answer pull the model toward the targets. It loads the model: the first answer takes "
-            "some seconds, for a large model longer; the next rows are quicker."
+            "Which words of the answer pull the model toward the targets. The first row takes a few seconds while "
+            "the model loads, longer for a large model; later rows are quicker."
         )
         return
     try:
@@ -63,7 +63,7 @@ def _ask(row: int) -> None:
 
 
 def _say(error: Exception) -> None:
-    """Show one sentence about what a person can fix; raise a defect."""
+    """Show one sentence about what a person can fix; raise anything else."""
     sentence = errors.explain(error)
     if sentence is None:
         raise error
@@ -71,7 +71,7 @@ def _say(error: Exception) -> None:
 
 
 def _subtask(subject: Subject, names: list[str]) -> int:
-    """Number of the chosen subtask; by default the one that LESS says the row serves best."""
+    """Draw the choice of a subtask; returns its index, by default the one that the row serves best under LESS."""
     if len(names) == 1:
         return 0
     best, gradient = 0, subject.view.choices.gradient
@@ -90,7 +90,7 @@ def _subtask(subject: Subject, names: list[str]) -> int:
 
 
 def _checkpoint(subject: Subject) -> str:
-    """The checkpoint that is shown, the one of the highest weight by default, or the weighted sum of all."""
+    """Draw the choice of a checkpoint, by default the one with the highest weight, or of the weighted sum of all."""
     epochs = subject.left.epochs
     if len(epochs) == 1:
         return epochs[0]
@@ -104,10 +104,10 @@ def _checkpoint(subject: Subject) -> str:
 
 
 def _text(influence: "TokenInfluence", checkpoint: str) -> None:
-    """The answer with every piece colored by its value, the legend, and the same numbers as a table."""
+    """Draw the answer with every piece colored by its value, the legend, and the numbers as a table."""
     values = influence.combined if checkpoint == SUM else influence.values[influence.epochs.index(checkpoint)]
     sizes = np.abs(values)
-    # one strong token would leave all others pale: the strongest fiftieth share the full color
+    # so that one strong token does not make all others pale, the strongest 2% share the full color
     peak = float(np.quantile(sizes, 0.98)) if len(sizes) >= 50 else float(sizes.max(initial=0.0))
     unit = (
         "share of the cosine" if checkpoint == SUM else "change of the token's loss along the targets' gradient, nats"
@@ -130,7 +130,7 @@ def _text(influence: "TokenInfluence", checkpoint: str) -> None:
 
 
 def _spans(influence: "TokenInfluence", values: np.ndarray, peak: float) -> str:
-    """One paragraph per assistant turn, a span per piece; its strength in percent is read by the style sheet."""
+    """One paragraph per assistant turn, one span per piece; the style sheet reads its strength in percent."""
     turns: dict[int, list[str]] = {}
     for turn, piece, value in zip(influence.turns[:PIECES].tolist(), influence.pieces, values.tolist(), strict=False):
         side = "gs-up" if value >= 0 else "gs-down"
@@ -146,7 +146,7 @@ def _legend(peak: float, unit: str, beyond: str) -> str:
     return (
         f'<div class="gs-scale"><span class="gs-num">opposes −{peak:.2g}</span><i aria-hidden="true"></i>'
         f'<span class="gs-num">+{peak:.2g} serves the targets</span></div>'
-        f'<p class="gs-small gs-dim">{escape(unit)}{beyond}; point at a word for its value</p>'
+        f'<p class="gs-small gs-dim">{escape(unit)}{beyond}; hover over a word for its value</p>'
     )
 
 
@@ -157,7 +157,7 @@ def _left_out(pieces: int, n_cut: int) -> str:
 
 
 def _checks(influence: "TokenInfluence") -> None:
-    """The chain rule's demand at every checkpoint: the mean over tokens is ⟨u, g⟩."""
+    """Draw the chain-rule check at every checkpoint: the mean over tokens is ⟨u, g⟩."""
     lines = []
     for name, mean, inner, bound in zip(
         influence.epochs, influence.mean, influence.inner, influence.bound, strict=True
@@ -175,11 +175,11 @@ def _checks(influence: "TokenInfluence") -> None:
 
 
 def _agreement(subject: Subject, subtask: int) -> None:
-    """How far the plain gradient agrees with LESS's score on this store, on demand."""
+    """Draw, on demand, how well the plain gradient agrees with LESS's score on this store."""
     if not subject.left.has("less", subject.view.choices.gradient):
         return
     key = f"why-agreement-{subtask}"
-    if st.button("How far do the two agree here?", key=key, icon=":material/scatter_plot:"):
+    if st.button("How well do the two agree here?", key=key, icon=":material/scatter_plot:"):
         st.session_state["why-agreement"] = subtask
     if st.session_state.get("why-agreement") != subtask:
         return

@@ -1,4 +1,4 @@
-"""The budget that every method shares: a share of the usable rows, a number of rows, or a number of tokens."""
+"""The budget of all methods: a share of the usable rows, a number of rows, or a number of tokens."""
 
 import streamlit as st
 
@@ -41,7 +41,7 @@ def draw(session: Session) -> str:
             key="budget_value",
             on_change=_change,
             width=150,
-            help="The same for every method, so that the columns compare.",
+            help="The same for every method, so that columns can be compared.",
         )
         st.segmented_control(
             "Unit",

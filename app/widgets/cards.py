@@ -1,7 +1,6 @@
-"""One pick as a card, and the head of a column of picks, as HTML; every text from the data is escaped.
+"""A pick as a card, and the head of a column of picks, as HTML; every text from the data is escaped.
 
-A card says what the row is (source, task), what this method thinks of it (rank, score), what the other methods think
-of it, and shows the conversation.
+A card shows what the row is (source, task), how this method and the others rate it (rank, score), and the conversation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,14 @@ from app.views.highlights import Marks
 from app.widgets import conversation
 from gradsift.scoring.methods import METHODS
 
-LONGEST = 4_000  # characters of a conversation that a card holds; a page has up to 120 cards
-_WORDS = "the words that the row shares with the targets of its best subtask and that weigh most in BM25's score"
-_SCORE = "score; the bar runs from the lowest of the pool to the highest"
+LONGEST = 4_000  # characters of a conversation in a card; a page has up to 120 cards
+_WORDS = "words shared with the targets of the row's best subtask that count most in its BM25 score"
+_SCORE = "score; the bar spans the pool's lowest to highest score"
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a card shows. `ranks` maps every compared method to (rank, whether it picks the row)."""
+    """What a card shows. ranks: every compared method -> (rank, whether it picks the row)."""
 
     method: str
     rank: int
@@ -37,7 +36,7 @@ class Card:
 
 
 def draw(card: Card, sources: Sequence[str]) -> str:
-    """What stands in the card, as HTML; its frame and its buttons are the board's."""
+    """The content of the card, as HTML; its frame and buttons are the board's."""
     picked = sum(inside for _, inside in card.ranks.values())
     top = (
         f'<div class="gs-top"><span class="gs-rank">{card.rank:,}</span>'
@@ -69,7 +68,7 @@ def draw(card: Card, sources: Sequence[str]) -> str:
 
 
 def kind(card: Card) -> str:
-    """The classes of a card's frame: its method's, and whether another method also picks the row."""
+    """The classes of a card's frame: its method's, and another if several methods pick the row."""
     shared = " gs-shared" if sum(inside for _, inside in card.ranks.values()) > 1 else ""
     return f"gs-card gs-m-{theme.css_name(card.method)}{shared}"
 
@@ -77,7 +76,7 @@ def kind(card: Card) -> str:
 def head(
     method: str, picks: int, tokens: int, only: int, compared: int, shares: Mapping[str, int], sources: Sequence[str]
 ) -> str:
-    """A column's head: the method, how much it picks, and from which sources."""
+    """The head of a column, as HTML: the method, how much it picks, and from which sources."""
     what = METHODS[method]
     alone = f" · {only:,} only here" if compared > 1 else ""
     bars = "".join(
@@ -95,13 +94,13 @@ def head(
 
 
 def badge(source: str, sources: Sequence[str], after: str = "") -> str:
-    """The source's badge, with a number `after` its name; a name that turns the writing direction turns only itself."""
+    """The source's badge, with a number `after` its name; right-to-left names do not affect what follows."""
     text = f"<bdi>{escape(source)}</bdi>" + (f" {escape(after)}" if after else "")
     return f'<span class="gs-badge gs-t-{theme.tint(source, list(sources))}">{text}</span>'
 
 
 def number(score: float) -> str:
-    """A score with the digits that matter."""
+    """A score with its significant digits."""
     if score == 0 or 0.001 <= abs(score) < 1000:
         return f"{score:.4f}" if abs(score) < 1 else f"{score:,.2f}"
     return f"{score:.2e}"

@@ -1,7 +1,7 @@
-"""Plotly figures: quiet, with a title and units, an alternative text, a table twin, its CSV file and a picture.
+"""Plotly figures with a title and units, an alternative text, their numbers as a table and CSV file, and a picture.
 
-Grid, fonts and background follow light and dark by themselves; the colors of methods are taken from the theme. Names
-from the data go into a figure through `tick`, since Plotly reads a kind of HTML; what a click means is in customdata.
+Grid, fonts and background follow light and dark automatically; the colors of methods come from the theme. Names from
+the data go into a figure through `tick`, since Plotly reads a kind of HTML; what a click means is in customdata.
 """
 
 import html
@@ -25,8 +25,8 @@ from gradsift.scoring.methods import METHODS
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-LINE = "rgba(128,128,128,0.85)"  # of marks that belong to no method, on light and on dark
-LABEL = 26  # characters of a name beside an axis; the table has all of it
+LINE = "rgba(128,128,128,0.85)"  # of marks that belong to no method, on light and dark
+LABEL = 26  # characters of a name beside an axis; the table has the whole name
 _PALETTE = ["#2f54d1", "#b45309", "#0f766e", "#7e22ce", "#b0236a"]
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))
@@ -58,7 +58,7 @@ def draw(
 
     on_area: called with Plotly's selection when a box or a line is drawn around marks.
 
-    Returns the customdata of a mark when the run follows a click on it.
+    Returns the customdata of a mark if the run follows a click on it.
     """
     key, stem = f"chart-{chart.name}", file_stem(chart.name)
     act: dict[str, Any] = {"config": config(stem)}
@@ -70,26 +70,26 @@ def draw(
     st.plotly_chart(chart.figure, key=key, alt=chart.alt, **act)
     if note:
         st.caption(note)
-    tables.twin(chart.table, "The same as a table", chart.alt, chart.columns, stem)
+    tables.twin(chart.table, "Show as a table", chart.alt, chart.columns, stem)
     return st.session_state.pop(f"clicked-{key}", None)
 
 
 def _clicked(key: str) -> None:
-    """Keep what a click means; a click beside all marks means nothing."""
+    """Keep what a click means; a click outside all marks means nothing."""
     points = st.session_state[key].selection.points
     if points and points[0].get("customdata"):
         st.session_state[f"clicked-{key}"] = list(points[0]["customdata"])
 
 
 def _enclosed(key: str, on_area: Callable[[Any], None]) -> None:
-    """Hand over what was enclosed; a new figure's empty selection does not count."""
+    """Pass on what was enclosed; a new figure's empty selection does not count."""
     selection = st.session_state[key].selection
     if selection.get("box") or selection.get("lasso"):
         on_area(selection)
 
 
 def config(stem: str, *buttons: str) -> dict[str, Any]:
-    """Plotly's settings: a button that saves the picture as `stem`.png, and no others but `buttons`."""
+    """Plotly's settings: a button that saves the picture as `stem`.png, and `buttons`."""
     return {
         "displayModeBar": True,
         "displaylogo": False,
@@ -101,15 +101,18 @@ def config(stem: str, *buttons: str) -> dict[str, Any]:
 
 
 def file_stem(name: str) -> str:
-    """The name of a chart's files: what is open, then the chart."""
+    """The name of a chart's files: the open store and targets, then the chart."""
     session = current_session()
     parts = ("gradsift", session.store_title, session.targets, name)
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.")[:40] for part in parts if part)
 
 
 def blank(title: str, units: str, height: int = 380, still: bool = True) -> "go.Figure":
-    """An empty figure with our look. units: the second line of the title; a phone shows about 44
-    characters of either. still: no zoom, so that a phone scrolls."""
+    """An empty figure with our look.
+
+    units: the second line of the title; a phone shows about 44 characters of either line. still: no zoom, so that
+    touching it scrolls the page.
+    """
     import plotly.graph_objects as go
 
     layout = {
@@ -131,7 +134,7 @@ def blank(title: str, units: str, height: int = 380, still: bool = True) -> "go.
 
 
 def axes(figure: "go.Figure", still: bool = True) -> None:
-    """Our look for all axes of the figure so far; `blank` gives it to the first two."""
+    """Give all axes of the figure our look; `blank` does so for the first two."""
     figure.update_xaxes(_axis(still))
     figure.update_yaxes(_axis(still))
 
@@ -142,7 +145,7 @@ def _axis(still: bool) -> dict[str, Any]:
 
 
 def dim() -> str:
-    """Color of the words around a chart; Streamlit's own is too pale to read."""
+    """Color of the text around a chart; Streamlit's own is too pale to read."""
     return "#a3abb8" if dark() else "#5b6472"
 
 
@@ -152,12 +155,12 @@ def color(method: str) -> str:
 
 
 def pool_color() -> str:
-    """What belongs to the whole pool: ink."""
+    """The color of the whole pool."""
     return "#c9ced8" if dark() else "#303744"
 
 
 def scale(method: str) -> list[list[Any]]:
-    """A color scale from almost the page's background to the color of a method, or of the whole pool."""
+    """A color scale from nearly the page's background to the color of a method, or of the whole pool."""
     return [[0, "#1e222a" if dark() else "#f4f5f8"], [1, color(method)]]
 
 
@@ -177,13 +180,13 @@ def name_of(method: str) -> str:
 
 
 def tick(name: str, length: int = LABEL) -> str:
-    """A name from the data as Plotly shows it: its characters, shortened, no markup, nothing that turns direction."""
-    # Plotly knows &lt; and &amp;, but shows &quot; as it stands
+    """A name from the data for Plotly: shortened, without markup or changes of the writing direction."""
+    # Plotly decodes &lt; and &amp;, but not &quot;
     return html.escape(ends(_UNSEEN.sub("", name), length), quote=False) or "(no name)"
 
 
 def log_ticks(low: float, high: float, most: int = 8) -> tuple[list[float], list[str]]:
-    """Round values between `low` and `high` for a logarithmic axis, at most `most`: their logarithms and texts."""
+    """At most `most` round values between `low` and `high` for a logarithmic axis: their logarithms and texts."""
     ticks: list[float] = []
     for steps in _STEPS:
         powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
@@ -197,7 +200,7 @@ def log_ticks(low: float, high: float, most: int = 8) -> tuple[list[float], list
 
 
 def log_axis(title: str, values: "np.ndarray | pd.Series", most: int = 8) -> dict[str, Any]:
-    """An axis for logarithms that reads as the values themselves. values: the logarithms that are drawn."""
+    """An axis for logarithms, labeled with the values themselves. values: the logarithms that are drawn."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -207,7 +210,7 @@ def log_axis(title: str, values: "np.ndarray | pd.Series", most: int = 8) -> dic
 
 
 def listed(names: Sequence[str]) -> dict[str, Any]:
-    """An axis that lists names from top to bottom; marks stand at 0, 1, 2 and so on, so that names may repeat."""
+    """An axis that lists names from top to bottom; marks are at 0, 1, 2 and so on, so that names may repeat."""
     return {
         "tickvals": list(range(len(names))),
         "ticktext": [tick(name) for name in names],
@@ -220,8 +223,8 @@ def listed(names: Sequence[str]) -> dict[str, Any]:
 def cells(figure: "go.Figure", values: np.ndarray, marks: list[Any], hover: str, method: str, most: float) -> None:
     """Draw a table of numbers as shaded cells with their texts, in the color of a method or of the pool.
 
-    values: (R, C) shades from 0 to `most`; missing ones are left blank. marks: R lists of C lists of customdata, the
-    last of which is the text. A click anywhere in a cell counts; heat maps take none, invisible points do.
+    values: (R, C) shades from 0 to `most`; missing ones are left blank. marks: R lists of C lists of customdata, each
+    ending with the text. A click anywhere in a cell counts: heat maps take no clicks, but invisible points do.
     """
     height, width = values.shape
     x, y = list(range(width)), list(range(height))

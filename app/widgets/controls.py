@@ -1,4 +1,4 @@
-"""The row of controls that every page with picks begins with: whose picks, at which budget, under which what-ifs."""
+"""The row of controls on top of every page with picks: methods, budget and what-ifs."""
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -15,23 +15,23 @@ from gradsift.scoring.scoring import Scoring
 
 
 def row() -> DeltaGenerator:
-    """The row itself, to draw `several` or `one` in, and what a page adds to them."""
+    """The row itself, in which a page draws `several` or `one` and its own additions."""
     return st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="controls")
 
 
 def several(session: Session, store: Store, scoring: Scoring) -> View:
-    """Draw the controls of a page that compares methods; the view may have none."""
+    """Draw the controls of a page that compares methods; the view may have no methods."""
     known = methods_of(scoring)
-    with address.held("methods", known, default=known):
+    with address.bound("methods", known, default=known):
         chosen = st.pills("Methods", known, selection_mode="multi", format_func=method_label, key="methods")
     methods = tuple(name for name in known if name in chosen)
     return View(session, store, scoring, methods, budget.draw(session), what_if.draw(store, scoring))
 
 
 def one(session: Session, store: Store, scoring: Scoring, label: str) -> View:
-    """Draw the controls of a page that shows the picks of one method, whose field is called `label`."""
+    """Draw the controls of a page that shows the picks of one method. label: of the method's field."""
     known = methods_of(scoring)
-    with address.held("method", known, default=known[0]):
+    with address.bound("method", known, default=known[0]):
         method = st.segmented_control(label, known, key="method", required=True, format_func=method_label)
     return View(session, store, scoring, (method or known[0],), budget.draw(session), what_if.draw(store, scoring))
 

@@ -1,15 +1,15 @@
-"""A conversation as HTML: every turn by its role, long ones folded. All text is escaped here and nowhere else."""
+"""A conversation as HTML: every turn with its role, long ones folded. All of its text is escaped here."""
 
 from collections.abc import Sequence
 
 from app.text import escape
 from app.views.highlights import Marks, Span
 
-FOLD = 320  # characters above which a conversation is folded to its first lines
-LONGEST = 12_000  # characters of one turn that go to the browser; the rest is counted in words
+FOLD = 320  # characters above which a conversation is folded
+LONGEST = 12_000  # characters of one turn that go to the browser; the rest are counted
 UNFOLDED = 60_000  # characters of a whole conversation that go to the browser
-SHORT = 480  # characters of a turn in a folded conversation, more than its four lines hold
-BEFORE = 60  # characters before the first hit of the search in a folded conversation
+SHORT = 480  # characters of a turn in a folded conversation, more than fit its four lines
+BEFORE = 60  # characters before the first search hit in a folded conversation
 NOTHING = Marks()
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
@@ -17,9 +17,9 @@ Turns = Sequence[tuple[str, str]]
 
 
 def draw(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
-    """The conversation; folded to its first question and answer when long, or to where the search hits.
+    """The conversation; a long one is folded to its first question and answer, or to the search hits.
 
-    prefix: the given beginning of the last answer, shown apart from what is learned. most: characters of it all.
+    prefix: the given beginning of the last answer, set apart from what is learned. most: characters of the whole.
     """
     if sum(len(text) for _, text in turns) <= FOLD and sum(text.count("\n") for _, text in turns) <= 8:
         return unfolded(turns, prefix, marks)
@@ -30,20 +30,20 @@ def draw(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNF
     more = f"Show all {len(turns)} turns" if hidden > 0 else "Show all"
     return (
         f'<details class="gs-fold"><summary><div class="gs-short">{short}</div><span class="gs-more">{more}</span>'
-        f'<span class="gs-less">Fold</span></summary>{unfolded(turns, prefix, marks, most)}</details>'
+        f'<span class="gs-less">Show less</span></summary>{unfolded(turns, prefix, marks, most)}</details>'
     )
 
 
 def unfolded(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
-    """The conversation unfolded, for a pane that scrolls; of a very long one the turns that fit, the rest counted."""
+    """The conversation unfolded, for a pane that scrolls; in a very long one, turns that do not fit are counted."""
     shown, left, last = [], most, _last_answer(turns)
     for at, (role, text) in enumerate(turns):
         if left <= 0:
-            rest = f"{len(turns) - at:,} more turns are not shown here; the export holds them"
+            rest = f"{len(turns) - at:,} more turns are not shown here; the export has them"
             shown.append(f'<p class="gs-small gs-dim">{rest}</p>')
             break
         kept = text[: min(LONGEST, left)]
-        rest = f"\n[{len(text) - len(kept):,} more characters are not shown here; the export holds them]"
+        rest = f"\n[{len(text) - len(kept):,} more characters are not shown here; the export has them]"
         beginning = f'<span class="gs-given">{escape(prefix)}</span> ' if prefix and at == last else ""
         shown.append(_turn(role, beginning, kept, rest if len(kept) < len(text) else "", marks))
         left -= len(kept)
@@ -51,7 +51,7 @@ def unfolded(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int =
 
 
 def _excerpt(role: str, text: str, marks: Marks) -> tuple[str, str, str]:
-    """A turn's beginning, or where the search first hits it when that is further on."""
+    """A turn's beginning, or the part around its first search hit if that is further on."""
     first = marks.first(role, text)
     start = first - BEFORE if first > 2 * BEFORE else 0
     return "…" if start else "", text[start : start + SHORT], ""

@@ -1,4 +1,4 @@
-"""The thin line on every page: which store, target set, budget and session are open, each a way to choose another."""
+"""The thin line on every page: the open store, target set, budget and session, each a link to choose another."""
 
 import os
 
@@ -16,7 +16,7 @@ def draw(session: Session) -> None:
     """Draw the line."""
     with st.container(key="gs-context", horizontal=True, gap="medium", vertical_alignment="center"):
         st.page_link(room("datastore"), label=f"Store **{_store(session)}**", icon=":material/database:")
-        targets = clip(session.targets, 32) if session.targets else "none chosen"
+        targets = clip(session.targets, 32) if session.targets else "not chosen"
         st.page_link(room("targets"), label=f"Targets **{label(targets)}**", icon=":material/target:")
         st.page_link(room("compare"), label=f"Budget **{label(budget.shown(session.budget))}**", icon=":material/tune:")
         _session(session)
@@ -30,19 +30,19 @@ def _session(session: Session) -> None:
     with st.popover(f"Session **{name}**", icon=":material/bookmark:", type="tertiary", key="gs-session"):
         if view:
             saved.name_field(session, view, "header")
-            st.caption("Saved automatically. The address in your browser opens it again, also for a colleague.")
+            st.caption("Saved automatically. Anyone with the address in your browser can reopen it.")
         else:
             st.caption("A session keeps the view and what you accept, reject and note. It begins with Compare.")
             st.text_input("Name of the session", key="header-new-name", max_chars=NAME_LENGTH)
         with st.container(horizontal=True, vertical_alignment="center"):
-            action, field = ("Start a new one", "") if view else ("Start it now", "header-new-name")
+            action, field = ("Start a new session", "") if view else ("Start a session", "header-new-name")
             st.button(action, icon=":material/add:", on_click=saved.begin, args=(session, field), key="session-new")
             st.page_link(room("sessions"), label="All sessions", icon=":material/list:")
 
 
 def _store(session: Session) -> str:
     if session.store_path is None:
-        return "none open"
+        return "not open"
     name = label(clip(session.store_title, 32))
     if os.path.isfile(session.store_path / MANIFEST):
         return name

@@ -1,4 +1,4 @@
-"""What every page of picks needs before anything else: an open store with features, and targets scored on it."""
+"""What every page of picks needs first: an open store with features, and targets scored on it."""
 
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ from gradsift.workspace.workspace import is_store
 
 
 def scored(session: Session) -> tuple[Store, Scoring]:
-    """The open store and the open target set's scoring on it; where one is missing, the page says so and ends."""
+    """The open store and the open target set's scoring on it; if either is missing, the page says so and stops."""
     store, problem = store_or_error(session)
     if store is None:
         _no_store(session, problem)
@@ -47,7 +47,7 @@ def _no_store(session: Session, problem: str) -> NoReturn:
             _not_finished()
         empty.say(
             "There is no datastore here",
-            f"Nothing lies at {clip(str(session.store_path), 200)}: it was moved or deleted, or the address is "
+            f"Nothing exists at {clip(str(session.store_path), 200)}: it was moved or deleted, or the address is "
             "mistyped.",
             "datastore",
             "Choose another datastore",
@@ -55,7 +55,7 @@ def _no_store(session: Session, problem: str) -> NoReturn:
         st.stop()
     empty.say(
         "No datastore is open",
-        "A comparison needs a datastore with features: open one, or build the sample's.",
+        "A comparison needs a datastore with features: open one, or build the sample.",
         "datastore",
         "Open a datastore",
     )
@@ -65,7 +65,7 @@ def _no_store(session: Session, problem: str) -> NoReturn:
 def _not_finished() -> NoReturn:
     empty.say(
         "This datastore is not finished",
-        "Rows are compared by the features that its build computes: wait for it, or resume it.",
+        "Methods compare rows by the features that the build computes: let it finish, or resume it.",
         "datastore",
         "Back to the datastore",
     )
@@ -75,8 +75,8 @@ def _not_finished() -> NoReturn:
 def _no_targets() -> NoReturn:
     empty.say(
         "No targets yet",
-        "Say what the model should learn: take one of the sample's target sets, or paste your own "
-        "examples. Methods are compared by what they pick for them.",
+        "Say what the model should learn: choose one of the sample target sets, or paste your own "
+        "examples. Each method then picks rows for them.",
         "targets",
         "Choose targets",
     )
@@ -87,14 +87,14 @@ def _not_scored(session: Session) -> NoReturn:
     if session.workspace.target_set(session.targets) is None:
         empty.say(
             "There is no such target set",
-            f"None is called {clip(session.targets, 80)}: it was deleted, or the address is mistyped.",
+            f"No target set is called {clip(session.targets, 80)}: it was deleted, or the address is mistyped.",
             "targets",
             "Choose targets",
         )
         st.stop()
     empty.say(
         "These targets are not scored on this datastore yet",
-        "Scoring takes a pass over the targets and the kept "
+        "Scoring takes one pass over the targets and the stored "
         "features; after that, every budget and every option is instant.",
         "targets",
         f"Score {label(clip(session.targets, 60))}",

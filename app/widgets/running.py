@@ -1,8 +1,7 @@
-"""A long run on the page: where it is, how fast, how long it still takes, its log, and a way to stop it.
+"""A long run on the page: its stage, speed, time left and log, and a way to stop it.
 
-The run is a process of its own and its state lies on disk, so a reload, a second tab or a restarted app shows the same.
-While it runs, a fragment asks the disk every second; when it ends, or what it writes changes, the whole page is drawn
-anew.
+The run is a separate process with its state on disk, so a reload, a second tab or a restarted app shows the same. While
+it runs, a fragment reads the disk every second; when it ends, or what it writes changes, the whole page is redrawn.
 """
 
 from collections.abc import Callable
@@ -15,24 +14,24 @@ from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError, explain
 from gradsift.runtime.progress import Status
 
-LINES = 40  # of the log that are shown
-INTERVAL = 1.0  # seconds between two looks at the disk
-SLOW = 0.1  # units a second below which the time of one is shown
+LINES = 40  # lines of the log that are shown
+INTERVAL = 1.0  # seconds between two reads of the disk
+SLOW = 0.1  # units per second below which the time per unit is shown
 _KEPT = {"build": "Finished epochs are kept; this epoch starts again."}
 
 
 def watch(folder: Path, title: str, result: Path | None = None) -> None:
-    """Draw the run in `folder` and keep it current until it ends, then draw the page again.
+    """Draw the run in `folder` and keep it current until it ends, then redraw the page.
 
-    result: a file that the run writes again and again, and that the page shows: drawn again whenever it has changed.
+    result: a file that the run updates and the page shows; the page is redrawn whenever it changes.
     """
     st.fragment(run_every=INTERVAL)(_follow)(folder, title, result, _written(result))
 
 
 def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "run") -> None:
-    """Say how a run that did not finish ended, with its log and a button that starts it again.
+    """Draw how an unfinished run ended, with its log and a button that starts it again.
 
-    what: the run in a word, `build` or `scoring`.
+    what: the run in a word, such as `build` or `scoring`.
     """
     words = {"failed": "stopped with an error", "cancelled": "was cancelled", "interrupted": "was interrupted"}
     text = f"The {what} {words.get(status.state, status.state)}"
@@ -41,7 +40,7 @@ def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "
     if status.state == "failed":
         st.error(label(f"{text}: {status.message}" if status.message else f"{text}."))
     else:
-        st.warning(label(f"{text}. {_KEPT.get(what, 'What was finished is kept; the rest runs again.')}"))
+        st.warning(label(f"{text}. {_KEPT.get(what, 'Finished work is kept; only the rest runs again.')}"))
     action = f"Try the {what} again" if status.state == "failed" else f"Resume the {what}"
     st.button(action, type="primary", on_click=attempt, args=(again,), key=f"again-{folder.name}")
     notes(status)
@@ -49,7 +48,7 @@ def ended(folder: Path, status: Status, again: Callable[[], None], what: str = "
 
 
 def attempt(action: Callable[..., object], *args: object) -> None:
-    """Do what a button asks for; a toast says what went wrong, since an error raised would replace the page."""
+    """Do what a button requests; failures become a toast, since an exception would replace the page."""
     try:
         action(*args)
     except (GradsiftError, OSError) as error:
@@ -57,13 +56,13 @@ def attempt(action: Callable[..., object], *args: object) -> None:
 
 
 def notes(status: Status) -> None:
-    """The run's notes for the person."""
+    """Draw the run's notes."""
     for note in status.notes:
         st.html(f'<p class="gs-small gs-dim" style="margin:0">{escape(note)}</p>')
 
 
 def log(folder: Path, expanded: bool = False) -> None:
-    """The last lines of a run's log, folded."""
+    """Draw the last lines of a run's log, folded."""
     text = "\n".join(clip(row, 400) for row in jobs.log_tail(folder, LINES).splitlines()).strip()
     if text:
         with st.expander("Log", expanded=expanded):
@@ -104,7 +103,7 @@ def _follow(folder: Path, title: str, result: Path | None, drawn: int) -> None:
 
 
 def _written(result: Path | None) -> int:
-    """When the file was written last, in nanoseconds; 0 before it is there."""
+    """When the file was last written, in nanoseconds; 0 before it exists."""
     return result.stat().st_mtime_ns if result is not None and result.is_file() else 0
 
 

@@ -1,4 +1,4 @@
-"""A saved session on the page: what it is called, its link, and the fields that rename it, start another, delete it."""
+"""A saved session on the page: its title and link, and the fields that rename it, start another or delete it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,12 +16,12 @@ View = SessionView | SessionRecord
 
 
 def title(view: View, length: int = 40) -> str:
-    """The session's name; when it began, where it has none."""
+    """The session's name, or when it began if it is unnamed."""
     return clip(view.name, length) if view.name.strip() else f"Session {when(view.created)}"
 
 
 def when(seconds: float) -> str:
-    """A moment as the person's clock shows it: 22 Nov 09:41, with the year where it is not this one."""
+    """A time in the browser's time zone: 22 Nov 09:41, with the year unless it is this one."""
     moment = datetime.fromtimestamp(seconds, UTC).astimezone(_zone())
     this_year = datetime.now(UTC).astimezone(_zone()).year
     return f"{moment:%-d %b %H:%M}" if moment.year == this_year else f"{moment:%-d %b %Y %H:%M}"
@@ -38,7 +38,7 @@ def counts(record: SessionRecord) -> str:
 
 
 def link(id: str) -> str:
-    """The address that opens the session; without the server's part where the browser does not say it."""
+    """The address that opens the session; relative if the browser does not send the server's."""
     url = (st.context.url or "").partition("?")[0]
     root, _, last = url.rpartition("/")
     base = root if any(last == known.stem for known in ROOMS) else url.rstrip("/")
@@ -46,7 +46,7 @@ def link(id: str) -> str:
 
 
 def name_field(session: Session, view: View, prefix: str) -> None:
-    """The field that renames the session; `prefix` tells several on one page apart."""
+    """Draw the field that renames the session. prefix: distinguishes several fields on one page."""
     key = f"{prefix}-name-{view.id}"
     st.text_input(
         "Name of the session",
@@ -60,18 +60,18 @@ def name_field(session: Session, view: View, prefix: str) -> None:
 
 
 def link_field(id: str) -> None:
-    """The session's link, with a button that copies it."""
-    st.caption("Link: whoever opens it works in this session, with its decisions.")
+    """Draw the session's link, with a button that copies it."""
+    st.caption("Link: anyone who opens it works in this session and shares its decisions.")
     st.code(link(id), language=None, wrap_lines=True)
 
 
 def begin(session: Session, key: str = "") -> None:
-    """Start another session in this tab; `key` is of a field with its name."""
+    """Start another session in this tab. key: the field with its name."""
     _try(lambda: start_session(session, st.session_state.get(key, "")))
 
 
 def delete(session: Session, id: str) -> None:
-    """Delete a session; if it is the open one, none is open afterwards."""
+    """Delete a session; the tab goes on without one if it was open."""
     _try(lambda: session.sessions.delete(id))
     if id == session.session_id:
         leave_session()
@@ -89,7 +89,7 @@ def _try(step: Callable[[], object]) -> None:
 
 
 def _zone() -> ZoneInfo | None:
-    """The browser's time zone; the server's (None) where it names none that is known."""
+    """The browser's time zone, or None (the server's) if it is unknown."""
     try:
         return ZoneInfo(st.context.timezone) if st.context.timezone else None
     except (KeyError, ValueError, OSError):

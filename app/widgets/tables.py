@@ -1,4 +1,4 @@
-"""Tables: small twins of charts with a file to take away, and long lists page by page with a search of their own."""
+"""Tables: a chart's numbers with a CSV file, and long lists with pages and a search."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ import streamlit as st
 
 Columns = dict[str, Any]  # what `column_config` takes
 PAGE = 20  # rows of a long list on one page
-_LONGEST = 200  # lines of a twin that is not paged
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet compute a cell
+_LONGEST = 200  # lines of a table that is not paged
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # beginnings that make a spreadsheet compute a cell
 
 
 def twin(frame: pd.DataFrame, title: str, alt: str, config: Columns | None = None, file: str = "") -> None:
-    """The numbers behind a chart, folded.
+    """Draw the numbers behind a chart, folded.
 
-    file: name without ending of the CSV file that can be downloaded; no download when empty.
+    file: name of the CSV file to download, without ending; no download if empty.
     """
     with st.expander(title):
         show(frame, alt, config, file)
 
 
 def show(frame: pd.DataFrame, alt: str, config: Columns | None = None, file: str = "") -> None:
-    """A table with its download; a long one is paged."""
+    """Draw a table with its download; a long one is paged."""
     if len(frame) > _LONGEST:
         paged(frame, f"{file}-lines", "lines", alt, config)
     else:
@@ -31,7 +31,7 @@ def show(frame: pd.DataFrame, alt: str, config: Columns | None = None, file: str
 
 
 def csv_button(frame: pd.DataFrame, file: str, title: str, key: str) -> None:
-    """The frame as the CSV file `file`, which is made when it is asked for."""
+    """Draw a button that downloads the frame as `file`.csv, which is made on demand."""
     st.download_button(
         title,
         data=lambda: csv(frame),
@@ -45,7 +45,7 @@ def csv_button(frame: pd.DataFrame, file: str, title: str, key: str) -> None:
 
 
 def csv(frame: pd.DataFrame) -> bytes:
-    """The frame as a CSV file; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """The frame as CSV; text that a spreadsheet would take for a formula is prefixed with an apostrophe."""
     safe = frame.rename(columns=_text)
     for place, kind in enumerate(safe.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
@@ -58,16 +58,16 @@ def _text(cell: Any) -> Any:
 
 
 def position(first: int, count: int, total: int, noun: str) -> str:
-    """Where a page stands in a list: 1-20 of 136 picks."""
+    """A page's position in a list: 1–20 of 136 picks."""
     if not count:
-        return f"none of {total:,} {noun}" if total else f"no {noun}"
+        return f"0 of {total:,} {noun}" if total else f"no {noun}"
     return f"{first + 1:,}–{first + count:,} of {total:,} {noun}"
 
 
 def paged(frame: pd.DataFrame, key: str, noun: str, alt: str, config: Columns | None = None, search: str = "") -> None:
-    """A table that shows `PAGE` rows at a time.
+    """Draw a table that shows `PAGE` rows at a time.
 
-    search: label of a search field over all columns; none when empty.
+    search: label of a search field over all columns; no field if empty.
     """
     if search:
         words = st.text_input(search, key=f"{key}-search", type="search", placeholder="part of any column", width=320)

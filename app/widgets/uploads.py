@@ -1,4 +1,4 @@
-"""Files from the browser for a field of paths: kept in the workspace, and named in the field, which lasts."""
+"""Files from the browser for a field of paths: kept in the workspace, with their paths in the field."""
 
 import os
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst", "txt
 
 
 def into(field: str, session: Session, title: str, several: bool, help: str | None = None) -> None:
-    """An upload whose files' paths come into the text widget `field`, one a line; without `several` in place of what
-    stood there.
+    """Draw an upload that puts its files' paths into the text widget `field`, one per line.
 
-    Streamlit forgets an upload when the page changes. A field keeps its text, shows what counts, and lets it go.
+    several: add to the field; otherwise replace its text. Streamlit forgets an upload when the page changes, whereas a
+    field keeps its text, shows what counts and can be edited.
     """
-    turn = st.session_state.setdefault(f"{field}_uploads", 0)  # another number is an empty uploader again
-    key = f"{field}-upload-{turn}"
+    count = st.session_state.setdefault(f"{field}_uploads", 0)  # a new number makes an empty uploader
+    key = f"{field}-upload-{count}"
     st.file_uploader(
         title, type=FORMATS, accept_multiple_files=several, key=key, max_upload_size=200, help=help,
         on_change=running.attempt, args=(_take, field, session, key, several),
@@ -29,7 +29,7 @@ def into(field: str, session: Session, title: str, several: bool, help: str | No
 
 
 def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
-    """Uploaded files kept in the workspace, each once however often it comes."""
+    """Keep uploaded files in the workspace, equal ones only once; returns their paths."""
     paths: list[Path] = []
     for upload in uploads:
         content = upload.getvalue()
@@ -40,9 +40,9 @@ def keep(session: Session, uploads: Sequence[Any]) -> list[Path]:
 
 
 def named_files(text: str) -> tuple[list[Path], list[str]]:
-    """The files that `text` names, one a line, that exist; and the paths that do not."""
+    """The existing files that `text` names, one per line, and the paths that do not exist."""
     paths = [Path(os.path.expanduser(line.strip())) for line in text.splitlines() if line.strip()]
-    missing = [str(path) for path in paths if not os.path.exists(path)]  # of any text, other than Path.exists
+    missing = [str(path) for path in paths if not os.path.exists(path)]  # accepts any text, unlike Path.exists
     return [path for path in paths if os.path.exists(path)], missing
 
 

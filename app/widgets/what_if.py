@@ -1,4 +1,4 @@
-"""What-ifs: how kept scores become picks, folded, since the paper's choices are the defaults."""
+"""What-ifs: how stored scores become picks, in a popover since the paper's choices are the defaults."""
 
 from collections import Counter
 from typing import Any, get_args
@@ -55,8 +55,8 @@ def draw(store: Store, scoring: Scoring) -> Choices:
         with right:
             more = choice_fields(scoring, _without(scoring), _also(store), _cap())
         if changed:
-            st.button("Back to the paper's choices", on_click=_reset, key="what-if-reset", icon=":material/undo:")
-        st.caption("All of it is arithmetic on kept scores and features: no model runs.")
+            st.button("Reset to the paper's choices", on_click=_reset, key="what-if-reset", icon=":material/undo:")
+        st.caption("All of this is arithmetic on stored scores and features; no model runs.")
     try:
         return make_choices(**chosen, **more)
     except UsageError as error:
@@ -65,16 +65,16 @@ def draw(store: Store, scoring: Scoring) -> Choices:
 
 
 def _choice(name: str, options: tuple[str, ...], key: str) -> str:
-    with address.held(key, options, default=options[0]):
+    with address.bound(key, options, default=options[0]):
         return st.radio(name, options, key=key, format_func=lambda value: _LABELS.get(value, value))
 
 
 def _without(scoring: Scoring) -> list[str]:
     names = parts_of(scoring)
     short = {key: clip(name, 60) for key, name in names.items()}
-    often = Counter(short.values())  # a browser sends back what it shows: names that begin alike are told apart
-    shown = {key: name if often[name] == 1 else f"{name} ({key})" for key, name in short.items()}
-    with address.held("without", list(names), default=[]):
+    counts = Counter(short.values())  # a browser sends back what it shows, so the names must differ
+    shown = {key: name if counts[name] == 1 else f"{name} ({key})" for key, name in short.items()}
+    with address.bound("without", list(names), default=[]):
         return st.multiselect(
             "Leave out",
             list(names),
@@ -86,20 +86,18 @@ def _without(scoring: Scoring) -> list[str]:
 
 def _also(store: Store) -> list[str]:
     ways = extras(has_index(store))
-    with address.held("also", ways, default=[]):
+    with address.bound("also", ways, default=[]):
         also = st.pills(
-            "And", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _LABELS[name]
+            "Also", ways, selection_mode="multi", key="also", wrap=True, format_func=lambda name: _LABELS[name]
         )
     if UNIQUE not in ways:
-        st.caption("Near-duplicates of this pool are not indexed yet: score a target set, which does it.")
+        st.caption("This pool's near-duplicates are not indexed yet: score a target set to index them.")
     return also
 
 
 def _cap() -> str:
-    with address.held("cap", None, default=""):
-        cap = st.text_input(
-            "Most from one source", key="cap", placeholder="30% of the picks, or 200 rows", max_chars=20
-        )
+    with address.bound("cap", None, default=""):
+        cap = st.text_input("Limit per source", key="cap", placeholder="30% of the picks, or 200 rows", max_chars=20)
     return (cap or "").strip()
 
 

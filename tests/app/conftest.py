@@ -1,4 +1,4 @@
-"""What tests of the app can ask for: a workspace with a real store of the toy model, and the app running in it."""
+"""Fixtures for tests of the app: a workspace with a real store of the toy model, and the app running in it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def app() -> Callable[..., AppTest]:
-    """Run the app from its entry at a page with what the address bar says."""
+    """Run the app from its entry point at a page, with these parameters in the address."""
 
     def run(page: str = "datastore", **address: str) -> AppTest:
         at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)

@@ -1,4 +1,4 @@
-"""What the address bar holds: it opens the same view, and what it cannot mean falls back to the default."""
+"""The address bar: it opens the same view, and meaningless values fall back to the default."""
 
 from boards import board
 
@@ -47,7 +47,7 @@ def test_a_default_that_was_in_force_is_no_choice(app, scored):
     hidden = kept.rename(kept.with_suffix(".hidden"))
     at = app("compare", store="toy", targets="two", budget="10")
     assert [column["key"] for column in board(at)] == [name for name in METHODS if name != "rds+"]
-    hidden.rename(kept)  # scored by it meanwhile
+    hidden.rename(kept)  # as if it had been scored meanwhile
     for page in ("targets", "compare"):
         at.query_params.clear()
         at.switch_page(f"../pages/{page}.py").run()

@@ -1,4 +1,4 @@
-"""The commands that pages start: written to arguments and read back, each option one that its command has."""
+"""The commands that pages start: written as arguments and read back, with options that the command line has."""
 
 from dataclasses import fields
 from pathlib import Path

@@ -18,7 +18,7 @@ from gradsift.scoring.methods import METHODS
 
 
 def sizes(at) -> list[int]:
-    """How many cards every column has."""
+    """Number of cards in every column."""
     return [len(column["cards"]) for column in board(at)]
 
 

@@ -27,7 +27,7 @@ MOST = 20_000
 
 @pytest.fixture
 def view(scored):
-    """What the page sees at a budget of 10 rows."""
+    """The page's view at a budget of 10 rows."""
     store = Store.open(scored.store_path("toy"))
     scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
     session = Session(scored, "toy", "two", "10")
@@ -232,7 +232,7 @@ def test_a_click_on_a_subtasks_cell_opens_its_rows_in_compare(app, view):
     assert at.query_params["subtask"] == subtask
     assert "scope" not in at.query_params
     at.switch_page("../pages/compare.py").run()
-    shown = at.session_state["board_of"]  # what the board was drawn for
+    shown = at.session_state["board_of"]  # the contents that the board was drawn for
     assert (shown[0].source, shown[0].subtask) == ((source,), (subtask,))
     assert at.button(key=f"chip_subtask_{subtask}")
 
@@ -302,7 +302,7 @@ def test_ticks_of_logarithmic_axes_are_round_and_few(low, high):
 
 
 def cut_at(figure) -> list[float]:
-    """Where the dashed lines stand, panel by panel."""
+    """Positions of the dashed lines, panel by panel."""
     return [shape["x0"] for shape in figure["layout"]["shapes"]]
 
 

@@ -1,4 +1,4 @@
-"""The build form tells beforehand what a build would cost."""
+"""The build form estimates what a build would cost."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def test_the_form_estimates_before_it_builds(app, workspace, tiny_model):
     at.session_state["build_epochs"] = 3
     at.run()
     assert any("For what the form said before" in caption.value for caption in at.caption)
-    assert [entry.name for entry in workspace.stores()] == ["toy"]  # an estimate makes no store
+    assert [entry.name for entry in workspace.stores()] == ["toy"]  # an estimate creates no store
 
 
 def test_counts_stand_there_while_the_estimate_is_made(app, workspace, tiny_model, tiny_pool, tiny_config, monkeypatch):
@@ -67,7 +67,7 @@ def test_counts_stand_there_while_the_estimate_is_made(app, workspace, tiny_mode
     counted = record(plan([tiny_pool], tiny_config)) | {"estimate": None, "exact": False}
 
     def start(folder, command):
-        progress = Progress(folder, quiet=True)  # this very process: it looks alive
+        progress = Progress(folder, quiet=True)  # this very process, so that it looks alive
         progress.stage("burst", "Timing a few batches", 0, "batches")
         (folder / "job" / PLAN).write_text(json.dumps(counted))
 

@@ -34,7 +34,7 @@ def rows_by_source(at) -> int:
 
 
 def finished(folder: Path) -> None:
-    """Wait for the run in `folder`, and look how it ended."""
+    """Wait for the run in `folder`; returns how it ended."""
     while (status := jobs.status(folder)) is not None and status.state == "running":
         time.sleep(0.05)
     assert status is not None
@@ -153,10 +153,10 @@ def test_leaks_are_shown_beside_the_evaluation_and_dropped(app, scored, tmp_path
     row = exports.leaks_of(out)[0]["row"]
     at.button(key=f"leak-{row}").click().run()
     assert "1 rejected in this session" in texts(at)
-    assert at.button(key=f"leak-{row}").disabled  # and the others can be rejected too
+    assert at.button(key=f"leak-{row}").disabled  # and the others can be rejected as well
     assert "write them again" in texts(at)
     assert at.button(key="write")
-    at.text_area(key="evaluation_paths").set_value("").run()  # which asks for something else
+    at.text_area(key="evaluation_paths").set_value("").run()  # which is a different request
     assert "write them again" not in texts(at)
     at.text_area(key="evaluation_paths").set_value(str(held)).run()
 

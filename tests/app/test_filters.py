@@ -44,7 +44,7 @@ def comparison(view):
 
 
 def expected(opened, keep) -> list[bool]:
-    """Ask every scored row one by one; keep(row of the pool, its turns)."""
+    """Check every scored row one by one. keep: takes a row of the pool and its turns."""
     store, scoring = opened
     pool = store.pool()
     texts = dict(zip(scoring.rows.tolist(), store.texts(scoring.rows)["messages"], strict=True))
@@ -222,7 +222,7 @@ def test_a_range_as_the_address_has_it(low, high, text):
 
 def test_commas_and_percent_signs_in_names_survive_the_address():
     names = ["a,b", "50% %2C", "ক খ"]
-    text = address.written(names)
+    text = address.encoded(names)
     assert text.count(",") == 2
     assert address._read(text, names, []) == names
 

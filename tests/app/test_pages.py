@@ -9,7 +9,7 @@ from gradsift.datastore.store import Store
 
 
 def texts(at) -> str:
-    """All that the page says in words."""
+    """All text on the page."""
     kinds = (at.title, at.subheader, at.markdown, at.caption, at.html, at.text, at.error, at.warning, at.info)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
@@ -24,8 +24,8 @@ def test_every_page_of_an_empty_workspace_says_what_to_do(app, tmp_path, monkeyp
     monkeypatch.setenv("GRADSIFT_WORKSPACE", str(tmp_path / "nothing-here"))
     at = app(page)
     assert not at.error
-    assert "none open" in " ".join(link.value for link in at.page_link)
-    assert not (tmp_path / "nothing-here").exists()  # looking makes nothing
+    assert "not open" in " ".join(link.value for link in at.page_link)
+    assert not (tmp_path / "nothing-here").exists()  # looking creates nothing
 
 
 def test_the_only_store_is_opened_and_stands_in_the_address(app, workspace):
@@ -83,7 +83,7 @@ def test_a_store_that_is_gone_is_said_and_others_can_be_chosen(app, workspace):
 
 def test_what_lasts_is_left_out_of_the_collection_after_every_run(app, workspace):
     gc.unfreeze()
-    run._settled.clear()
+    run._freeze.clear()
     app()
-    assert gc.get_freeze_count() > 50_000  # libraries alone hold more
+    assert gc.get_freeze_count() > 50_000  # libraries alone have more
     assert len(gc.get_objects()) < gc.get_freeze_count()

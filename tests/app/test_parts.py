@@ -61,7 +61,7 @@ def test_a_budget_in_the_address_is_read_once_for_all_pages(text, meant):
 def test_position_says_where_the_page_stands():
     assert tables.position(0, 20, 136, "picks") == "1–20 of 136 picks"
     assert tables.position(120, 16, 136, "picks") == "121–136 of 136 picks"
-    assert tables.position(140, 0, 136, "picks") == "none of 136 picks"
+    assert tables.position(140, 0, 136, "picks") == "0 of 136 picks"
     assert tables.position(0, 0, 0, "picks") == "no picks"
 
 
@@ -125,7 +125,7 @@ def test_a_stage_is_said_in_one_line():
 def test_what_is_not_seen_is_shown_by_its_number():
     assert escape("a\0b\u202ec\u2066") == "a[U+0000]b[U+202E]c[U+2066]"
     assert label("\u202e=1+1") == r"\[U\+202E\]\=1\+1"
-    assert escape("\tשלום\u200f\r\n👩\u200d👧") == "\tשלום\u200f\r\n👩\u200d👧"  # nothing of what belongs to a script
+    assert escape("\tשלום\u200f\r\n👩\u200d👧") == "\tשלום\u200f\r\n👩\u200d👧"  # characters that scripts need stay
 
 
 def test_long_names_that_begin_alike_differ_by_their_ends():
@@ -142,7 +142,7 @@ def test_long_names_that_begin_alike_differ_by_their_ends():
 def test_a_label_has_nothing_left_that_becomes_an_icon_an_arrow_or_a_link(text):
     shown = label(text).replace("\\", "")
     assert shown != text
-    assert shown.replace("\u2060", "") == text  # a character that is not seen parts it
+    assert shown.replace("\u2060", "") == text  # an invisible character breaks it up
 
 
 def test_what_is_copied_from_a_message_stays_whole():

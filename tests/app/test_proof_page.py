@@ -1,4 +1,4 @@
-"""Proof: an evaluation is started from the page as a real run, and what its report says stands there."""
+"""Proof: an evaluation is started from the page as a real run, and its report appears there."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def said(at) -> str:
 
 
 def finished(folder: Path) -> None:
-    """Wait for the run in `folder`, and look how it ended."""
+    """Wait for the run in `folder`; returns how it ended."""
     while (status := jobs.status(folder)) is not None and status.state == "running":
         time.sleep(0.05)
     assert status is not None
@@ -48,7 +48,7 @@ def finished(folder: Path) -> None:
 
 
 def evaluated(app, scored, heldout):
-    """The page after an evaluation of one seed and one epoch was started from it and has ended."""
+    """The page after an evaluation of one seed and one epoch has been started from it and has ended."""
     at = app("proof", **ASK)
     assert "No evaluation yet" in said(at)
     assert "The paper's choices are evaluated, whatever What if says" in said(at)
@@ -69,7 +69,10 @@ def test_an_evaluation_from_the_page(app, scored, heldout):
     at, entry = evaluated(app, scored, heldout)
     report = read_report(entry.report)
     assert {run.method for run in report.runs} == {"zero-shot", "random", "validation", "less"}
-    assert [title(figure) for figure in figures(at)] == ["Held-out loss by epoch", "Does a lower loss answer better?"]
+    assert [title(figure) for figure in figures(at)] == [
+        "Held-out loss by epoch",
+        "Does lower loss mean better answers?",
+    ]
     less = next(run for run in report.runs if run.method == "less")
     drawn = next(trace for trace in figures(at)[0]["data"] if trace.get("name") == "LESS")
     assert values(drawn["y"]) == pytest.approx(less.loss_by_epoch)
@@ -78,7 +81,7 @@ def test_an_evaluation_from_the_page(app, scored, heldout):
     assert set(table["method"]) == {"LESS", "Random", "Zero-shot", "Targets alone"}
     gap = less.best_loss - next(run.best_loss for run in report.runs if run.method == "random")
     assert f"{abs(gap):.3f} {'below' if gap < 0 else 'above'} random's loss" in said(at)
-    assert "4 of 4 runs have ended" in said(at)
+    assert "4 of 4 runs are finished" in said(at)
 
 
 def test_it_is_resumed_without_the_file_that_was_named(app, scored, heldout):
@@ -100,7 +103,7 @@ def test_what_is_missing_is_said(app, scored):
     assert "no held-out rows yet" in said(at)
     at.text_input(key="proof_path").set_value("/nowhere/test.jsonl")
     at.button(key="proof-start").click().run()
-    assert "Nothing lies at /nowhere/test.jsonl" in said(at)
+    assert "There is no file /nowhere/test.jsonl" in said(at)
     assert not evaluations.entries(scored)
 
 

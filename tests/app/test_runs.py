@@ -1,4 +1,4 @@
-"""Long runs as the pages show them: running, ended badly, resumed; always from what lies on disk."""
+"""Long runs as the pages show them: running, failed, resumed; always from what is on disk."""
 
 import json
 import time
@@ -75,7 +75,7 @@ def test_a_name_taken_by_a_failed_start_is_free_again(workspace):
 
 @pytest.fixture
 def beginning(scored):
-    """The run that scores `two`, and what a scoring has before its first scores: its targets."""
+    """The run that scores `two`, with what a scoring has before its first scores: its targets."""
     entry, store = scored.target_set("two"), Store.open(scored.store_path("toy"))
     for path in next((store.path / "scorings").iterdir()).glob("*.safetensors"):
         path.unlink()

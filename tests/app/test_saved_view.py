@@ -1,4 +1,4 @@
-"""What a saved session keeps of the view while a person goes from page to page, each of which shows only a part."""
+"""What a saved session keeps of the view as a person moves between pages, each of which shows only a part."""
 
 import pytest
 from boards import board
@@ -19,7 +19,7 @@ def saved(workspace) -> dict[str, str]:
 
 
 def go(at, page: str, **address: str):
-    """Change the page as a link in the app does: the address has only what the link says."""
+    """Change the page as a link in the app does: the address has only what is in the link."""
     at.query_params.clear()
     for name, value in address.items():
         at.query_params[name] = value

@@ -1,4 +1,4 @@
-"""Sessions: they begin and are saved by themselves, come back by address, and their picks are compared."""
+"""Sessions: they begin and are saved automatically, reopen by address, and their picks are compared."""
 
 import shutil
 from collections import Counter
@@ -34,7 +34,7 @@ def other_store(tmp_path_factory: pytest.TempPathFactory, toy_store: Path) -> Pa
 
 @pytest.fixture
 def other(scored, other_store: Path, tmp_path: Path) -> str:
-    """The name in the workspace of a copy of the other store, on which nothing is scored yet."""
+    """The workspace name of a copy of the other store, on which nothing is scored yet."""
     shutil.copytree(other_store, tmp_path / "elsewhere")
     return scored.open_store(str(tmp_path / "elsewhere")).name
 
@@ -156,7 +156,7 @@ def test_a_session_is_opened_renamed_and_deleted_from_the_list(app, scored):
     at.text_input(key=f"list-name-{one}").set_value("renamed").run()
     assert kept(scored).view(one).name == "renamed"
     at.button(key=f"delete-{two}").click().run()
-    assert kept(scored).view(two) is not None  # asked first
+    assert kept(scored).view(two) is not None  # asks for confirmation first
     at.button(key=f"delete-no-{two}").click().run()
     at.button(key=f"delete-{two}").click().run()
     at.button(key=f"delete-yes-{two}").click().run()

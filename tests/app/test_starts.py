@@ -1,4 +1,4 @@
-"""Buttons that start a run: a second tab's start, a double click or a full disk is said, and the page stays."""
+"""Buttons that start a run: a second tab, a double click or a full disk gives a message, and the page stays."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ ERRORS = (JobError("A run is going on already."), OSError(28, "No space left on 
 
 
 def failed(folder: Path, command: list[str] | None = None) -> None:
-    """A run that failed, and what would start it again."""
+    """A run that failed, and the command that would start it again."""
     (folder / "job").mkdir(parents=True, exist_ok=True)
     (folder / "job" / "status.json").write_text(json.dumps(asdict(Status(state="failed", message="no luck"))))
     (folder / "job" / "command.json").write_text(json.dumps(command or []))
@@ -26,7 +26,7 @@ def failed(folder: Path, command: list[str] | None = None) -> None:
 
 @pytest.fixture(params=ERRORS, ids=["running", "full"])
 def refused(request, monkeypatch) -> list[Path]:
-    """Every start fails; the folders in which one was tried."""
+    """Make every start fail; returns the folders of the attempts."""
     tried = []
 
     def start(folder: Path, argv: list[str]) -> None:

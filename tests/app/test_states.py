@@ -29,7 +29,7 @@ VIEW = {"store": "toy", "targets": "two", "budget": "10"}
 
 @pytest.fixture(autouse=True)
 def no_cache() -> Iterator[None]:
-    """An equal store elsewhere has been read before, whole: what is kept of it must not hide the damage."""
+    """An equal, intact store elsewhere has been read before: what is cached of it must not hide the damage."""
     st.cache_resource.clear()
     st.cache_data.clear()
     yield
@@ -38,14 +38,14 @@ def no_cache() -> Iterator[None]:
 
 
 def words(at: AppTest) -> str:
-    """What the page says: headings, texts, boxes, alerts; not its fields."""
+    """The page's headings, texts, boxes and alerts, without its fields."""
     kinds = (at.title, at.subheader, at.markdown, at.caption, at.html, at.error, at.warning, at.info)
     texts = [str(element.value) for kind in kinds for element in kind]
     return "\n".join(text.replace("\\", "") for text in texts if not text.startswith("<style"))
 
 
 def walk(at: AppTest, *pages: str) -> dict[str, str]:
-    """Go through pages in one tab (all of them by default), none of which may break; what each says."""
+    """Visit pages in one tab, by default all; fails if one breaks. Returns page -> text."""
     said = {}
     for page in pages or PAGES:
         at.switch_page(f"../pages/{page}.py").run()

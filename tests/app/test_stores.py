@@ -1,4 +1,4 @@
-"""The list of stores: whatever they are called, and what two copies of one store do not share."""
+"""The list of stores: unusual names, and what two copies of one store do not share."""
 
 import json
 import shutil
@@ -25,14 +25,14 @@ def test_stores_of_any_names_stand_in_one_list(app, workspace):
     at.session_state["datastore_room"] = ALL
     at.run()
     assert not at.exception, at.exception
-    assert {button.label for button in at.button if button.key == "open-pool.v1"} == {"Open now"}
+    assert {button.label for button in at.button if button.key == "open-pool.v1"} == {"Currently open"}
     assert at.button(key="build-sample")
     at.button(key="open-pool-v1").click().run()
     assert at.query_params["store"] == "pool-v1"
 
 
 def test_the_sample_is_built_by_the_demos_own_command(app, workspace, monkeypatch):
-    """So that `make demo` and the page go on with what the other began."""
+    """So that `make demo` and the page can each resume what the other began."""
     started = []
     monkeypatch.setattr(jobs, "start", lambda folder, argv: started.append((folder, argv)))
     at = app(store="toy")
@@ -72,7 +72,11 @@ def test_a_name_with_blanks_around_it_opens_the_store_it_builds(app, workspace, 
     ((folder, command),) = started
     assert folder == command.out == workspace.store_path("my-pool")
     assert command.pool == tuple(map(str, sample_pool()))
-    assert (command.epochs, command.lr, command.template) == (2, 2e-4, None)  # what is empty is the command's default
+    assert (command.epochs, command.lr, command.template) == (
+        2,
+        2e-4,
+        None,
+    )  # an empty field means the command's default
     assert at.query_params["store"] == "my-pool"
 
 

@@ -49,7 +49,7 @@ def opened(workspace: Workspace, name: str, targets: str) -> tuple[Store, Scorin
 
 @pytest.fixture(scope="module")
 def odd_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the toy model that a test may take away."""
+    """A copy of the toy model that a test may delete."""
     return shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "odd")
 
 
@@ -99,7 +99,7 @@ def test_a_row_by_its_address_stands_where_every_method_ranks_it(app, scored):
         assert f"<b>{int(column.ranking.rank[position]):,}</b>" in html
     assert html.count('class="gs-pane"') == 2
     best = by_target(scoring, "less", position)
-    by_example, by_part = frame_with(at, "asks"), frame_with(at, "subtask")
+    by_example, by_part = frame_with(at, "question"), frame_with(at, "subtask")
     np.testing.assert_allclose(by_example["weighted sum"], sorted(best[:, -1], reverse=True), atol=1e-9)
     np.testing.assert_allclose(by_part["epoch-1"].max(), by_subtask(scoring, "less", position)[:, 0].max(), atol=1e-9)
     assert len(at.get("plotly_chart")) == 2
@@ -242,7 +242,7 @@ def test_the_drawer_shows_the_same_row(scored):
     assert not at.exception
     assert str(store.pool().at[row, "id"]) in said(at)
     assert "gs-pair" in said(at)
-    assert any("page of its own" in link.value for link in at.get("page_link"))
+    assert any("its own page" in link.value for link in at.get("page_link"))
 
 
 DRAWER = """
@@ -271,7 +271,7 @@ def test_hostile_text_is_shown_as_text(app, odd):
 
 def test_many_subtasks_are_drawn_in_part_and_listed_in_whole(app, odd):
     at = app("why", store="odd", targets="many", row="1")
-    assert len(frame_with(at, "asks")) == 2 * SUBTASKS
+    assert len(frame_with(at, "question")) == 2 * SUBTASKS
     assert sum("The 40 highest of" in caption.value for caption in at.caption) == 2
     specs = [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
     assert [len(spec["data"][0]["y"]) for spec in specs] == [40, 40]
@@ -294,7 +294,7 @@ def test_near_duplicates_are_linked(app, odd):
     at = app("why", store="odd", targets="many", row="2")
     assert any("odd 3" in link.value.replace("\\", "") for link in at.get("page_link"))
     at = app("why", store="odd", targets="many", row="5")
-    assert any("no other row" in caption.value for caption in at.caption)
+    assert any("No other row" in caption.value for caption in at.caption)
 
 
 def test_a_very_long_row_and_its_tokens_fit(app, odd):

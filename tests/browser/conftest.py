@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IDLE = "[data-testid='stApp'][data-test-script-state='notRunning']"
 BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 29)"}  # of .streamlit/config.toml
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-# Streamlit asks for these below a page's own path first, and takes the 404 as the answer
+# Streamlit first requests these below a page's own path and expects the 404
 PROBE = re.compile(r"/_stcore/(health|host-config)$")
 
 
@@ -59,7 +59,7 @@ class Visit:
         )
 
     def click(self, role: str, name: str | re.Pattern) -> None:
-        """Click what has this role and name, and wait for the run that follows."""
+        """Click the element with this role and name, and wait for the run that follows."""
         self.page.get_by_role(role, name=name).first.click()
         self.settle()
 
@@ -68,7 +68,7 @@ class Visit:
         self.page.get_by_text(text).first.wait_for(timeout=timeout)
 
     def check(self) -> None:
-        """Nothing went wrong so far."""
+        """Fail if anything went wrong so far."""
         assert self.problems == []
         assert self.page.locator("[data-testid='stException']").count() == 0
 
@@ -129,5 +129,5 @@ def _wait(address: str, process: subprocess.Popen) -> None:
             urllib.request.urlopen(address, timeout=1).close()
             return
         except OSError:
-            time.sleep(0.1)  # the server's own start: there is nothing to wait on yet
+            time.sleep(0.1)  # the server is starting: there is nothing to wait on yet
     raise RuntimeError("the app's server did not start")

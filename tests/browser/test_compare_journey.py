@@ -95,7 +95,7 @@ LOOKS = """names => names.map(name => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_toast_takes_the_style_away(scored, visit, scheme):
-    """Streamlit puts a toast of a part of the page in the place of what is the first there."""
+    """Streamlit puts a fragment's toast in the place of the first element there."""
     page = visit.page
     page.emulate_media(color_scheme=scheme)
     visit.go("compare?store=toy&targets=two&budget=60%25")
@@ -126,7 +126,7 @@ def test_no_toast_takes_the_style_away(scored, visit, scheme):
         unchanged()
     page.get_by_role("heading", name="Compare").click()
     page.keyboard.press("u")
-    toasts.get_by_text("Nothing is left to undo.").first.wait_for()
+    toasts.get_by_text("There is nothing to undo.").first.wait_for()
     unchanged()
 
     sessions = Sessions(scored.sessions_path)

@@ -1,4 +1,4 @@
-"""Export in a real browser: decisions in, evaluation files checked, leaks dropped, everything taken home and read."""
+"""Export in a real browser: decisions applied, evaluations checked, leaks dropped, every file downloaded and read."""
 
 import json
 import re
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 def taken(visit, name: str | re.Pattern, folder: Path) -> Path:
-    """Click a download button and keep what comes."""
+    """Click a download button and keep the file."""
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name=name).click()
     path = folder / download.value.suggested_filename
@@ -87,7 +87,7 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
 def test_the_page_fits_a_phone(visit, scored):
     visit.page.set_viewport_size({"width": 390, "height": 844})
     visit.go("export?store=toy&targets=two&budget=6")
-    visit.sees("as they will stand in the file")
+    visit.sees("as they will appear in the file")
     for scheme in ("light", "dark"):
         visit.scheme(scheme)
         visit.fits()

@@ -1,4 +1,4 @@
-"""Every page on a store whose every text is hostile: shown as text, asks for nothing elsewhere, fits the screen."""
+"""Every page on a store of hostile texts: they stay text, no other host is contacted, and the page fits the screen."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from gradsift.workspace.workspace import Workspace
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 VIEW = f"store={quote(NAME)}&targets={quote(NAME)}&budget=100%25"
-# what to wait for on each page: it is drawn last, or nearly so
+# what to wait for on each page: its last element, or nearly so
 PAGES = {
     f"?{VIEW}": "text=Parameters and provenance",
     f"targets?{VIEW}": "text=Compare the picks",
@@ -47,7 +47,7 @@ def workspace(tmp_path: Path, hostile_store: Path) -> Workspace:  # noqa: F811
 
 @pytest.fixture
 def watched(visit, workspace: Workspace) -> Iterator:
-    """The tab; at the end nothing was asked of another host, nothing broke, no text ran."""
+    """The tab; at the end, no other host was contacted, nothing broke, and no text ran as code."""
     asked: list[str] = []
     visit.page.on("request", lambda request: asked.append(request.url))
     visit.page.on("dialog", lambda dialog: asked.append(f"dialog {dialog.message}"))
@@ -72,7 +72,7 @@ def squeezed(text: str) -> str:
 
 
 def all_cards(visit, address: str) -> str:
-    """What Compare says on all its pages."""
+    """The text of Compare on all its pages."""
     said, pages = "", -(-(len(TEXTS) + len(LONG)) // PAGE)
     for number in range(1, pages + 1):
         visit.go(f"{address}&page={number}")

@@ -23,7 +23,7 @@ PASTED = """{"prompt": "What is the capital of France?", "completion": "Paris."}
 def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     from datasets import load_dataset
 
-    visit.go("datastore")  # the first page stands at the root, and answers to its name
+    visit.go("datastore")  # the first page is at the root and also under its name
     visit.sees("Coverage")
     visit.check()
 
@@ -167,7 +167,7 @@ def test_what_is_pressed_right_after_an_edit_takes_the_edit(visit, workspace):
     visit.click("button", "Read the examples")
     visit.sees("2 examples in 1 subtask")
     field.fill(PASTED.replace("Paris.", "Paris, of course."))
-    visit.page.get_by_role("button", name="Save and score 2 examples").click()  # the field tells of it as it is left
+    visit.page.get_by_role("button", name="Save and score 2 examples").click()  # leaving the field sends its text
     visit.sees("Compare the picks", timeout=120_000)
     saved = read_targets(workspace.target_set("my-targets").path).rows
     assert saved[0].messages[-1][1] == "Paris, of course."
@@ -190,7 +190,7 @@ def test_a_what_if_ranks_anew_and_stands_in_the_address(visit, scored):
     assert shown == pytest.approx(table.loc[1:5].tolist(), abs=6e-5)
     visit.check()
 
-    visit.go("compare?store=toy&targets=two&budget=5&methods=less&without=t0")  # a link says what was left out
+    visit.go("compare?store=toy&targets=two&budget=5&methods=less&without=t0")  # a link that leaves a target out
     visit.page.locator(".gs-card").first.wait_for()
     visit.sees("What if (1)")
     table = score(store, rows[1:], ["less"]).set_index("rank")["score"].sort_index()

@@ -1,4 +1,4 @@
-"""Rows are marked on the charts with the mouse and arrive in Compare, in light and in dark."""
+"""Rows are marked on the charts with the mouse and shown in Compare, in light and dark."""
 
 import re
 from urllib.parse import parse_qs, urlparse
@@ -75,13 +75,13 @@ def test_a_bar_opens_compare_and_a_section_its_own_charts(visit, scored):
     for name in ("Lengths", "Overlap", "Scores", "Subtasks", "Single targets", "Are my targets enough?"):
         visit.click("radio", name)
         if name.startswith("Are"):
-            visit.page.get_by_role("button", name="Draw the targets again").click()
+            visit.page.get_by_role("button", name="Resample the targets").click()
             visit.page.locator(".gs-verdict").wait_for()
         visit.page.locator(".js-plotly-plot .main-svg").first.wait_for()
         visit.settle()
         visit.check()
     assert "chart=enough" in visit.page.url
-    visit.page.get_by_text("The same as a table").first.click()
+    visit.page.get_by_text("Show as a table").first.click()
     button = visit.page.locator("[data-testid='stDownloadButton'] button").first
     button.scroll_into_view_if_needed()
     with visit.page.expect_download() as download:

@@ -1,4 +1,4 @@
-"""An evaluation is watched: what ended stands on the page while the next runs go on, without a hand being moved."""
+"""An evaluation is watched: finished runs appear on the page by themselves while the next ones go on."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def test_runs_appear_as_they_end(visit, scored, tmp_path):
     visit.go("proof?store=toy&targets=two&budget=4")
     visit.sees("No evaluation yet")
     page = visit.page
-    path = page.get_by_role("textbox", name="Their file on this machine")
+    path = page.get_by_role("textbox", name="Or a file on this machine")
     path.fill(str(heldout))
     path.press("Enter")
     visit.settle()
@@ -27,7 +27,7 @@ def test_runs_appear_as_they_end(visit, scored, tmp_path):
         visit.settle()
     page.get_by_role("button", name="Evaluate", exact=True).click()
     visit.sees("Cancel")
-    counted = re.compile(r"(\d+) of (\d+) runs have ended")
+    counted = re.compile(r"(\d+) of (\d+) runs are finished")
     seen = set()
     (entry,) = evaluations.entries(scored)
     while (jobs.status(entry.folder) or pytest.fail("no run")).state == "running":
@@ -36,5 +36,5 @@ def test_runs_appear_as_they_end(visit, scored, tmp_path):
         page.wait_for_timeout(100)
     total = len(evaluations.report_of(entry).runs)
     assert seen - {total}, "runs that ended were not shown before all had"
-    visit.sees(f"{total} of {total} runs have ended")
+    visit.sees(f"{total} of {total} runs are finished")
     visit.check()

@@ -28,7 +28,7 @@ def field(visit):
 
 
 def asked(visit) -> str:
-    """What the address says is searched for."""
+    """The search text in the address."""
     return parse_qs(visit.page.url.partition("?")[2]).get("q", [""])[0]
 
 
@@ -45,7 +45,7 @@ def shown(visit) -> set[int]:
 
 
 def await_search(visit, text: str) -> None:
-    """Wait until the address has what was typed and the page has come to rest."""
+    """Wait until the address has what was typed and the page is idle."""
     visit.page.wait_for_function("text => (new URL(location).searchParams.get('q') ?? '') === text", arg=text)
     visit.settle()
 
@@ -56,7 +56,7 @@ def test_no_letter_is_lost_or_doubled_however_fast_one_types(scored, compare, de
     for text in ("bengali food", "what is the a", "the the theme") * 4:
         search.press_sequentially(text, delay=delay)
         await_search(compare, text)
-        compare.page.wait_for_timeout(300)  # for an answer that is late and sets the field back
+        compare.page.wait_for_timeout(300)  # for a late answer that would reset the field
         assert (search.input_value(), asked(compare)) == (text, text)
         rows = matching(scored, text)
         if rows:

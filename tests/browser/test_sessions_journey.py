@@ -22,7 +22,7 @@ def undecided(visit) -> None:
 
 
 def accept(visit, rows: int) -> None:
-    """Accept the first open cards of the board and wait until it is counted."""
+    """Accept the first undecided cards of the board and wait until they are counted."""
     for row in range(rows):
         visit.page.get_by_role("button", name=re.compile("^Accept: ")).nth(row).click()
         visit.sees(f"{row + 1} accepted")
@@ -52,7 +52,7 @@ def test_two_browsers_have_sessions_of_their_own_and_a_link_opens_one_in_the_oth
     visit.sees("2 accepted")
     visit.page.get_by_role("button", name=re.compile("^Session Mine")).wait_for()
 
-    visit.page.locator(".st-key-search input").fill("the")  # draws the board anew and nothing above it
+    visit.page.locator(".st-key-search input").fill("the")  # redraws the board and nothing above it
     visit.page.wait_for_url("**q=the**")
     visit.settle()
     other.go(f"?session={mine}")

@@ -1,4 +1,4 @@
-"""A person asks why: by an address, through the picks, token by token, in light and in dark."""
+"""The Why page: by address, through the picks, token by token, in light and dark."""
 
 import re
 
@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 def shades(visit) -> set[str]:
-    """The colors that tokens are shown on."""
+    """The background colors of the tokens."""
     spans = visit.page.locator(".gs-tokens .gs-said span")
     return set(spans.evaluate_all("spans => spans.map(span => getComputedStyle(span).backgroundColor)"))
 
