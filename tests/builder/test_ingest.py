@@ -153,5 +153,5 @@ def test_texts_read_across_row_groups(encoder: Encoder, tmp_path: Path, tiny_sto
 def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a few long conversations: from 2 GB on, pyarrow cannot read a nested column."""
     monkeypatch.setattr(pool_files, "_AT_ONCE", 25)
-    assert list(pool_files._some({4: 10, 5: 10, 7: 30, 8: 5})) == [[4, 5], [7], [8]]
-    assert list(pool_files._some({})) == []
+    assert list(pool_files._batches({4: 10, 5: 10, 7: 30, 8: 5})) == [[4, 5], [7], [8]]
+    assert list(pool_files._batches({})) == []
