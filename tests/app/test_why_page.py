@@ -111,7 +111,7 @@ def test_the_target_beside_the_row_is_of_the_winning_subtask(app, scored):
     for winner, answer in enumerate(("Paris.", "Four.")):
         position = int(np.flatnonzero(ranking.best_subtask == winner)[0])
         at = app("why", store="toy", targets="two", row=str(scoring.rows[position]))
-        beside = next(html.value for html in at.html if "gs-pair" in html.value).split("<section")[2]
+        beside = next(html.value for html in at.html if 'class="gs-pair"' in html.value).split("<section")[2]
         assert answer in beside
         assert scoring.subtask_names[winner] in beside
 
@@ -241,7 +241,7 @@ def test_the_drawer_shows_the_same_row(scored):
     at.run()
     assert not at.exception
     assert str(store.pool().at[row, "id"]) in text_of(at)
-    assert "gs-pair" in text_of(at)
+    assert 'class="gs-pair"' in text_of(at)
     assert any("its own page" in link.value for link in at.get("page_link"))
 
 
