@@ -255,8 +255,8 @@ def test_hostile_texts_are_text_on_the_board(app, scored):
     table = pq.read_table(path)
     rows = table.to_pylist()
     for at, row in enumerate(rows):
-        said = HOSTILE + ("x" * 1_000_000 if at % 2 else "")
-        row["messages"] = [{"role": role, "content": said} for role in ("user", HOSTILE, "assistant")]
+        content = HOSTILE + ("x" * 1_000_000 if at % 2 else "")
+        row["messages"] = [{"role": role, "content": content} for role in ("user", HOSTILE, "assistant")]
         row |= dict.fromkeys(("prefix", "task", "id", "file"), HOSTILE)
     pq.write_table(table.from_pylist(rows, schema=table.schema), path)
     st.cache_resource.clear()  # an equal store elsewhere has been shown before

@@ -29,7 +29,7 @@ def press(at, label: str):
     return next(button for button in at.button if button.label == label).click().run()
 
 
-def said(at) -> str:
+def text_of(at) -> str:
     return re.sub("<[^>]*>", " ", "\n".join(str(html.value) for html in at.html))
 
 
@@ -47,7 +47,7 @@ def test_the_form_estimates_before_it_builds(app, workspace, tiny_model):
     plan = build.read_plan(folder)
     assert plan["exact"]
     assert plan["rows"] == sum(len(path.read_text().splitlines()) for path in sample_pool())
-    figures = said(at)
+    figures = text_of(at)
     assert f"{plan['usable']:,}" in figures
     assert f"{plan['prompt_tokens'] + plan['answer_tokens']:,}" in figures
     assert f"{plan['warmup']['steps_per_epoch']} × 2" in figures
@@ -57,7 +57,7 @@ def test_the_form_estimates_before_it_builds(app, workspace, tiny_model):
     assert not any("before" in caption.value for caption in at.caption)
     at.session_state["build_epochs"] = 3
     at.run()
-    assert any("For what the form said before" in caption.value for caption in at.caption)
+    assert any("The form has changed since" in caption.value for caption in at.caption)
     assert [entry.name for entry in workspace.stores()] == ["toy"]  # an estimate creates no store
 
 
@@ -74,9 +74,9 @@ def test_counts_stand_there_while_the_estimate_is_made(app, workspace, tiny_mode
     monkeypatch.setattr(jobs, "start", start)
     at = press(form(app, tiny_model), "Estimate the cost")
     assert not at.exception
-    assert "about 40" in said(at)
-    assert "usable of 42 rows" in said(at)
-    assert "on disk" not in said(at)
+    assert "about 40" in text_of(at)
+    assert "usable of 42 rows" in text_of(at)
+    assert "on disk" not in text_of(at)
     assert at.progress[0].text == "Timing a few batches"
 
 
@@ -85,7 +85,7 @@ def test_an_estimate_that_fails_says_why(app, workspace, tiny_model):
     at.session_state["build_origin"] = "Files on this machine"
     at.run()
     press(at, "Estimate the cost")
-    assert "there is no file yet" in at.error[0].value
+    assert "There is no pool yet" in at.error[0].value
     at.session_state["build_paths"] = "/no/such/pool.jsonl"
     press(at, "Estimate the cost")
     (folder,) = (workspace.root / "jobs").glob("plan-*")

@@ -111,14 +111,14 @@ def written_rows(out: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("take", "said", "rows"),
+    ("take", "sentence", "rows"),
     [("decided", "Your decisions removed 1 row and added 1", 5), ("ranked", "", 5), ("accepted", "", 1)],
 )
-def test_decisions_go_into_the_export(app, scored, decided, take, said, rows):
+def test_decisions_go_into_the_export(app, scored, decided, take, sentence, rows):
     id, order = decided
     at = app("export", **ASK, session=id, take=take)
     assert "1 accepted and 1 rejected in this session" in texts(at)
-    assert said in texts(at)
+    assert sentence in texts(at)
     assert rows_by_source(at) == rows
     at.button(key="write").click().run()
     out = folder_of(scored)
@@ -217,7 +217,7 @@ def test_choices_that_leave_no_row_are_not_taken_for_decisions(app, scored):
 def test_the_size_is_told_before(app, scored, format):
     at = app("export", **{**ASK, "budget": "100%"})
     at.radio(key="format").set_value(format).run()
-    told = re.search(r"<b>~ ([\d.]+) kB</b>", texts(at))
+    estimate = re.search(r"<b>~ ([\d.]+) kB</b>", texts(at))
     store = Store.open(scored.store_path("toy"))
     path = select(store, read_targets(scored.target_set("two").path).rows, "100%", scored.root / "out", format=format)
-    assert float(told[1]) * 1000 == pytest.approx(path.stat().st_size, rel=0.25)
+    assert float(estimate[1]) * 1000 == pytest.approx(path.stat().st_size, rel=0.25)

@@ -59,10 +59,10 @@ def some_text(opened) -> str:
 @pytest.mark.parametrize("facet", ["source", "task"])
 def test_a_facet_leaves_the_rows_with_its_values(opened, facet, view):
     values = filters.facets_of(view)[facet].values[:2]
-    found = filters.matching(view, Filter(**{facet: values}), NOTHING)
-    wanted = [None if value == filters.NO_TASK else value for value in values]
-    assert found.tolist() == expected(opened, lambda row, _: (row[facet] or None) in wanted)
-    assert 0 < found.sum() < len(found)
+    result = filters.matching(view, Filter(**{facet: values}), NOTHING)
+    tasks = [None if value == filters.NO_TASK else value for value in values]
+    assert result.tolist() == expected(opened, lambda row, _: (row[facet] or None) in tasks)
+    assert 0 < result.sum() < len(result)
 
 
 def test_scripts_are_those_of_the_index(opened, view):
@@ -70,9 +70,9 @@ def test_scripts_are_those_of_the_index(opened, view):
 
     facet = filters.facets_of(view)["script"]
     assert len(facet.values) > 1
-    found = filters.matching(view, Filter(script=("Bengali",)), NOTHING)
-    assert found.tolist() == expected(opened, lambda _, turns: script_of(turns) == "Bengali")
-    assert found.any()
+    result = filters.matching(view, Filter(script=("Bengali",)), NOTHING)
+    assert result.tolist() == expected(opened, lambda _, turns: script_of(turns) == "Bengali")
+    assert result.any()
 
 
 def test_counts_are_of_the_picks_and_of_the_pool(opened, comparison, view):
@@ -91,20 +91,20 @@ def test_counts_are_of_the_picks_and_of_the_pool(opened, comparison, view):
 )
 def test_lengths_are_of_the_answer(opened, text, limits, view):
     assert filters.length_limits(text) == limits
-    found = filters.matching(view, Filter(length=text), NOTHING)
+    result = filters.matching(view, Filter(length=text), NOTHING)
     low, high = limits or (0, 10**9)
-    assert found.tolist() == expected(opened, lambda row, _: low <= row["n_answer_tokens"] <= high)
+    assert result.tolist() == expected(opened, lambda row, _: low <= row["n_answer_tokens"] <= high)
 
 
 @pytest.mark.parametrize("role", SEARCHED)
 def test_words_are_searched_by_role_in_the_whole_pool(opened, role, view):
     word = some_text(opened)
-    found = filters.matching(view, Filter(q=f" {word.upper()} ", role=role), NOTHING)
+    result = filters.matching(view, Filter(q=f" {word.upper()} ", role=role), NOTHING)
 
     def holds(_, turns) -> bool:
         return any(word in turn["content"].lower() for turn in turns if role in ("any", turn["role"]))
 
-    assert found.tolist() == expected(opened, holds)
+    assert result.tolist() == expected(opened, holds)
 
 
 def test_words_without_an_index_are_an_error_that_says_so(scored, view):
@@ -123,8 +123,8 @@ def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, co
     assert len(names) > 1
     for chosen in [names[:1], names[1:2], names]:
         for column in comparison.columns:
-            wanted = Filter(subtask=chosen, scope=scope)
-            shown = filters.listed(view, column, wanted, everything)
+            by_subtask = Filter(subtask=chosen, scope=scope)
+            shown = filters.listed(view, column, by_subtask, everything)
             ranking, looks = column.ranking, METHODS[column.method].sees_targets
             assert shown.tolist() == [
                 at
@@ -136,16 +136,16 @@ def test_a_subtask_leaves_the_rows_that_serve_it_best_in_every_column(opened, co
 
 def test_subtasks_are_counted_over_the_columns_once(comparison):
     for columns in [comparison.columns, comparison.columns[:1]]:
-        found = filters.subtasks_of(Comparison(columns, comparison.rows, comparison.shared))
-        pool = {name: set() for name in found}
-        picks = {name: set() for name in found}
+        result = filters.subtasks_of(Comparison(columns, comparison.rows, comparison.shared))
+        pool = {name: set() for name in result}
+        picks = {name: set() for name in result}
         for column in columns:
             for at, best in enumerate(column.ranking.serves().tolist()):
                 if best >= 0:
                     pool[column.ranking.subtasks[best]].add(at)
                     picks[column.ranking.subtasks[best]].update({at} if column.picked[at] else set())
-        assert found == {name: (len(picks[name]), len(pool[name])) for name in pool}
-        assert found
+        assert result == {name: (len(picks[name]), len(pool[name])) for name in pool}
+        assert result
 
 
 def test_subtasks_are_offered_where_there_are_several_and_a_method_looks_at_them(opened):
@@ -157,14 +157,14 @@ def test_subtasks_are_offered_where_there_are_several_and_a_method_looks_at_them
 def test_verdicts(opened, view):
     rows = opened[1].rows
     decided = Decisions(rows[:3], rows[3:5], {}, 1)
-    for verdict, wanted in {
+    for verdict, expected_rows in {
         ("accepted",): set(range(3)),
         ("rejected",): {3, 4},
         ("open",): set(range(5, len(rows))),
         ("rejected", "accepted"): set(range(5)),
     }.items():
-        found = filters.matching(view, Filter(verdict=verdict), decided)
-        assert set(np.flatnonzero(found).tolist()) == wanted
+        result = filters.matching(view, Filter(verdict=verdict), decided)
+        assert set(np.flatnonzero(result).tolist()) == expected_rows
 
 
 def test_an_area_of_the_norms(opened, view):
@@ -173,10 +173,10 @@ def test_an_area_of_the_norms(opened, view):
     norm = metrics[metrics["epoch"] == "epoch-2"].set_index("row")["grad_norm"]
     middle = float(np.log10(np.median(norm)))
     area = Area.of_box("epoch-2", "grad_norm", -1.0, 6.0, middle, 9.0)
-    found = filters.matching(view, Filter(area=str(area)), NOTHING)
+    result = filters.matching(view, Filter(area=str(area)), NOTHING)
     level = round(middle, 3)
-    assert found.tolist() == expected(opened, lambda row, _: np.log10(norm[row.name]) >= level)
-    assert 0 < found.sum() < len(found)
+    assert result.tolist() == expected(opened, lambda row, _: np.log10(norm[row.name]) >= level)
+    assert 0 < result.sum() < len(result)
     assert filters.matching(view, Filter(area="nonsense"), NOTHING).all()
     assert filters.matching(view, Filter(area=str(area).replace("epoch-2", "epoch-77")), NOTHING).all()
 
@@ -203,10 +203,10 @@ def test_orders(opened, comparison, sort, scope, view):
         "short": pool["n_answer_tokens"].to_numpy(),
         "norm": -norms,
     }
-    found = np.arange(len(scoring.rows)) % 3 > 0
-    shown = filters.listed(view, column, Filter(sort=sort, scope=scope), found)
-    wanted = [at for at in range(len(found)) if found[at] and (scope == "pool" or column.picked[at])]
-    assert shown.tolist() == sorted(wanted, key=lambda at: (keys[sort][at], column.ranking.rank[at]))
+    result = np.arange(len(scoring.rows)) % 3 > 0
+    shown = filters.listed(view, column, Filter(sort=sort, scope=scope), result)
+    expected_rows = [at for at in range(len(result)) if result[at] and (scope == "pool" or column.picked[at])]
+    assert shown.tolist() == sorted(expected_rows, key=lambda at: (keys[sort][at], column.ranking.rank[at]))
 
 
 def test_the_union_of_columns_counts_a_row_once(opened, comparison):
@@ -256,10 +256,10 @@ class TestMarks:
             won = column.ranking.subtasks[column.ranking.best_subtask[at]]
             theirs = {w for t in scoring.targets if t.subtask == won for _, text in t.messages for w in tokenize(text)}
             shared = theirs & {word for _, text in turns for word in tokenize(text)}
-            found = highlights.matched(view, column, at, turns)
+            result = highlights.matched(view, column, at, turns)
             weights = scoring.word_weights
-            assert found == sorted(shared & set(weights), key=lambda w: (-weights[w], w))[: len(found)]
-            assert bool(found) == bool(shared & set(weights))
+            assert result == sorted(shared & set(weights), key=lambda w: (-weights[w], w))[: len(result)]
+            assert bool(result) == bool(shared & set(weights))
 
     def test_weights_are_rank_bm25s(self, opened):
         from rank_bm25 import BM25Okapi

@@ -51,24 +51,24 @@ def test_picks_by_cosine_and_by_dot_product_stand_side_by_side(app, known):
             assert line.tokens == pool.loc[line.row, "n_answer_tokens"]
             assert line.norm == pytest.approx(pool.loc[line.row, "grad_norm"], rel=1e-5)
             assert line.source == pool.loc[line.row, "source"]
-    found = table(at, "similarity", "mean_answer").set_index("similarity")
+    frame = table(at, "similarity", "mean_answer").set_index("similarity")
     for name, rows in (("Cosine", picks(known, "cosine")), ("Raw dot product", picks(known, "dot"))):
-        assert found.loc[name, "mean_answer"] == pytest.approx(statistics.mean(pool.loc[rows, "n_answer_tokens"]))
-        assert found.loc[name, "mean_norm"] == pytest.approx(statistics.mean(pool.loc[rows, "grad_norm"]), rel=1e-5)
+        assert frame.loc[name, "mean_answer"] == pytest.approx(statistics.mean(pool.loc[rows, "n_answer_tokens"]))
+        assert frame.loc[name, "mean_norm"] == pytest.approx(statistics.mean(pool.loc[rows, "grad_norm"]), rel=1e-5)
     common = len(set(picks(known, "cosine")) & set(picks(known, "dot")))
     assert any(f"{common} of 12 picks would stay" in caption.value for caption in at.caption)
 
 
 def test_correlations_are_printed_overall_and_by_source(app, known):
     at = opened(app, norm="update_norm")
-    found = table(at, "grad_norm", "update_norm").set_index("source")
+    frame = table(at, "grad_norm", "update_norm").set_index("source")
     for name, rows in (("All rows", known[2]), *known[2].groupby("source")):
         length = [math.log10(n) for n in rows["n_answer_tokens"]]
         for kind in ("grad_norm", "update_norm"):
             r = statistics.correlation(length, [math.log10(n) for n in rows[kind]])
-            assert found.loc[name, kind] == pytest.approx(r, abs=1e-4)
-        assert found.loc[name, "rows"] == len(rows)
-    overall = found.loc["All rows", "grad_norm"]
+            assert frame.loc[name, kind] == pytest.approx(r, abs=1e-4)
+        assert frame.loc[name, "rows"] == len(rows)
+    overall = frame.loc["All rows", "grad_norm"]
     assert any(f"gradient {overall:.2f}".replace("-", "−") in caption.value for caption in at.caption)
 
 
@@ -141,8 +141,8 @@ def test_points_stay_few_and_thinning_is_said():
     assert len(chart.figure.to_json()) < 1_000_000
     assert len(chart.table) == 9000
     frame = pd.DataFrame({"grad_norm": y})
-    said = section._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
-    assert said == "600 of 9,000 picks are drawn, evenly over the ranks."
+    note = section._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
+    assert note == "600 of 9,000 picks are drawn, evenly over the ranks."
     frame.loc[3, "grad_norm"] = np.nan
     assert "1 row with a norm of 0" in section._note(lines, frame, "grad_norm", np.ones(len(frame), dtype=bool))
 

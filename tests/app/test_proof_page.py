@@ -34,7 +34,7 @@ def heldout(tmp_path) -> Path:
     return path
 
 
-def said(at) -> str:
+def text_of(at) -> str:
     kinds = (at.markdown, at.caption, at.html, at.error, at.warning)
     return "\n".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
 
@@ -50,8 +50,8 @@ def finished(folder: Path) -> None:
 def evaluated(app, scored, heldout):
     """The page after an evaluation of one seed and one epoch has been started from it and has ended."""
     at = app("proof", **ASK)
-    assert "No evaluation yet" in said(at)
-    assert "The paper's choices are evaluated, whatever What if says" in said(at)
+    assert "No evaluation yet" in text_of(at)
+    assert "The paper's choices are evaluated, whatever What if says" in text_of(at)
     at.text_input(key="proof_path").set_value(str(heldout))
     at.number_input(key="proof_seeds").set_value(1)
     at.number_input(key="proof_epochs").set_value(1)
@@ -80,8 +80,8 @@ def test_an_evaluation_from_the_page(app, scored, heldout):
     assert table["loss"].tolist() == pytest.approx(summary(report)["loss"].tolist())
     assert set(table["method"]) == {"LESS", "Random", "Zero-shot", "Targets alone"}
     gap = less.best_loss - next(run.best_loss for run in report.runs if run.method == "random")
-    assert f"{abs(gap):.3f} {'below' if gap < 0 else 'above'} random's loss" in said(at)
-    assert "4 of 4 runs are finished" in said(at)
+    assert f"{abs(gap):.3f} {'below' if gap < 0 else 'above'} random's loss" in text_of(at)
+    assert "4 of 4 runs are finished" in text_of(at)
 
 
 def test_it_is_resumed_without_the_file_that_was_named(app, scored, heldout):
@@ -100,10 +100,10 @@ def test_it_is_resumed_without_the_file_that_was_named(app, scored, heldout):
 def test_what_is_missing_is_said(app, scored):
     at = app("proof", **ASK)
     at.button(key="proof-start").click().run()
-    assert "no held-out rows yet" in said(at)
+    assert "no held-out rows yet" in text_of(at)
     at.text_input(key="proof_path").set_value("/nowhere/test.jsonl")
     at.button(key="proof-start").click().run()
-    assert "There is no file /nowhere/test.jsonl" in said(at)
+    assert "There is no file /nowhere/test.jsonl" in text_of(at)
     assert not evaluations.entries(scored)
 
 
@@ -123,13 +123,13 @@ def test_a_damaged_report_is_said(app, scored):
     folder.mkdir(parents=True)
     (folder / "report.json").write_text("{")
     at = app("proof", **ASK)
-    assert "cannot be read" in said(at)
+    assert "cannot be read" in text_of(at)
     assert not at.exception
 
 
 def test_a_store_of_given_checkpoints_asks_for_the_recipe_it_does_not_know(app, scored, heldout, monkeypatch):
-    asked: list[list[str]] = []
-    monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.append(arguments))
+    started: list[list[str]] = []
+    monkeypatch.setattr(jobs, "start", lambda folder, arguments: started.append(arguments))
     store = Store.open(scored.store_path("toy"))
     assert form._unknown(store) == ()
     config = store.manifest.config.model_copy(update={"checkpoints": ("elsewhere",)})
@@ -142,7 +142,7 @@ def test_a_store_of_given_checkpoints_asks_for_the_recipe_it_does_not_know(app, 
     at.number_input(key="proof_lr").set_value(3e-4)
     at.button(key="proof-start").click().run()
     assert not at.exception, at.exception
-    flags = dict(pairwise(asked[0]))
+    flags = dict(pairwise(started[0]))
     assert (flags["--epochs"], flags["--batch-size"], float(flags["--lr"])) == ("3", "16", 3e-4)
     assert store_recipe(given, epochs=3, batch_size=16, lr=3e-4).batch_size == 16
 
@@ -162,8 +162,8 @@ def test_an_upload_stays_when_the_page_changes(app, scored, heldout):
 
 @pytest.mark.parametrize(("gradients", "spec"), [(("adam", "sgd"), "less"), (("sgd", "adam"), "less:gradient=sgd")])
 def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, monkeypatch, gradients, spec):
-    asked: list[str] = []
-    monkeypatch.setattr(jobs, "start", lambda folder, arguments: asked.extend(arguments))
+    started: list[str] = []
+    monkeypatch.setattr(jobs, "start", lambda folder, arguments: started.extend(arguments))
     store = Store.open(scored.store_path("toy"))
     scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
     config = store.manifest.config.model_copy(update={"gradients": gradients})
@@ -171,6 +171,6 @@ def test_less_is_evaluated_by_the_first_gradient_of_the_store(scored, heldout, m
     methods = ("less", "rds", "bm25", "draft")
     view = View(Session(scored, "toy", "two", "4"), store, scoring, methods, "4", Choices())
     evaluations.start(view, scored.target_set("two"), heldout, 1, {"epochs": 1})
-    specs = [value for flag, value in pairwise(asked) if flag == "--method"]
+    specs = [value for flag, value in pairwise(started) if flag == "--method"]
     assert specs == [spec, "rds", "bm25", "draft"]
     assert [MethodSpec.parse(text).text for text in specs] == specs

@@ -34,9 +34,9 @@ def test_a_running_build_shows_stage_rate_time_left_and_its_warnings(app, worksp
     assert at.progress[0].value == 25
     assert "20 of 80 rows" in at.progress[0].text
     assert "15 s left" in at.progress[0].text
-    said = "".join(html.value for html in at.html)
-    assert "Gradient features, checkpoint 1 of 2" in said
-    assert "&lt;b&gt;use&lt;/b&gt;" in said
+    html_text = "".join(html.value for html in at.html)
+    assert "Gradient features, checkpoint 1 of 2" in html_text
+    assert "&lt;b&gt;use&lt;/b&gt;" in html_text
     assert at.button(key="cancel-toy")
 
 

@@ -50,7 +50,7 @@ def kept(workspace) -> Sessions:
     return Sessions(workspace.sessions_path)
 
 
-def said(at: AppTest) -> str:
+def text_of(at: AppTest) -> str:
     return " ".join(toast.value for toast in at.toast)
 
 
@@ -117,7 +117,7 @@ def test_the_address_wins_over_the_saved_view(app, scored):
 @pytest.mark.parametrize("id", ["nosuchone0", "<script>alert(1)</script>", "x" * 5000, "'; DROP TABLE sessions;--"])
 def test_a_session_that_is_gone_leads_to_a_new_one_and_says_so(app, scored, id):
     at = app(**VIEW, session=id)
-    assert "gone" in said(at)
+    assert "gone" in text_of(at)
     assert "session" not in at.query_params
     at.switch_page("../pages/compare.py").run()
     (record,) = kept(scored).list()
@@ -217,7 +217,7 @@ def test_a_decision_in_a_session_that_was_deleted_meanwhile_goes_into_a_new_one(
     kept(scored).delete(gone)
     at.button[button].click().run()
     assert not at.exception
-    assert "gone" in said(at)
+    assert "gone" in text_of(at)
     assert at.session_state["seen"] == [([3, 5], [], {}), ([], [], {5: "why?"}), ([], [], {})][button]
     assert at.query_params.get("session") != gone
 
@@ -237,13 +237,13 @@ def _lines(side: sides.Side, at: np.ndarray) -> list[bytes]:
 @pytest.mark.parametrize(("budget", "choices"), [("10", Choices()), ("60%", Choices(cap="30%")), ("100%", Choices())])
 def test_two_methods_of_a_store_differ_as_their_sets_of_rows_do(scored, budget, choices):
     a, b = (_side(scored, "toy", method, budget, choices) for method in ("less", "bm25"))
-    found = sides.differ(a, b)
+    difference = sides.differ(a, b)
     rows_a, rows_b = set(a.rows.tolist()), set(b.rows.tolist())
-    assert set(a.rows[found.only_a].tolist()) == rows_a - rows_b
-    assert set(b.rows[found.only_b].tolist()) == rows_b - rows_a
-    assert a.rows[found.both[:, 0]].tolist() == b.rows[found.both[:, 1]].tolist()
-    assert set(a.rows[found.both[:, 0]].tolist()) == rows_a & rows_b
-    assert found.overlap == len(rows_a & rows_b) / len(rows_a | rows_b)
+    assert set(a.rows[difference.only_a].tolist()) == rows_a - rows_b
+    assert set(b.rows[difference.only_b].tolist()) == rows_b - rows_a
+    assert a.rows[difference.both[:, 0]].tolist() == b.rows[difference.both[:, 1]].tolist()
+    assert set(a.rows[difference.both[:, 0]].tolist()) == rows_a & rows_b
+    assert difference.overlap == len(rows_a & rows_b) / len(rows_a | rows_b)
 
 
 @pytest.mark.parametrize("budget", ["6", "40%", "100%"])
@@ -251,35 +251,35 @@ def test_two_methods_of_a_store_differ_as_their_sets_of_rows_do(scored, budget, 
 def test_two_stores_differ_as_their_lines_do_each_counted_as_often_as_it_is_picked(both, other, budget, turned):
     pair = [_side(both, name, "less", budget, Choices()) for name in ("toy", other)]
     a, b = pair[::-1] if turned else pair
-    found = sides.differ(a, b)
+    difference = sides.differ(a, b)
     lines_a, lines_b = Counter(_lines(a, np.arange(len(a.rows)))), Counter(_lines(b, np.arange(len(b.rows))))
-    assert Counter(_lines(a, found.both[:, 0])) == lines_a & lines_b
-    assert _lines(a, found.both[:, 0]) == _lines(b, found.both[:, 1])
-    assert Counter(_lines(a, found.only_a)) == lines_a - lines_b
-    assert Counter(_lines(b, found.only_b)) == lines_b - lines_a
-    table = found.table()
+    assert Counter(_lines(a, difference.both[:, 0])) == lines_a & lines_b
+    assert _lines(a, difference.both[:, 0]) == _lines(b, difference.both[:, 1])
+    assert Counter(_lines(a, difference.only_a)) == lines_a - lines_b
+    assert Counter(_lines(b, difference.only_b)) == lines_b - lines_a
+    table = difference.table()
     assert table["where"].value_counts().reindex(["both", "only A", "only B"], fill_value=0).tolist() == [
-        len(found.both), len(found.only_a), len(found.only_b)
+        len(difference.both), len(difference.only_a), len(difference.only_b)
     ]  # fmt: skip
     assert sorted(table["row_a"].dropna().tolist()) == sorted(a.rows.tolist())
     assert sorted(table["row_b"].dropna().tolist()) == sorted(b.rows.tolist())
-    by_source = found.by_source()
+    by_source = difference.by_source()
     assert by_source[["both", "only_a", "only_b"]].sum().tolist() == [
-        len(found.both), len(found.only_a), len(found.only_b)
+        len(difference.both), len(difference.only_a), len(difference.only_b)
     ]  # fmt: skip
 
 
 def test_a_row_is_found_on_the_other_side_at_the_best_rank_of_its_line(both, other):
     a, b = (_side(both, name, "less", "5", Choices()) for name in ("toy", other))
     rows = Store.open(both.store_path("toy")).pool().index.tolist()
-    found = sides.places(b, a, rows)
+    places = sides.places(b, a, rows)
     ranks: dict[bytes, list[int]] = {}
     ranking = b.column.ranking
     for row, raw in zip(ranking.rows, b.store.texts(ranking.rows)["raw"], strict=True):
         ranks.setdefault(raw, []).append(int(ranking.rank[np.searchsorted(ranking.rows, row)]))
     lines = a.store.texts(rows)["raw"].tolist()
-    assert found == {row: min(ranks[raw]) for row, raw in zip(rows, lines, strict=True) if raw in ranks}
-    assert 0 < len(found) < len(rows)
+    assert places == {row: min(ranks[raw]) for row, raw in zip(rows, lines, strict=True) if raw in ranks}
+    assert 0 < len(places) < len(rows)
 
 
 def test_the_page_shows_the_difference_of_two_sessions_with_their_what_ifs_and_decisions(app, scored):
@@ -287,18 +287,18 @@ def test_the_page_shows_the_difference_of_two_sessions_with_their_what_ifs_and_d
     two = kept(scored).create("two", "compare", {**VIEW, "methods": "less", "budget": "20", "cap": "3"})
     store = Store.open(scored.store_path("toy"))
     whole = _side(scored, "toy", "less", "10", Choices())
-    refused, wanted = int(whole.rows[0]), int(whole.column.ranking.rows[whole.column.ranking.order[-1]])
-    kept(scored).decide(two.id, store.fingerprint, [refused], "reject")
-    kept(scored).decide(two.id, store.fingerprint, [wanted], "accept")
+    rejected, accepted = int(whole.rows[0]), int(whole.column.ranking.rows[whole.column.ranking.order[-1]])
+    kept(scored).decide(two.id, store.fingerprint, [rejected], "reject")
+    kept(scored).decide(two.id, store.fingerprint, [accepted], "accept")
     at = app("sessions", session=one.id, a=f"session:{one.id}", b=f"session:{two.id}")
     for name, id in (("a", one.id), ("b", two.id)):
         at.query_params[name] = f"session:{id}"
     at.run()
     assert not at.exception
-    choices = Choices(cap="3", accepted=(wanted,), rejected=(refused,))
-    found = sides.differ(whole, _side(scored, "toy", "less", "20", choices))
+    choices = Choices(cap="3", accepted=(accepted,), rejected=(rejected,))
+    difference = sides.differ(whole, _side(scored, "toy", "less", "20", choices))
     (figures,) = [html.value for html in at.html if html.value.startswith('<div class="gs-figures"')]
-    for count in (len(found.both), len(found.only_a), len(found.only_b)):
+    for count in (len(difference.both), len(difference.only_a), len(difference.only_b)):
         assert f"<b>{count}</b>" in figures
     cards = "".join(html.value for html in at.html if html.value.startswith('<div class="gs-head'))
     assert cards.count("rejected there") == 1
@@ -321,11 +321,11 @@ def test_another_side_brings_its_own_method_and_budget(app, scored):
 
 
 def test_sessions_that_are_called_the_same_are_told_apart(app, scored):
-    made = [kept(scored).create(name, "compare", VIEW).id for name in ("", "", "one", "one")]
-    at = app("sessions", session=made[0])
+    ids = [kept(scored).create(name, "compare", VIEW).id for name in ("", "", "one", "one")]
+    at = app("sessions", session=ids[0])
     shown = at.selectbox(key="b").options
-    assert len(shown) == len(set(shown)) > len(made)
-    assert all(any(id in name for name in shown) for id in made)
+    assert len(shown) == len(set(shown)) > len(ids)
+    assert all(any(id in name for name in shown) for id in ids)
 
 
 def test_a_store_on_which_the_targets_are_not_scored_is_said(app, scored, other):

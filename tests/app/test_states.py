@@ -46,44 +46,44 @@ def words(at: AppTest) -> str:
 
 def walk(at: AppTest, *pages: str) -> dict[str, str]:
     """Visit pages in one tab, by default all; fails if one breaks. Returns page -> text."""
-    said = {}
+    texts = {}
     for page in pages or PAGES:
         at.switch_page(f"../pages/{page}.py").run()
         assert not at.exception, (page, at.exception)
-        said[page] = words(at)
-    return said
+        texts[page] = words(at)
+    return texts
 
 
 def test_no_workspace(app, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADSIFT_WORKSPACE", str(tmp_path / "nothing-here"))
     at = app()
-    for page, said in walk(at).items():
+    for page, text in walk(at).items():
         assert not at.error, page
-        assert "gs-empty" in said or page == "targets", page
+        assert "gs-empty" in text or page == "targets", page
     assert not (tmp_path / "nothing-here").exists()
 
 
 def test_a_store_without_targets(app, workspace):
-    said = walk(app(store="toy"))
-    assert all("No targets yet" in said[page] for page in PICKS)
-    assert "Nothing to compare yet" in said["sessions"]
+    texts = walk(app(store="toy"))
+    assert all("No targets yet" in texts[page] for page in PICKS)
+    assert "Nothing to compare yet" in texts["sessions"]
 
 
 def test_targets_that_are_not_scored(app, workspace):
-    said = walk(app(store="toy", targets="yes-no"))
-    assert all("not scored on this datastore yet" in said[page] for page in PICKS)
+    texts = walk(app(store="toy", targets="yes-no"))
+    assert all("not scored on this datastore yet" in texts[page] for page in PICKS)
 
 
 def test_an_unfinished_store(app, scored):
     next((scored.store_path("toy") / "features" / "epoch-2").iterdir()).unlink()
-    for page, said in walk(app(**VIEW)).items():
-        assert "not finished" in said or page == "sessions", page
+    for page, text in walk(app(**VIEW)).items():
+        assert "not finished" in text or page == "sessions", page
 
 
 @pytest.mark.parametrize("name", ["vanished", "/no/such/folder", "../toy", "a" * 300, "a\0b", "<b>$x$", ".", "/"])
 def test_a_store_that_is_not_there(app, scored, name):
-    for page, said in walk(app(**{**VIEW, "store": name})).items():
-        assert "There is no datastore" in said or page in ("targets", "sessions"), page
+    for page, text in walk(app(**{**VIEW, "store": name})).items():
+        assert "There is no datastore" in text or page in ("targets", "sessions"), page
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "list", "old", "binary"])
@@ -103,17 +103,17 @@ def test_a_damaged_manifest(app, scored, damage):
             }[damage]
         )
     at = app(**VIEW)
-    said = walk(at)
-    assert all("build" in said[page] and "again" in said[page] for page in ("datastore", "targets", *PICKS))
+    texts = walk(at)
+    assert all("build" in texts[page] and "again" in texts[page] for page in ("datastore", "targets", *PICKS))
 
 
 @pytest.mark.parametrize("name", ["pool.parquet", "metrics/epoch-1/00000.parquet"])
 @pytest.mark.parametrize("damage", ["flip", "empty", "gone"])
 def test_a_damaged_file_of_the_store(app, scored, name, damage):
     _damage(scored.store_path("toy") / name, damage)
-    for page, said in walk(app(**VIEW, row="3"), *PICKS).items():
+    for page, text in walk(app(**VIEW, row="3"), *PICKS).items():
         # half way of a whole pool lies a text, which not every page reads
-        assert f"{Path(name).name} is " in said or "not finished" in said or damage == "flip", page
+        assert f"{Path(name).name} is " in text or "not finished" in text or damage == "flip", page
     walk(app(**VIEW), "datastore", "targets", "sessions")
 
 
@@ -123,8 +123,8 @@ def test_a_damaged_file_of_the_scoring(app, scored, name, damage):
     _damage(_folder(scored) / name, damage)
     method = {"adam": "less", "rds": "rds", "bm25": "bm25"}[name.split("-")[0].split(".")[0]]
     at = app(**VIEW, method=method, row="3")
-    for page, said in walk(at, *PICKS).items():
-        assert f"{name} is damaged" in said, page
+    for page, text in walk(at, *PICKS).items():
+        assert f"{name} is damaged" in text, page
     walk(at, "datastore", "targets", "sessions")
 
 
@@ -135,15 +135,15 @@ def test_damaged_targets_of_the_scoring(app, scored, damage):
         path.write_text("{" + path.read_text()[1:].replace('"', "'", 1))
     else:
         _damage(path, damage)
-    for page, said in walk(app(**VIEW)).items():
+    for page, text in walk(app(**VIEW)).items():
         if page in PICKS:
-            assert "not scored" in said or "targets.jsonl" in said, page
+            assert "not scored" in text or "targets.jsonl" in text, page
 
 
 def test_a_damaged_session_file(app, scored):
     scored.sessions_path.write_bytes(b"not a database" * 99)
-    said = walk(app(**VIEW))
-    assert "sessions.sqlite3" in said["sessions"]
+    texts = walk(app(**VIEW))
+    assert "sessions.sqlite3" in texts["sessions"]
 
 
 def test_a_method_that_is_not_scored(app, scored):
@@ -206,18 +206,18 @@ def test_budget_nonsense(app, scored, budget):
 
 @pytest.mark.parametrize("targets", ["none-such", "../two", "a\0b", "x" * 300, "<b>$x$"])
 def test_a_target_set_that_is_not_there(app, scored, targets):
-    for page, said in walk(app(**{**VIEW, "targets": targets})).items():
+    for page, text in walk(app(**{**VIEW, "targets": targets})).items():
         expected = "There is no target set" if page == "targets" else "There is no such target set"
-        assert expected in said or page in ("datastore", "sessions"), page
+        assert expected in text or page in ("datastore", "sessions"), page
 
 
 def test_a_budget_larger_than_the_pool(app, scored):
     usable = Store.open(scored.store_path("toy")).manifest.usable
     at = app(**{**VIEW, "budget": "999999"})
-    said = walk(at)
+    texts = walk(at)
     at.switch_page("../pages/compare.py").run()
     assert all(f"of {usable} picks" in column["foot"] for column in board(at))
-    assert f"<b>{usable}</b>" in said["export"]
+    assert f"<b>{usable}</b>" in texts["export"]
 
 
 def test_all_rows_rejected(app, scored):
@@ -226,9 +226,9 @@ def test_all_rows_rejected(app, scored):
     session = sessions.create().id
     sessions.decide(session, store.fingerprint, store.scored_rows.tolist(), "reject")
     at = app(**VIEW, session=session, verdict="open", row="3")
-    said = walk(at)
-    assert "No row matches" in said["compare"]
-    assert "gs-empty" in said["export"]
+    texts = walk(at)
+    assert "No row matches" in texts["compare"]
+    assert "gs-empty" in texts["export"]
     at.query_params["take"] = "accepted"
     assert "Nothing is accepted yet" in walk(at, "export")["export"]
 
@@ -238,8 +238,8 @@ def test_all_rows_rejected(app, scored):
 )
 def test_a_what_if_that_leaves_nothing(app, scored, choice):
     at = app(**VIEW, **choice, row="3")
-    for page, said in walk(at, *PICKS).items():
-        assert at.error or "Nothing is left" in said or "cap" in said, page
+    for page, text in walk(at, *PICKS).items():
+        assert at.error or "Nothing is left" in text or "cap" in text, page
 
 
 def test_two_hundred_subtasks(app, workspace):

@@ -29,7 +29,7 @@ def test_scores_that_the_command_line_made_lead_to_compare(app, scored):
 
 def test_methods_that_are_not_scored_yet_are_offered(app, scored, monkeypatch):
     started = []
-    monkeypatch.setattr("app.targets.score.start_scoring", lambda *asked: started.append(asked[-1]))
+    monkeypatch.setattr("app.targets.score.start_scoring", lambda *args: started.append(args[-1]))
     assert "score-more" not in {button.key for button in app("targets", store="toy", targets="two").button}
     (kept,) = (scored.store_path("toy") / "scorings").glob("*/rds+.safetensors")
     kept.unlink()

@@ -32,7 +32,7 @@ TWIN = "the cat sat on the mat and the dog sat on the cat, so the answer is in t
 SUBTASKS = 45
 
 
-def said(at: AppTest) -> str:
+def text_of(at: AppTest) -> str:
     """All HTML of the page."""
     return "".join(html.value for html in at.html if not html.value.startswith("<style"))
 
@@ -93,7 +93,7 @@ def test_a_row_by_its_address_stands_where_every_method_ranks_it(app, scored):
     store, scoring = opened(scored, "toy", "two")
     row, position = int(scoring.rows[5]), 5
     at = app("why", store="toy", targets="two", row=str(row))
-    html = said(at)
+    html = text_of(at)
     assert str(store.pool().at[row, "id"]) in html
     for column in compare(store, scoring, list(METHODS), "5%", Choices()).columns:
         assert f"<b>{int(column.ranking.rank[position]):,}</b>" in html
@@ -111,7 +111,7 @@ def test_the_target_beside_the_row_is_of_the_winning_subtask(app, scored):
     for winner, answer in enumerate(("Paris.", "Four.")):
         position = int(np.flatnonzero(ranking.best_subtask == winner)[0])
         at = app("why", store="toy", targets="two", row=str(scoring.rows[position]))
-        beside = next(html.value for html in at.html if "gs-pair" in html.value).split("<section")[2]
+        beside = next(html.value for html in at.html if 'class="gs-pair"' in html.value).split("<section")[2]
         assert answer in beside
         assert scoring.subtask_names[winner] in beside
 
@@ -130,7 +130,7 @@ def test_words_of_bm25_are_listed(app, scored):
 def test_without_a_row_the_opponents_are_shown_from_the_lowest_up(app, scored):
     store, scoring = opened(scored, "toy", "two")
     at = app("why", store="toy", targets="two")
-    assert "No row is open" in said(at)
+    assert "No row is open" in text_of(at)
     ranking = ranking_of(store, scoring, "less", Choices())
     lowest = ranking.rows[np.argsort(ranking.score, kind="stable")][:10]
     cards = [html.value for html in at.html if "gs-opponent" in html.value]
@@ -147,9 +147,9 @@ def test_opponents_of_one_subtask_are_lowest_on_it(app, scored):
     assert f">{store.pool().at[int(scoring.rows[scores.argmin()]), 'id']}</p>" in first
 
 
-@pytest.mark.parametrize("asked", ["999999", "abc", "-1", "1.5", "<b>"])
-def test_a_row_that_is_not_there_is_said(app, scored, asked):
-    at = app("why", store="toy", targets="two", row=asked)
+@pytest.mark.parametrize("name", ["999999", "abc", "-1", "1.5", "<b>"])
+def test_a_row_that_is_not_there_is_said(app, scored, name):
+    at = app("why", store="toy", targets="two", row=name)
     assert at.error[0].value.startswith("There is no row")
 
 
@@ -160,7 +160,7 @@ def test_an_id_finds_its_row_and_the_address_has_the_number(app, scored):
     at.text_input(key="why-go").set_value(str(store.pool().at[row, "id"])).run()
     assert not at.exception
     assert at.query_params["row"] == str(row)
-    assert f"row {row}" in said(at)
+    assert f"row {row}" in text_of(at)
 
 
 def test_an_excluded_row_says_why_and_has_no_scores(app, scored):
@@ -169,7 +169,7 @@ def test_an_excluded_row_says_why_and_has_no_scores(app, scored):
     row = int(pool.index[pool["status"] != "usable"][0])
     at = app("why", store="toy", targets="two", row=str(row))
     assert "excluded" in at.info[0].value
-    assert "gs-why-ranks" not in said(at)
+    assert "gs-why-ranks" not in text_of(at)
     assert not at.get("plotly_chart")
 
 
@@ -203,9 +203,9 @@ def test_a_verdict_and_a_note_are_kept_and_taken_back(app, scored):
     at.button(key="why-accept").click().run()
     at.text_input(key=next(box.key for box in at.text_input if box.key.startswith("why-note"))).set_value("good").run()
     sessions = Sessions(scored.sessions_path)
-    made = sessions.decisions(at.query_params["session"], store.fingerprint)
-    assert made.accepted.tolist() == [row]
-    assert made.notes == {row: "good"}
+    decisions = sessions.decisions(at.query_params["session"], store.fingerprint)
+    assert decisions.accepted.tolist() == [row]
+    assert decisions.notes == {row: "good"}
     assert at.button(key="why-accept").label == "Accepted"
     at.button(key="why-accept").click().run()
     assert not len(sessions.decisions(at.query_params["session"], store.fingerprint).accepted)
@@ -215,19 +215,19 @@ def test_token_influence_is_shown_with_its_check(app, scored):
     store, scoring = opened(scored, "toy", "two")
     row = int(scoring.rows[6])
     at = app("why", store="toy", targets="two", row=str(row))
-    assert "gs-tokens" not in said(at)
+    assert "gs-tokens" not in text_of(at)
     at.button(key="why-tokens").click().run()
     assert not at.exception
     from gradsift.analysis.tokens import TokenExplainer
 
     subtask = int(by_subtask(scoring, "less", 6)[:, -1].argmax())
-    found = TokenExplainer(store).explain(scoring, row, subtask)
+    influence = TokenExplainer(store).explain(scoring, row, subtask)
     table = frame_with(at, "piece")
-    assert table["piece"].tolist() == found.pieces
-    np.testing.assert_allclose(table["epoch-2"], found.values[1], atol=1e-6)
-    html = said(at)
-    assert html.count("<b>yes</b>") == len(found.epochs)
-    assert html.count('<span class="gs-up"') + html.count('<span class="gs-down"') == len(found.pieces)
+    assert table["piece"].tolist() == influence.pieces
+    np.testing.assert_allclose(table["epoch-2"], influence.values[1], atol=1e-6)
+    html = text_of(at)
+    assert html.count("<b>yes</b>") == len(influence.epochs)
+    assert html.count('<span class="gs-up"') + html.count('<span class="gs-down"') == len(influence.pieces)
     at.button(key=f"why-agreement-{subtask}").click().run()
     assert any("correlate by" in text.value for text in at.markdown)
 
@@ -236,12 +236,12 @@ def test_the_drawer_shows_the_same_row(scored):
     store, scoring = opened(scored, "toy", "two")
     row = int(scoring.rows[2])
     at = AppTest.from_string(DRAWER, default_timeout=60)
-    for name, value in {"store": "toy", "targets": "two", "asked": str(row)}.items():
+    for name, value in {"store": "toy", "targets": "two", "opened_row": str(row)}.items():
         at.query_params[name] = value
     at.run()
     assert not at.exception
-    assert str(store.pool().at[row, "id"]) in said(at)
-    assert "gs-pair" in said(at)
+    assert str(store.pool().at[row, "id"]) in text_of(at)
+    assert 'class="gs-pair"' in text_of(at)
     assert any("its own page" in link.value for link in at.get("page_link"))
 
 
@@ -256,13 +256,13 @@ from gradsift.scoring.choices import Choices
 st.navigation([st.Page(room.path, title=room.title) for room in ROOMS])
 session = begin_run("compare")
 view = View(session, *required.scored(session), ("less", "bm25"), "5%", Choices())
-explanation.drawer(view, int(st.query_params["asked"]))
+explanation.drawer(view, int(st.query_params["opened_row"]))
 """
 
 
 def test_hostile_text_is_shown_as_text(app, odd):
     at = app("why", store="odd", targets="many", row="0")
-    html = said(at)
+    html = text_of(at)
     assert "<script>" not in html
     assert "<b>" not in html.split("gs-why-id")[1].split("</p>")[0]
     assert "&lt;script&gt;" in html
@@ -285,9 +285,9 @@ def test_a_link_to_a_row_keeps_session_methods_and_what_ifs(app, odd):
     at = app("why", store="odd", targets="many", budget="3", row="3", view="row", **view)
     links = [parse_qs(link.proto.query_string) for link in at.get("page_link") if "row=" in link.proto.query_string]
     assert links
-    for found in links:
-        assert {name: found[name][0] for name in view} == view
-        assert found["row"] != ["3"]
+    for link in links:
+        assert {name: link[name][0] for name in view} == view
+        assert link["row"] != ["3"]
 
 
 def test_near_duplicates_are_linked(app, odd):
@@ -299,12 +299,12 @@ def test_near_duplicates_are_linked(app, odd):
 
 def test_a_very_long_row_and_its_tokens_fit(app, odd):
     at = app("why", store="odd", targets="many", row="4")
-    assert "more characters are not shown here" in said(at)
-    assert "cut off at 128" in said(at)
+    assert "more characters are not shown here" in text_of(at)
+    assert "cut off at 128" in text_of(at)
     at.button(key="why-tokens").click().run()
     assert not at.exception
-    assert "were cut off and never learned" in said(at)
-    assert len(said(at)) < 200_000
+    assert "were cut off and never learned" in text_of(at)
+    assert len(text_of(at)) < 200_000
 
 
 def test_a_model_that_is_gone_is_said(app, odd, odd_model):

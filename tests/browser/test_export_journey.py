@@ -73,14 +73,14 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
     visit.check()
 
     report = taken(visit, "Selection report", tmp_path)
-    asked: list[str] = []
-    visit.page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    visit.page.on("request", lambda request: requests.append(request.url))
     visit.page.goto(report.as_uri())
     assert visit.page.locator("h1").inner_text().endswith("6 rows selected by LESS")
     assert visit.page.locator("svg").count() == 3
     visit.page.emulate_media(color_scheme="dark")
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 29)"
-    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    assert [url for url in requests if not url.startswith("data:")] == [report.as_uri()]
     assert visit.problems == []
 
 

@@ -40,20 +40,20 @@ MADE = "script, img, iframe, object, .katex, [onerror], [onmouseover], [href^='j
 @pytest.fixture
 def workspace(tmp_path: Path, hostile_store: Path) -> Workspace:  # noqa: F811
     """A workspace of hostile names, with one session of a hostile name."""
-    made = hostile_workspace(tmp_path / "ws", hostile_store)
-    Sessions(made.sessions_path).create(NAME, "compare", {"store": NAME, "targets": NAME, "budget": "100%"})
-    return made
+    workspace = hostile_workspace(tmp_path / "ws", hostile_store)
+    Sessions(workspace.sessions_path).create(NAME, "compare", {"store": NAME, "targets": NAME, "budget": "100%"})
+    return workspace
 
 
 @pytest.fixture
 def watched(visit, workspace: Workspace) -> Iterator:
     """The tab; at the end, no other host was contacted, nothing broke, and no text ran as code."""
-    asked: list[str] = []
-    visit.page.on("request", lambda request: asked.append(request.url))
-    visit.page.on("dialog", lambda dialog: asked.append(f"dialog {dialog.message}"))
+    requests: list[str] = []
+    visit.page.on("request", lambda request: requests.append(request.url))
+    visit.page.on("dialog", lambda dialog: requests.append(f"dialog {dialog.message}"))
     yield visit
     ours = ("data:", f"blob:{visit.url}", visit.url, visit.url.replace("http", "ws", 1), "file:")
-    assert [url for url in asked if not url.startswith(ours)] == []
+    assert [url for url in requests if not url.startswith(ours)] == []
     visit.check()
 
 
@@ -73,15 +73,15 @@ def squeezed(text: str) -> str:
 
 def all_cards(visit, address: str) -> str:
     """The text of Compare on all its pages."""
-    said, pages = "", -(-(len(TEXTS) + len(LONG)) // PAGE)
+    text, pages = "", -(-(len(TEXTS) + len(LONG)) // PAGE)
     for number in range(1, pages + 1):
         visit.go(f"{address}&page={number}")
         visit.page.locator(".gs-card").first.wait_for()
         # cards off the screen are not laid out, so that they have no inner text
         visit.page.add_style_tag(content=".gs-card { content-visibility: visible !important }")
         harmless(visit)
-        said += squeezed(visit.page.locator("[data-testid='stMain']").inner_text())
-    return said
+        text += squeezed(visit.page.locator("[data-testid='stMain']").inner_text())
+    return text
 
 
 def test_every_page_wide_and_narrow_light_and_dark(watched):
@@ -93,8 +93,8 @@ def test_every_page_wide_and_narrow_light_and_dark(watched):
         page.locator(landmark).first.wait_for()
         harmless(watched)
         if address.startswith("compare") and "q=" not in address:
-            said = all_cards(watched, address)
-            assert [name for name, text in TEXTS.items() if squeezed(visible(text)) not in said] == []
+            page_text = all_cards(watched, address)
+            assert [name for name, text in TEXTS.items() if squeezed(visible(text)) not in page_text] == []
         elif address.startswith("distributions"):
             ticks = page.locator(".ytick text").all_text_contents()
             # every source is drawn; of the subtasks those that picked something, which the toy model decides

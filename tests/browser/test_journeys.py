@@ -83,10 +83,10 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     assert all(message["role"] in ("user", "assistant", "system") for message in rows[0]["messages"])
     [session] = Sessions(workspace.sessions_path).list()
     decided = Sessions(workspace.sessions_path).decisions(session.id, store.fingerprint)
-    asked = {row["messages"][0]["content"] for row in rows}
+    questions = {row["messages"][0]["content"] for row in rows}
     [rejected], [accepted] = (store.texts(rows)["messages"] for rows in (decided.rejected, decided.accepted))
-    assert rejected[0]["content"] not in asked
-    assert accepted[0]["content"] in asked
+    assert rejected[0]["content"] not in questions
+    assert accepted[0]["content"] in questions
     visit.check()
 
     visit.page.goto("about:blank")
@@ -106,16 +106,19 @@ def test_an_edited_subtask_stays_when_the_page_changes(visit, workspace):
     visit.page.get_by_role("textbox", name=re.compile("^Examples")).fill(PASTED)
     visit.click("button", "Read the examples")
     visit.sees("2 examples in 1 subtask")
-    for height, said in ((52, "2 examples in 2 subtasks"), (87, "2 examples in 1 subtask")):  # one row, then the other
+    for height, summary in (
+        (52, "2 examples in 2 subtasks"),
+        (87, "2 examples in 1 subtask"),
+    ):  # one row, then the other
         grid = visit.page.get_by_test_id("stDataFrame").first
         grid.locator(".dvn-scroller").dblclick(position={"x": 60, "y": height})
         visit.page.locator("#portal textarea, #portal input").first.fill("capitals")
         visit.page.keyboard.press("Enter")
-        visit.sees(said)
+        visit.sees(summary)
         visit.click("link", "Datastore")
         visit.sees("Coverage")
         visit.click("link", "Targets")
-        visit.sees(said)
+        visit.sees(summary)
     visit.click("button", "Save and score 2 examples")
     visit.sees("Compare the picks", timeout=120_000)
     (saved,) = [entry for entry in workspace.target_sets() if not entry.shipped and entry.name == "my-targets"]
@@ -152,8 +155,8 @@ def test_back_over_a_change_of_page_keeps_the_choices(visit, scored):
         visit.click("link", "Compare")
     visit.page.locator(".gs-card").first.wait_for()
     visit.settle()
-    asked = parse_qs(visit.page.url.partition("?")[2])
-    assert {name: asked[name] for name in ("methods", "aggregate", "cap")} == {
+    parameters = parse_qs(visit.page.url.partition("?")[2])
+    assert {name: parameters[name] for name in ("methods", "aggregate", "cap")} == {
         "methods": ["less,rds"], "aggregate": ["mean"], "cap": ["50%"]
     }  # fmt: skip
     visit.check()

@@ -27,7 +27,7 @@ def field(visit):
     return visit.page.get_by_role("searchbox", name="Search")
 
 
-def asked(visit) -> str:
+def searched(visit) -> str:
     """The search text in the address."""
     return parse_qs(visit.page.url.partition("?")[2]).get("q", [""])[0]
 
@@ -57,7 +57,7 @@ def test_no_letter_is_lost_or_doubled_however_fast_one_types(scored, compare, de
         search.press_sequentially(text, delay=delay)
         await_search(compare, text)
         compare.page.wait_for_timeout(300)  # for a late answer that would reset the field
-        assert (search.input_value(), asked(compare)) == (text, text)
+        assert (search.input_value(), searched(compare)) == (text, text)
         rows = matching(scored, text)
         if rows:
             compare.sees(f"{len(rows)} of ")
@@ -82,7 +82,7 @@ def test_letters_taken_back_at_once_are_gone_from_the_address_too(compare):
         search.press("Backspace", delay=30)
         await_search(compare, "them")
         compare.page.wait_for_timeout(300)
-        assert (search.input_value(), asked(compare)) == ("them", "them")
+        assert (search.input_value(), searched(compare)) == ("them", "them")
         search.fill("")
         await_search(compare, "")
     compare.check()
@@ -155,7 +155,7 @@ def test_a_search_that_one_leaves_at_once_is_kept_whole(compare):
         page.get_by_role("radio", name="Picks").click()
         await_search(compare, text)
         compare.page.wait_for_timeout(300)
-        assert (search.input_value(), asked(compare)) == (text, text)
+        assert (search.input_value(), searched(compare)) == (text, text)
         page.get_by_role("radio", name="Whole pool").click()
         search.fill("")
         await_search(compare, "")
