@@ -151,7 +151,7 @@ def test_targets_that_cannot_be_used(tiny_store: Store, tiny_targets: Path, tmp_
     no_answer = json.dumps({"messages": [{"role": "user", "content": "where?"}]})
     long = json.dumps({"prompt": "word " * 700, "completion": "yes"})
     cases = [
-        ([*good, long], ["Target 4 (", "more than the model's window of 512", "cannot be used; mend or remove"]),
+        ([*good, long], ["Target 4 (", "more than the model's window of 512", "cannot be used; fix or remove"]),
         ([good[0], no_answer], ["targets.jsonl, line 2: no assistant turn; fix or remove it and run again."]),
         ([good[0], "{", no_answer], ["targets.jsonl, line 2 (and 1 more): not valid JSON"]),
         ([], ["There is no row in targets.jsonl"]),

@@ -1,4 +1,4 @@
-"""The base model's vectors: against one row at a time, kept by shard, resumed, and scored (method, section 3: RDS+)."""
+"""The base model's vectors: equal to one row at a time, kept per shard, resumed, scored (method, section 3: RDS+)."""
 
 import shutil
 
@@ -57,7 +57,7 @@ def test_later_tokens_weigh_more_and_padding_nothing():
 
 
 def test_a_row_that_does_not_fit_with_others_goes_alone(base):
-    """Memory runs out for any batch of more than one row: halved until it fits, in the same order."""
+    """Any batch of more than one row runs out of memory: it is halved until it fits, in the same order."""
     rows = random_rows(300, [12, 12, 12, 12])
     extractor = BaseExtractor(base, ["rds+"], 4096)
     whole, once = extractor.extract(rows)["rds+"], extractor._batch
@@ -73,7 +73,7 @@ def test_a_row_that_does_not_fit_with_others_goes_alone(base):
 
 class TestDraft:
     def test_is_a_sketch_of_the_output_layers_gradient(self, tiny_model):
-        """Inner products of sketches, averaged over seeds, are those of autograd's own gradients."""
+        """Inner products of sketches, averaged over seeds, equal those of autograd's gradients."""
         model = load.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
         head = model.get_output_embeddings().weight.requires_grad_()
         rows = random_rows(300, [9, 14, 5, 21])
@@ -114,7 +114,7 @@ class TestDraft:
             np.testing.assert_allclose(vectors, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
 
     def test_needs_no_build(self, tiny_pool, tiny_config, tiny_store, tiny_targets, tmp_path):
-        """A store with its pool alone ranks as the finished one does, and the build goes on from it."""
+        """A store with only a pool ranks as the finished one does, and the build continues from it."""
         targets = read_targets(tiny_targets).rows
         begun = begin([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
         assert not begun.complete
@@ -167,7 +167,7 @@ class TestScoring:
         boxes, cats = (mine[0] + mine[1]) / 2, mine[2]
         expected = np.array([[cosine(boxes, x), cosine(cats, x)] for x in pool])
         ranking = rank(scoring, "rds+")
-        np.testing.assert_allclose(ranking.score, expected.max(1), atol=1e-3)  # fp16 is what is kept
+        np.testing.assert_allclose(ranking.score, expected.max(1), atol=1e-3)  # vectors are kept as fp16
         assert np.mean(ranking.best_subtask == expected.argmax(1)) > 0.95
         single = by_target(scoring, "rds+", 4)
         np.testing.assert_allclose(single, [[cosine(x, pool[4])] * 2 for x in mine], atol=1e-3)
@@ -184,11 +184,11 @@ class TestScoring:
         assert shard_files(tiny_copy.path) == before
         monkeypatch.setattr("gradsift.model.load.load_model", lambda *_: pytest.fail("the model was loaded again"))
         (tiny_copy.path / "scorings").rename(tiny_copy.path / "moved")
-        with pytest.raises(pytest.fail.Exception, match="loaded again"):  # the targets of a new scoring need it
+        with pytest.raises(pytest.fail.Exception, match="loaded again"):  # new targets need the model
             score_targets(tiny_copy, targets, ["rds+"])
 
     def test_goes_on_where_it_was_stopped(self, tiny_copy, tiny_targets):
-        """What was finished stays untouched, what is damaged or missing is made again, with the same bytes."""
+        """Finished shards stay untouched; damaged or missing ones are computed again, with the same bytes."""
         given = (StoreModel(tiny_copy), ["rds+"], Progress(quiet=True))
         given[0].load(given[-1])
         ensure_base(*given)

@@ -1,4 +1,4 @@
-"""BM25 gives rank-bm25's numbers; its words are Unicode's (method, section 3)."""
+"""BM25 gives rank-bm25's numbers, with words as Unicode defines them (method, section 3)."""
 
 import warnings
 from collections.abc import Iterator
@@ -40,14 +40,14 @@ QUERIES = [
 
 @pytest.fixture(scope="module", autouse=True, params=[0, bm25.SMALL], ids=["counted here", "counted by rank-bm25"])
 def small(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Every test of this file for a pool that is too large for rank-bm25, and for one that is not."""
+    """Run the tests both for a pool too large for rank-bm25 and for a small one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bm25, "SMALL", request.param)
         yield request.param
 
 
 def okapi(documents, queries) -> np.ndarray:
-    """rank-bm25 asked with whole queries."""
+    """rank-bm25's scores for whole queries."""
     index = BM25Okapi([tokenize(document) or [""] for document in documents])
     return np.stack([index.get_scores(tokenize(query)) for query in queries], 1)
 
@@ -67,7 +67,7 @@ class TestScores:
         st.lists(st.lists(st.sampled_from("abcdexy"), max_size=8).map(" ".join), min_size=1, max_size=4),
     )
     def test_any_texts(self, documents, queries):
-        """Common words have a negative idf, which rank-bm25 replaces; repeated and unknown words count as it counts."""
+        """Common words have a negative idf, which rank-bm25 replaces; repeated and unknown words count alike."""
         np.testing.assert_allclose(bm25_scores(bm25_index(documents), queries), okapi(documents, queries), atol=1e-5)
 
     @pytest.mark.parametrize("size", [1, 3, 8, 100])
@@ -82,14 +82,14 @@ class TestScores:
         assert len(indexed) == len(scored) == -(-len(DOCUMENTS) // size)
 
     def test_weights_are_rank_bm25s(self):
-        """Also those that it replaces because they are negative."""
+        """Including those it replaces because they are negative."""
         expected = BM25Okapi([tokenize(document) or [""] for document in DOCUMENTS]).idf
         found = bm25_index(DOCUMENTS).weights({*expected, "zzz"})
         assert found == pytest.approx(expected)
         assert {word for word, weight in found.items() if weight == min(found.values())} == {"the"}
 
     def test_a_long_query_over_many_documents(self):
-        """Within 1e-6 of the largest score, which is all that a float32 holds."""
+        """Within 1e-6 of the largest score, the precision of float32."""
         rng = np.random.default_rng(0)
         words = np.array([f"w{n}" for n in range(2000)])
         documents = [" ".join(words[rng.zipf(1.3, rng.integers(1, 300)) % 2000]) for _ in range(600)]
@@ -99,7 +99,7 @@ class TestScores:
 
 
 class TestBothWays:
-    """Counted by rank-bm25 or here: the same index, so that ranks do not change when a pool grows past `SMALL`."""
+    """Counting by rank-bm25 or here gives the same index, so ranks do not change when a pool grows past `SMALL`."""
 
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=12).map(" ".join), min_size=1, max_size=30))
@@ -135,7 +135,7 @@ class TestBothWays:
 
     def test_a_pool_without_documents(self):
         with np.errstate(invalid="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of the mean length
+            warnings.simplefilter("ignore", RuntimeWarning)  # from the mean length
             assert bm25_index([]).documents == 0
 
     @staticmethod

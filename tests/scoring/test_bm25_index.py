@@ -1,4 +1,4 @@
-"""The pool's words are counted once, kept, and counted again when they are others."""
+"""The pool's words are counted once, kept, and counted again when they change."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ def documents(store: Store) -> list[str]:
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often the words were counted, in its only entry."""
+    """A list whose only entry is the number of times the words were counted."""
     count, real = [0], bm25_index.bm25_index
 
-    def counted(*given):
+    def counted(*args):
         count[0] += 1
-        return real(*given)
+        return real(*args)
 
     monkeypatch.setattr(bm25_index, "bm25_index", counted)
     return count
@@ -76,7 +76,7 @@ def test_a_file_without_the_arrays_is_made_again(tiny_copy: Store) -> None:
     assert ensure_words(tiny_copy, Progress(quiet=True)).documents == 40
 
 
-def test_a_damaged_pool_is_said(tiny_copy: Store) -> None:
+def test_a_damaged_pool_is_reported(tiny_copy: Store) -> None:
     assert len(tiny_copy.scored_rows) == 40
     (tiny_copy.path / "pool.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreError, match=r"pool\.parquet is damaged"):

@@ -76,7 +76,7 @@ class TestWeights:
 
 
 def test_noise_draws_in_proportion_to_the_weights():
-    """The first of weights 1, 2, 5 by log w + noise is each in an eighth, a quarter, five eighths of the seeds."""
+    """Of weights 1, 2 and 5, each comes first in an eighth, a quarter and five eighths of the seeds."""
     weights = np.log([1.0, 2.0, 5.0])
     first = Counter(int((weights + gumbel_noise(3, seed)).argmax()) for seed in range(4000))
     np.testing.assert_allclose([first[i] / 4000 for i in range(3)], [1 / 8, 2 / 8, 5 / 8], atol=0.03)
@@ -90,7 +90,7 @@ def scoring(tiny_store, tiny_targets):
 
 @pytest.fixture(scope="module")
 def texts(tiny_store, scoring):
-    """The whole text of every scored row, of every target."""
+    """The full text of every scored row, and of every target."""
     rows = tiny_store.texts(scoring.rows)["messages"]
     pool = ["\n".join(turn["content"] for turn in turns) for turns in rows]
     return pool, ["\n".join(text for _, text in target.messages) for target in scoring.targets]

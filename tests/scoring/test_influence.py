@@ -55,7 +55,7 @@ class TestPooling:
             assert found[0, 0] == pytest.approx(1, abs=1e-6)
 
     def test_the_two_poolings_differ_by_long_targets(self):
-        """A mean follows its longest member, a mean of cosines hears all alike; with one target they agree."""
+        """A mean follows its longest member, a mean of cosines weighs all alike; with one target they agree."""
         targets = [np.array([[100.0, 0.0], [0.0, 1.0]])]
         rows = [np.array([[1.0, 0.0], [0.0, 1.0]])]
         together = np.array([0, 0])
@@ -98,7 +98,7 @@ class TestPooling:
         subtask_of = np.array([0, 0, 1])
         mean = pooling_matrix(gram, subtask_of, 2, "dot", "cosine-of-mean")
         np.testing.assert_allclose(mean, [[0.5, 0], [0.5, 0], [0, 1]])
-        length = (4 + 9 + 2 * 2) ** 0.5 / 2  # of the mean of the first two
+        length = (4 + 9 + 2 * 2) ** 0.5 / 2  # length of the mean of the first two
         found = pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean")
         np.testing.assert_allclose(found, [[0.5 / length, 0], [0.5 / length, 0], [0, 0.2]], rtol=1e-6)
         found = pooling_matrix(gram, subtask_of, 2, "cosine", "mean-of-cosines")
@@ -158,7 +158,7 @@ class TestScoring:
         score_targets(store, targets, ("less",), "sgd")
         assert found.has("less", "sgd")
         one, other = found.evidence("less", "sgd")[0], found.evidence("less", "adam")[0]
-        np.testing.assert_array_equal(one.gram, other.gram)  # the targets' side is the plain gradient either way
+        np.testing.assert_array_equal(one.gram, other.gram)  # targets always have the plain gradient
         assert not np.allclose(one.products, other.products)
 
     def test_other_targets_get_another_place(self, tiny_store, targets, scoring):
@@ -199,7 +199,7 @@ class TestBadTargets:
         long = replace(targets[0], messages=(("user", "the cat " * 60), ("assistant", "yes")))
         assert _reasons(tiny_store, [long]) == [""]
 
-    def test_none_at_all(self, tiny_store):
+    def test_no_targets(self, tiny_store):
         with pytest.raises(TargetError, match="no target examples"):
             score_targets(tiny_store, [])
 
@@ -214,7 +214,7 @@ class TestBadTargets:
 
 
 def test_evidence_made_anew_is_read_anew_even_in_the_same_moment(tmp_path):
-    """A file's time counts in ticks of milliseconds; what was read before must not stand for what is there now."""
+    """File times have ticks of milliseconds; an array read before must not stand in for the new file."""
     target = Row("f", 1, b"", "s", "i", "", "j", (("user", "q"), ("assistant", "a")), "", "", "")
     scoring = Scoring(tmp_path, [target], np.arange(2), ["epoch-1"], np.ones(1))
     for value in (1.0, 2.0):

@@ -1,4 +1,4 @@
-"""Inner products with stored rows against float64: whole numbers, two-part vectors, ragged pieces, both ways."""
+"""Inner products with stored rows against float64: exact integers, two-part vectors, ragged pieces, int8 and float."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def multiplied(path, vectors, dtype, x) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the product says and what float64 says, for the same stored rows."""
+    """The products and their values in float64, for the same stored rows."""
     write_shard(path, "params", 0, dtype, x)
     shard = read_shard(path, "params")
     found = torch.full((len(x), len(vectors)), torch.nan)
@@ -41,14 +41,14 @@ class TestProducts:
         assert error.max() <= 3e-6
 
     def test_a_vector_with_one_large_entry(self, dtype, way, tmp_path):
-        """The worst for two parts: every other entry is rounded to 2^-16 of the largest."""
+        """The worst case for two parts: every other entry is rounded to 2^-16 of the largest."""
         vectors = drawn(3, 2048, seed=1)
         vectors[:, 7] = torch.tensor([45.0, 450.0, -4500.0])
         found, exact = multiplied(tmp_path / "s", vectors, dtype, drawn(30, 2048))
         assert ((found - exact).abs() / vectors.double().norm(dim=1)).max() <= 5e-5
 
     def test_extremes_do_not_overflow_or_saturate(self, dtype, way, tmp_path):
-        """Rows and vectors whose entries all are the largest there are, of one sign and of both."""
+        """Rows and vectors whose entries all have the largest magnitude, with one sign and with both."""
         signs = torch.stack([torch.ones(8192), torch.tensor([1.0, -1.0]).repeat(4096), -torch.ones(8192)])
         found, exact = multiplied(tmp_path / "s", signs, dtype, signs)
         whole = way and dtype != "fp16"  # the sum of 8,192 equal floats is off in the fifth place
@@ -57,7 +57,7 @@ class TestProducts:
 
     @pytest.mark.parametrize("rows", [1, 3, 7, 9])
     def test_ragged_pieces(self, dtype, way, rows, tmp_path, monkeypatch):
-        """Three rows a piece, the last one shorter."""
+        """Pieces of three rows, the last one shorter."""
         monkeypatch.setattr(products, "PIECE", 3 * 64)
         monkeypatch.setattr("gradsift.datastore.shards.BLOCK_BYTES", 3 * 64 * 4)
         vectors = drawn(2, 64, seed=1)
@@ -86,12 +86,12 @@ def test_parts_add_up_to_the_vector(seed, parts, size):
 
 
 def test_integers_are_used_where_they_are_exact(monkeypatch):
-    """A product that adds pairs in 16 bits, as some processors do, one that is missing, and one that is right."""
+    """A product that adds pairs in 16 bits, as on some processors, a missing one, and a correct one."""
     vectors = drawn(1, 64)
 
     def saturating(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         sums = (rows.float() @ columns.float()).int()
-        for row in range(4):  # those that the trial made extreme
+        for row in range(4):  # the extreme rows of the trial
             pairs = (rows[row, :, None].int() * columns).view(-1, 2, columns.shape[1]).sum(1)
             sums[row] = pairs.clamp(-32768, 32767).sum(0)
         return sums

@@ -8,7 +8,7 @@
     STORE/representations/epoch-1/ rds-00000.safetensors ...
     STORE/representations/base/    rds+-00000.safetensors ...      likewise of the base model, see base_features.py
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
-    STORE/scorings/                kept scorings, see influence.py
+    STORE/scorings/                kept scorings, see score_targets.py
     STORE/index/, STORE/job/       see index.py, words.py, checked.py; status and log of the last run
 
 A shard that is present and whole is the progress record. A build promises all but `representations/base` and the last
