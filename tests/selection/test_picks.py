@@ -62,7 +62,7 @@ def test_leaving_out_targets_and_subtasks_equals_a_scoring_without_them(tiny_sto
 
 @pytest.mark.parametrize("method", ["less", "rds"])
 def test_leaving_out_a_checkpoint_equals_the_influence_at_the_others(tiny_store, whole, method):
-    """The toy has two checkpoints: without one, the other weighs 1."""
+    """The toy store has two checkpoints: without one, the other has weight 1."""
     traits = read_traits(tiny_store, whole)
     for gone, left in ((0, 1), (1, 0)):
         found = ranked(whole, method, make_choices(without_checkpoints=[whole.epochs[gone]]), traits)
@@ -177,7 +177,7 @@ def test_a_length_matched_ranking_draws_evenly_from_every_length(rows, bins):
     for k in range(1, n + 1):
         drawn = Counter(bin_of[p] for p in found.order[:k])
         assert all(abs(drawn[b] - k * size / n) <= 1 + 1e-9 for b, size in sizes.items())
-    for b in sizes:  # within a bin nothing changes its place
+    for b in sizes:  # the order within a bin stays the same
         mine = [p for p in found.order if bin_of[p] == b]
         assert mine == sorted(mine, key=lambda p: ranking.rank[p])
 

@@ -12,7 +12,7 @@ from gradsift.selection.ranking import Ranking, rank, round_robin, scores_table
 
 
 def naive_round_robin(scores, rows) -> tuple[list[int], list[int]]:
-    """Each column takes the best row that is left; among equals the one with the lowest row number."""
+    """Each column takes the best remaining row; among equals the one with the lowest row number."""
     left, order, picker = set(range(len(scores))), [], []
     while left:
         column = len(order) % len(scores[0])
@@ -58,7 +58,7 @@ class TestRoundRobin:
     @settings(deadline=None, max_examples=80)
     @given(st.integers(1, 40), st.integers(1, 7), st.integers(0, 1000), st.sampled_from([2, 5, 1000]))
     def test_equals_the_naive_loop(self, n, columns, seed, values):
-        """Few distinct values: ties everywhere."""
+        """With few distinct values there are ties everywhere."""
         rng = np.random.default_rng(seed)
         scores = rng.integers(0, values, (n, columns)).astype(np.float32)
         rows = np.sort(rng.choice(10 * n, n, replace=False))
@@ -67,7 +67,7 @@ class TestRoundRobin:
         assert (order.tolist(), picker.tolist()) == expected
 
     def test_long_runs_of_rows_already_taken(self):
-        """All columns wish the same: the stride of the search is crossed many times."""
+        """All columns want the same rows: the stride of the search is crossed many times."""
         n = 5000
         scores = np.repeat(np.arange(n, dtype=np.float32)[:, None], 3, axis=1)
         scores[:, 2] *= -1
@@ -95,7 +95,7 @@ class TestTies:
             )
 
     def test_many_among_few_values(self, tmp_path):
-        """A sort that is not stable shows only in the crowd."""
+        """An unstable sort shows only with many rows."""
         scores = np.random.default_rng(0).integers(0, 5, (3000, 1))
         found = rank(tied(tmp_path, scores, [0]), "bm25")
         assert found.order.tolist() == sorted(range(3000), key=lambda position: (-scores[position, 0], position))
@@ -141,7 +141,7 @@ class TestBudget:
             ("5%", 3, 1),
             ("100%", 7, 7),
             ("0.29%", 10000, 29),
-            ("32.3%", 1000, 323),  # in floating point 322.99...
+            ("32.3%", 1000, 323),  # 322.99... in floating point
             ("33.3%", 10, 3),
             ("20", 100, 20),
             ("20", 7, 7),
