@@ -1,4 +1,4 @@
-"""Two tables of picks compared: against sets and counts, within a store and across two."""
+"""Two tables of picks compared, within a store and across two: against sets and counts."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ LINES = st.lists(st.sampled_from("abcdef"), max_size=10)
 
 
 def table(rows, lines=None) -> pd.DataFrame:
-    """As `Picks.table` has it: rank r for the r-th row, the source by the row's parity."""
+    """A table like that of `Picks.table`: rank r for the r-th row, the source by the row's parity."""
     n = len(rows)
     columns = {"rank": np.arange(1, n + 1), "row": np.array(rows, dtype=np.int64), "score": 1 / np.arange(1, n + 1)}
     texts = {"id": [f"i{row}" for row in rows], "source": [("even", "odd")[row % 2] for row in rows], "file": ["f"] * n}

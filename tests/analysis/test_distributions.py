@@ -1,4 +1,4 @@
-"""Tables of what the picks are made of, against plain loops on small arrays and on a real store."""
+"""Tables of what the picks consist of, against plain loops on small arrays and on a real store."""
 
 from io import StringIO
 from pathlib import Path
@@ -189,7 +189,7 @@ class TestTargetCurves:
 
 
 def test_tables_can_be_written_as_csv(rankings: list[Ranking]) -> None:
-    """Their numbers are plain: what comes back from a file equals what went in."""
+    """Their numbers are plain: a table read back from a file equals the one written."""
     for table in (shares(PICKS, SOURCES), lengths(PICKS, PROMPTS, ANSWERS), score_by_rank(rankings[0], 3)):
         again = pd.read_csv(StringIO(table.to_csv(index=False)))
         pd.testing.assert_frame_equal(again, table, check_dtype=False)

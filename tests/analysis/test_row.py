@@ -1,4 +1,4 @@
-"""One row's evidence against loops over its vectors, and against the scores that ranked it."""
+"""One row's evidence, compared with loops over its vectors and with the scores that ranked it."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def scoring(tiny_store: Store, tiny_targets) -> Scoring:
 
 
 def vectors(store: Store, scoring: Scoring, kind: str, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows' stored vectors (n, d) as they are read back, and the targets' (K, d)."""
+    """The rows' stored vectors (n, d) as read back, and the targets' (K, d)."""
     rows = np.concatenate([block.numpy() for shard in store.shards(kind, epoch) for _, block in shard.blocks()])
     side = "representation" if kind == "rds" else "gradient"
     kept, _ = read_tensors(scoring.path / f"targets-{scoring.epochs[epoch]}.safetensors")

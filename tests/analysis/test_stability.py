@@ -1,4 +1,4 @@
-"""Targets that count more than once or not at all, against loops over vectors; split halves and rank intervals."""
+"""Targets that count several times or not at all, against loops over vectors; split halves and rank intervals."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +28,13 @@ def scoring(tiny_store: Store, tiny_targets: Path) -> Scoring:
 
 
 def repeated(targets, subtask_of, counts):
-    """The same targets written down `counts` times each."""
+    """The same targets, each repeated `counts` times."""
     again = np.repeat(np.arange(len(counts)), counts)
     return [t[again] for t in targets], subtask_of[again]
 
 
 def by_hand(rows, targets, subtask_of, weights, choices: Choices) -> list[float]:
-    """Every row's score, over the subtasks that have a target."""
+    """Every row's score over the subtasks that have a target."""
     scores = []
     for z in range(len(rows[0])):
         of_subtask = []
@@ -58,8 +58,8 @@ def by_hand(rows, targets, subtask_of, weights, choices: Choices) -> list[float]
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("aggregate", ["max", "mean"])
 class TestScores:
-    def test_equal_targets_written_down_again(self, tmp_path, similarity, pooling, aggregate, monkeypatch) -> None:
-        """Also with a subtask of no target left, which would win with a score of 0 where all others are negative."""
+    def test_equal_repeated_targets(self, tmp_path, similarity, pooling, aggregate, monkeypatch) -> None:
+        """Even with an empty subtask, whose score of 0 would win if all others are negative."""
         monkeypatch.setattr(stability, "_BLOCK", 7)
         rows, targets, subtask_of, weights = case(20, SIZES, epochs=3, seed=5)
         choices = Choices(aggregate=aggregate, similarity=similarity, target_pooling=pooling)
@@ -82,7 +82,7 @@ class TestScores:
             expected = rank(scoring, method, **how).score
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
-    def test_a_count_of_none_equals_leaving_out(self, scoring, similarity, pooling, aggregate) -> None:
+    def test_a_count_of_zero_equals_leaving_out(self, scoring, similarity, pooling, aggregate) -> None:
         choices = Choices(aggregate=aggregate, similarity=similarity, target_pooling=pooling)
         how = {"aggregate": aggregate, "similarity": similarity, "target_pooling": pooling}
         counts = 1 - np.eye(3, dtype=int)
@@ -205,7 +205,7 @@ class TestIntervals:
         left = Choices(without_targets=(0,), without_checkpoints=("epoch-1",))
         found = rank_intervals(scoring, "less", np.arange(5), left, resamples=4)
         expected = rank(scoring.under(Choices(without_targets=[0], without_checkpoints=["epoch-1"])), "less").rank[:5]
-        assert found["median"].tolist() == expected.tolist()  # one example a subtask: nothing varies
+        assert found["median"].tolist() == expected.tolist()  # one example per subtask: nothing varies
 
     def test_no_picks(self, scoring: Scoring) -> None:
         assert rank_intervals(scoring, "less", np.array([], dtype=np.int64), Choices(), resamples=2).empty
@@ -218,9 +218,9 @@ class TestNotOffered:
             ("random", Choices(), "Random does not look at the targets"),
             ("less", Choices(aggregate="round-robin"), "not offered for round-robin"),
             ("less", Choices(length_matched=True), "length-matched"),
-            ("less", Choices(cap="30%"), "pass rows over"),
-            ("less", Choices(drop_duplicates=True), "pass rows over"),
-            ("less", Choices(diverse=True), "pass rows over"),
+            ("less", Choices(cap="30%"), "these skip rows"),
+            ("less", Choices(drop_duplicates=True), "these skip rows"),
+            ("less", Choices(diverse=True), "these skip rows"),
         ],
     )
     def test_methods_and_choices(self, scoring: Scoring, method: str, choices: Choices, match: str) -> None:
@@ -240,7 +240,7 @@ class TestNotOffered:
 
 
 def test_influence_is_what_all_ones_resample(scoring: Scoring) -> None:
-    """Subtask by subtask: a resample with the others counted 0 is that subtask's column of Eq. 2."""
+    """Subtask by subtask: a resample in which the others count 0 gives that subtask's column of Eq. 2."""
     columns = influence(scoring.evidence("less"), scoring.subtask_of, 2)
     for j in range(2):
         counts = (scoring.subtask_of == j).astype(int)[None]
