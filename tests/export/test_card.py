@@ -1,4 +1,4 @@
-"""The dataset card: valid YAML, snippets that parse, and hostile names that stay text."""
+"""The dataset card: valid YAML, snippets that parse, and hostile names that remain text."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Every format written and read back by the loader that trainers use; scores, manifest and card beside it."""
+"""Every format, written and read back with the loader that trainers use, with scores, manifest and card."""
 
 import hashlib
 import json
@@ -131,7 +131,7 @@ def test_less_copies_lines_and_rewrites_the_rest(tmp_path):
     lines = path.read_bytes().split(b"\n")
     assert lines == [line, alpaca, line, json.dumps(rewritten).encode(), b""]
     card = (path.parent / "README.md").read_text()
-    for note in ("3 rows: written as in the source", "1 row: written anew", "1 row: of the copied rows"):
+    for note in ("3 rows: written as in the source", "1 row: rewritten as", "1 row: copied, but the line has no"):
         assert note in card
     assert "TRL" not in card  # not every line has messages
     assert (path.parent / "sorted.csv").read_text() == (
@@ -172,7 +172,7 @@ def test_any_conversation_comes_back(messages, format):
 
 
 def read_unchecked(record):
-    """The turns of an exported line, through the pool's own reader where it can be read on its own."""
+    """The turns of an exported line, read by the pool's own reader if it can read the line."""
     if "conversations" in record:
         names = {"human": "user", "gpt": "assistant", "system": "system"}
         return [(names[turn["from"]], turn["value"]) for turn in record["conversations"]]
