@@ -141,10 +141,10 @@ def test_doctor_says_what_is_here_and_what_is_wrong(tiny_copy: Store, tmp_path: 
     home = {"XDG_DATA_HOME": str(tmp_path / "data")}
     well = gradsift("doctor", tiny_copy.path, "--json", **home)
     assert well.code == 0, well.err
-    found = {entry["name"]: entry["found"] for entry in json.loads(well.out)}
-    assert found["torch"] == torch.__version__
-    assert found["workspace"].startswith(str(tmp_path / "data" / "gradsift"))
-    assert found["store"] == "40 usable rows, 2 checkpoints"
+    result = {entry["name"]: entry["found"] for entry in json.loads(well.out)}
+    assert result["torch"] == torch.__version__
+    assert result["workspace"].startswith(str(tmp_path / "data" / "gradsift"))
+    assert result["store"] == "40 usable rows, 2 checkpoints"
     path = tiny_copy.path / "manifest.json"
     manifest = json.loads(path.read_text())
     versions = {**tiny_copy.manifest.versions, "torch": "1.0"}

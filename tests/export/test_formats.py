@@ -157,7 +157,7 @@ def test_less_lines_of_the_real_pool_equal_the_source_lines(tmp_path, shared_dat
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 conversation = st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), text), max_size=6).filter(
-    lambda found: any(role == "assistant" and content.strip() for role, content in found)
+    lambda result: any(role == "assistant" and content.strip() for role, content in result)
 )
 
 
@@ -176,8 +176,8 @@ def read_unchecked(record):
     if "conversations" in record:
         names = {"human": "user", "gpt": "assistant", "system": "system"}
         return [(names[turn["from"]], turn["value"]) for turn in record["conversations"]]
-    found = record.get("messages") or [*record["prompt"], *record["completion"]]
-    return [(turn["role"], turn["content"]) for turn in found]
+    result = record.get("messages") or [*record["prompt"], *record["completion"]]
+    return [(turn["role"], turn["content"]) for turn in result]
 
 
 @settings(max_examples=60, deadline=None)
@@ -193,9 +193,9 @@ def test_alternating_conversations_come_back_through_alpaca(pairs, system):
 def test_beside_the_data(tmp_path, format):
     manifest = {"method": "less", "budget": "5%", "made": {"by": "gradsift"}}
     path = export(tmp_path, format, manifest=manifest)
-    found = json.loads((path.parent / "manifest.json").read_text())
-    data = found.pop("data")
-    assert found == manifest
+    result = json.loads((path.parent / "manifest.json").read_text())
+    data = result.pop("data")
+    assert result == manifest
     assert data == {
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -43,17 +43,17 @@ def rds_plus_of_one(base, row) -> np.ndarray:
 @pytest.mark.parametrize("budget", [1, 64, 4096])
 def test_padded_batches_equal_one_row_at_a_time(base, budget):
     rows = random_rows(300, [3, 40, 17, 39, 1, 22, 38])
-    found = BaseExtractor(base, ["rds+"], budget).extract(rows)["rds+"]
-    assert found.dtype == torch.float32
-    for vector, row in zip(found, rows, strict=True):
+    result = BaseExtractor(base, ["rds+"], budget).extract(rows)["rds+"]
+    assert result.dtype == torch.float32
+    for vector, row in zip(result, rows, strict=True):
         np.testing.assert_allclose(vector, rds_plus_of_one(base, row), rtol=1e-4, atol=1e-5)
 
 
 def test_later_tokens_weigh_more_and_padding_nothing():
     hidden = torch.tensor([[[1.0], [2.0], [4.0]], [[1.0], [2.0], [torch.inf]]])
     hidden[1, 2] = 1e30
-    found = weighted_mean(hidden, torch.tensor([3, 2]))
-    np.testing.assert_allclose(found[:, 0], [(1 + 2 * 2 + 3 * 4) / 6, (1 + 2 * 2) / 3])
+    result = weighted_mean(hidden, torch.tensor([3, 2]))
+    np.testing.assert_allclose(result[:, 0], [(1 + 2 * 2 + 3 * 4) / 6, (1 + 2 * 2) / 3])
 
 
 def test_a_row_that_does_not_fit_with_others_goes_alone(base):
@@ -79,10 +79,10 @@ class TestDraft:
         rows = random_rows(300, [9, 14, 5, 21])
         exact = torch.stack([torch.autograd.grad(loss_of_one(model, row), head)[0].flatten() for row in rows])
         head.requires_grad_(False)
-        found = [BaseExtractor(model, ["draft"], 64, seed).extract(rows)["draft"] for seed in range(40)]
-        assert found[0].shape == (4, DRAFT_DIM)
+        result = [BaseExtractor(model, ["draft"], 64, seed).extract(rows)["draft"] for seed in range(40)]
+        assert result[0].shape == (4, DRAFT_DIM)
         scale = exact.norm(dim=1)[:, None] * exact.norm(dim=1)
-        errors = torch.stack([one @ one.T - exact @ exact.T for one in found]) / scale
+        errors = torch.stack([one @ one.T - exact @ exact.T for one in result]) / scale
         assert errors.square().mean().sqrt() < 2 / DRAFT_DIM**0.5
         assert errors.mean(0).abs().max() < 5 * 2 / (40 * DRAFT_DIM) ** 0.5  # no bias
 
@@ -108,8 +108,8 @@ class TestDraft:
     @pytest.mark.parametrize("budget", [1, 64, 4096])
     def test_padded_batches_equal_one_row_at_a_time(self, base, budget):
         rows = random_rows(300, [3, 40, 17, 39, 2, 22, 38])
-        found = BaseExtractor(base, ["rds+", "draft"], budget).extract(rows)
-        for kind, vectors in found.items():
+        result = BaseExtractor(base, ["rds+", "draft"], budget).extract(rows)
+        for kind, vectors in result.items():
             alone = torch.cat([BaseExtractor(base, [kind], 1).extract([row])[kind] for row in rows])
             np.testing.assert_allclose(vectors, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
 

@@ -54,12 +54,12 @@ def okapi(documents, queries) -> np.ndarray:
 
 class TestScores:
     def test_equal_rank_bm25_on_whole_queries(self):
-        found = bm25_scores(bm25_index(DOCUMENTS), QUERIES)
-        assert found.shape == (8, 8)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)
-        assert found[1, 1] > found[0, 1] > 0
-        assert not found[:, [3, 7]].any()
+        result = bm25_scores(bm25_index(DOCUMENTS), QUERIES)
+        assert result.shape == (8, 8)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, okapi(DOCUMENTS, QUERIES), atol=1e-6)
+        assert result[1, 1] > result[0, 1] > 0
+        assert not result[:, [3, 7]].any()
 
     @settings(deadline=None, max_examples=60)
     @given(
@@ -76,17 +76,17 @@ class TestScores:
         monkeypatch.setattr("gradsift.scoring.bm25._PART", size)
         monkeypatch.setattr("gradsift.scoring.bm25._BLOCK", size)
         indexed, scored = [], []
-        found = bm25_scores(bm25_index(iter(DOCUMENTS), indexed.append), QUERIES, scored.append)
-        np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)
+        result = bm25_scores(bm25_index(iter(DOCUMENTS), indexed.append), QUERIES, scored.append)
+        np.testing.assert_allclose(result, okapi(DOCUMENTS, QUERIES), atol=1e-6)
         assert sum(indexed) == sum(scored) == len(DOCUMENTS)
         assert len(indexed) == len(scored) == -(-len(DOCUMENTS) // size)
 
     def test_weights_are_rank_bm25s(self):
         """Including those it replaces because they are negative."""
         expected = BM25Okapi([tokenize(document) or [""] for document in DOCUMENTS]).idf
-        found = bm25_index(DOCUMENTS).weights({*expected, "zzz"})
-        assert found == pytest.approx(expected)
-        assert {word for word, weight in found.items() if weight == min(found.values())} == {"the"}
+        result = bm25_index(DOCUMENTS).weights({*expected, "zzz"})
+        assert result == pytest.approx(expected)
+        assert {word for word, weight in result.items() if weight == min(result.values())} == {"the"}
 
     def test_a_long_query_over_many_documents(self):
         """Within 1e-6 of the largest score, the precision of float32."""
@@ -94,8 +94,8 @@ class TestScores:
         words = np.array([f"w{n}" for n in range(2000)])
         documents = [" ".join(words[rng.zipf(1.3, rng.integers(1, 300)) % 2000]) for _ in range(600)]
         queries = [" ".join(words[rng.zipf(1.2, 200) % 2000]) for _ in range(3)]
-        found, expected = bm25_scores(bm25_index(documents), queries), okapi(documents, queries)
-        assert np.abs(found - expected).max() <= 1e-6 * expected.max()
+        result, expected = bm25_scores(bm25_index(documents), queries), okapi(documents, queries)
+        assert np.abs(result - expected).max() <= 1e-6 * expected.max()
 
 
 class TestBothWays:
@@ -189,13 +189,13 @@ class TestMatches:
         index = bm25_index(DOCUMENTS)
         idf = index.weights(set(index.words))
         about_targets = {word: idf[word] for word in distinct_words(["The cat chased a mouse"]) if word in idf}
-        found = matched_words(DOCUMENTS[1:2], about_targets)
+        result = matched_words(DOCUMENTS[1:2], about_targets)
         common = sorted(set(tokenize(DOCUMENTS[1])) & set(about_targets), key=lambda word: (-idf[word], word))
-        assert found == common[: len(found)]
+        assert result == common[: len(result)]
         total = sum(idf[word] for word in common)
-        assert sum(idf[word] for word in found) >= 0.8 * total > sum(idf[word] for word in found[:-1])
+        assert sum(idf[word] for word in result) >= 0.8 * total > sum(idf[word] for word in result[:-1])
         assert "the" in common
-        assert "the" not in found
+        assert "the" not in result
         assert not matched_words(DOCUMENTS, {})
 
     def test_no_more_than_twelve_words(self):

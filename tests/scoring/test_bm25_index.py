@@ -47,11 +47,11 @@ def test_kept_words_score_as_rank_bm25(tiny_copy: Store, counting: list[int]) ->
 def test_what_is_kept_comes_back(tmp_path) -> None:
     made = bm25_index.bm25_index(["one two two", "", "কলকাতা 首都"])
     write_words(tmp_path / "w", made, "this")
-    found = read_words(tmp_path / "w", "this")
-    assert found is not None
-    assert (found.documents, found.words) == (3, ["one", "two", "", "কলকাতা", "首", "都"])
+    result = read_words(tmp_path / "w", "this")
+    assert result is not None
+    assert (result.documents, result.words) == (3, ["one", "two", "", "কলকাতা", "首", "都"])
     for name in ("idf", "starts", "rows", "gains"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+        np.testing.assert_array_equal(getattr(result, name), getattr(made, name))
     assert read_words(tmp_path / "w", "that") is None
     assert read_words(tmp_path / "none", "this") is None
 

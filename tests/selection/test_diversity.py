@@ -55,8 +55,8 @@ class TestOrder:
         enough = None if seed % 2 else n // 2
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(diversity, "_BLOCK", block)
-            found = diverse_order(score, updates, taken, enough)
-        assert found.tolist() == by_loop(score, updates, taken, enough)
+            result = diverse_order(score, updates, taken, enough)
+        assert result.tolist() == by_loop(score, updates, taken, enough)
 
     def test_copies_come_last_and_rows_unlike_all_keep_their_order(self):
         updates = torch.eye(4)[[0, 0, 1, 1, 2, 3]]
@@ -90,10 +90,10 @@ def test_sketches_keep_the_cosines_of_the_stored_features(tiny_store):
         whole.append(torch.cat(blocks) * weight**0.5)
     exact = torch.cat(whole, 1)
     positions = np.array([3, 0, 39, 17, 8, 21])
-    found = load_updates(tiny_store, positions)
-    assert found.shape == (6, DIM)
-    np.testing.assert_allclose(found.norm(dim=1), 1, rtol=1e-5)
-    error = found @ found.T - exact[positions] @ exact[positions].T
+    result = load_updates(tiny_store, positions)
+    assert result.shape == (6, DIM)
+    np.testing.assert_allclose(result.norm(dim=1), 1, rtol=1e-5)
+    error = result @ result.T - exact[positions] @ exact[positions].T
     assert error.abs().max() < 5 / DIM**0.5
 
 
@@ -103,9 +103,9 @@ class TestPicks:
         choices = make_choices(diverse=True)
         ranking = ranked(scoring, "less", choices, traits)
         chosen = by_loop(ranking.score[ranking.order], load_updates(tiny_store, ranking.order))[:6]
-        found = picked(ranking, Budget.parse("6"), choices, traits)
-        assert found.tolist() == sorted(ranking.order[chosen].tolist(), key=lambda at: ranking.rank[at])
-        assert found.tolist() != picked(ranking, Budget.parse("6"), make_choices(), traits).tolist()
+        result = picked(ranking, Budget.parse("6"), choices, traits)
+        assert result.tolist() == sorted(ranking.order[chosen].tolist(), key=lambda at: ranking.rank[at])
+        assert result.tolist() != picked(ranking, Budget.parse("6"), make_choices(), traits).tolist()
 
     @pytest.mark.parametrize("budget", ["10", "50tokens"])
     @pytest.mark.parametrize("cap", ["", "60%"])
@@ -118,14 +118,14 @@ class TestPicks:
         ranking = Ranking("less", rows, score, rows + 1, np.zeros(n, dtype=int), rows)
         traits = Traits(rows, tokens, tokens, rows % 2, None, lambda positions, kind: updates[positions])
         choices = make_choices(diverse=True, **({"cap": cap} if cap else {}))
-        found = picked(ranking, Budget.parse(budget), choices, traits).tolist()
+        result = picked(ranking, Budget.parse(budget), choices, traits).tolist()
         if not cap:
             chosen = by_loop(score, updates)[:10]
-            assert found == sorted(chosen) == [0, *range(60, 69)]
+            assert result == sorted(chosen) == [0, *range(60, 69)]
         else:  # at most six of a source
-            assert found[0] == 0
-            assert all(row >= 60 for row in found[1:])
-            assert len(found) == 10
+            assert result[0] == 0
+            assert all(row >= 60 for row in result[1:])
+            assert len(result) == 10
 
     def test_with_decisions_caps_and_tokens(self, tiny_store, scoring):
         traits = read_traits(tiny_store, scoring)

@@ -43,10 +43,10 @@ def test_conversations_questions_and_lines_are_read(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("One line of text.\n\nAnother line.\n")
     (tmp_path / "blocks.txt").write_text("Q: How many?\nA: Two.\n")
     names = ["chat.jsonl", "exam.jsonl", "exam.csv", "lines.txt", "blocks.txt"]
-    found = read_evaluation(parse_targets("Q: What is it?\nA: A box.").rows, [tmp_path / name for name in names])
-    assert found.targets == 1
-    assert [(part["file"], part["examples"]) for part in found.files] == list(zip(names, [1, 1, 1, 2, 1], strict=True))
-    assert [(example.file, example.line, [text for _, text in example.turns]) for example in found.examples] == [
+    result = read_evaluation(parse_targets("Q: What is it?\nA: A box.").rows, [tmp_path / name for name in names])
+    assert result.targets == 1
+    assert [(part["file"], part["examples"]) for part in result.files] == list(zip(names, [1, 1, 1, 2, 1], strict=True))
+    assert [(example.file, example.line, [text for _, text in example.turns]) for example in result.examples] == [
         (TARGETS, 1, ["What is it?", "A box."]),
         ("chat.jsonl", 1, ["Where is it?", "Here."]),
         ("exam.jsonl", 2, ["Which?", "a b", "c"]),
@@ -68,17 +68,17 @@ def test_files_without_text_are_refused(tmp_path: Path) -> None:
 def test_rows_of_a_store_are_compared(tiny_store: Store, tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text(f"{TALK}\n\nWhat is in box 7?\n")
     evaluation = read_evaluation([], [tmp_path / "held.txt"])
-    found = find_leaks(tiny_store, tiny_store.rows[::-1], Matcher(evaluation.examples), quote=True)
+    result = find_leaks(tiny_store, tiny_store.rows[::-1], Matcher(evaluation.examples), quote=True)
     texts = tiny_store.texts(tiny_store.rows)
     expected = {
         int(row)
         for row, messages in zip(texts["row"], texts["messages"], strict=True)
         if TALK in messages[1]["content"] or messages[0]["content"] == "what is in box 7?"
     }
-    assert set(found) == expected
+    assert set(result) == expected
     assert len(expected) > 5
-    assert list(found) == sorted(found)
-    assert all(hits[0].yours for hits, _ in found.values())
+    assert list(result) == sorted(result)
+    assert all(hits[0].yours for hits, _ in result.values())
 
 
 def test_an_export_says_what_leaks(tiny_store: Store, targets, tmp_path: Path) -> None:

@@ -35,23 +35,23 @@ class TestAggregations:
         expected = by_hand(rows, targets, appearance[subtask_of], weights, similarity, pooling)
         scoring = scoring_of(tmp_path, evidence_of(rows, targets, weights), subtask_of)
         for aggregate, score in (("max", expected.max(1)), ("mean", expected.mean(1))):
-            found = rank(scoring, "less", aggregate=aggregate, similarity=similarity, target_pooling=pooling)
-            np.testing.assert_allclose(found.score, score, rtol=1e-4, atol=1e-5 * np.abs(score).max())
-            assert found.order.tolist() == sorted(range(30), key=lambda z: -score[z])
-            assert found.rank[found.order].tolist() == list(range(1, 31))
-            assert found.best_subtask.tolist() == expected.argmax(1).tolist()
+            result = rank(scoring, "less", aggregate=aggregate, similarity=similarity, target_pooling=pooling)
+            np.testing.assert_allclose(result.score, score, rtol=1e-4, atol=1e-5 * np.abs(score).max())
+            assert result.order.tolist() == sorted(range(30), key=lambda z: -score[z])
+            assert result.rank[result.order].tolist() == list(range(1, 31))
+            assert result.best_subtask.tolist() == expected.argmax(1).tolist()
 
     def test_round_robin(self, tmp_path, similarity, pooling):
         rows, targets, subtask_of, weights = case(30, self.SIZES, seed=3)
         single = by_hand(rows, targets, np.arange(7), weights, similarity, pooling)
         scoring = scoring_of(tmp_path, evidence_of(rows, targets, weights), subtask_of)
         order, picker = naive_round_robin(single.tolist(), range(30))
-        found = rank(scoring, "less", aggregate="round-robin", similarity=similarity, target_pooling=pooling)
-        assert found.order.tolist() == order
-        assert found.rank[order].tolist() == list(range(1, 31))
-        assert found.best_subtask[order].tolist() == scoring.subtask_of[picker].tolist()
+        result = rank(scoring, "less", aggregate="round-robin", similarity=similarity, target_pooling=pooling)
+        assert result.order.tolist() == order
+        assert result.rank[order].tolist() == list(range(1, 31))
+        assert result.best_subtask[order].tolist() == scoring.subtask_of[picker].tolist()
         expected = single[order, picker]
-        np.testing.assert_allclose(found.score[order], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(result.score[order], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 class TestRoundRobin:
@@ -83,37 +83,37 @@ class TestTies:
         scores = [[1, 1], [2, 2], [1, 1], [2, 2], [3, 3], [1, 1]]
         rows = [3, 4, 8, 15, 16, 23]  # excluded rows leave gaps
         scoring = tied(tmp_path, scores, [0, 1], rows)
-        found = rank(scoring, "bm25", aggregate=aggregate)
-        assert found.rows[found.order].tolist() == [16, 4, 15, 3, 8, 23]
+        result = rank(scoring, "bm25", aggregate=aggregate)
+        assert result.rows[result.order].tolist() == [16, 4, 15, 3, 8, 23]
 
     def test_all_equal(self, tmp_path):
         for aggregate in ("max", "mean", "round-robin"):
-            found = rank(tied(tmp_path, np.zeros((500, 3)), [0, 0, 1]), "bm25", aggregate=aggregate)
-            assert found.order.tolist() == list(range(500))
-            assert found.best_subtask.tolist() == (
+            result = rank(tied(tmp_path, np.zeros((500, 3)), [0, 0, 1]), "bm25", aggregate=aggregate)
+            assert result.order.tolist() == list(range(500))
+            assert result.best_subtask.tolist() == (
                 [0] * 500 if aggregate != "round-robin" else [0, 0, 1] * 166 + [0, 0]
             )
 
     def test_many_among_few_values(self, tmp_path):
         """An unstable sort shows only with many rows."""
         scores = np.random.default_rng(0).integers(0, 5, (3000, 1))
-        found = rank(tied(tmp_path, scores, [0]), "bm25")
-        assert found.order.tolist() == sorted(range(3000), key=lambda position: (-scores[position, 0], position))
+        result = rank(tied(tmp_path, scores, [0]), "bm25")
+        assert result.order.tolist() == sorted(range(3000), key=lambda position: (-scores[position, 0], position))
 
     def test_a_larger_budget_keeps_the_picks_of_a_smaller(self, tmp_path):
         scores = np.random.default_rng(0).integers(0, 4, (60, 2))
-        found = rank(tied(tmp_path, scores, [0, 1]), "bm25")
+        result = rank(tied(tmp_path, scores, [0, 1]), "bm25")
         tokens = np.full(60, 10)
         for smaller, larger in ((1, 2), (10, 30), (59, 60)):
-            few, many = (Budget.parse(str(k)).take(found, tokens) for k in (smaller, larger))
+            few, many = (Budget.parse(str(k)).take(result, tokens) for k in (smaller, larger))
             assert many[:smaller].tolist() == few.tolist()
 
     def test_what_is_not_a_number_never_comes_first(self, tmp_path):
         scores = [[0.1, 0.2], [np.nan, 0.5], [np.nan, np.nan], [-3, -2]]
         for aggregate in ("max", "mean", "round-robin"):
-            found = rank(tied(tmp_path, scores, [0, 1]), "bm25", aggregate=aggregate)
-            assert found.order[0] in (0, 1) if aggregate == "round-robin" else found.order[0] == 0
-            assert set(found.order[-2:].tolist()) >= {2}
+            result = rank(tied(tmp_path, scores, [0, 1]), "bm25", aggregate=aggregate)
+            assert result.order[0] in (0, 1) if aggregate == "round-robin" else result.order[0] == 0
+            assert set(result.order[-2:].tolist()) >= {2}
 
 
 class TestRandom:
