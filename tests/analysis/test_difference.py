@@ -1,4 +1,4 @@
-"""Two tables of picks compared: against sets and counts, within a store and across two."""
+"""Two tables of picks compared, within a store and across two: against sets and counts."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ LINES = st.lists(st.sampled_from("abcdef"), max_size=10)
 
 
 def table(rows, lines=None) -> pd.DataFrame:
-    """As `Picks.table` has it: rank r for the r-th row, the source by the row's parity."""
+    """A table like that of `Picks.table`: rank r for the r-th row, the source by the row's parity."""
     n = len(rows)
     columns = {"rank": np.arange(1, n + 1), "row": np.array(rows, dtype=np.int64), "score": 1 / np.arange(1, n + 1)}
     texts = {"id": [f"i{row}" for row in rows], "source": [("even", "odd")[row % 2] for row in rows], "file": ["f"] * n}
@@ -29,32 +29,32 @@ def table(rows, lines=None) -> pd.DataFrame:
 @given(PICKS, PICKS)
 @settings(deadline=None)
 def test_within_a_store_rows_differ_as_sets(one, two):
-    found = difference(table(one), table(two), True)
-    assert [one[at] for at in found.only_a] == [row for row in one if row not in two]
-    assert [two[at] for at in found.only_b] == [row for row in two if row not in one]
-    assert [one[at] for at, _ in found.both] == [two[at] for _, at in found.both]
-    assert [one[at] for at, _ in found.both] == [row for row in one if row in two]
+    result = difference(table(one), table(two), True)
+    assert [one[at] for at in result.only_a] == [row for row in one if row not in two]
+    assert [two[at] for at in result.only_b] == [row for row in two if row not in one]
+    assert [one[at] for at, _ in result.both] == [two[at] for _, at in result.both]
+    assert [one[at] for at, _ in result.both] == [row for row in one if row in two]
     union = set(one) | set(two)
-    assert found.overlap == (len(set(one) & set(two)) / len(union) if union else 0.0)
+    assert result.overlap == (len(set(one) & set(two)) / len(union) if union else 0.0)
 
 
 @given(LINES, LINES)
 @settings(deadline=None)
 def test_across_stores_lines_match_as_often_as_both_have_them(one, two):
-    found = difference(table(range(len(one)), one), table(range(len(two)), two), False)
-    assert Counter(one[at] for at, _ in found.both) == Counter(one) & Counter(two)
-    assert [one[at] for at, _ in found.both] == [two[at] for _, at in found.both]
-    assert Counter(one[at] for at in found.only_a) == Counter(one) - Counter(two)
-    assert Counter(two[at] for at in found.only_b) == Counter(two) - Counter(one)
+    result = difference(table(range(len(one)), one), table(range(len(two)), two), False)
+    assert Counter(one[at] for at, _ in result.both) == Counter(one) & Counter(two)
+    assert [one[at] for at, _ in result.both] == [two[at] for _, at in result.both]
+    assert Counter(one[at] for at in result.only_a) == Counter(one) - Counter(two)
+    assert Counter(two[at] for at in result.only_b) == Counter(two) - Counter(one)
 
 
 @given(PICKS, PICKS)
 @settings(deadline=None)
 def test_tables_add_up(one, two):
-    found = difference(table(one), table(two), True)
-    whole, by_source = found.table(), found.by_source()
+    result = difference(table(one), table(two), True)
+    whole, by_source = result.table(), result.by_source()
     assert whole["where"].tolist() == (
-        ["both"] * len(found.both) + ["only A"] * len(found.only_a) + ["only B"] * len(found.only_b)
+        ["both"] * len(result.both) + ["only A"] * len(result.only_a) + ["only B"] * len(result.only_b)
     )
     assert sorted(whole["row_a"].dropna().tolist()) == sorted(one)
     assert sorted(whole["row_b"].dropna().tolist()) == sorted(two)
@@ -78,6 +78,6 @@ def test_ranks_of_rows_there():
 def test_two_selections_of_a_store(tiny_store, tiny_targets, top):
     targets = read_targets(tiny_targets).rows
     one, two = (gradsift.pick(tiny_store, targets, top, method=method) for method in ("less", "random"))
-    found = difference(one.table(), two.table(), True)
-    assert set(one.rows[found.only_a]) == set(one.rows) - set(two.rows)
-    assert set(two.rows[found.only_b]) == set(two.rows) - set(one.rows)
+    result = difference(one.table(), two.table(), True)
+    assert set(one.rows[result.only_a]) == set(one.rows) - set(two.rows)
+    assert set(two.rows[result.only_b]) == set(two.rows) - set(one.rows)

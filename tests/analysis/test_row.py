@@ -1,4 +1,4 @@
-"""One row's evidence against loops over its vectors, and against the scores that ranked it."""
+"""One row's evidence, compared with loops over its vectors and with the scores that ranked it."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def scoring(tiny_store: Store, tiny_targets) -> Scoring:
 
 
 def vectors(store: Store, scoring: Scoring, kind: str, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows' stored vectors (n, d) as they are read back, and the targets' (K, d)."""
+    """The rows' stored vectors (n, d) as read back, and the targets' (K, d)."""
     rows = np.concatenate([block.numpy() for shard in store.shards(kind, epoch) for _, block in shard.blocks()])
     side = "representation" if kind == "rds" else "gradient"
     kept, _ = read_tensors(scoring.path / f"targets-{scoring.epochs[epoch]}.safetensors")
@@ -37,11 +37,11 @@ def test_cosines_are_those_of_the_vectors(tiny_store, scoring, method, kind):
     sides = [vectors(tiny_store, scoring, kind, epoch) for epoch in range(2)]
     for position in (0, 7, len(scoring.rows) - 1):
         expected = [[cosine(rows[position], targets[k]) for rows, targets in sides] for k in range(3)]
-        found = by_target(scoring, method, position)
+        result = by_target(scoring, method, position)
         np.testing.assert_allclose(
-            found[:, :2], expected, atol=2e-3
+            result[:, :2], expected, atol=2e-3
         )  # the stored rows are quantised to length 1 +- this
-        np.testing.assert_allclose(found[:, 2], np.array(expected) @ scoring.weights, atol=1e-5)
+        np.testing.assert_allclose(result[:, 2], np.array(expected) @ scoring.weights, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["less", "rds", "bm25"])
@@ -61,11 +61,11 @@ def test_a_rows_subtasks_are_what_ranked_it(scoring, similarity, checkpoints):
     left = scoring.under(make_choices(without_checkpoints=checkpoints))
     ranking = rank(left, "less", similarity=similarity)
     for position in range(len(left.rows)):
-        found = by_subtask(left, "less", position, similarity=similarity)
-        assert found.shape == (2, len(left.epochs) + 1)
-        np.testing.assert_allclose(found[:, -1], found[:, :-1] @ left.weights, rtol=1e-5, atol=1e-7)
-        assert found[:, -1].max() == pytest.approx(float(ranking.score[position]), abs=1e-6)
-        assert found[:, -1].argmax() == ranking.best_subtask[position]
+        result = by_subtask(left, "less", position, similarity=similarity)
+        assert result.shape == (2, len(left.epochs) + 1)
+        np.testing.assert_allclose(result[:, -1], result[:, :-1] @ left.weights, rtol=1e-5, atol=1e-7)
+        assert result[:, -1].max() == pytest.approx(float(ranking.score[position]), abs=1e-6)
+        assert result[:, -1].argmax() == ranking.best_subtask[position]
 
 
 def test_the_target_served_best_is_of_the_subtask():

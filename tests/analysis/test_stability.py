@@ -1,4 +1,4 @@
-"""Targets that count more than once or not at all, against loops over vectors; split halves and rank intervals."""
+"""Targets that count several times or not at all, against loops over vectors; split halves and rank intervals."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +28,13 @@ def scoring(tiny_store: Store, tiny_targets: Path) -> Scoring:
 
 
 def repeated(targets, subtask_of, counts):
-    """The same targets written down `counts` times each."""
+    """The same targets, each repeated `counts` times."""
     again = np.repeat(np.arange(len(counts)), counts)
     return [t[again] for t in targets], subtask_of[again]
 
 
 def by_hand(rows, targets, subtask_of, weights, choices: Choices) -> list[float]:
-    """Every row's score, over the subtasks that have a target."""
+    """Every row's score over the subtasks that have a target."""
     scores = []
     for z in range(len(rows[0])):
         of_subtask = []
@@ -58,8 +58,8 @@ def by_hand(rows, targets, subtask_of, weights, choices: Choices) -> list[float]
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("aggregate", ["max", "mean"])
 class TestScores:
-    def test_equal_targets_written_down_again(self, tmp_path, similarity, pooling, aggregate, monkeypatch) -> None:
-        """Also with a subtask of no target left, which would win with a score of 0 where all others are negative."""
+    def test_equal_repeated_targets(self, tmp_path, similarity, pooling, aggregate, monkeypatch) -> None:
+        """Even with an empty subtask, whose score of 0 would win if all others are negative."""
         monkeypatch.setattr(stability, "_BLOCK", 7)
         rows, targets, subtask_of, weights = case(20, SIZES, epochs=3, seed=5)
         choices = Choices(aggregate=aggregate, similarity=similarity, target_pooling=pooling)
@@ -67,42 +67,42 @@ class TestScores:
         counts[0] = np.where(subtask_of == 1, 0, 2)
         counts[1] = subtask_of == 0
         kept = scoring_of(tmp_path, evidence_of(rows, targets, weights), subtask_of)
-        found = resampled_scores(kept, "less", counts, choices)
-        assert found.dtype == np.float32
+        result = resampled_scores(kept, "less", counts, choices)
+        assert result.dtype == np.float32
         for resample, count in enumerate(counts):
             expected = by_hand(rows, *repeated(targets, subtask_of, count), weights, choices)
             assert min(expected) < 0
-            np.testing.assert_allclose(found[resample], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+            np.testing.assert_allclose(result[resample], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
     def test_counts_of_one_give_the_ordinary_score(self, scoring, similarity, pooling, aggregate) -> None:
         choices = Choices(aggregate=aggregate, similarity=similarity, target_pooling=pooling)
         how = {"aggregate": aggregate, "similarity": similarity, "target_pooling": pooling}
         for method in ("less", "rds", "bm25"):
-            found = resampled_scores(scoring, method, np.ones((1, 3), dtype=int), choices)[0]
+            result = resampled_scores(scoring, method, np.ones((1, 3), dtype=int), choices)[0]
             expected = rank(scoring, method, **how).score
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
-    def test_a_count_of_none_equals_leaving_out(self, scoring, similarity, pooling, aggregate) -> None:
+    def test_a_count_of_zero_equals_leaving_out(self, scoring, similarity, pooling, aggregate) -> None:
         choices = Choices(aggregate=aggregate, similarity=similarity, target_pooling=pooling)
         how = {"aggregate": aggregate, "similarity": similarity, "target_pooling": pooling}
         counts = 1 - np.eye(3, dtype=int)
         for method in ("less", "bm25"):
-            found = resampled_scores(scoring, method, counts, choices)
+            result = resampled_scores(scoring, method, counts, choices)
             for k in range(3):
                 expected = rank(scoring.under(Choices(without_targets=[k])), method, **how).score
-                np.testing.assert_allclose(found[k], expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+                np.testing.assert_allclose(result[k], expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
 def test_counts_in_the_pooling_matrix() -> None:
     gram = np.array([[4.0, 2.0, 0.0], [2.0, 9.0, 0.0], [0.0, 0.0, 25.0]])
     subtask_of, counts = np.array([0, 0, 1]), np.array([3, 1, 0])
-    found = pooling_matrix(gram, subtask_of, 2, "dot", "cosine-of-mean", counts)
-    np.testing.assert_allclose(found, [[0.75, 0], [0.25, 0], [0, 0]])
+    result = pooling_matrix(gram, subtask_of, 2, "dot", "cosine-of-mean", counts)
+    np.testing.assert_allclose(result, [[0.75, 0], [0.25, 0], [0, 0]])
     length = (9 * 4 + 9 + 2 * 3 * 2) ** 0.5 / 4
-    found = pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean", counts)
-    np.testing.assert_allclose(found, [[0.75 / length, 0], [0.25 / length, 0], [0, 0]], rtol=1e-6)
-    found = pooling_matrix(gram, subtask_of, 2, "cosine", "mean-of-cosines", counts)
-    np.testing.assert_allclose(found, [[0.75 / 2, 0], [0.25 / 3, 0], [0, 0]], rtol=1e-6)
+    result = pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean", counts)
+    np.testing.assert_allclose(result, [[0.75 / length, 0], [0.25 / length, 0], [0, 0]], rtol=1e-6)
+    result = pooling_matrix(gram, subtask_of, 2, "cosine", "mean-of-cosines", counts)
+    np.testing.assert_allclose(result, [[0.75 / 2, 0], [0.25 / 3, 0], [0, 0]], rtol=1e-6)
     same = pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean", np.ones(3))
     np.testing.assert_array_equal(same, pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean"))
 
@@ -124,7 +124,7 @@ class TestSplits:
     def test_overlaps_equal_ranking_each_half_from_scratch(self, tmp_path: Path) -> None:
         rows, targets, subtask_of, weights = case(60, [4, 3, 1], epochs=2, seed=2)
         kept = scoring_of(tmp_path, evidence_of(rows, targets, weights), subtask_of)
-        found = split_half(kept, "less", 9, Choices(), splits=8, seed=4)
+        result = split_half(kept, "less", 9, Choices(), splits=8, seed=4)
         rng = np.random.default_rng(4)
         expected = []
         for _ in range(8):
@@ -132,10 +132,10 @@ class TestSplits:
             sides = [kept.under(Choices(without_targets=np.flatnonzero(out).tolist())) for out in (half, ~half)]
             tops = [rank(side, "less").order[:9] for side in sides]
             expected.append(len({*tops[0].tolist()} & {*tops[1].tolist()}) / 9)
-        assert found.overlaps.tolist() == pytest.approx(expected)
-        assert found.mean == pytest.approx(sum(expected) / 8)
-        assert [found.low, found.high] == pytest.approx(np.percentile(expected, [5, 95]))
-        assert found.chance == 9 / 60
+        assert result.overlaps.tolist() == pytest.approx(expected)
+        assert result.mean == pytest.approx(sum(expected) / 8)
+        assert [result.low, result.high] == pytest.approx(np.percentile(expected, [5, 95]))
+        assert result.chance == 9 / 60
         assert len({*expected}) > 1
 
     def test_targets_that_agree_and_targets_that_do_not(self, tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ class TestSplits:
         agreeing = np.repeat(one[:, None], 6, axis=1)
         assert split_half(self.kept(tmp_path / "a", agreeing), "bm25", 20, Choices()).low == 1
         apart = np.random.default_rng(0).normal(size=(2000, 6))
-        found = split_half(self.kept(tmp_path / "b", apart), "bm25", 400, Choices())
-        assert found.mean == pytest.approx(found.chance, abs=0.03)
+        result = split_half(self.kept(tmp_path / "b", apart), "bm25", 400, Choices())
+        assert result.mean == pytest.approx(result.chance, abs=0.03)
 
     def test_ties_go_to_the_lower_row(self) -> None:
         rng = np.random.default_rng(0)
@@ -181,31 +181,31 @@ class TestIntervals:
         kept = scoring_of(tmp_path, evidence_of(rows, targets, weights), subtask_of)
         kept = replace(kept, rows=np.arange(40) * 3 + 1)
         picks = rank(kept, "less", similarity=similarity).order[:6]
-        found = rank_intervals(kept, "less", picks, choices, resamples=15, seed=7)
+        result = rank_intervals(kept, "less", picks, choices, resamples=15, seed=7)
         rng, ranks = np.random.default_rng(7), []
         for _ in range(15):
             drawn = stability._bootstrap(kept.subtask_of, rng)
             scores = by_hand(rows, *repeated(targets, subtask_of, drawn), weights, choices)
             order = sorted(range(40), key=lambda z, scores=scores: (-scores[z], z))
             ranks.append([order.index(pick) + 1 for pick in picks])
-        assert found["position"].tolist() == picks.tolist()
-        assert found["row"].tolist() == (picks * 3 + 1).tolist()
+        assert result["position"].tolist() == picks.tolist()
+        assert result["row"].tolist() == (picks * 3 + 1).tolist()
         for name, percent in (("low", 5), ("median", 50), ("high", 95)):
-            assert found[name].tolist() == pytest.approx(np.percentile(ranks, percent, axis=0))
-        assert found["stays"].tolist() == pytest.approx((np.array(ranks) <= 6).mean(0))
-        assert 0 < found["stays"].min() < 1
+            assert result[name].tolist() == pytest.approx(np.percentile(ranks, percent, axis=0))
+        assert result["stays"].tolist() == pytest.approx((np.array(ranks) <= 6).mean(0))
+        assert 0 < result["stays"].min() < 1
 
     def test_one_target_leaves_no_doubt_about_ties_either(self, tmp_path: Path) -> None:
         scores = np.array([[2.0], [7.0], [2.0], [7.0], [1.0]])
-        found = rank_intervals(tied(tmp_path, scores, [0]), "bm25", np.array([1, 3, 0, 2]), Choices(), resamples=3)
-        assert found[["low", "median", "high"]].to_numpy().tolist() == [[r] * 3 for r in (1, 2, 3, 4)]
-        assert found["stays"].tolist() == [1] * 4
+        result = rank_intervals(tied(tmp_path, scores, [0]), "bm25", np.array([1, 3, 0, 2]), Choices(), resamples=3)
+        assert result[["low", "median", "high"]].to_numpy().tolist() == [[r] * 3 for r in (1, 2, 3, 4)]
+        assert result["stays"].tolist() == [1] * 4
 
     def test_choices_that_leave_something_out(self, scoring: Scoring) -> None:
         left = Choices(without_targets=(0,), without_checkpoints=("epoch-1",))
-        found = rank_intervals(scoring, "less", np.arange(5), left, resamples=4)
+        result = rank_intervals(scoring, "less", np.arange(5), left, resamples=4)
         expected = rank(scoring.under(Choices(without_targets=[0], without_checkpoints=["epoch-1"])), "less").rank[:5]
-        assert found["median"].tolist() == expected.tolist()  # one example a subtask: nothing varies
+        assert result["median"].tolist() == expected.tolist()  # one example per subtask: nothing varies
 
     def test_no_picks(self, scoring: Scoring) -> None:
         assert rank_intervals(scoring, "less", np.array([], dtype=np.int64), Choices(), resamples=2).empty
@@ -218,9 +218,9 @@ class TestNotOffered:
             ("random", Choices(), "Random does not look at the targets"),
             ("less", Choices(aggregate="round-robin"), "not offered for round-robin"),
             ("less", Choices(length_matched=True), "length-matched"),
-            ("less", Choices(cap="30%"), "pass rows over"),
-            ("less", Choices(drop_duplicates=True), "pass rows over"),
-            ("less", Choices(diverse=True), "pass rows over"),
+            ("less", Choices(cap="30%"), "these skip rows"),
+            ("less", Choices(drop_duplicates=True), "these skip rows"),
+            ("less", Choices(diverse=True), "these skip rows"),
         ],
     )
     def test_methods_and_choices(self, scoring: Scoring, method: str, choices: Choices, match: str) -> None:
@@ -240,7 +240,7 @@ class TestNotOffered:
 
 
 def test_influence_is_what_all_ones_resample(scoring: Scoring) -> None:
-    """Subtask by subtask: a resample with the others counted 0 is that subtask's column of Eq. 2."""
+    """Subtask by subtask: a resample in which the others count 0 gives that subtask's column of Eq. 2."""
     columns = influence(scoring.evidence("less"), scoring.subtask_of, 2)
     for j in range(2):
         counts = (scoring.subtask_of == j).astype(int)[None]

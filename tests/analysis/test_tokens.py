@@ -80,13 +80,13 @@ def explainer(store):
 @pytest.fixture(scope="module")
 def exact(store):
     """The model at every checkpoint in float64, made without the explainer."""
-    found = []
+    result = []
     for epoch, name in enumerate(store.epochs):
         base = AutoModelForCausalLM.from_pretrained(store.manifest.config.model)
         peft = attach_adapter(base, store.path / "checkpoints" / name)
         set_adapter(peft, store.checkpoint(epoch).adapter)
-        found.append(reference.in_float64(peft.eval()))
-    return found
+        result.append(reference.in_float64(peft.eval()))
+    return result
 
 
 def flat(gradients) -> torch.Tensor:
@@ -104,19 +104,19 @@ def pool_row(store, row):
 
 def mean_gradient(model, store, targets) -> torch.Tensor:
     encoder = encoder_of(store)
-    found = [flat(gradient_of_one(model, encoder.encode(t.messages, t.prefix))) for t in targets]
-    return sum(found) / len(found)
+    result = [flat(gradient_of_one(model, encoder.encode(t.messages, t.prefix))) for t in targets]
+    return sum(result) / len(result)
 
 
 def token_by_token(model, row, u) -> np.ndarray:
     """⟨u, ∇ℓ_t⟩ of every supervised token, one backward pass each."""
     lora = {n.replace(".default.", "."): p.requires_grad_(True) for n, p in model.named_parameters() if "lora_" in n}
-    found = []
+    result = []
     for at in (position for position, taught in enumerate(row.supervised) if taught):
         loss = -log_softmax(model(input_ids=torch.tensor([row.ids])).logits[0, at - 1], dim=-1)[row.ids[at]]
         g = dict(zip(lora, torch.autograd.grad(loss, list(lora.values())), strict=True))
-        found.append(float(flat({name: part.flatten() for name, part in g.items()}) @ u))
-    return np.array(found)
+        result.append(float(flat({name: part.flatten() for name, part in g.items()}) @ u))
+    return np.array(result)
 
 
 def by_piece(values, n_tokens):
@@ -127,43 +127,43 @@ class TestValues:
     @pytest.mark.parametrize("row", [0, 1, 2, 3, 6])
     @pytest.mark.parametrize("subtask", [0, 1], ids=["two targets", "one target with a prefix"])
     def test_equal_float64_gradients_token_by_token(self, store, targets, scoring, explainer, exact, row, subtask):
-        found = explainer.explain(scoring, row, subtask)
-        members = [t for t in targets if t.subtask == found.subtask]
+        result = explainer.explain(scoring, row, subtask)
+        members = [t for t in targets if t.subtask == result.subtask]
         assert len(members) == 2 - subtask
         encoded = pool_row(store, row)
-        assert found.n_tokens.sum() == encoded.n_answer
+        assert result.n_tokens.sum() == encoded.n_answer
         for epoch, model in enumerate(exact):
             u = mean_gradient(model, store, members)
             u /= u.norm()
             g = flat(gradient_of_one(model, encoded))
-            expected = by_piece(token_by_token(model, encoded, u), found.n_tokens)
-            np.testing.assert_allclose(found.values[epoch], expected, atol=CURVATURE * np.abs(expected).max())
-            assert found.inner[epoch] == pytest.approx(float(u @ g), rel=1e-4, abs=1e-5 * float(g.norm()))
-            assert found.grad_norm[epoch] == pytest.approx(float(g.norm()), rel=1e-4)
+            expected = by_piece(token_by_token(model, encoded, u), result.n_tokens)
+            np.testing.assert_allclose(result.values[epoch], expected, atol=CURVATURE * np.abs(expected).max())
+            assert result.inner[epoch] == pytest.approx(float(u @ g), rel=1e-4, abs=1e-5 * float(g.norm()))
+            assert result.grad_norm[epoch] == pytest.approx(float(g.norm()), rel=1e-4)
 
     @pytest.mark.parametrize("row", [0, 1, 2, 3, 5, 6])
     @pytest.mark.parametrize("kind", ["gradient", "adam"])
     def test_their_mean_is_the_inner_product(self, scoring, explainer, row, kind):
         for subtask in (0, 1):
-            found = explainer.explain(scoring, row, subtask, kind)
-            assert found.values.shape == (2, len(found.pieces))
-            assert (found.bound == 1e-3 * found.grad_norm).all()
-            assert (np.abs(found.mean - found.inner) <= found.bound).all()
-            assert found.holds
+            result = explainer.explain(scoring, row, subtask, kind)
+            assert result.values.shape == (2, len(result.pieces))
+            assert (result.bound == 1e-3 * result.grad_norm).all()
+            assert (np.abs(result.mean - result.inner) <= result.bound).all()
+            assert result.holds
 
     def test_the_check_fails_where_the_numbers_disagree(self, scoring, explainer):
-        found = explainer.explain(scoring, 0, 0)
-        assert not replace(found, inner=found.inner + np.array([0, 1.5]) * found.bound).holds
+        result = explainer.explain(scoring, 0, 0)
+        assert not replace(result, inner=result.inner + np.array([0, 1.5]) * result.bound).holds
 
     def test_shares_add_up_to_the_weighted_cosine(self, store, targets, scoring, explainer, exact):
-        found = explainer.explain(scoring, 1, 0)
+        result = explainer.explain(scoring, 1, 0)
         encoded, members = pool_row(store, 1), [t for t in targets if t.subtask == "boxes"]
         cosines = [
             reference.cosine(mean_gradient(m, store, members), flat(gradient_of_one(m, encoded)).detach())
             for m in exact
         ]
-        assert found.cosine == pytest.approx(float(store.weights @ cosines), abs=1e-3)
-        assert found.combined.sum() == pytest.approx(found.cosine, rel=1e-9)
+        assert result.cosine == pytest.approx(float(store.weights @ cosines), abs=1e-3)
+        assert result.combined.sum() == pytest.approx(result.cosine, rel=1e-9)
 
     def test_a_step_on_a_positive_row_lowers_the_targets_loss(self, store, targets, scoring, explainer, exact):
         """The sign in its practical sense: train on the row a little, then look at the targets."""
@@ -191,7 +191,7 @@ class TestValues:
 
 class TestDirections:
     def test_adam_divides_by_the_root_of_v(self, store, targets, scoring, explainer, exact):
-        found = explainer.explain(scoring, 0, 0, "adam")
+        result = explainer.explain(scoring, 0, 0, "adam")
         members = [t for t in targets if t.subtask == "boxes"]
         encoded = pool_row(store, 0)
         for epoch, model in enumerate(exact):
@@ -201,10 +201,10 @@ class TestDirections:
             u = mean_gradient(model, store, members)
             u = u / (second * beta / (1 - beta ** (checkpoint.step + 1)) + checkpoint.eps).sqrt()
             u /= u.norm()
-            expected = by_piece(token_by_token(model, encoded, u), found.n_tokens)
-            np.testing.assert_allclose(found.values[epoch], expected, atol=CURVATURE * np.abs(expected).max())
+            expected = by_piece(token_by_token(model, encoded, u), result.n_tokens)
+            np.testing.assert_allclose(result.values[epoch], expected, atol=CURVATURE * np.abs(expected).max())
         plain = explainer.explain(scoring, 0, 0)
-        assert not np.allclose(plain.values, found.values, atol=0.05 * np.abs(found.values).max())
+        assert not np.allclose(plain.values, result.values, atol=0.05 * np.abs(result.values).max())
 
     @pytest.mark.parametrize("form", ["paper", "adamw", "released"])
     def test_the_scale_is_what_the_update_does_to_a_small_gradient(self, form):
@@ -263,22 +263,22 @@ class TestDirections:
 
 class TestPieces:
     def test_several_answers_in_any_script(self, scoring, explainer):
-        found = explainer.explain(scoring, 1, 0)
+        result = explainer.explain(scoring, 1, 0)
         for turn, answer in ((1, "the dog"), (3, BENGALI), (5, "y")):
-            spelled = [piece for piece, at in zip(found.pieces, found.turns, strict=True) if at == turn]
+            spelled = [piece for piece, at in zip(result.pieces, result.turns, strict=True) if at == turn]
             assert "".join(spelled) == answer + END
-        assert set(found.turns) == {1, 3, 5}
-        assert dict(zip(found.pieces, found.n_tokens, strict=True))["👍"] == 4  # as bytes
+        assert set(result.turns) == {1, 3, 5}
+        assert dict(zip(result.pieces, result.n_tokens, strict=True))["👍"] == 4  # as bytes
 
     def test_the_prefix_is_none_of_them(self, scoring, explainer):
-        found = explainer.explain(scoring, 3, 0)
-        assert "".join(found.pieces) == "the question" + END
+        result = explainer.explain(scoring, 3, 0)
+        assert "".join(result.pieces) == "the question" + END
 
     def test_a_row_that_was_cut(self, store, scoring, explainer):
-        found = explainer.explain(scoring, 2, 0)
-        assert found.n_cut == store.pool().loc[2, "n_cut"] > 0
-        assert POOL[2][-1][1].startswith("".join(found.pieces))
-        assert describe(found).endswith(f"{found.n_cut} more tokens were cut by --max-length.")
+        result = explainer.explain(scoring, 2, 0)
+        assert result.n_cut == store.pool().loc[2, "n_cut"] > 0
+        assert POOL[2][-1][1].startswith("".join(result.pieces))
+        assert describe(result).endswith(f"{result.n_cut} more tokens were cut by --max-length.")
 
     def test_an_answer_without_anything_before_it(self, tiny_model):
         """With a template without a header, nothing predicts the first token, so it is not learned."""
@@ -338,10 +338,10 @@ class TestTheModelIsLeftAlone:
             run = PerExampleGradients.run
 
             def tight(self, batch, sink):
-                found = run(self, batch, sink)
+                result = run(self, batch, sink)
                 if len(batch) > 1:
                     raise torch.OutOfMemoryError("full")
-                return found
+                return result
 
             monkeypatch.setattr(PerExampleGradients, "run", tight)
             parts = explainer._mean_gradient(gradients, scoring.targets, quiet)
@@ -350,19 +350,19 @@ class TestTheModelIsLeftAlone:
             torch.testing.assert_close(parts[name], g, rtol=1e-4, atol=1e-5)
 
     def test_two_at_once_get_their_own_answers(self, scoring, explainer):
-        asked = [(0, 0), (1, 1), (6, 0), (3, 1)]
-        alone = [explainer.explain(scoring, *question).values for question in asked]
-        found = {}
+        requests = [(0, 0), (1, 1), (6, 0), (3, 1)]
+        alone = [explainer.explain(scoring, *question).values for question in requests]
+        result = {}
         threads = [
-            threading.Thread(target=lambda q=q: found.__setitem__(q, explainer.explain(scoring, *q).values))
-            for q in asked
+            threading.Thread(target=lambda q=q: result.__setitem__(q, explainer.explain(scoring, *q).values))
+            for q in requests
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        for question, expected in zip(asked, alone, strict=True):
-            np.testing.assert_array_equal(found[question], expected)
+        for question, expected in zip(requests, alone, strict=True):
+            np.testing.assert_array_equal(result[question], expected)
 
     def test_checkpoints_of_different_shape(self, store, scoring, tmp_path):
         """Checkpoints may have different LoRA configurations: the model is then wrapped again."""
@@ -406,24 +406,24 @@ class TestRefusals:
 
 class TestCorrelation:
     def test_cosines_and_scores_of_the_sample(self, scoring, explainer):
-        found = explainer.correlate(scoring, 1, sample=4, seed=3)
-        assert len(set(found.rows)) == 4
-        assert set(found.rows) <= set(scoring.rows)
-        expected = [explainer.explain(scoring, int(row), 1).cosine for row in found.rows]
-        np.testing.assert_allclose(found.cosine, expected, atol=1e-3)
+        result = explainer.correlate(scoring, 1, sample=4, seed=3)
+        assert len(set(result.rows)) == 4
+        assert set(result.rows) <= set(scoring.rows)
+        expected = [explainer.explain(scoring, int(row), 1).cosine for row in result.rows]
+        np.testing.assert_allclose(result.cosine, expected, atol=1e-3)
         scores = influence(scoring.evidence("less"), scoring.subtask_of, 2)[:, 1]
-        np.testing.assert_allclose(found.influence, scores[np.searchsorted(scoring.rows, found.rows)])
-        assert found.pearson == pytest.approx(np.corrcoef(found.cosine, found.influence)[0, 1])
+        np.testing.assert_allclose(result.influence, scores[np.searchsorted(scoring.rows, result.rows)])
+        assert result.pearson == pytest.approx(np.corrcoef(result.cosine, result.influence)[0, 1])
         again = explainer.correlate(scoring, 1, sample=4, seed=3)
-        np.testing.assert_array_equal(again.cosine, found.cosine)
+        np.testing.assert_array_equal(again.cosine, result.cosine)
 
     def test_plain_stored_gradients_agree_up_to_projection(self, store, targets, explainer):
         """If LESS itself uses plain gradients, the two differ only by the random projection to 64 dimensions."""
         scoring = score_targets(store, targets, ("less",), "sgd")
-        found = explainer.correlate(scoring, 0, gradient="sgd")
-        assert len(found.rows) == 6
-        np.testing.assert_allclose(found.cosine, found.influence, atol=3 / 64**0.5)
-        assert found.pearson > 0.8
+        result = explainer.correlate(scoring, 0, gradient="sgd")
+        assert len(result.rows) == 6
+        np.testing.assert_allclose(result.cosine, result.influence, atol=3 / 64**0.5)
+        assert result.pearson > 0.8
 
     def test_targets_not_scored_by_less(self, store, targets, explainer):
         scoring = score_targets(store, targets[2:], ("random",))
@@ -443,28 +443,28 @@ class TestOneCall:
         scores = influence(scoring.evidence("less"), scoring.subtask_of, 2)
         for row in (0, 5):
             best = scores[np.searchsorted(scoring.rows, row)].argmax()
-            found = explain(store, targets, row)
-            assert found.subtask == scoring.subtask_names[best]
+            result = explain(store, targets, row)
+            assert result.subtask == scoring.subtask_names[best]
         other = explain(store, targets, 0, "cats")
         assert (other.subtask, other.row) == ("cats", 0)
 
     def test_what_is_printed(self, store, targets, scoring, explainer):
-        found = explainer.explain(scoring, 1, 0)
-        record = json.loads(json.dumps(found.record()))
+        result = explainer.explain(scoring, 1, 0)
+        record = json.loads(json.dumps(result.record()))
         assert "".join(record["pieces"]) == "the dog" + END + BENGALI + END + "y" + END
-        assert record["mean"] == found.mean.tolist()
+        assert record["mean"] == result.mean.tolist()
         assert record["holds"] is True
-        text = describe(found)
-        assert f"Row 1 for 'boxes': cosine {found.cosine:+.4f}" in text
-        assert f"{found.combined[0]:+.5f}  'the'" in text
-        assert "\x1b" not in describe(replace(found, pieces=["\x1b[2J"] * len(found.pieces)))
+        text = describe(result)
+        assert f"Row 1 for 'boxes': cosine {result.cosine:+.4f}" in text
+        assert f"{result.combined[0]:+.5f}  'the'" in text
+        assert "\x1b" not in describe(replace(result, pieces=["\x1b[2J"] * len(result.pieces)))
 
     def test_from_the_command_line(self, store, tiny_targets, scoring, explainer):
         given = ("explain", store.path, "--targets", tiny_targets, "--row", 1)
         printed = gradsift(*given, "--subtask", "boxes", "--json")
         assert printed.code == 0
-        found = json.loads(printed.out)
-        np.testing.assert_allclose(found["values"], explainer.explain(scoring, 1, 0).values, atol=1e-3)
+        result = json.loads(printed.out)
+        np.testing.assert_allclose(result["values"], explainer.explain(scoring, 1, 0).values, atol=1e-3)
         assert gradsift(*given).out.startswith("Row 1 for '")
         refused = gradsift(*given[:-1], 4)
         assert refused.code == 2
@@ -480,13 +480,13 @@ class TestBf16:
         store = build([tmp_path / "pool.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
         from gradsift.data.targets import parse_targets
 
-        found = explain(store, parse_targets("Q: where is the dog?\nA: on the mat").rows, 1)
-        assert found.holds
+        result = explain(store, parse_targets("Q: where is the dog?\nA: on the mat").rows, 1)
+        assert result.holds
         base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
         peft = attach_adapter(base.float(), store.path / "checkpoints" / "epoch-1")
         set_adapter(peft, store.checkpoint(0).adapter)
         g = flat(gradient_of_one(reference.in_float64(peft.eval()), encoder_of(store).encode(POOL[1])))
-        assert relative_error(torch.tensor(found.grad_norm[0]), g.norm()) < 1e-4
+        assert relative_error(torch.tensor(result.grad_norm[0]), g.norm()) < 1e-4
 
 
 @pytest.mark.slow
@@ -506,6 +506,6 @@ def test_smollm2_keeps_the_identity(smollm2, tmp_path):
     targets = parse_targets("Q: How tall is K2?\nA: 8,611 metres.\n\nQ: 3+5\nA: 8").rows
     explainer, scoring = TokenExplainer(store), score_targets(store, targets, ("random",))
     for row in range(3):
-        found = explainer.explain(scoring, row, 0)
-        assert found.holds, (found.mean, found.inner, found.bound)
-        assert "".join(found.pieces) == talk[row][1] + END
+        result = explainer.explain(scoring, row, 0)
+        assert result.holds, (result.mean, result.inner, result.bound)
+        assert "".join(result.pieces) == talk[row][1] + END

@@ -327,7 +327,7 @@ def test_targets_are_not_blamed_for_rows_that_a_choice_passes_over(app, scored, 
     at = opened(app, "enough", **choice)
     at.button(key="resample").click().run()
     assert not at.exception
-    assert "pass rows over" in at.info[0].value
+    assert "these skip rows" in at.info[0].value
     assert not at.get("plotly_chart")
 
 

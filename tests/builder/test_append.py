@@ -280,4 +280,4 @@ def test_killed_in_mid_append_and_resumed(
     refused = gradsift(*command, broken, "--dim", 64)
     assert (refused.code, "dim 256 there, 64 here" in refused.error) == (1, True)
     wrong = gradsift(*command, broken, "--restart")
-    assert (wrong.code, wrong.error) == (2, "--append keeps what --restart throws away: give one of them.")
+    assert (wrong.code, wrong.error) == (2, "--append keeps what --restart discards: give only one of them.")

@@ -16,7 +16,7 @@ from gradsift.datastore.store import Store
 from gradsift.scoring.methods import METHODS
 
 SMALL = ["--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4, "--lora-rank", 4, "--dim", 256]
-SMALL += ["--lr", 2e-3, "--gradient", "adam", "--gradient", "sgd"]  # `tiny_config` in flags
+SMALL += ["--lr", 2e-3, "--gradient", "adam", "--gradient", "sgd"]  # `tiny_config` as flags
 GOOD = json.dumps({"messages": [{"role": "user", "content": "where?"}, {"role": "assistant", "content": "here"}]})
 
 
@@ -37,7 +37,7 @@ def score(store: Store, targets: Path, *flags: object) -> Command:
 
 
 @pytest.mark.parametrize(
-    ("lines", "flags", "said"),
+    ("lines", "flags", "message"),
     [
         ([], [], "There is no row in pool.jsonl: check that this is the right data."),
         (["", "  "], [], "There is no row in pool.jsonl"),
@@ -54,11 +54,11 @@ def score(store: Store, targets: Path, *flags: object) -> Command:
         (["not", "json"], [], "None of the 2 rows of {pool} can be used: 2 x not valid JSON."),
     ],
 )
-def test_a_pool_without_a_usable_row(tiny_model: Path, tmp_path: Path, lines: list, flags: list, said: str) -> None:
+def test_a_pool_without_a_usable_row(tiny_model: Path, tmp_path: Path, lines: list, flags: list, message: str) -> None:
     pool = write(tmp_path / "pool.jsonl", *lines)
     refused = build(pool, tiny_model, tmp_path / "store", *flags)
     assert refused.code == 1
-    assert refused.error.startswith(said.format(pool=pool))
+    assert refused.error.startswith(message.format(pool=pool))
     assert refused.out == ""
     assert json.loads((tmp_path / "store" / "job" / "status.json").read_text())["message"] == refused.error
     assert [p.name for p in (tmp_path / "store").rglob("*") if p.is_file() and p.name[0] != "."] == ["status.json"]
@@ -82,7 +82,7 @@ def test_an_unknown_model(tiny_pool: Path, tmp_path: Path, model: str) -> None:
 
 
 def test_an_unknown_model_without_a_network_does_not_hang(tiny_pool: Path, tmp_path: Path) -> None:
-    """Where nobody has set HF_HUB_OFFLINE; the hub's own client would ask for a minute."""
+    """Without HF_HUB_OFFLINE the hub's own client would retry for a minute."""
     nowhere = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "gradsift", "build", tiny_pool, "--model", "nobody/none", "--out", tmp_path / "s"]
     done = subprocess.run(
@@ -102,7 +102,7 @@ def test_a_model_that_is_damaged(tiny_pool: Path, tiny_model: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--dim", 7], "--dim 7: input should be a multiple of 8."),
         (["--dim", 0], "--dim 0: input should be greater than or equal to 8."),
@@ -115,10 +115,10 @@ def test_a_model_that_is_damaged(tiny_pool: Path, tiny_model: Path, tmp_path: Pa
         (["--template", "no.jinja"], "--template no.jinja: neither chat, tulu nor a readable file"),
     ],
 )
-def test_a_flag_out_of_range(tiny_pool: Path, tiny_model: Path, tmp_path: Path, flags: list, said: str) -> None:
+def test_a_flag_out_of_range(tiny_pool: Path, tiny_model: Path, tmp_path: Path, flags: list, message: str) -> None:
     refused = build(tiny_pool, tiny_model, tmp_path / "store", *flags)
     assert refused.code == 2
-    assert refused.error.startswith(said)
+    assert refused.error.startswith(message)
     assert not (tmp_path / "store").exists()
 
 
@@ -137,10 +137,10 @@ def test_layers_the_model_does_not_have(tiny_pool: Path, tiny_model: Path, tmp_p
 def test_a_choice_there_is_not(tiny_pool: Path, tiny_model: Path, tmp_path: Path, flag: str) -> None:
     refused = build(tiny_pool, tiny_model, tmp_path / "store", flag, "nonsense")
     assert refused.code == 2
-    said = refused.err.splitlines()[-1]
-    assert flag in said
-    assert "nonsense" in said
-    assert {"--projection": "'sparse'", "--store-dtype": "'bit'", "--adam": "'paper'"}.get(flag, "'") in said
+    message = refused.err.splitlines()[-1]
+    assert flag in message
+    assert "nonsense" in message
+    assert {"--projection": "'sparse'", "--store-dtype": "'bit'", "--adam": "'paper'"}.get(flag, "'") in message
 
 
 # -- targets, methods, formats, budgets
@@ -151,16 +151,16 @@ def test_targets_that_cannot_be_used(tiny_store: Store, tiny_targets: Path, tmp_
     no_answer = json.dumps({"messages": [{"role": "user", "content": "where?"}]})
     long = json.dumps({"prompt": "word " * 700, "completion": "yes"})
     cases = [
-        ([*good, long], ["Target 4 (", "more than the model's window of 512", "cannot be used; mend or remove"]),
+        ([*good, long], ["Target 4 (", "more than the model's window of 512", "cannot be used; fix or remove"]),
         ([good[0], no_answer], ["targets.jsonl, line 2: no assistant turn; fix or remove it and run again."]),
         ([good[0], "{", no_answer], ["targets.jsonl, line 2 (and 1 more): not valid JSON"]),
         ([], ["There is no row in targets.jsonl"]),
     ]
-    for lines, said in cases:
+    for lines, parts in cases:
         refused = score(tiny_store, write(tmp_path / "targets.jsonl", *lines))
         assert refused.code == 1
-        for words in said:
-            assert words in refused.error
+        for part in parts:
+            assert part in refused.error
     refused = score(tiny_store, tmp_path / "missing.jsonl")
     assert (refused.code, refused.error) == (1, f"{tmp_path}/missing.jsonl does not exist: check the path.")
     assert not (tmp_path / "scores.parquet").exists()
@@ -180,10 +180,10 @@ def test_a_method_a_format_a_budget_there_is_not(tiny_store: Store, tiny_targets
         ),
         (["--top", "0%"], "'0%' is not a budget"),
     ]
-    for flags, said in cases:
+    for flags, message in cases:
         refused = gradsift(*select, *flags)
         assert refused.code == 2
-        assert refused.error.startswith(said)
+        assert refused.error.startswith(message)
     assert not (tmp_path / "picks").exists()
 
 
@@ -219,9 +219,9 @@ def test_a_shard_with_one_flipped_bit(
 ) -> None:
     path = tiny_copy.shard_path(kind, 1, 2)
     flip(path, 60 if kind == "metrics" else -1)
-    found = gradsift("verify", tiny_copy.path)
-    assert found.code == 1
-    assert str(path) in found.out
+    check = gradsift("verify", tiny_copy.path)
+    assert check.code == 1
+    assert str(path) in check.out
     refused = score(
         tiny_copy, tiny_targets, "--method", "less", "--method", "rds", "--gradient", "sgd" if kind == "sgd" else "adam"
     )
@@ -229,8 +229,8 @@ def test_a_shard_with_one_flipped_bit(
     assert refused.error.startswith(f"{path} is damaged")
     path.unlink()
     before = shard_files(tiny_copy.path)
-    mended = build(tiny_pool, tiny_model, tiny_copy.path)
-    assert mended.code == 0, mended.err
+    repaired = build(tiny_pool, tiny_model, tiny_copy.path)
+    assert repaired.code == 0, repaired.err
     assert before.items() <= shard_files(tiny_copy.path).items()
     assert_same_files(tiny_copy.path, tiny_store.path)
     assert gradsift("verify", tiny_copy.path).code == 0
@@ -250,11 +250,11 @@ def test_another_damaged_file(
     for refused in (build(tiny_pool, tiny_model, tiny_copy.path), score(tiny_copy, tiny_targets)):
         assert refused.code == 1
     assert name in build(tiny_pool, tiny_model, tiny_copy.path).error
-    found = gradsift("verify", tiny_copy.path)
-    assert found.code == 1
-    assert name in found.out + found.err
-    kept = contents(tiny_copy.path)
-    assert {file: kept[file] for file in before} == before
+    check = gradsift("verify", tiny_copy.path)
+    assert check.code == 1
+    assert name in check.out + check.err
+    after = contents(tiny_copy.path)
+    assert {file: after[file] for file in before} == before
 
 
 # -- a full disk
@@ -262,7 +262,7 @@ def test_another_damaged_file(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own; `remount` with another size makes room."""
+    """A separate file system; `resize` makes room."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
@@ -286,9 +286,9 @@ def test_a_full_disk_and_then_room(small_disk: Path, tiny_pool: Path, tiny_model
             break
         assert tried.code == 1
         assert "The disk is full" in tried.error or "The disk of" in tried.error
-        there = shard_files(store)
-        assert whole.items() <= there.items()
-        whole = there
+        shards = shard_files(store)
+        assert whole.items() <= shards.items()
+        whole = shards
         stopped_at.add(tuple(sorted(path.name for path in store.iterdir())))
     assert len(stopped_at) > 1, "the disk was never full in the middle of something"
     resize(small_disk, "4m")
@@ -301,7 +301,7 @@ def test_a_full_disk_and_then_room(small_disk: Path, tiny_pool: Path, tiny_model
 def test_files_that_may_not_grow(
     tiny_pool: Path, tiny_model: Path, tiny_store: Store, tmp_path: Path, room: int
 ) -> None:
-    """The same by a limit on every file's size, which needs no right to mount."""
+    """The same with a limit on every file's size, which does not require mounting."""
     refused = build(tiny_pool, tiny_model, tmp_path / "store", file_size=room)
     assert refused.code == 1
     assert refused.error.startswith("The disk is full")

@@ -1,4 +1,4 @@
-"""Every command: its flags never change, its help has an example, and the documentation speaks of it."""
+"""Every command: its flags never change, its help has an example, and the documentation mentions it."""
 
 import re
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ bench features: pool* --model --template --dtype --rank --rows --runs --bergson 
 
 
 def commands(group: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Every command with its full name, those of groups included."""
+    """Every command with its full name, including those in groups."""
     for part, command in getattr(group, "commands", {}).items():
         full = f"{name} {part}".strip()
         yield from commands(command, full) if hasattr(command, "commands") else [(full, command)]
@@ -58,7 +58,7 @@ def flags(command: object) -> list[str]:
     ]
 
 
-def test_commands_and_flags_are_those_of_before() -> None:
+def test_commands_and_flags_have_not_changed() -> None:
     unfolded = re.sub(r"\n +", " ", FLAGS.strip())
     before = {name: names.split() for name, names in (line.split(": ") for line in unfolded.splitlines())}
     assert {name: flags(command) for name, command in COMMANDS.items()} == before
@@ -84,7 +84,7 @@ def test_examples_use_flags_that_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_documentation_speaks_of_it(name: str) -> None:
+def test_the_documentation_mentions_it(name: str) -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    said = re.compile(rf"gradsift {re.escape(name)}\b")
-    assert any(said.search(page.read_text(encoding="utf-8")) for page in pages)
+    mention = re.compile(rf"gradsift {re.escape(name)}\b")
+    assert any(mention.search(page.read_text(encoding="utf-8")) for page in pages)

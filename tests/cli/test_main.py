@@ -1,4 +1,4 @@
-"""The commands as processes: what they print where, their exit codes, what their flags lead to."""
+"""The commands as processes: what they print where, their exit codes, the effects of their flags."""
 
 import json
 import os
@@ -21,7 +21,7 @@ COMMANDS = ("plan", "build", "score", "select", "explain", "inspect", "verify", 
 
 @pytest.fixture
 def flags(tiny_config: BuildConfig) -> list[object]:
-    """The flags that say what `tiny_config` says."""
+    """`tiny_config` as flags."""
     c = tiny_config
     pairs = {"model": c.model, "max-length": c.max_length, "warmup-fraction": c.warmup_fraction, "epochs": c.epochs}
     pairs |= {"batch-size": c.batch_size, "lr": c.lr, "lora-rank": c.lora_rank, "dim": c.dim}
@@ -61,10 +61,10 @@ def test_help_of_every_command_has_an_example() -> None:
         assert asked.err == ""
 
 
-def test_every_build_parameter_has_a_flag_and_its_default_is_told() -> None:
+def test_every_build_parameter_has_a_flag_and_its_default_is_shown() -> None:
     shown = " ".join(gradsift("build", "--help", COLUMNS="200").out.split())
     renamed = {"gradients": "gradient"}
-    inner = {"token_budget", "shard_rows"}  # parameters of the store that nobody has to choose
+    inner = {"token_budget", "shard_rows"}  # parameters of the store that have no flag
     for name, field in BuildConfig.model_fields.items():
         if name not in inner:
             flag = "--" + renamed.get(name, name).replace("_", "-")
@@ -141,10 +141,10 @@ def test_doctor_says_what_is_here_and_what_is_wrong(tiny_copy: Store, tmp_path: 
     home = {"XDG_DATA_HOME": str(tmp_path / "data")}
     well = gradsift("doctor", tiny_copy.path, "--json", **home)
     assert well.code == 0, well.err
-    found = {entry["name"]: entry["found"] for entry in json.loads(well.out)}
-    assert found["torch"] == torch.__version__
-    assert found["workspace"].startswith(str(tmp_path / "data" / "gradsift"))
-    assert found["store"] == "40 usable rows, 2 checkpoints"
+    result = {entry["name"]: entry["found"] for entry in json.loads(well.out)}
+    assert result["torch"] == torch.__version__
+    assert result["workspace"].startswith(str(tmp_path / "data" / "gradsift"))
+    assert result["store"] == "40 usable rows, 2 checkpoints"
     path = tiny_copy.path / "manifest.json"
     manifest = json.loads(path.read_text())
     versions = {**tiny_copy.manifest.versions, "torch": "1.0"}
@@ -245,7 +245,7 @@ def test_an_interrupt_is_a_sentence_and_keeps_what_is_there(tiny_pool: Path, fla
 
 @pytest.fixture(scope="module")
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two checkpoints of a run of transformers' Trainer with PEFT, after steps 4 and 8, as a person would have them."""
+    """Two checkpoints, after steps 4 and 8, of a run of transformers' Trainer with PEFT, as people have them."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
@@ -277,7 +277,7 @@ def _with_checkpoints(flags: list[object], checkpoints: list[Path]) -> list[obje
     return [*flags, *(word for checkpoint in checkpoints for word in ("--checkpoints", checkpoint))]
 
 
-def test_checkpoints_of_ones_own(
+def test_your_own_checkpoints(
     trained: list[Path], tiny_pool: Path, flags: list, tiny_targets: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -325,7 +325,7 @@ def test_checkpoints_without_moments(trained: list[Path], tiny_pool: Path, flags
     assert gradsift("verify", tmp_path / "sgd").code == 0
 
 
-def test_folders_that_are_no_checkpoints(tiny_pool: Path, flags: list, tmp_path: Path) -> None:
+def test_folders_that_are_not_checkpoints(tiny_pool: Path, flags: list, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "nowhere"):
         refused = gradsift("build", tiny_pool, *_with_checkpoints(flags, [folder]), "--out", tmp_path / "store")

@@ -1,4 +1,4 @@
-"""Threads of every process that computes sleep while they wait, unless the person says otherwise."""
+"""Threads of every computing process sleep while they wait, unless the user chooses otherwise."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ import torch
 
 
 def environment(folder: Path, policy: str | None) -> dict[str, str]:
-    """As a person's, where OpenMP prints its settings to standard error when it is loaded."""
+    """An ordinary environment in which OpenMP prints its settings to standard error when it is loaded."""
     own = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     own |= {"OMP_DISPLAY_ENV": "true", "XDG_DATA_HOME": str(folder)}
     return own if policy is None else {**own, "OMP_WAIT_POLICY": policy}

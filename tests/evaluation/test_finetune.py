@@ -126,8 +126,8 @@ def test_rows_that_the_template_refuses_or_that_are_too_long_are_not_trainable(t
         )
         for n, said in enumerate(lines)
     ]  # fmt: skip
-    found = trainable(Encoder(load.load_tokenizer(str(tiny_model)), strict), rows, 60)
-    assert [row.id for row, _ in found] == ["0"]
+    result = trainable(Encoder(load.load_tokenizer(str(tiny_model)), strict), rows, 60)
+    assert [row.id for row, _ in result] == ["0"]
 
 
 class TestFinetune:
@@ -137,11 +137,11 @@ class TestFinetune:
         heldout = [HeldOut(row=None, golds=()) for _ in rows]
         measure = Measure(rows, heldout, rows, encoder.tokenizer, 512)
         start = measure(base)
-        found = finetune(base, rows, config, measure, Progress(quiet=True), "run")
-        assert len(found) == 6
-        assert found[-1].loss < 0.8 * start.loss
-        assert found[0].score is None
-        assert found[0].loss == pytest.approx(found[0].target_loss)
+        result = finetune(base, rows, config, measure, Progress(quiet=True), "run")
+        assert len(result) == 6
+        assert result[-1].loss < 0.8 * start.loss
+        assert result[0].score is None
+        assert result[0].loss == pytest.approx(result[0].target_loss)
         after = base.state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(weight, after[name]) for name, weight in before.items())

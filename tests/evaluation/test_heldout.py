@@ -27,7 +27,7 @@ class TestGolds:
         assert heldout(tmp_path, messages=messages).golds == ("Paris",)
 
     def test_an_empty_answers_leaves_the_answer(self, tmp_path):
-        """As from a table with both columns."""
+        """As in a table with both columns."""
         for empty in (None, [], "", [None]):
             row = heldout(tmp_path, answers=empty, answer="ant bee", said="word " * 31)
             assert (row.golds, row.metric) == (("ant bee",), "accuracy")

@@ -65,7 +65,7 @@ class TestSpec:
         assert make_choices(**MethodSpec.parse("less:without_targets=10+2").choices).without_targets == (2, 10)
 
     @pytest.mark.parametrize("text", ["lesss", "less:round-robin", "less:aggregate=most", "less:nothing=1"])
-    def test_what_is_none_is_refused(self, text):
+    def test_what_is_not_a_method_is_refused(self, text):
         with pytest.raises(GradsiftError):
             MethodSpec.parse(text)
 
@@ -93,12 +93,12 @@ class TestRuns:
         assert random[0] != random[1]
 
     def test_sets_with_the_same_picks_share_a_training(self, made, store, boxes, tmp_path, monkeypatch):
-        """Random's rows and the whole pool are the same for every set; what is measured is what each alone finds."""
+        """Random's rows and the whole pool are the same for every set; measurements equal those of separate runs."""
         real, trained = module.finetune, []
-        monkeypatch.setattr(module, "finetune", lambda *given: trained.append(given[-1]) or real(*given))
+        monkeypatch.setattr(module, "finetune", lambda *args: trained.append(args[-1]) or real(*args))
         more = EvaluationSet("more", boxes.targets[:2], boxes.heldout[:2])
         methods = {"random": 2, "validation": 1, "full": 1}
-        found = evaluate([store.path], [boxes, more], tmp_path / "r.json", methods=methods, budget="4")
+        comparison = evaluate([store.path], [boxes, more], tmp_path / "r.json", methods=methods, budget="4")
         assert [label.split(": ")[1] for label in trained] == [
             "random for boxes, random for more, seed 0",
             "validation for boxes, seed 0",
@@ -106,9 +106,9 @@ class TestRuns:
             "validation for more, seed 0",
             "random for boxes, random for more, seed 1",
         ]
-        assert len(found.runs) == found.planned == 10
+        assert len(comparison.runs) == comparison.planned == 10
         alone = evaluate([store.path], [more], tmp_path / "alone.json", methods=methods, budget="4")
-        by_key = {run.key: run for run in found.runs}
+        by_key = {run.key: run for run in comparison.runs}
         compared = [run for run in (*made[1].runs, *alone.runs) if run.key in by_key]
         assert len(compared) == 4 + 5
         for run in compared:
@@ -116,15 +116,15 @@ class TestRuns:
 
     def test_several_stores_take_turns_over_the_seeds(self, store, boxes, tiny_pool, tiny_config, tmp_path):
         second = build([tiny_pool], tmp_path / "second", tiny_config.model_copy(update={"seed": 1}))
-        given = {"methods": ["less"], "budget": "4", "seeds": 3}
-        found = evaluate([store.path, second.path], [boxes], tmp_path / "r.json", **given)
-        assert [about.fingerprint for about in found.stores] == [store.fingerprint, second.fingerprint]
+        options = {"methods": ["less"], "budget": "4", "seeds": 3}
+        comparison = evaluate([store.path, second.path], [boxes], tmp_path / "r.json", **options)
+        assert [about.fingerprint for about in comparison.stores] == [store.fingerprint, second.fingerprint]
         for seed, own in enumerate((store, second, store)):
-            picks = found.picks[run_key("boxes", "less", seed)]
+            picks = comparison.picks[run_key("boxes", "less", seed)]
             assert picks.store == own.fingerprint
             assert picks.ids == score(own, boxes.targets, ["less"]).nsmallest(4, "rank")["id"].tolist()
         with pytest.raises(EvaluationError, match="another store picked for boxes/random/1"):
-            evaluate([store.path], [boxes], tmp_path / "r.json", **given)
+            evaluate([store.path], [boxes], tmp_path / "r.json", **options)
 
     def test_best_epoch_is_chosen_on_the_targets(self, made):
         for run in made[1].runs:
@@ -136,10 +136,10 @@ class TestRuns:
             assert sum(run.sources.values()) == run.rows == {"zero-shot": 0, "validation": 3}.get(run.method, 4)
 
     def test_targets_alone_are_trained_on_whole(self, store, boxes, tmp_path, monkeypatch):
-        """As they are scored by, whatever the recipe's length; picks that it leaves nothing of are told."""
+        """Targets train as in scoring, whatever the recipe's length; picks without an answer within it are refused."""
         seen = []
-        found = [[Measured(1, 1, None)]]
-        monkeypatch.setattr(module, "finetune", lambda base, rows, *given: seen.append(rows) or found)
+        result = [[Measured(1, 1, None)]]
+        monkeypatch.setattr(module, "finetune", lambda base, rows, *args: seen.append(rows) or result)
         monkeypatch.setattr(module, "ALWAYS", ("validation", "random"))
         recipe = Recipe.of(store.manifest.config, max_length=8)
         with pytest.raises(EvaluationError, match=r"None of the 4 rows that random picked .* 8 tokens"):
@@ -148,7 +148,7 @@ class TestRuns:
         assert all(row.n_answer and len(row.ids) > 8 for row in seen[0])
 
     def test_picks_are_made_before_the_device_is_taken(self, store, boxes, tmp_path, monkeypatch):
-        """Scoring takes the GPU for itself, which a run that holds it would wait for without end."""
+        """Scoring locks the GPU, so a run that already held it would wait forever."""
         inside = []
 
         @contextmanager
@@ -159,25 +159,27 @@ class TestRuns:
 
         real = module.score_targets
         monkeypatch.setattr(module, "exclusive", exclusive)
-        monkeypatch.setattr(module, "score_targets", lambda *given: inside == [] and real(*given))
-        monkeypatch.setattr(module, "finetune", lambda *given: inside and [[Measured(1, 1, None)]])
+        monkeypatch.setattr(module, "score_targets", lambda *args: inside == [] and real(*args))
+        monkeypatch.setattr(module, "finetune", lambda *args: inside and [[Measured(1, 1, None)]])
         report = evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)
         assert [run.method for run in report.runs] == ["zero-shot", "random", "validation", "less"]
 
-    def test_a_run_that_diverges_is_said_and_not_kept(self, store, boxes, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "finetune", lambda *given: [[Measured(1, float("nan"), None)]])
-        with pytest.raises(EvaluationError, match=r"random for boxes, seed 0 went astray.*lower --lr"):
+    def test_a_run_that_diverges_is_reported_and_not_kept(self, store, boxes, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "finetune", lambda *args: [[Measured(1, float("nan"), None)]])
+        with pytest.raises(
+            EvaluationError, match=r"random for boxes, seed 0 diverged: the loss is no longer finite.*lower --lr"
+        ):
             evaluate([store.path], [boxes], tmp_path / "r.json", methods=["less"], budget="4", seeds=1)
         assert [run.method for run in read_report(tmp_path / "r.json").runs] == ["zero-shot"]
 
     def test_a_store_of_given_checkpoints_has_their_lora_and_no_recipe(self, store):
         config = store.manifest.config.model_copy(update={"checkpoints": ("elsewhere",), "lora_rank": 128})
-        given = Store(store.path, store.manifest.model_copy(update={"config": config}))
+        foreign = Store(store.path, store.manifest.model_copy(update={"config": config}))
         with pytest.raises(GradsiftError, match=r"give --epochs, --lr\."):
-            store_recipe(given, batch_size=4)
+            store_recipe(foreign, batch_size=4)
         own = store_recipe(store, batch_size=4)
         own = own.model_copy(update={"lora_targets": tuple(sorted(own.lora_targets))})
-        assert store_recipe(given, batch_size=4, epochs=2, lr=2e-3) == own
+        assert store_recipe(foreign, batch_size=4, epochs=2, lr=2e-3) == own
 
     def test_rows_of_a_store_come_with_their_text(self, store):
         pool = store.pool()
@@ -206,11 +208,11 @@ class TestReport:
     def test_what_ended_is_kept_when_a_run_fails(self, store, boxes, tmp_path, monkeypatch):
         real, calls = module.finetune, []
 
-        def breaks(*given):
-            calls.append(given)
+        def breaks(*args):
+            calls.append(args)
             if len(calls) == 2:
                 raise GradsiftError("stop")
-            return real(*given)
+            return real(*args)
 
         monkeypatch.setattr(module, "finetune", breaks)
         with pytest.raises(GradsiftError, match="stop"):
@@ -229,7 +231,7 @@ class TestReport:
             evaluate([store.path], [boxes], out, methods=["less"], budget="4", seeds=2, recipe=recipe)
 
     def test_another_text_under_a_picked_id_is_refused(self, made, store, boxes, tiny_pool, tmp_path):
-        """An id may be a line's number: one line more above, and it names the row before."""
+        """An id may be a line number: with one more line above, it names the previous row."""
         _, report = made
         report.model_copy(update={"runs": report.runs[:1]}).save(tmp_path / "part.json")
         files = sorted(tiny_pool.glob("*")) if tiny_pool.is_dir() else [tiny_pool]
@@ -241,17 +243,17 @@ class TestReport:
             evaluate([store.path], [boxes], tmp_path / "part.json", methods=SPECS, budget="4", seeds=2, pool=pool)
 
     def test_the_number_type_is_settled_once(self, made, store, boxes, tmp_path):
-        """What `auto` means on another device must not change a report that goes on there."""
+        """The meaning of `auto` on another device must not change a report that is continued there."""
         _, report = made
         assert store.manifest.config.dtype == "auto"
         assert report.recipe.dtype == "fp32"
         half, auto = store_recipe(store, epochs=1, dtype="bf16"), store_recipe(store, epochs=1)
-        given = {"methods": ["random"], "budget": "4", "seeds": 1}
-        begun = evaluate([store.path], [boxes], tmp_path / "gpu.json", recipe=half, **given)
-        assert evaluate([store.path], [boxes], tmp_path / "gpu.json", recipe=auto, **given) == begun
+        options = {"methods": ["random"], "budget": "4", "seeds": 1}
+        begun = evaluate([store.path], [boxes], tmp_path / "gpu.json", recipe=half, **options)
+        assert evaluate([store.path], [boxes], tmp_path / "gpu.json", recipe=auto, **options) == begun
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", "\x00"])
-    def test_what_is_no_report_is_refused(self, tmp_path, text):
+    def test_what_is_not_a_report_is_refused(self, tmp_path, text):
         (tmp_path / "r.json").write_text(text)
         with pytest.raises(GradsiftError, match=r"r\.json"):
             read_report(tmp_path / "r.json")
@@ -300,8 +302,8 @@ class TestSummary:
 def test_command_line(store, tiny_targets, boxes, tmp_path):
     test = tmp_path / "test.jsonl"
     test.write_bytes(b"\n".join(h.row.raw for h in boxes.heldout) + b"\n")
-    given = ["evaluate", store.path, "--targets", tiny_targets, "--test", test, "--out", tmp_path / "report.json"]
-    done = gradsift(*given, "--budget", "3", "--seeds", "1", "--epochs", "1", "--json")
+    command = ["evaluate", store.path, "--targets", tiny_targets, "--test", test, "--out", tmp_path / "report.json"]
+    done = gradsift(*command, "--budget", "3", "--seeds", "1", "--epochs", "1", "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
     assert {run["method"] for run in report["runs"]} == {"zero-shot", "random", "validation", "less"}
@@ -320,15 +322,15 @@ def test_another_training_model_has_its_own_template_and_layers(
     tokenizer.save_pretrained(other)
     test = tmp_path / "test.jsonl"
     test.write_bytes(b"\n".join(h.row.raw for h in boxes.heldout) + b"\n")
-    given = ["evaluate", store.path, "--targets", tiny_targets, "--test", test, "--out", tmp_path / "report.json"]
-    given += ["--budget", "3", "--seeds", "1", "--epochs", "1", "--train-model", other]
-    done = gradsift(*given)
+    command = ["evaluate", store.path, "--targets", tiny_targets, "--test", test, "--out", tmp_path / "report.json"]
+    command += ["--budget", "3", "--seeds", "1", "--epochs", "1", "--train-model", other]
+    done = gradsift(*command)
     assert done.code == 1
     assert "query_key_value" in done.err
     assert "--lora-targets" in done.err
-    given[given.index(tmp_path / "report.json")] = tmp_path / "own.json"
+    command[command.index(tmp_path / "report.json")] = tmp_path / "own.json"
     own = ["--template", "tulu", "--lora-targets", "query_key_value", "--script", tmp_path / "train.py"]
-    done = gradsift(*given, *own)
+    done = gradsift(*command, *own)
     assert done.code == 0, done.err
     report = read_report(tmp_path / "own.json")
     assert (report.recipe.model, report.recipe.lora_targets) == (str(other), ("query_key_value",))
@@ -344,8 +346,8 @@ def test_the_training_script_trains_what_the_evaluation_trained(made, store, box
     picks = store_rows(store, report.picks[run_key("boxes", "less", 1)].ids)
     write_targets(tmp_path / "picks.jsonl", picks)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    given = [sys.executable, "train.py", "picks.jsonl", "adapter", "1"]
-    subprocess.run(given, cwd=tmp_path, check=True, capture_output=True, env=environment)
+    command = [sys.executable, "train.py", "picks.jsonl", "adapter", "1"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=environment)
     base = load.load_model(report.recipe.model, torch.float32, torch.device("cpu")).model
     peft = attach_adapter(base, tmp_path / "adapter")
     set_adapter(peft, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))

@@ -1,4 +1,4 @@
-"""The dataset card: valid YAML, snippets that parse, and hostile names that stay text."""
+"""The dataset card: valid YAML, snippets that parse, and hostile names that remain text."""
 
 import ast
 import json
@@ -53,8 +53,8 @@ def test_front_matter_and_snippets_parse(format):
 )
 def test_only_the_snippets_that_fit(format, trl, factory, axolotl, less):
     text = card(format)
-    found = ["### TRL" in text, "### LLaMA-Factory" in text, "### axolotl" in text, "### LESS" in text]
-    assert found == [bool(flag) for flag in (trl, factory, axolotl, less)]
+    result = ["### TRL" in text, "### LLaMA-Factory" in text, "### axolotl" in text, "### LESS" in text]
+    assert result == [bool(flag) for flag in (trl, factory, axolotl, less)]
     if trl and format != "prompt-completion":
         assert "assistant_only_loss=True)" in text
 

@@ -1,4 +1,4 @@
-"""What lies beside the data and around it: compression, bundle, checksums, the spreadsheet, trainers' files."""
+"""The files beside the data: compression, bundle, checksums, the spreadsheet, files for trainers."""
 
 import csv
 import gzip
@@ -61,7 +61,7 @@ def test_every_format_loads_however_it_is_packed(tmp_path: Path, format: str, co
 
 
 def test_parquet_has_its_own_compression(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="A Parquet file is compressed by itself: leave out gzip"):
+    with pytest.raises(UsageError, match="Parquet has its own compression: leave out gzip"):
         export(tmp_path, "parquet", compress="gzip")
     with pytest.raises(UsageError, match="There is no compression 'xz': choose one of none, gzip, zstd"):
         export(tmp_path, compress="xz")
@@ -119,7 +119,7 @@ def test_what_the_last_export_left_is_removed_and_other_files_stay(tmp_path: Pat
     "name", ["dataset_info.json", "README.md", "train.jsonl", "manifest.json", "picks.csv", "mine.zip"]
 )
 def test_somebody_elses_files_are_neither_replaced_nor_removed(tmp_path: Path, name: str) -> None:
-    """A trainer's folder of data sets has a dataset_info.json of its own, and beside it the archive it came in."""
+    """A trainer's data folder has a dataset_info.json of its own, and perhaps the archive it came in."""
     out = tmp_path / "mine"
     out.mkdir()
     (out / name).write_text("mine")
@@ -207,7 +207,9 @@ def test_axolotl_reads_what_its_file_names(tmp_path: Path, format: str, compress
 def test_llama_factory_is_told_to_unpack_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(out, compress="zstd")
-    assert not (out / "dataset_info.json").exists()  # it goes by the end of the file's name, and knows no .zst
+    assert not (
+        out / "dataset_info.json"
+    ).exists()  # LLaMA-Factory goes by the suffix of the file's name, and does not know .zst
     card = (out / "README.md").read_text()
     assert "unpack `train.jsonl.zst` first" in card
     assert '"file_name": "train.jsonl"' in card

@@ -1,4 +1,4 @@
-"""Every format written and read back by the loader that trainers use; scores, manifest and card beside it."""
+"""Every format, written and read back with the loader that trainers use, with scores, manifest and card."""
 
 import hashlib
 import json
@@ -131,7 +131,7 @@ def test_less_copies_lines_and_rewrites_the_rest(tmp_path):
     lines = path.read_bytes().split(b"\n")
     assert lines == [line, alpaca, line, json.dumps(rewritten).encode(), b""]
     card = (path.parent / "README.md").read_text()
-    for note in ("3 rows: written as in the source", "1 row: written anew", "1 row: of the copied rows"):
+    for note in ("3 rows: written as in the source", "1 row: rewritten as", "1 row: copied, but the line has no"):
         assert note in card
     assert "TRL" not in card  # not every line has messages
     assert (path.parent / "sorted.csv").read_text() == (
@@ -157,7 +157,7 @@ def test_less_lines_of_the_real_pool_equal_the_source_lines(tmp_path, shared_dat
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 conversation = st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), text), max_size=6).filter(
-    lambda found: any(role == "assistant" and content.strip() for role, content in found)
+    lambda result: any(role == "assistant" and content.strip() for role, content in result)
 )
 
 
@@ -172,12 +172,12 @@ def test_any_conversation_comes_back(messages, format):
 
 
 def read_unchecked(record):
-    """The turns of an exported line, through the pool's own reader where it can be read on its own."""
+    """The turns of an exported line, read by the pool's own reader if it can read the line."""
     if "conversations" in record:
         names = {"human": "user", "gpt": "assistant", "system": "system"}
         return [(names[turn["from"]], turn["value"]) for turn in record["conversations"]]
-    found = record.get("messages") or [*record["prompt"], *record["completion"]]
-    return [(turn["role"], turn["content"]) for turn in found]
+    result = record.get("messages") or [*record["prompt"], *record["completion"]]
+    return [(turn["role"], turn["content"]) for turn in result]
 
 
 @settings(max_examples=60, deadline=None)
@@ -193,9 +193,9 @@ def test_alternating_conversations_come_back_through_alpaca(pairs, system):
 def test_beside_the_data(tmp_path, format):
     manifest = {"method": "less", "budget": "5%", "made": {"by": "gradsift"}}
     path = export(tmp_path, format, manifest=manifest)
-    found = json.loads((path.parent / "manifest.json").read_text())
-    data = found.pop("data")
-    assert found == manifest
+    result = json.loads((path.parent / "manifest.json").read_text())
+    data = result.pop("data")
+    assert result == manifest
     assert data == {
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

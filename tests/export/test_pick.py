@@ -1,4 +1,4 @@
-"""A `Selection` in hand: its rows and table by ranking and budget, what it writes, and the gradient it was made by."""
+"""A `Selection`: its rows and table follow ranking and budget; what it writes, and which gradient it used."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_scoring(
         gradsift.pick(tiny_copy, targets, "4", method="bm25").write(tiny_copy.path)
 
 
-def test_where_no_gradient_is_named_it_is_the_stores_first_and_recorded(
+def test_the_default_gradient_is_the_stores_first_and_recorded(
     sgd_first: Store, targets: list[Row], tmp_path: Path
 ) -> None:
     scores = gradsift.score(sgd_first, targets)
@@ -141,7 +141,7 @@ def test_where_no_gradient_is_named_it_is_the_stores_first_and_recorded(
     assert (tmp_path / "None" / "train.jsonl").read_bytes() == (tmp_path / "sgd" / "train.jsonl").read_bytes()
 
 
-def test_adams_gradient_goes_without_saying_where_it_is_the_first(
+def test_adams_gradient_is_not_recorded_if_it_is_the_first(
     tiny_store: Store, targets: list[Row], tmp_path: Path
 ) -> None:
     for named in (None, "adam"):
@@ -153,7 +153,7 @@ def test_adams_gradient_goes_without_saying_where_it_is_the_first(
 
 @pytest.mark.slow
 def test_three_lines_of_python_on_the_sample_by_the_demos_settings(tiny_model: Path, tmp_path: Path) -> None:
-    """As the documentation has it, in a Python of its own; the demo's own model is too large for this."""
+    """As in the documentation, in a separate Python process; the demo's own model is too large for this test."""
     smaller = {"model": str(tiny_model), "template": "chat", "dim": 256, "limit_per_source": 4, "max_length": 128}
     config = demo_config().model_copy(update=smaller)
     build([sample_pool()[0].parent], tmp_path / "demo", config, progress=Progress(quiet=True))

@@ -1,4 +1,4 @@
-"""The selection report: its numbers are the tables', it opens with no request and no script, and data stays text."""
+"""The selection report: its numbers equal the tables', it needs no request and no script, and data stays text."""
 
 import re
 from html.parser import HTMLParser
@@ -18,7 +18,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 class Page(HTMLParser):
-    """The tags, the attributes and the text of a report."""
+    """The tags, attributes and text of a report."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report(tiny_store: Store, tiny_targets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of 12 picks by LESS, where BM25 is scored as well."""
+    """The report of 12 picks by LESS, with BM25 also scored."""
     targets, out = read_targets(tiny_targets).rows, tmp_path_factory.mktemp("report")
     score_targets(tiny_store, targets, ["less", "bm25"])
     select(tiny_store, targets, "12", out, report=True, length_matched=True)
@@ -63,14 +63,16 @@ def test_numbers_are_those_of_the_tables(report: Path, tiny_store: Store, tiny_t
     assert first[0]["content"] in lines
 
 
-def test_a_method_that_looks_at_no_target_has_no_subtask(tiny_store: Store, tiny_targets: Path, tmp_path: Path) -> None:
-    for method, said in (("random", False), ("less", True)):
+def test_a_method_that_ignores_the_targets_has_no_subtask(
+    tiny_store: Store, tiny_targets: Path, tmp_path: Path
+) -> None:
+    for method, shown in (("random", False), ("less", True)):
         select(tiny_store, read_targets(tiny_targets).rows, "6", tmp_path / method, method=method, report=True)
         page = Page((tmp_path / method / "report.html").read_text())
-        assert ("Which subtask picked them" in page.text) == said
-        assert ("for boxes" in page.text or "for cats" in page.text) == said
+        assert ("Which subtasks the picks serve" in page.text) == shown
+        assert ("for boxes" in page.text or "for cats" in page.text) == shown
         served = {line.split(",")[-1] for line in (tmp_path / method / "picks.csv").read_text().splitlines()[1:]}
-        assert served <= ({"boxes", "cats"} if said else {""})
+        assert served <= ({"boxes", "cats"} if shown else {""})
 
 
 def read_picks(out: Path, store: Store) -> np.ndarray:
@@ -82,7 +84,7 @@ def read_picks(out: Path, store: Store) -> np.ndarray:
     return np.array([pool[pool == id].index[0] for id in ids])
 
 
-def test_nothing_in_it_asks_for_anything(report: Path) -> None:
+def test_nothing_in_it_makes_a_request(report: Path) -> None:
     page = Page(report.read_text())
     assert not page.tags & {"script", "iframe", "object", "embed", "img", "form", "base", "video", "audio"}
     assert not [name for name, _ in page.attributes if name.startswith("on")]

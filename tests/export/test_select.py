@@ -1,4 +1,4 @@
-"""Picks as files: what is in them, that they add up, that they come out the same again."""
+"""Picks as files: their content, that they add up, and that they are reproducible."""
 
 import hashlib
 import json
@@ -78,7 +78,7 @@ def test_a_token_budget_is_kept(tiny_store: Store, targets: list[Row], tmp_path:
 
 
 @pytest.mark.parametrize("top", ["", "0", "0%", "101%", "-5", "2.5", "5 percent", "all", "5%%", "nan%", "1e3"])
-def test_what_is_no_budget(tiny_store: Store, targets: list[Row], tmp_path: Path, top: str) -> None:
+def test_what_is_not_a_budget(tiny_store: Store, targets: list[Row], tmp_path: Path, top: str) -> None:
     with pytest.raises(UsageError, match=r"is not a budget; use a share \(5%\)"):
         select(tiny_store, targets, top, tmp_path)
 

@@ -1,4 +1,4 @@
-"""The base model's vectors: against one row at a time, kept by shard, resumed, and scored (method, section 3: RDS+)."""
+"""The base model's vectors: equal to one row at a time, kept per shard, resumed, scored (method, section 3: RDS+)."""
 
 import shutil
 
@@ -43,21 +43,21 @@ def rds_plus_of_one(base, row) -> np.ndarray:
 @pytest.mark.parametrize("budget", [1, 64, 4096])
 def test_padded_batches_equal_one_row_at_a_time(base, budget):
     rows = random_rows(300, [3, 40, 17, 39, 1, 22, 38])
-    found = BaseExtractor(base, ["rds+"], budget).extract(rows)["rds+"]
-    assert found.dtype == torch.float32
-    for vector, row in zip(found, rows, strict=True):
+    result = BaseExtractor(base, ["rds+"], budget).extract(rows)["rds+"]
+    assert result.dtype == torch.float32
+    for vector, row in zip(result, rows, strict=True):
         np.testing.assert_allclose(vector, rds_plus_of_one(base, row), rtol=1e-4, atol=1e-5)
 
 
 def test_later_tokens_weigh_more_and_padding_nothing():
     hidden = torch.tensor([[[1.0], [2.0], [4.0]], [[1.0], [2.0], [torch.inf]]])
     hidden[1, 2] = 1e30
-    found = weighted_mean(hidden, torch.tensor([3, 2]))
-    np.testing.assert_allclose(found[:, 0], [(1 + 2 * 2 + 3 * 4) / 6, (1 + 2 * 2) / 3])
+    result = weighted_mean(hidden, torch.tensor([3, 2]))
+    np.testing.assert_allclose(result[:, 0], [(1 + 2 * 2 + 3 * 4) / 6, (1 + 2 * 2) / 3])
 
 
 def test_a_row_that_does_not_fit_with_others_goes_alone(base):
-    """Memory runs out for any batch of more than one row: halved until it fits, in the same order."""
+    """Any batch of more than one row runs out of memory: it is halved until it fits, in the same order."""
     rows = random_rows(300, [12, 12, 12, 12])
     extractor = BaseExtractor(base, ["rds+"], 4096)
     whole, once = extractor.extract(rows)["rds+"], extractor._batch
@@ -73,16 +73,16 @@ def test_a_row_that_does_not_fit_with_others_goes_alone(base):
 
 class TestDraft:
     def test_is_a_sketch_of_the_output_layers_gradient(self, tiny_model):
-        """Inner products of sketches, averaged over seeds, are those of autograd's own gradients."""
+        """Inner products of sketches, averaged over seeds, equal those of autograd's gradients."""
         model = load.load_model(str(tiny_model), torch.float32, torch.device("cpu")).model
         head = model.get_output_embeddings().weight.requires_grad_()
         rows = random_rows(300, [9, 14, 5, 21])
         exact = torch.stack([torch.autograd.grad(loss_of_one(model, row), head)[0].flatten() for row in rows])
         head.requires_grad_(False)
-        found = [BaseExtractor(model, ["draft"], 64, seed).extract(rows)["draft"] for seed in range(40)]
-        assert found[0].shape == (4, DRAFT_DIM)
+        result = [BaseExtractor(model, ["draft"], 64, seed).extract(rows)["draft"] for seed in range(40)]
+        assert result[0].shape == (4, DRAFT_DIM)
         scale = exact.norm(dim=1)[:, None] * exact.norm(dim=1)
-        errors = torch.stack([one @ one.T - exact @ exact.T for one in found]) / scale
+        errors = torch.stack([one @ one.T - exact @ exact.T for one in result]) / scale
         assert errors.square().mean().sqrt() < 2 / DRAFT_DIM**0.5
         assert errors.mean(0).abs().max() < 5 * 2 / (40 * DRAFT_DIM) ** 0.5  # no bias
 
@@ -108,13 +108,13 @@ class TestDraft:
     @pytest.mark.parametrize("budget", [1, 64, 4096])
     def test_padded_batches_equal_one_row_at_a_time(self, base, budget):
         rows = random_rows(300, [3, 40, 17, 39, 2, 22, 38])
-        found = BaseExtractor(base, ["rds+", "draft"], budget).extract(rows)
-        for kind, vectors in found.items():
+        result = BaseExtractor(base, ["rds+", "draft"], budget).extract(rows)
+        for kind, vectors in result.items():
             alone = torch.cat([BaseExtractor(base, [kind], 1).extract([row])[kind] for row in rows])
             np.testing.assert_allclose(vectors, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
 
     def test_needs_no_build(self, tiny_pool, tiny_config, tiny_store, tiny_targets, tmp_path):
-        """A store with its pool alone ranks as the finished one does, and the build goes on from it."""
+        """A store with only a pool ranks as the finished one does, and the build continues from it."""
         targets = read_targets(tiny_targets).rows
         begun = begin([tiny_pool], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
         assert not begun.complete
@@ -167,7 +167,7 @@ class TestScoring:
         boxes, cats = (mine[0] + mine[1]) / 2, mine[2]
         expected = np.array([[cosine(boxes, x), cosine(cats, x)] for x in pool])
         ranking = rank(scoring, "rds+")
-        np.testing.assert_allclose(ranking.score, expected.max(1), atol=1e-3)  # fp16 is what is kept
+        np.testing.assert_allclose(ranking.score, expected.max(1), atol=1e-3)  # vectors are kept as fp16
         assert np.mean(ranking.best_subtask == expected.argmax(1)) > 0.95
         single = by_target(scoring, "rds+", 4)
         np.testing.assert_allclose(single, [[cosine(x, pool[4])] * 2 for x in mine], atol=1e-3)
@@ -184,11 +184,11 @@ class TestScoring:
         assert shard_files(tiny_copy.path) == before
         monkeypatch.setattr("gradsift.model.load.load_model", lambda *_: pytest.fail("the model was loaded again"))
         (tiny_copy.path / "scorings").rename(tiny_copy.path / "moved")
-        with pytest.raises(pytest.fail.Exception, match="loaded again"):  # the targets of a new scoring need it
+        with pytest.raises(pytest.fail.Exception, match="loaded again"):  # new targets need the model
             score_targets(tiny_copy, targets, ["rds+"])
 
     def test_goes_on_where_it_was_stopped(self, tiny_copy, tiny_targets):
-        """What was finished stays untouched, what is damaged or missing is made again, with the same bytes."""
+        """Finished shards stay untouched; damaged or missing ones are computed again, with the same bytes."""
         given = (StoreModel(tiny_copy), ["rds+"], Progress(quiet=True))
         given[0].load(given[-1])
         ensure_base(*given)

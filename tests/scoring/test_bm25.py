@@ -1,4 +1,4 @@
-"""BM25 gives rank-bm25's numbers; its words are Unicode's (method, section 3)."""
+"""BM25 gives rank-bm25's numbers, with words as Unicode defines them (method, section 3)."""
 
 import warnings
 from collections.abc import Iterator
@@ -40,26 +40,26 @@ QUERIES = [
 
 @pytest.fixture(scope="module", autouse=True, params=[0, bm25.SMALL], ids=["counted here", "counted by rank-bm25"])
 def small(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Every test of this file for a pool that is too large for rank-bm25, and for one that is not."""
+    """Run the tests both for a pool too large for rank-bm25 and for a small one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bm25, "SMALL", request.param)
         yield request.param
 
 
 def okapi(documents, queries) -> np.ndarray:
-    """rank-bm25 asked with whole queries."""
+    """rank-bm25's scores for whole queries."""
     index = BM25Okapi([tokenize(document) or [""] for document in documents])
     return np.stack([index.get_scores(tokenize(query)) for query in queries], 1)
 
 
 class TestScores:
     def test_equal_rank_bm25_on_whole_queries(self):
-        found = bm25_scores(bm25_index(DOCUMENTS), QUERIES)
-        assert found.shape == (8, 8)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)
-        assert found[1, 1] > found[0, 1] > 0
-        assert not found[:, [3, 7]].any()
+        result = bm25_scores(bm25_index(DOCUMENTS), QUERIES)
+        assert result.shape == (8, 8)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, okapi(DOCUMENTS, QUERIES), atol=1e-6)
+        assert result[1, 1] > result[0, 1] > 0
+        assert not result[:, [3, 7]].any()
 
     @settings(deadline=None, max_examples=60)
     @given(
@@ -67,7 +67,7 @@ class TestScores:
         st.lists(st.lists(st.sampled_from("abcdexy"), max_size=8).map(" ".join), min_size=1, max_size=4),
     )
     def test_any_texts(self, documents, queries):
-        """Common words have a negative idf, which rank-bm25 replaces; repeated and unknown words count as it counts."""
+        """Common words have a negative idf, which rank-bm25 replaces; repeated and unknown words count alike."""
         np.testing.assert_allclose(bm25_scores(bm25_index(documents), queries), okapi(documents, queries), atol=1e-5)
 
     @pytest.mark.parametrize("size", [1, 3, 8, 100])
@@ -76,30 +76,30 @@ class TestScores:
         monkeypatch.setattr("gradsift.scoring.bm25._PART", size)
         monkeypatch.setattr("gradsift.scoring.bm25._BLOCK", size)
         indexed, scored = [], []
-        found = bm25_scores(bm25_index(iter(DOCUMENTS), indexed.append), QUERIES, scored.append)
-        np.testing.assert_allclose(found, okapi(DOCUMENTS, QUERIES), atol=1e-6)
+        result = bm25_scores(bm25_index(iter(DOCUMENTS), indexed.append), QUERIES, scored.append)
+        np.testing.assert_allclose(result, okapi(DOCUMENTS, QUERIES), atol=1e-6)
         assert sum(indexed) == sum(scored) == len(DOCUMENTS)
         assert len(indexed) == len(scored) == -(-len(DOCUMENTS) // size)
 
     def test_weights_are_rank_bm25s(self):
-        """Also those that it replaces because they are negative."""
+        """Including those it replaces because they are negative."""
         expected = BM25Okapi([tokenize(document) or [""] for document in DOCUMENTS]).idf
-        found = bm25_index(DOCUMENTS).weights({*expected, "zzz"})
-        assert found == pytest.approx(expected)
-        assert {word for word, weight in found.items() if weight == min(found.values())} == {"the"}
+        result = bm25_index(DOCUMENTS).weights({*expected, "zzz"})
+        assert result == pytest.approx(expected)
+        assert {word for word, weight in result.items() if weight == min(result.values())} == {"the"}
 
     def test_a_long_query_over_many_documents(self):
-        """Within 1e-6 of the largest score, which is all that a float32 holds."""
+        """Within 1e-6 of the largest score, the precision of float32."""
         rng = np.random.default_rng(0)
         words = np.array([f"w{n}" for n in range(2000)])
         documents = [" ".join(words[rng.zipf(1.3, rng.integers(1, 300)) % 2000]) for _ in range(600)]
         queries = [" ".join(words[rng.zipf(1.2, 200) % 2000]) for _ in range(3)]
-        found, expected = bm25_scores(bm25_index(documents), queries), okapi(documents, queries)
-        assert np.abs(found - expected).max() <= 1e-6 * expected.max()
+        result, expected = bm25_scores(bm25_index(documents), queries), okapi(documents, queries)
+        assert np.abs(result - expected).max() <= 1e-6 * expected.max()
 
 
 class TestBothWays:
-    """Counted by rank-bm25 or here: the same index, so that ranks do not change when a pool grows past `SMALL`."""
+    """Counting by rank-bm25 or here gives the same index, so ranks do not change when a pool grows past `SMALL`."""
 
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=12).map(" ".join), min_size=1, max_size=30))
@@ -135,7 +135,7 @@ class TestBothWays:
 
     def test_a_pool_without_documents(self):
         with np.errstate(invalid="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of the mean length
+            warnings.simplefilter("ignore", RuntimeWarning)  # from the mean length
             assert bm25_index([]).documents == 0
 
     @staticmethod
@@ -189,13 +189,13 @@ class TestMatches:
         index = bm25_index(DOCUMENTS)
         idf = index.weights(set(index.words))
         about_targets = {word: idf[word] for word in distinct_words(["The cat chased a mouse"]) if word in idf}
-        found = matched_words(DOCUMENTS[1:2], about_targets)
+        result = matched_words(DOCUMENTS[1:2], about_targets)
         common = sorted(set(tokenize(DOCUMENTS[1])) & set(about_targets), key=lambda word: (-idf[word], word))
-        assert found == common[: len(found)]
+        assert result == common[: len(result)]
         total = sum(idf[word] for word in common)
-        assert sum(idf[word] for word in found) >= 0.8 * total > sum(idf[word] for word in found[:-1])
+        assert sum(idf[word] for word in result) >= 0.8 * total > sum(idf[word] for word in result[:-1])
         assert "the" in common
-        assert "the" not in found
+        assert "the" not in result
         assert not matched_words(DOCUMENTS, {})
 
     def test_no_more_than_twelve_words(self):

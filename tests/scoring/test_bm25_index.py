@@ -1,4 +1,4 @@
-"""The pool's words are counted once, kept, and counted again when they are others."""
+"""The pool's words are counted once, kept, and counted again when they change."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ def documents(store: Store) -> list[str]:
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often the words were counted, in its only entry."""
+    """A list whose only entry is the number of times the words were counted."""
     count, real = [0], bm25_index.bm25_index
 
-    def counted(*given):
+    def counted(*args):
         count[0] += 1
-        return real(*given)
+        return real(*args)
 
     monkeypatch.setattr(bm25_index, "bm25_index", counted)
     return count
@@ -47,11 +47,11 @@ def test_kept_words_score_as_rank_bm25(tiny_copy: Store, counting: list[int]) ->
 def test_what_is_kept_comes_back(tmp_path) -> None:
     made = bm25_index.bm25_index(["one two two", "", "কলকাতা 首都"])
     write_words(tmp_path / "w", made, "this")
-    found = read_words(tmp_path / "w", "this")
-    assert found is not None
-    assert (found.documents, found.words) == (3, ["one", "two", "", "কলকাতা", "首", "都"])
+    result = read_words(tmp_path / "w", "this")
+    assert result is not None
+    assert (result.documents, result.words) == (3, ["one", "two", "", "কলকাতা", "首", "都"])
     for name in ("idf", "starts", "rows", "gains"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+        np.testing.assert_array_equal(getattr(result, name), getattr(made, name))
     assert read_words(tmp_path / "w", "that") is None
     assert read_words(tmp_path / "none", "this") is None
 
@@ -76,7 +76,7 @@ def test_a_file_without_the_arrays_is_made_again(tiny_copy: Store) -> None:
     assert ensure_words(tiny_copy, Progress(quiet=True)).documents == 40
 
 
-def test_a_damaged_pool_is_said(tiny_copy: Store) -> None:
+def test_a_damaged_pool_is_reported(tiny_copy: Store) -> None:
     assert len(tiny_copy.scored_rows) == 40
     (tiny_copy.path / "pool.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreError, match=r"pool\.parquet is damaged"):

@@ -1,4 +1,4 @@
-"""Choices: what is allowed, what a file of them holds, and which gradient is meant where none is named."""
+"""Choices: what is allowed, what their file contains, and which gradient is the default."""
 
 import json
 
@@ -9,17 +9,17 @@ from gradsift.scoring.choices import Choices, PickingChoices, RankingChoices, ma
 
 
 @pytest.mark.parametrize("cap", ["0", "0%", "101%", "-3", "many", "3.5", "1e3"])
-def test_a_cap_that_is_none_is_refused(cap):
-    with pytest.raises(UsageError, match="most one source may have"):
+def test_what_is_not_a_cap_is_refused(cap):
+    with pytest.raises(UsageError, match="the most that one source may have"):
         make_choices(cap=cap)
 
 
 @pytest.mark.parametrize("numbers", [5, "12", [1.7], [None], [True], [float("inf")], ["x"]])
-def test_numbers_that_are_none_are_refused(numbers, tmp_path):
+def test_what_is_not_a_number_is_refused(numbers, tmp_path):
     with pytest.raises(UsageError, match="is not allowed"):
         make_choices(accepted=numbers)
     (tmp_path / "choices.json").write_text(json.dumps({"without_targets": numbers}).replace("Infinity", "1e999"))
-    with pytest.raises(UsageError, match="holds no choices"):
+    with pytest.raises(UsageError, match="is not a file of choices"):
         read_choices(tmp_path / "choices.json")
 
 
@@ -31,7 +31,7 @@ def test_choices_come_back_from_their_file(tmp_path):
     assert choices.for_ranking == RankingChoices(without_targets=(2,), aggregate="mean")
     (tmp_path / "choices.json").write_text('{"caps": 3}')
     for path in (tmp_path / "choices.json", tmp_path / "nowhere.json"):
-        with pytest.raises(UsageError, match="holds no choices"):
+        with pytest.raises(UsageError, match="is not a file of choices"):
             read_choices(path)
 
 
@@ -52,7 +52,7 @@ def test_what_concerns_picking_ranks_alike():
     ("named", "first", "recorded"),
     [
         (None, "adam", {}),
-        ("adam", "adam", {}),  # as files were written when Adam's was the default of every store
+        ("adam", "adam", {}),  # as in files written when Adam's was the default of every store
         ("sgd", "adam", {"gradient": "sgd"}),
         (None, "sgd", {"gradient": "sgd"}),
         ("sgd", "sgd", {"gradient": "sgd"}),

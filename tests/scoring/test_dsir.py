@@ -46,8 +46,8 @@ class TestWeights:
         package = HashedNgramDSIR([str(tmp_path / "pool")], [str(tmp_path / "targets")], str(tmp_path), num_proc=1)
         package.fit_importance_estimator("all")
         expected = [package.importance_estimator(package.featurizer(text)) for text in POOL]
-        found = count_ngrams(POOL, TARGETS).log_weights(np.zeros(3, dtype=int))[:, 0]
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
+        result = count_ngrams(POOL, TARGETS).log_weights(np.zeros(3, dtype=int))[:, 0]
+        np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)
 
     @settings(deadline=None, max_examples=30)
     @given(
@@ -58,16 +58,16 @@ class TestWeights:
         texts, groups = [text for text, _ in targets], np.array([group for _, group in targets])
         groups = np.unique(groups, return_inverse=True)[1]
         ngrams = count_ngrams(pool, texts)
-        found = ngrams.log_weights(groups)
+        result = ngrams.log_weights(groups)
         for group in range(groups.max() + 1):
             mine = [text for text, at in zip(texts, groups, strict=True) if at == group]
-            np.testing.assert_allclose(found[:, group], by_hand(pool, mine), rtol=1e-5, atol=1e-4)
-        np.testing.assert_array_equal(ngrams.log_weights(groups, slice(1, 3)), found[1:3])
+            np.testing.assert_allclose(result[:, group], by_hand(pool, mine), rtol=1e-5, atol=1e-4)
+        np.testing.assert_array_equal(ngrams.log_weights(groups, slice(1, 3)), result[1:3])
 
     def test_rows_like_the_targets_weigh_most(self):
         pool = ["the capital of France is Paris", "two and two are four", "the capital of Spain is Madrid"]
-        found = count_ngrams(pool, ["the capital of Italy is Rome"]).log_weights(np.zeros(1, dtype=int))[:, 0]
-        assert found[1] < min(found[0], found[2])
+        result = count_ngrams(pool, ["the capital of Italy is Rome"]).log_weights(np.zeros(1, dtype=int))[:, 0]
+        assert result[1] < min(result[0], result[2])
 
     def test_buckets(self):
         assert 0 <= bucket("the cat") < BUCKETS
@@ -76,7 +76,7 @@ class TestWeights:
 
 
 def test_noise_draws_in_proportion_to_the_weights():
-    """The first of weights 1, 2, 5 by log w + noise is each in an eighth, a quarter, five eighths of the seeds."""
+    """Of weights 1, 2 and 5, each comes first in an eighth, a quarter and five eighths of the seeds."""
     weights = np.log([1.0, 2.0, 5.0])
     first = Counter(int((weights + gumbel_noise(3, seed)).argmax()) for seed in range(4000))
     np.testing.assert_allclose([first[i] / 4000 for i in range(3)], [1 / 8, 2 / 8, 5 / 8], atol=0.03)
@@ -90,7 +90,7 @@ def scoring(tiny_store, tiny_targets):
 
 @pytest.fixture(scope="module")
 def texts(tiny_store, scoring):
-    """The whole text of every scored row, of every target."""
+    """The full text of every scored row, and of every target."""
     rows = tiny_store.texts(scoring.rows)["messages"]
     pool = ["\n".join(turn["content"] for turn in turns) for turns in rows]
     return pool, ["\n".join(text for _, text in target.messages) for target in scoring.targets]

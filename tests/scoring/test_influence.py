@@ -29,10 +29,10 @@ class TestEquationTwo:
     @pytest.mark.parametrize("sizes", [[1], [4], [1, 5, 2], [3, 1, 1, 7]], ids=str)
     def test_equals_loops(self, similarity, pooling, sizes):
         rows, targets, subtask_of, weights = case(13, sizes, epochs=3)
-        found = influence(evidence_of(rows, targets, weights), subtask_of, len(sizes), similarity, pooling)
+        result = influence(evidence_of(rows, targets, weights), subtask_of, len(sizes), similarity, pooling)
         expected = by_hand(rows, targets, subtask_of, weights, similarity, pooling)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6 * np.abs(expected).max())
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=2e-6 * np.abs(expected).max())
 
     @settings(deadline=None, max_examples=25)
     @given(
@@ -40,9 +40,9 @@ class TestEquationTwo:
     )
     def test_equals_loops_for_any_shape(self, similarity, pooling, sizes, n, epochs, seed):
         rows, targets, subtask_of, weights = case(n, sizes, epochs, seed=seed)
-        found = influence(evidence_of(rows, targets, weights), subtask_of, len(sizes), similarity, pooling)
+        result = influence(evidence_of(rows, targets, weights), subtask_of, len(sizes), similarity, pooling)
         expected = by_hand(rows, targets, subtask_of, weights, similarity, pooling)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 class TestPooling:
@@ -50,12 +50,12 @@ class TestPooling:
         rows, targets, subtask_of, weights = case(50, [1, 4, 2])
         rows[0][0], rows[1][0] = targets[0][subtask_of == 0], targets[1][subtask_of == 0]
         for pooling in POOLINGS:
-            found = influence(evidence_of(rows, targets, weights), subtask_of, 3, "cosine", pooling)
-            assert np.abs(found).max() <= 1 + 1e-6
-            assert found[0, 0] == pytest.approx(1, abs=1e-6)
+            result = influence(evidence_of(rows, targets, weights), subtask_of, 3, "cosine", pooling)
+            assert np.abs(result).max() <= 1 + 1e-6
+            assert result[0, 0] == pytest.approx(1, abs=1e-6)
 
     def test_the_two_poolings_differ_by_long_targets(self):
-        """A mean follows its longest member, a mean of cosines hears all alike; with one target they agree."""
+        """A mean follows its longest member, a mean of cosines weighs all alike; with one target they agree."""
         targets = [np.array([[100.0, 0.0], [0.0, 1.0]])]
         rows = [np.array([[1.0, 0.0], [0.0, 1.0]])]
         together = np.array([0, 0])
@@ -72,17 +72,17 @@ class TestPooling:
         targets = [np.concatenate([common + rest, common - rest]).astype(np.float32).astype(np.float64)]
         rows = [rng.normal(size=(20, 64))]
         subtask_of = np.zeros(8, dtype=int)
-        found = influence(evidence_of(rows, targets, [1.0]), subtask_of, 1)
+        result = influence(evidence_of(rows, targets, [1.0]), subtask_of, 1)
         expected = by_hand(rows, targets, subtask_of, [1.0], "cosine", "cosine-of-mean")
-        np.testing.assert_allclose(found, expected, atol=0.02)
+        np.testing.assert_allclose(result, expected, atol=0.02)
 
     def test_a_target_of_zeros_counts_as_unrelated(self):
         rows, targets, subtask_of, weights = case(5, [1, 2])
         targets = [np.where((subtask_of == 0)[:, None], 0, t) for t in targets]
         for pooling in POOLINGS:
-            found = influence(evidence_of(rows, targets, weights), subtask_of, 2, "cosine", pooling)
-            assert np.isfinite(found).all()
-            assert not found[:, 0].any()
+            result = influence(evidence_of(rows, targets, weights), subtask_of, 2, "cosine", pooling)
+            assert np.isfinite(result).all()
+            assert not result[:, 0].any()
 
     def test_scores_without_vectors_are_averaged(self):
         """BM25: the mean within a subtask, whatever similarity and pooling say."""
@@ -90,19 +90,19 @@ class TestPooling:
         part = Evidence(products, None, None, 1.0)
         for similarity in SIMILARITIES:
             for pooling in POOLINGS:
-                found = influence([part], np.array([0, 1, 0, 0]), 2, similarity, pooling)
-                np.testing.assert_allclose(found, np.stack([products[:, [0, 2, 3]].mean(1), products[:, 1]], 1))
+                result = influence([part], np.array([0, 1, 0, 0]), 2, similarity, pooling)
+                np.testing.assert_allclose(result, np.stack([products[:, [0, 2, 3]].mean(1), products[:, 1]], 1))
 
     def test_matrix(self):
         gram = np.array([[4.0, 2.0, 0.0], [2.0, 9.0, 0.0], [0.0, 0.0, 25.0]])
         subtask_of = np.array([0, 0, 1])
         mean = pooling_matrix(gram, subtask_of, 2, "dot", "cosine-of-mean")
         np.testing.assert_allclose(mean, [[0.5, 0], [0.5, 0], [0, 1]])
-        length = (4 + 9 + 2 * 2) ** 0.5 / 2  # of the mean of the first two
-        found = pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean")
-        np.testing.assert_allclose(found, [[0.5 / length, 0], [0.5 / length, 0], [0, 0.2]], rtol=1e-6)
-        found = pooling_matrix(gram, subtask_of, 2, "cosine", "mean-of-cosines")
-        np.testing.assert_allclose(found, [[0.25, 0], [1 / 6, 0], [0, 0.2]], rtol=1e-6)
+        length = (4 + 9 + 2 * 2) ** 0.5 / 2  # length of the mean of the first two
+        result = pooling_matrix(gram, subtask_of, 2, "cosine", "cosine-of-mean")
+        np.testing.assert_allclose(result, [[0.5 / length, 0], [0.5 / length, 0], [0, 0.2]], rtol=1e-6)
+        result = pooling_matrix(gram, subtask_of, 2, "cosine", "mean-of-cosines")
+        np.testing.assert_allclose(result, [[0.25, 0], [1 / 6, 0], [0, 0.2]], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -139,26 +139,26 @@ class TestScoring:
         monkeypatch.setattr("gradsift.model.load.load_model", lambda *_: pytest.fail("the model was loaded again"))
         again = score_targets(tiny_store, targets)
         opened = open_scoring(tiny_store, scoring.path)
-        for found in (again, opened):
-            assert found.path == scoring.path
-            assert found.subtask_names == scoring.subtask_names
-            for a, b in zip(found.evidence("less"), scoring.evidence("less"), strict=True):
+        for result in (again, opened):
+            assert result.path == scoring.path
+            assert result.subtask_names == scoring.subtask_names
+            for a, b in zip(result.evidence("less"), scoring.evidence("less"), strict=True):
                 np.testing.assert_array_equal(a.products, b.products)
 
     def test_one_method_at_a_time_gives_the_same(self, tiny_store, targets, scoring, tmp_path):
         shutil.copytree(tiny_store.path, tmp_path / "copy", ignore=shutil.ignore_patterns("scorings"))
         store = type(tiny_store).open(tmp_path / "copy")
         for method in ("rds", "less", "bm25"):
-            found = score_targets(store, targets, (method,))
-            for a, b in zip(found.evidence(method), scoring.evidence(method), strict=True):
+            result = score_targets(store, targets, (method,))
+            for a, b in zip(result.evidence(method), scoring.evidence(method), strict=True):
                 np.testing.assert_array_equal(a.products, b.products)
-        assert found.path.name == scoring.path.name
+        assert result.path.name == scoring.path.name
         with pytest.raises(StoreError, match="sgd-epoch-1"):
-            found.evidence("less", "sgd")
+            result.evidence("less", "sgd")
         score_targets(store, targets, ("less",), "sgd")
-        assert found.has("less", "sgd")
-        one, other = found.evidence("less", "sgd")[0], found.evidence("less", "adam")[0]
-        np.testing.assert_array_equal(one.gram, other.gram)  # the targets' side is the plain gradient either way
+        assert result.has("less", "sgd")
+        one, other = result.evidence("less", "sgd")[0], result.evidence("less", "adam")[0]
+        np.testing.assert_array_equal(one.gram, other.gram)  # targets always have the plain gradient
         assert not np.allclose(one.products, other.products)
 
     def test_other_targets_get_another_place(self, tiny_store, targets, scoring):
@@ -199,7 +199,7 @@ class TestBadTargets:
         long = replace(targets[0], messages=(("user", "the cat " * 60), ("assistant", "yes")))
         assert _reasons(tiny_store, [long]) == [""]
 
-    def test_none_at_all(self, tiny_store):
+    def test_no_targets(self, tiny_store):
         with pytest.raises(TargetError, match="no target examples"):
             score_targets(tiny_store, [])
 
@@ -214,7 +214,7 @@ class TestBadTargets:
 
 
 def test_evidence_made_anew_is_read_anew_even_in_the_same_moment(tmp_path):
-    """A file's time counts in ticks of milliseconds; what was read before must not stand for what is there now."""
+    """File times have ticks of milliseconds; an array read before must not stand in for the new file."""
     target = Row("f", 1, b"", "s", "i", "", "j", (("user", "q"), ("assistant", "a")), "", "", "")
     scoring = Scoring(tmp_path, [target], np.arange(2), ["epoch-1"], np.ones(1))
     for value in (1.0, 2.0):

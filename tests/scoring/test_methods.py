@@ -1,4 +1,4 @@
-"""The registry of methods: a new one appears on the command line, in the table of `score` and in the app by itself."""
+"""The registry of methods: a new one appears on the command line, in `score`'s table and in the app by itself."""
 
 import json
 import os
@@ -62,7 +62,7 @@ main()
 
 @pytest.fixture
 def toy() -> Iterator[str]:
-    """A method registered by a program; its name."""
+    """The name of a method that a program has registered."""
     namespace: dict = {"__name__": "toy"}
     exec(FILE, namespace)
     (method,) = namespace["METHODS"]
@@ -72,7 +72,7 @@ def toy() -> Iterator[str]:
 
 
 def shortest(table: pd.DataFrame, store: Store) -> bool:
-    """Whether a table ranks every scored row by the shortness of its answer."""
+    """Whether a table ranks the rows with the shortest answers first."""
     lengths = store.pool()["n_answer_tokens"].loc[table["row"]].to_numpy()
     return len(table) == len(store.scored_rows) and (table["score"] == -lengths).all()
 
@@ -84,13 +84,13 @@ class TestANewMethod:
         own = table[table["method"] == toy]
         assert shortest(own, tiny_copy)
         assert own.sort_values("rank")["score"].is_monotonic_decreasing
-        assert set(own["best_subtask"]) == {""}  # it looks at no target
+        assert set(own["best_subtask"]) == {""}  # it ignores the targets
 
     def test_is_kept_like_the_others(self, toy, tiny_copy, tiny_targets):
         targets = read_targets(tiny_targets).rows
         scoring = score_targets(tiny_copy, targets, ["random"])
         assert not scoring.has(toy)
-        with pytest.raises(StoreError, match="not scored by toy yet"):
+        with pytest.raises(StoreError, match="toy has not scored these targets yet"):
             scoring.evidence(toy)
         (path,) = get_method(toy).files(score_targets(tiny_copy, targets, [toy]), "adam")
         before = path.stat()
@@ -128,7 +128,7 @@ class TestANewMethod:
         assert picked == sorted(lengths[store.scored_rows])[:10]
 
     def test_may_be_a_file_that_nothing_names(self, tiny_copy, tiny_targets, tmp_path):
-        """In another process, whose package of methods has one folder more."""
+        """In another process, in which the package of methods has one more folder."""
         (tmp_path / "plugins").mkdir()
         (tmp_path / "plugins" / "shortest.py").write_text(FILE)
 
@@ -146,7 +146,7 @@ class TestANewMethod:
         assert shortest(pd.read_parquet(out), tiny_copy)
 
     def test_takes_nobodys_name(self, toy):
-        with pytest.raises(ValueError, match="already is a method 'toy'"):
+        with pytest.raises(ValueError, match="there is already a method 'toy'"):
             register(type(get_method(toy))())
         assert look(toy) == look(toy)
         assert look(toy) not in [method.look for method in METHODS.values()]

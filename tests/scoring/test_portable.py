@@ -1,4 +1,4 @@
-"""Target features in a file: what they score is what the model would, and no other store or target set takes them."""
+"""Target features in a file: scores equal those with the model, and no other store or target set accepts them."""
 
 import shutil
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def rows(tiny_targets: Path) -> list[Row]:
 def own_store(
     tiny_model: Path, tiny_pool: Path, tiny_config: BuildConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Store:
-    """A store of a model of its own, which a test may move away."""
+    """A store with a model of its own, which a test may move away."""
     folder = tmp_path_factory.mktemp("travelling")
     model = shutil.copytree(tiny_model, folder / "model")
     config = tiny_config.model_copy(update={"model": str(model)})
@@ -41,7 +41,7 @@ def own_store(
 
 @pytest.fixture(scope="module")
 def file(own_store: Store, rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The features, made of a copy of the store without its shards."""
+    """The features, made from a copy of the store without its shards."""
     folder = tmp_path_factory.mktemp("card")
     shutil.copytree(own_store.path, folder / "store", ignore=shutil.ignore_patterns("features", "metrics", "repr*"))
     return api.target_features(Store.open(folder / "store"), rows, folder / "targets.safetensors")
@@ -57,15 +57,15 @@ def test_without_the_model_it_scores_what_the_model_does(
     try:
         out = tmp_path / "scores.parquet"
         flags = [word for method in METHODS for word in ("--method", method)]
-        told = ["--targets", tiny_targets, "--target-features", file]
-        assert gradsift("score", copy.path, *told, *flags, "--out", out).code == 0
+        inputs = ["--targets", tiny_targets, "--target-features", file]
+        assert gradsift("score", copy.path, *inputs, *flags, "--out", out).code == 0
         pd.testing.assert_frame_equal(pd.read_parquet(out), expected)
         pd.testing.assert_frame_equal(score(copy, rows, ["rds"]), score(copy, rows, ["rds"], target_features=file))
         picks = tmp_path / "picks"
         again = _copy(own_store, tmp_path / "again")
-        assert gradsift("select", again.path, *told, "--top", "5", "--method", "rds", "--out", picks).code == 0
-        found = score(again, rows, ["less"])  # later, by another method: what the file brought is kept
-        pd.testing.assert_frame_equal(found, expected[expected["method"] == "less"])
+        assert gradsift("select", again.path, *inputs, "--top", "5", "--method", "rds", "--out", picks).code == 0
+        table = score(again, rows, ["less"])  # a later scoring with another method reuses the features
+        pd.testing.assert_frame_equal(table, expected[expected["method"] == "less"])
     finally:
         (tmp_path / "elsewhere").rename(model)
     assert len((picks / "train.jsonl").read_text().splitlines()) == 5
@@ -84,7 +84,7 @@ def test_only_a_model_could_score_without_the_file(own_store: Store, rows: list[
 def test_other_targets_are_refused(own_store: Store, rows: list[Row], file: Path, tmp_path: Path) -> None:
     changed = [*rows[:-1], replace(rows[-1], prefix="")]
     for others in (changed, rows[:-1], rows[::-1]):
-        _refused(own_store, others, file, tmp_path, TargetError, "features of 3 other targets")
+        _refused(own_store, others, file, tmp_path, TargetError, "features of 3 targets, which are not the")
 
 
 def test_another_store_is_refused(
@@ -106,7 +106,7 @@ def test_a_damaged_or_foreign_file_is_refused(own_store: Store, rows: list[Row],
     noise = tmp_path / "noise"
     noise.write_bytes(b"\x00" * 100)
     for path in (damaged, noise, tmp_path / "missing"):
-        _refused(own_store, rows, path, tmp_path, StoreError, "missing, damaged, or no file of target features")
+        _refused(own_store, rows, path, tmp_path, StoreError, "missing, damaged, or not a file of target features")
     _refused(own_store, rows, foreign, tmp_path, StoreError, "of another store")
 
 
@@ -122,12 +122,12 @@ def _copy(store: Store, to: Path) -> Store:
 
 
 def _refused(
-    store: Store, rows: Sequence[Row], file: Path, tmp_path: Path, error: type[GradsiftError], said: str
+    store: Store, rows: Sequence[Row], file: Path, tmp_path: Path, error: type[GradsiftError], message: str
 ) -> None:
     before = contents(store.path)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         score(store, rows, target_features=file)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         api.select(store, rows, "5", tmp_path / "picks", target_features=file)
     assert contents(store.path) == before
     assert not (tmp_path / "picks").exists()

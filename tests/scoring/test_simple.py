@@ -1,4 +1,4 @@
-"""The naive baselines against loops: tokens counted, and losses taken by the library's own model, row by row."""
+"""The naive baselines against loops: counted tokens, and losses from the library's own model, row by row."""
 
 import numpy as np
 import torch

@@ -24,7 +24,7 @@ from gradsift.selection.ranking import Ranking
 
 
 def by_loop(score, updates, taken=0, enough=None) -> list[int]:
-    """Choose one by one, with every gain computed anew each time."""
+    """Choose one by one, recomputing every gain each time."""
     score = [value - min(0.0, *score) for value in score]
     order, left = list(range(taken)), list(range(taken, len(score)))
     while left and (enough is None or len(order) < enough):
@@ -47,7 +47,7 @@ class TestOrder:
     @settings(deadline=None, max_examples=60)
     @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 3), st.integers(0, 99), st.booleans())
     def test_equals_loops(self, n, block, taken, seed, below_zero):
-        """With any size of block: gains are computed late, never differently."""
+        """For any block size: gains are computed later, never differently."""
         rng = np.random.default_rng(seed)
         score, updates = rng.normal(size=n) if below_zero else rng.random(n), units(rng, n)
         score = np.sort(score)[::-1]
@@ -55,8 +55,8 @@ class TestOrder:
         enough = None if seed % 2 else n // 2
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(diversity, "_BLOCK", block)
-            found = diverse_order(score, updates, taken, enough)
-        assert found.tolist() == by_loop(score, updates, taken, enough)
+            result = diverse_order(score, updates, taken, enough)
+        assert result.tolist() == by_loop(score, updates, taken, enough)
 
     def test_copies_come_last_and_rows_unlike_all_keep_their_order(self):
         updates = torch.eye(4)[[0, 0, 1, 1, 2, 3]]
@@ -69,11 +69,11 @@ class TestOrder:
         for other, order in ((0.4, [0, 2, 1]), (0.3, [0, 1, 2])):
             assert diverse_order(np.array([0.9, 0.9, other]), updates).tolist() == order
 
-    def test_rows_that_pull_the_other_way_are_no_copies(self):
+    def test_rows_that_pull_the_other_way_are_not_copies(self):
         updates = torch.tensor([[1.0, 0], [-1.0, 0], [1.0, 0]])
         assert diverse_order(np.array([0.9, 0.5, 0.8]), updates).tolist() == [0, 1, 2]
 
-    def test_a_row_without_an_update_is_no_copy(self):
+    def test_a_row_without_an_update_is_not_a_copy(self):
         updates = torch.tensor([[1.0, 0], [0.0, 0], [1.0, 0]])
         assert diverse_order(np.array([0.9, 0.5, 0.8]), updates).tolist() == [0, 1, 2]
 
@@ -90,10 +90,10 @@ def test_sketches_keep_the_cosines_of_the_stored_features(tiny_store):
         whole.append(torch.cat(blocks) * weight**0.5)
     exact = torch.cat(whole, 1)
     positions = np.array([3, 0, 39, 17, 8, 21])
-    found = load_updates(tiny_store, positions)
-    assert found.shape == (6, DIM)
-    np.testing.assert_allclose(found.norm(dim=1), 1, rtol=1e-5)
-    error = found @ found.T - exact[positions] @ exact[positions].T
+    result = load_updates(tiny_store, positions)
+    assert result.shape == (6, DIM)
+    np.testing.assert_allclose(result.norm(dim=1), 1, rtol=1e-5)
+    error = result @ result.T - exact[positions] @ exact[positions].T
     assert error.abs().max() < 5 / DIM**0.5
 
 
@@ -103,14 +103,14 @@ class TestPicks:
         choices = make_choices(diverse=True)
         ranking = ranked(scoring, "less", choices, traits)
         chosen = by_loop(ranking.score[ranking.order], load_updates(tiny_store, ranking.order))[:6]
-        found = picked(ranking, Budget.parse("6"), choices, traits)
-        assert found.tolist() == sorted(ranking.order[chosen].tolist(), key=lambda at: ranking.rank[at])
-        assert found.tolist() != picked(ranking, Budget.parse("6"), make_choices(), traits).tolist()
+        result = picked(ranking, Budget.parse("6"), choices, traits)
+        assert result.tolist() == sorted(ranking.order[chosen].tolist(), key=lambda at: ranking.rank[at])
+        assert result.tolist() != picked(ranking, Budget.parse("6"), make_choices(), traits).tolist()
 
     @pytest.mark.parametrize("budget", ["10", "50tokens"])
     @pytest.mark.parametrize("cap", ["", "60%"])
     def test_copies_that_fill_the_head_are_no_reason_to_take_them(self, budget, cap):
-        """The best 60 of 200 rows are copies of one, six times the budget: the next rows unlike it come before them."""
+        """The best 60 of 200 rows, six times the budget, are copies of one row: the next rows unlike it come first."""
         n = 200
         score = np.linspace(1, 0.2, n).astype(np.float32)
         updates = torch.eye(n)[[0] * 60 + list(range(60, n))]
@@ -118,14 +118,14 @@ class TestPicks:
         ranking = Ranking("less", rows, score, rows + 1, np.zeros(n, dtype=int), rows)
         traits = Traits(rows, tokens, tokens, rows % 2, None, lambda positions, kind: updates[positions])
         choices = make_choices(diverse=True, **({"cap": cap} if cap else {}))
-        found = picked(ranking, Budget.parse(budget), choices, traits).tolist()
+        result = picked(ranking, Budget.parse(budget), choices, traits).tolist()
         if not cap:
             chosen = by_loop(score, updates)[:10]
-            assert found == sorted(chosen) == [0, *range(60, 69)]
-        else:  # six of a source at most
-            assert found[0] == 0
-            assert all(row >= 60 for row in found[1:])
-            assert len(found) == 10
+            assert result == sorted(chosen) == [0, *range(60, 69)]
+        else:  # at most six of a source
+            assert result[0] == 0
+            assert all(row >= 60 for row in result[1:])
+            assert len(result) == 10
 
     def test_with_decisions_caps_and_tokens(self, tiny_store, scoring):
         traits = read_traits(tiny_store, scoring)
@@ -156,8 +156,8 @@ class TestPicks:
 
 
 def test_of_planted_copies_one_of_each_is_picked(tiny_model, tmp_path):
-    """A pool of which 30 % are exact and near copies (a word or two changed) of others: top-K takes several of a
-    group, duplicate-aware selection one of each, as long as there are others to pick.
+    """30 % of the pool are exact or near copies (a word or two changed) of other rows: top-K takes several of a group,
+    duplicate-aware selection one of each, as long as there are others to pick.
     """
     things, places = (
         ["cat", "dog", "capital", "country", "text", "mat"],

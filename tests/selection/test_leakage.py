@@ -1,4 +1,4 @@
-"""Picks that share text with targets and evaluations: what is read, what is told, what is dropped."""
+"""Picks that share text with targets and evaluations: what is read, what is reported, what is dropped."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,9 @@ from gradsift.runtime.errors import UsageError
 from gradsift.selection.leakage import TARGETS, find_leaks, read_evaluation
 from gradsift.text.overlap import Matcher
 
-TALK = "the cat sat the cat sat the cat sat the cat sat the cat"  # a part of every long answer of the toy pool's talk
+TALK = (
+    "the cat sat the cat sat the cat sat the cat sat the cat"  # part of every long answer in the toy pool's source talk
+)
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def leaks_of(folder: Path) -> dict:
 
 
 def questions(folder: Path) -> list[str]:
-    """The first turns of an export's picks; the toy pool has each once."""
+    """The first turns of an export's picks; each occurs once in the toy pool."""
     return [json.loads(line)["messages"][0]["content"] for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
@@ -41,10 +43,10 @@ def test_conversations_questions_and_lines_are_read(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("One line of text.\n\nAnother line.\n")
     (tmp_path / "blocks.txt").write_text("Q: How many?\nA: Two.\n")
     names = ["chat.jsonl", "exam.jsonl", "exam.csv", "lines.txt", "blocks.txt"]
-    found = read_evaluation(parse_targets("Q: What is it?\nA: A box.").rows, [tmp_path / name for name in names])
-    assert found.targets == 1
-    assert [(part["file"], part["examples"]) for part in found.files] == list(zip(names, [1, 1, 1, 2, 1], strict=True))
-    assert [(example.file, example.line, [text for _, text in example.turns]) for example in found.examples] == [
+    result = read_evaluation(parse_targets("Q: What is it?\nA: A box.").rows, [tmp_path / name for name in names])
+    assert result.targets == 1
+    assert [(part["file"], part["examples"]) for part in result.files] == list(zip(names, [1, 1, 1, 2, 1], strict=True))
+    assert [(example.file, example.line, [text for _, text in example.turns]) for example in result.examples] == [
         (TARGETS, 1, ["What is it?", "A box."]),
         ("chat.jsonl", 1, ["Where is it?", "Here."]),
         ("exam.jsonl", 2, ["Which?", "a b", "c"]),
@@ -55,7 +57,7 @@ def test_conversations_questions_and_lines_are_read(tmp_path: Path) -> None:
     ]
 
 
-def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
+def test_files_without_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "numbers.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(UsageError, match=r"numbers\.jsonl holds no text to compare with"):
         read_evaluation([], [tmp_path / "numbers.jsonl"])
@@ -66,17 +68,17 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
 def test_rows_of_a_store_are_compared(tiny_store: Store, tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text(f"{TALK}\n\nWhat is in box 7?\n")
     evaluation = read_evaluation([], [tmp_path / "held.txt"])
-    found = find_leaks(tiny_store, tiny_store.rows[::-1], Matcher(evaluation.examples), quote=True)
+    result = find_leaks(tiny_store, tiny_store.rows[::-1], Matcher(evaluation.examples), quote=True)
     texts = tiny_store.texts(tiny_store.rows)
     expected = {
         int(row)
         for row, messages in zip(texts["row"], texts["messages"], strict=True)
         if TALK in messages[1]["content"] or messages[0]["content"] == "what is in box 7?"
     }
-    assert set(found) == expected
+    assert set(result) == expected
     assert len(expected) > 5
-    assert list(found) == sorted(found)
-    assert all(hits[0].yours for hits, _ in found.values())
+    assert list(result) == sorted(result)
+    assert all(hits[0].yours for hits, _ in result.values())
 
 
 def test_an_export_says_what_leaks(tiny_store: Store, targets, tmp_path: Path) -> None:
@@ -99,10 +101,10 @@ def test_an_export_says_what_leaks(tiny_store: Store, targets, tmp_path: Path) -
     assert "## Leakage\n\n5 rows were compared with the 3 target examples and 2 of whole.jsonl." in card
 
 
-def test_leaks_are_dropped_and_the_next_rows_are_checked_too(tiny_store: Store, targets, tmp_path: Path) -> None:
+def test_leaks_are_dropped_and_the_next_rows_are_also_checked(tiny_store: Store, targets, tmp_path: Path) -> None:
     select(tiny_store, targets, "40", tmp_path / "all")
     ranked = questions(tmp_path / "all")
-    leaking = [ranked[0], ranked[2], ranked[4], ranked[5]]  # the last comes in by the first's going
+    leaking = [ranked[0], ranked[2], ranked[4], ranked[5]]  # the last moves up when the first is dropped
     path = tmp_path / "held.jsonl"
     path.write_text("".join(json.dumps({"item": text}) + "\n" for text in leaking))
     free = read_evaluation([], [path])
@@ -135,7 +137,7 @@ def test_a_dropped_leak_goes_even_if_it_was_accepted(tiny_store: Store, targets,
     assert len(questions(tmp_path / "picks")) == 3
 
 
-def test_targets_that_lie_in_the_pool_are_told_without_being_asked(tiny_store: Store, tmp_path: Path) -> None:
+def test_targets_that_lie_in_the_pool_are_always_reported(tiny_store: Store, tmp_path: Path) -> None:
     row = int(tiny_store.rows[3])
     turns = tiny_store.texts(np.array([row]))["messages"].iloc[0]
     path = tmp_path / "targets.jsonl"

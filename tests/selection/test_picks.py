@@ -50,29 +50,29 @@ def test_leaving_out_targets_and_subtasks_equals_a_scoring_without_them(tiny_sto
     ):
         scratch = score_targets(tiny_store, rest, [method], gradient=gradient)
         expected = ranked(scratch, method, make_choices(**options), traits)
-        found = ranked(whole, method, make_choices(**options, **left_out), traits)
+        result = ranked(whole, method, make_choices(**options, **left_out), traits)
         scale = max(1, np.abs(expected.score).max())  # dot products and BM25 have no unit
-        np.testing.assert_allclose(found.score, expected.score, rtol=0, atol=1e-6 * scale)
-        assert found.subtasks == expected.subtasks
+        np.testing.assert_allclose(result.score, expected.score, rtol=0, atol=1e-6 * scale)
+        assert result.subtasks == expected.subtasks
         assert (
-            found.subtasks[found.best_subtask[found.order[0]]]
-            == expected.subtasks[expected.best_subtask[found.order[0]]]
+            result.subtasks[result.best_subtask[result.order[0]]]
+            == expected.subtasks[expected.best_subtask[result.order[0]]]
         )
 
 
 @pytest.mark.parametrize("method", ["less", "rds"])
 def test_leaving_out_a_checkpoint_equals_the_influence_at_the_others(tiny_store, whole, method):
-    """The toy has two checkpoints: without one, the other weighs 1."""
+    """The toy store has two checkpoints: without one, the other has weight 1."""
     traits = read_traits(tiny_store, whole)
     for gone, left in ((0, 1), (1, 0)):
-        found = ranked(whole, method, make_choices(without_checkpoints=[whole.epochs[gone]]), traits)
+        result = ranked(whole, method, make_choices(without_checkpoints=[whole.epochs[gone]]), traits)
         evidence = whole.evidence(method)[left]
         expected = np.full(len(whole.rows), -np.inf)
         for subtask in range(2):
             mine = np.flatnonzero(whole.subtask_of == subtask)
             length = np.sqrt(evidence.gram[np.ix_(mine, mine)].astype(float).mean())
             expected = np.maximum(expected, evidence.products[:, mine].mean(1) / length)
-        np.testing.assert_allclose(found.score, expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(result.score, expected, rtol=0, atol=1e-6)
 
 
 def test_what_is_not_there_or_leaves_nothing_is_refused(tiny_store, whole):
@@ -167,18 +167,18 @@ def test_picking_equals_walking_down_the_list(data):
 def test_a_length_matched_ranking_draws_evenly_from_every_length(rows, bins):
     score, lengths = zip(*rows, strict=True)
     ranking, traits = made(score, n_answer=lengths)
-    found = length_matched(ranking, traits.n_answer, bins)
+    result = length_matched(ranking, traits.n_answer, bins)
     n = len(score)
-    assert sorted(found.order) == list(range(n))
-    np.testing.assert_array_equal(found.rank[found.order], np.arange(1, n + 1))
+    assert sorted(result.order) == list(range(n))
+    np.testing.assert_array_equal(result.rank[result.order], np.arange(1, n + 1))
     by_length = sorted(range(n), key=lambda p: (lengths[p], p))
     bin_of = {p: i * bins // n for i, p in enumerate(by_length)}
     sizes = Counter(bin_of.values())
     for k in range(1, n + 1):
-        drawn = Counter(bin_of[p] for p in found.order[:k])
+        drawn = Counter(bin_of[p] for p in result.order[:k])
         assert all(abs(drawn[b] - k * size / n) <= 1 + 1e-9 for b, size in sizes.items())
-    for b in sizes:  # within a bin nothing changes its place
-        mine = [p for p in found.order if bin_of[p] == b]
+    for b in sizes:  # the order within a bin stays the same
+        mine = [p for p in result.order if bin_of[p] == b]
         assert mine == sorted(mine, key=lambda p: ranking.rank[p])
 
 

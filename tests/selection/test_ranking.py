@@ -12,7 +12,7 @@ from gradsift.selection.ranking import Ranking, rank, round_robin, scores_table
 
 
 def naive_round_robin(scores, rows) -> tuple[list[int], list[int]]:
-    """Each column takes the best row that is left; among equals the one with the lowest row number."""
+    """Each column takes the best remaining row; among equals the one with the lowest row number."""
     left, order, picker = set(range(len(scores))), [], []
     while left:
         column = len(order) % len(scores[0])
@@ -35,30 +35,30 @@ class TestAggregations:
         expected = by_hand(rows, targets, appearance[subtask_of], weights, similarity, pooling)
         scoring = scoring_of(tmp_path, evidence_of(rows, targets, weights), subtask_of)
         for aggregate, score in (("max", expected.max(1)), ("mean", expected.mean(1))):
-            found = rank(scoring, "less", aggregate=aggregate, similarity=similarity, target_pooling=pooling)
-            np.testing.assert_allclose(found.score, score, rtol=1e-4, atol=1e-5 * np.abs(score).max())
-            assert found.order.tolist() == sorted(range(30), key=lambda z: -score[z])
-            assert found.rank[found.order].tolist() == list(range(1, 31))
-            assert found.best_subtask.tolist() == expected.argmax(1).tolist()
+            result = rank(scoring, "less", aggregate=aggregate, similarity=similarity, target_pooling=pooling)
+            np.testing.assert_allclose(result.score, score, rtol=1e-4, atol=1e-5 * np.abs(score).max())
+            assert result.order.tolist() == sorted(range(30), key=lambda z: -score[z])
+            assert result.rank[result.order].tolist() == list(range(1, 31))
+            assert result.best_subtask.tolist() == expected.argmax(1).tolist()
 
     def test_round_robin(self, tmp_path, similarity, pooling):
         rows, targets, subtask_of, weights = case(30, self.SIZES, seed=3)
         single = by_hand(rows, targets, np.arange(7), weights, similarity, pooling)
         scoring = scoring_of(tmp_path, evidence_of(rows, targets, weights), subtask_of)
         order, picker = naive_round_robin(single.tolist(), range(30))
-        found = rank(scoring, "less", aggregate="round-robin", similarity=similarity, target_pooling=pooling)
-        assert found.order.tolist() == order
-        assert found.rank[order].tolist() == list(range(1, 31))
-        assert found.best_subtask[order].tolist() == scoring.subtask_of[picker].tolist()
+        result = rank(scoring, "less", aggregate="round-robin", similarity=similarity, target_pooling=pooling)
+        assert result.order.tolist() == order
+        assert result.rank[order].tolist() == list(range(1, 31))
+        assert result.best_subtask[order].tolist() == scoring.subtask_of[picker].tolist()
         expected = single[order, picker]
-        np.testing.assert_allclose(found.score[order], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(result.score[order], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 class TestRoundRobin:
     @settings(deadline=None, max_examples=80)
     @given(st.integers(1, 40), st.integers(1, 7), st.integers(0, 1000), st.sampled_from([2, 5, 1000]))
     def test_equals_the_naive_loop(self, n, columns, seed, values):
-        """Few distinct values: ties everywhere."""
+        """With few distinct values there are ties everywhere."""
         rng = np.random.default_rng(seed)
         scores = rng.integers(0, values, (n, columns)).astype(np.float32)
         rows = np.sort(rng.choice(10 * n, n, replace=False))
@@ -67,7 +67,7 @@ class TestRoundRobin:
         assert (order.tolist(), picker.tolist()) == expected
 
     def test_long_runs_of_rows_already_taken(self):
-        """All columns wish the same: the stride of the search is crossed many times."""
+        """All columns want the same rows: the stride of the search is crossed many times."""
         n = 5000
         scores = np.repeat(np.arange(n, dtype=np.float32)[:, None], 3, axis=1)
         scores[:, 2] *= -1
@@ -83,37 +83,37 @@ class TestTies:
         scores = [[1, 1], [2, 2], [1, 1], [2, 2], [3, 3], [1, 1]]
         rows = [3, 4, 8, 15, 16, 23]  # excluded rows leave gaps
         scoring = tied(tmp_path, scores, [0, 1], rows)
-        found = rank(scoring, "bm25", aggregate=aggregate)
-        assert found.rows[found.order].tolist() == [16, 4, 15, 3, 8, 23]
+        result = rank(scoring, "bm25", aggregate=aggregate)
+        assert result.rows[result.order].tolist() == [16, 4, 15, 3, 8, 23]
 
     def test_all_equal(self, tmp_path):
         for aggregate in ("max", "mean", "round-robin"):
-            found = rank(tied(tmp_path, np.zeros((500, 3)), [0, 0, 1]), "bm25", aggregate=aggregate)
-            assert found.order.tolist() == list(range(500))
-            assert found.best_subtask.tolist() == (
+            result = rank(tied(tmp_path, np.zeros((500, 3)), [0, 0, 1]), "bm25", aggregate=aggregate)
+            assert result.order.tolist() == list(range(500))
+            assert result.best_subtask.tolist() == (
                 [0] * 500 if aggregate != "round-robin" else [0, 0, 1] * 166 + [0, 0]
             )
 
     def test_many_among_few_values(self, tmp_path):
-        """A sort that is not stable shows only in the crowd."""
+        """An unstable sort shows only with many rows."""
         scores = np.random.default_rng(0).integers(0, 5, (3000, 1))
-        found = rank(tied(tmp_path, scores, [0]), "bm25")
-        assert found.order.tolist() == sorted(range(3000), key=lambda position: (-scores[position, 0], position))
+        result = rank(tied(tmp_path, scores, [0]), "bm25")
+        assert result.order.tolist() == sorted(range(3000), key=lambda position: (-scores[position, 0], position))
 
     def test_a_larger_budget_keeps_the_picks_of_a_smaller(self, tmp_path):
         scores = np.random.default_rng(0).integers(0, 4, (60, 2))
-        found = rank(tied(tmp_path, scores, [0, 1]), "bm25")
+        result = rank(tied(tmp_path, scores, [0, 1]), "bm25")
         tokens = np.full(60, 10)
         for smaller, larger in ((1, 2), (10, 30), (59, 60)):
-            few, many = (Budget.parse(str(k)).take(found, tokens) for k in (smaller, larger))
+            few, many = (Budget.parse(str(k)).take(result, tokens) for k in (smaller, larger))
             assert many[:smaller].tolist() == few.tolist()
 
     def test_what_is_not_a_number_never_comes_first(self, tmp_path):
         scores = [[0.1, 0.2], [np.nan, 0.5], [np.nan, np.nan], [-3, -2]]
         for aggregate in ("max", "mean", "round-robin"):
-            found = rank(tied(tmp_path, scores, [0, 1]), "bm25", aggregate=aggregate)
-            assert found.order[0] in (0, 1) if aggregate == "round-robin" else found.order[0] == 0
-            assert set(found.order[-2:].tolist()) >= {2}
+            result = rank(tied(tmp_path, scores, [0, 1]), "bm25", aggregate=aggregate)
+            assert result.order[0] in (0, 1) if aggregate == "round-robin" else result.order[0] == 0
+            assert set(result.order[-2:].tolist()) >= {2}
 
 
 class TestRandom:
@@ -141,7 +141,7 @@ class TestBudget:
             ("5%", 3, 1),
             ("100%", 7, 7),
             ("0.29%", 10000, 29),
-            ("32.3%", 1000, 323),  # in floating point 322.99...
+            ("32.3%", 1000, 323),  # 322.99... in floating point
             ("33.3%", 10, 3),
             ("20", 100, 20),
             ("20", 7, 7),

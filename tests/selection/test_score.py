@@ -1,4 +1,4 @@
-"""Scores as a table: what is in it, that it comes out the same again, and what is refused."""
+"""Scores as a table: its content, its reproducibility, and what is refused."""
 
 import json
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Two selections compared: what both pick and what only one does, within a store or across two.
+"""Two selections compared: what both pick and what only one of them picks, within a store or across two.
 
-    difference     two tables of `Picks.table` -> which lines match
-    ranks_there    where another ranking has some rows
+    difference     two tables from `Picks.table` -> which lines match
+    ranks_there    the ranks that another ranking gives to some rows
 
-Within one store a row is known by its number. Across stores a row is the same where its line in the pool file is the
-same, byte for byte (`sha256`); of a line that one side picks several times, as many match as the other side picks.
+Within one store a row is identified by its number. Across stores two rows are the same if their lines in the pool files
+are equal byte for byte (`sha256`); of a line that one side picks several times, as many match as the other side picks.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ _NUMBERS = ["row", "rank", "score"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Difference:
-    """What two tables of picks, a and b, have in common, by places in them (from 0, in rank order).
+    """What two tables of picks, a and b, have in common, as line numbers (from 0, in rank order).
 
-    both: (m, 2), a place in a and the matching one in b. only_a, only_b: places without a match.
+    both: (m, 2), a line of a and the matching line of b. only_a, only_b: lines without a match.
     """
 
     a: pd.DataFrame
@@ -33,12 +33,12 @@ class Difference:
 
     @property
     def overlap(self) -> float:
-        """Rows in both over rows in either (Jaccard), 0 where nothing is picked."""
+        """Rows in both over rows in either (Jaccard), 0 if nothing is picked."""
         union = len(self.both) + len(self.only_a) + len(self.only_b)
         return len(self.both) / union if union else 0.0
 
     def by_source(self) -> pd.DataFrame:
-        """One line per source: source, picks_a, picks_b, both, only_a, only_b; rows in both count as a has them."""
+        """One line per source: source, picks_a, picks_b, both, only_a, only_b; rows in both have the source from a."""
         sources_a, sources_b = self.a["source"].to_numpy(str), self.b["source"].to_numpy(str)
         parts = {
             "picks_a": sources_a,
@@ -69,7 +69,7 @@ class Difference:
 
 
 def difference(a: pd.DataFrame, b: pd.DataFrame, same_store: bool) -> Difference:
-    """Match the lines of two tables of `Picks.table`: by row number in the same store, else by content."""
+    """Match the lines of two tables from `Picks.table`: by row number in the same store, else by content."""
     keys_a, keys_b = (pd.Index(a["row"]), pd.Index(b["row"])) if same_store else _content_keys(a, b)
     at = keys_b.get_indexer(keys_a)
     inside = np.flatnonzero(at >= 0)
@@ -82,10 +82,10 @@ def difference(a: pd.DataFrame, b: pd.DataFrame, same_store: bool) -> Difference
 def ranks_there(
     ranking: Ranking, rows: Sequence[int], contents: tuple[pd.Series, pd.Series] | None = None
 ) -> dict[int, int]:
-    """The best rank at which a ranking has some pool rows; rows that it has not scored have no entry.
+    """The best rank that a ranking gives to each of some pool rows; rows that it has not scored have no entry.
 
-    contents: where `rows` are numbers in another store's pool, the column `sha256` of that pool and of the ranking's
-    own, both indexed by row number. Returns rank by the numbers given.
+    contents: if `rows` are numbers in another store's pool, the column `sha256` of that pool and of the ranking's own,
+    both indexed by row number. Returns a mapping from the numbers in `rows` to ranks.
     """
     if contents is None:
         own = pd.Series(rows, index=rows)
@@ -101,7 +101,7 @@ def ranks_there(
 
 
 def _content_keys(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.Index, pd.Index]:
-    """A number for every pick, unique within its side: of its content and its occurrence number on that side."""
+    """A number for every pick, unique within its side, made from its content and its occurrence number there."""
     codes = pd.factorize(np.concatenate([a["sha256"].to_numpy(object), b["sha256"].to_numpy(object)]))[0]
     keys = [code * np.int64(len(codes)) + count_within(code) for code in np.split(codes, [len(a)])]
     return pd.Index(keys[0]), pd.Index(keys[1])

@@ -1,4 +1,4 @@
-"""What each method's picks are made of: tables for charts (the paper's figures 9 and 10, table 12), nothing drawn.
+"""What each method's picks consist of: tables for charts (the paper's figures 9 and 10, table 12); nothing is drawn.
 
 `picks` maps a method's name to the positions it picks; pool columns (source, answer tokens) are aligned with positions,
 that is, with the n scored rows. A share is a fraction of 1.
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from gradsift.scoring.scoring import Scoring
     from gradsift.selection.ranking import Ranking
 
-POOL = "pool"  # what the lines about the whole pool are called in the column `method`
-MOST_POINTS = 20_000  # of one chart
+POOL = "pool"  # value of the column `method` in lines about the whole pool
+MOST_POINTS = 20_000  # on one chart
 _TARGETS_AT_ONCE = 16
 _QUANTILES = (5, 25, 50, 75, 95)
 
@@ -28,9 +28,9 @@ Picks = Mapping[str, np.ndarray]
 
 
 def shares(picks: Picks, sources: np.ndarray) -> pd.DataFrame:
-    """How many of each method's picks come from each source, against the pool (the paper's figure 10).
+    """How many of each method's picks come from each source, compared with the pool (the paper's figure 10).
 
-    sources: (n,) names. One line per method and source, in the pool's order, with those it takes nothing from: method,
+    sources: (n,) names. One line per method and source, in the pool's order, including sources without picks: method,
     source, rows, share, pool_rows, pool_share, lift (share / pool_share: 1 means as often as by chance).
     """
     codes, names = pd.factorize(sources)
@@ -69,10 +69,10 @@ def lengths(picks: Picks, n_prompt: np.ndarray, n_answer: np.ndarray) -> pd.Data
 
 
 def length_histogram(picks: Picks, n_answer: np.ndarray, bins: int = 40) -> pd.DataFrame:
-    """Each method's and the pool's rows by answer length, in bins of equal ratio that all share.
+    """Rows of each method and of the pool by answer length, in common bins of equal ratio.
 
     One line per method and bin: method, low, high (tokens, low <= length < high), rows, share, and density (share per
-    factor of ten in length: what a bar on a logarithmic axis shows, since whole tokens make the first bins wider).
+    factor of ten in length, for bars on a logarithmic axis: whole tokens make the first bins wider).
     """
     low, high = max(int(n_answer.min()), 1), int(n_answer.max()) + 1
     edges = np.unique(np.geomspace(low, max(high, low + 1), bins + 1).round().astype(np.int64))
@@ -89,7 +89,7 @@ def length_histogram(picks: Picks, n_answer: np.ndarray, bins: int = 40) -> pd.D
 def overlap(picks: Picks) -> pd.DataFrame:
     """Rows that two methods both pick, for every pair in both orders and each method with itself.
 
-    method, other, rows, jaccard (rows / rows that either picks).
+    Columns: method, other, rows, jaccard (rows / rows that either picks).
     """
     size = max((int(positions.max()) + 1 for positions in picks.values() if len(positions)), default=0)
     masks = {method: np.zeros(size, dtype=bool) for method in picks}
@@ -105,13 +105,13 @@ def overlap(picks: Picks) -> pd.DataFrame:
 
 
 def overlap_at_k(rankings: Sequence["Ranking"], ks: np.ndarray) -> pd.DataFrame:
-    """How much of the top k every pair of methods shares, whatever k: method, other, k, rows, share (rows / k).
+    """How much of the top k every pair of methods shares, for many k: method, other, k, rows, share (rows / k).
 
-    ks: values from 1 to n, such as `sampled_ranks` gives. Two random rankings share k/n.
+    ks: values from 1 to n, such as those of `sampled_ranks`. Two random rankings share k/n.
     """
     frames = []
     for one, other in combinations(rankings, 2):
-        reached = np.maximum(one.rank, other.rank)  # the least k whose top holds the row in both
+        reached = np.maximum(one.rank, other.rank)  # the least k at which both have the row
         rows = np.bincount(reached, minlength=len(one.rank) + 1).cumsum()[ks]
         pair = {"method": one.method, "other": other.method}
         frames.append(pd.DataFrame({**pair, "k": ks, "rows": rows, "share": rows / ks}))
@@ -123,7 +123,7 @@ def overlap_at_k(rankings: Sequence["Ranking"], ks: np.ndarray) -> pd.DataFrame:
 def sampled_ranks(n: int, points: int, *also: int) -> np.ndarray:
     """At most `points` + len(also) ranks from 1 to n: half of them in equal ratios, half in equal steps, and `also`.
 
-    1 and n are always among them; both kinds are needed, since a head and a tail are looked at on one chart.
+    1 and n are always among them. Both kinds are needed because one chart shows head and tail.
     """
     half = max(points // 2, 1)
     ranks = np.concatenate([np.geomspace(1, n, half), np.linspace(1, n, max(points - half, 2)), also]).round()
@@ -131,16 +131,16 @@ def sampled_ranks(n: int, points: int, *also: int) -> np.ndarray:
 
 
 def score_by_rank(ranking: "Ranking", cut: int, points: int = 300) -> pd.DataFrame:
-    """Score against rank (the paper's figure 9, by method), sampled with the first, the last and the cut.
+    """Score against rank (the paper's figure 9, by method), sampled; first rank, last rank and cut are included.
 
-    method, rank (from 1), score. Scores fall with rank, unless the order is a round-robin or length-matched.
+    Columns: method, rank (from 1), score. Scores fall with rank, unless the ranking is round-robin or length-matched.
     """
     ranks = sampled_ranks(len(ranking.order), points, max(cut, 1))
     return pd.DataFrame({"method": ranking.method, "rank": ranks, "score": ranking.score[ranking.order[ranks - 1]]})
 
 
 def winners(ranking: "Ranking", picks: np.ndarray, subtask_names: Sequence[str]) -> pd.DataFrame:
-    """Which subtask picked what: subtask, rows (picks that serve it best), share; every subtask has a line."""
+    """How many picks serve each subtask best: subtask, rows, share; every subtask has a line."""
     served = ranking.serves(picks)
     rows = np.bincount(served[served >= 0], minlength=len(subtask_names))
     return pd.DataFrame({"subtask": list(subtask_names), "rows": rows, "share": rows / max(len(picks), 1)})
@@ -149,17 +149,17 @@ def winners(ranking: "Ranking", picks: np.ndarray, subtask_names: Sequence[str])
 def target_curves(
     scoring: "Scoring", method: str, gradient: GradientKind | None = None, points: int = 300
 ) -> pd.DataFrame:
-    """Similarity of all rows to each single target example in descending order (the paper's figure 9).
+    """Similarity of all rows to each single target example, in descending order (the paper's figure 9).
 
     Σ_i w_i cos(target k, row), or the score of a method that compares words. One line per target and sampled rank:
-    target (index), subtask, rank (from 1), similarity. Each curve has at most `points` points, and fewer when targets
-    are many: 20,000 in all.
+    target (index), subtask, rank (from 1), similarity. Each curve has at most `points` points, fewer with
+    many targets: 20,000 in all.
 
-    Sorts all rows once a target, some targets at a time: n x 16 x 4 bytes at once, and about 12 ms a target at 270,000
-    rows and 4 checkpoints.
+    Sorts all rows once per target, 16 targets at a time: n x 16 x 4 bytes of memory, and about 12 ms per target at
+    270,000 rows and 4 checkpoints.
 
     Raises:
-        UsageError: the method does not look at the targets. StoreError: it is not scored yet.
+        UsageError: the method does not look at the targets. StoreError: it has not scored them yet.
     """
     if not get_method(method).sees_targets:
         raise UsageError(f"{get_method(method).label} does not look at the targets: choose another method.")

@@ -1,4 +1,4 @@
-"""One row taken apart: its score against every target example, at every checkpoint (method, section 2.4)."""
+"""One row in detail: its score against every target example at every checkpoint (method, section 2.4)."""
 
 from dataclasses import replace
 
@@ -14,12 +14,12 @@ from gradsift.selection.ranking import Ranking
 
 
 def by_target(scoring: Scoring, method: str, position: int, gradient: GradientKind | None = None) -> np.ndarray:
-    """(K, N + 1) float64: cos(target k, row) at each of N checkpoints, then Σ_i w_i of them.
+    """(K, N + 1) float64: cos(target k, row) at each of N checkpoints, then their sum weighted by w_i.
 
-    A method that compares words has no checkpoints: (K, 2), its score twice.
+    A method that compares words has no checkpoints: (K, 2) with its score twice.
 
     Raises:
-        UsageError: the method does not look at the targets. StoreError: the targets are not scored by it.
+        UsageError: the method does not look at the targets. StoreError: it has not scored the targets.
     """
     each = np.arange(len(scoring.targets))
     parts = _of_row(scoring, method, position, gradient, each)
@@ -34,7 +34,7 @@ def by_subtask(
     similarity: Similarity = "cosine",
     pooling: TargetPooling = "cosine-of-mean",
 ) -> np.ndarray:
-    """(J, N + 1) float64: what each of N checkpoints adds to Inf(z, j), before its weight, then Inf(z, j) itself.
+    """(J, N + 1) float64: each of N checkpoints' term in Inf(z, j) without its weight, then Inf(z, j) itself.
 
     Raises:
         UsageError, StoreError: as `by_target`.
@@ -57,7 +57,7 @@ def opponents(ranking: Ranking) -> np.ndarray:
 def _of_row(
     scoring: Scoring, method: str, position: int, gradient: GradientKind | None, groups: np.ndarray | None = None
 ) -> list[Evidence]:
-    """The evidence with this one row in it; what other rows have is not copied, however few targets are left."""
+    """The evidence of this one row; that of other rows is not copied, even if some targets are left out."""
     if not get_method(method).sees_targets:
         raise UsageError(f"{get_method(method).label} does not look at the targets, so its score has no parts to show.")
     return scoring.evidence(method, gradient, rows=slice(position, position + 1), groups=groups)
@@ -66,7 +66,7 @@ def _of_row(
 def _columns(
     parts: list[Evidence], subtask_of: np.ndarray, n_subtasks: int, similarity: Similarity, pooling: TargetPooling
 ) -> np.ndarray:
-    """(J, N + 1) what each checkpoint says alone, and all of them by their weights."""
+    """(J, N + 1) the influence at each checkpoint alone, then at all of them with their weights."""
     alone = [[replace(part, weight=1.0)] for part in parts]
-    rows = [influence(some, subtask_of, n_subtasks, similarity, pooling)[0] for some in [*alone, parts]]
+    rows = [influence(group, subtask_of, n_subtasks, similarity, pooling)[0] for group in [*alone, parts]]
     return np.stack(rows, axis=1).astype(np.float64)

@@ -1,12 +1,12 @@
-"""Are my targets enough? Resampling the target examples of a kept scoring, without touching model or store.
+"""Are my targets enough? Resamples the target examples of a kept scoring, without touching model or store.
 
     split_half       do two halves of the targets pick the same rows?
     rank_intervals   how far does each pick's rank move when the targets are drawn again?
-    resampled_scores what both rest on: every row's score when each target counts c_k times
+    resampled_scores the basis of both: every row's score when each target counts c_k times
 
-Both say how much the picks depend on which examples happen to be among the targets; neither says whether the targets
-are the right ones. A subtask with one example cannot be resampled within itself: it is in one half only, and in every
-bootstrap as it is, so that its intervals are too narrow.
+Both show how much the picks depend on which examples happen to be among the targets, not whether the targets are the
+right ones. A subtask with one example cannot be resampled within itself: it is in one half only, and unchanged in every
+bootstrap, so its intervals are too narrow.
 """
 
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from gradsift.scoring.evidence import Evidence
     from gradsift.scoring.scoring import Scoring
 
-_BLOCK = 8192  # rows of evidence that are worked on at once
+_BLOCK = 8192  # rows of evidence processed at once
 
 
 @dataclass(frozen=True)
 class SplitHalf:
     """Shares of the top k that two random halves of the targets have in common.
 
-    overlaps: (splits,) in [0, 1]. mean, low, high: of these; low and high are the 5th and 95th percentile. chance: what
-    two random draws of k rows would share, k/n.
+    overlaps: (splits,) in [0, 1]. mean, low, high: their mean, 5th and 95th percentile. chance: the share that two
+    random draws of k rows have in common, k/n.
     """
 
     k: int
@@ -45,15 +45,16 @@ class SplitHalf:
 def split_half(
     scoring: "Scoring", method: str, k: int, choices: "Choices", splits: int = 20, seed: int = 0
 ) -> SplitHalf:
-    """Split each subtask's targets at random into two halves, rank all rows by each, compare the two top k.
+    """Split each subtask's targets at random into two halves, rank all rows by each half, and compare the two top k.
 
-    An odd subtask's spare example goes to either half, so that subtasks of one example stand on one side only: there
-    the number also says how alike the subtasks are. Halves are smaller than the whole, whose picks are surer than this.
+    The spare example of an odd subtask goes to either half. A subtask with one example is thus on one side only, and
+    the overlap then also reflects how alike the subtasks are. The picks of all targets are more stable than those of a
+    half.
 
-    Costs one pass over the evidence and 4 bytes x 2 x splits a row: 43 MB and half a second at 270,000 rows.
+    Costs one pass over the evidence and 4 bytes x 2 x splits per row: 43 MB and half a second at 270,000 rows.
 
     Raises:
-        UsageError: fewer than two targets, k outside 1..n, or a method or choice that is not offered.
+        UsageError: fewer than two targets, k outside 1..n, or a method or choice without resampling.
     """
     scoring = _offered(scoring, method, choices)
     n = len(scoring.rows)
@@ -78,18 +79,18 @@ def rank_intervals(
     resamples: int = 50,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Where each pick ranks among all rows when every subtask's targets are drawn again with replacement (bootstrap).
+    """Where each pick ranks among all rows when every subtask's targets are redrawn with replacement (bootstrap).
 
-    picks: (k,) positions. Ranks are by score alone: decisions play no part.
+    picks: (k,) positions. Ranks are by score alone; decisions play no part.
 
-    Returns one line per pick, in the order given: position, row, low, median, high (5th, 50th and 95th percentile of
+    Returns one line per pick, in the given order: position, row, low, median, high (5th, 50th and 95th percentile of
     its rank over the resamples, from 1) and stays (share of the resamples in which its rank is at most k).
 
-    Costs one pass over the evidence and 4 bytes x resamples a row, then one sort a resample: 54 MB, half a second and
-    two seconds of one core for 50 at 270,000 rows, 60 targets, 12 subtasks and 4 checkpoints.
+    Costs one pass over the evidence and 4 bytes x resamples per row, then one sort per resample: 54 MB, half a second
+    and two seconds of one core for 50 resamples of 270,000 rows, 60 targets, 12 subtasks and 4 checkpoints.
 
     Raises:
-        UsageError: a method or choice that is not offered.
+        UsageError: a method or choice without resampling.
     """
     scoring = _offered(scoring, method, choices)
     rng = np.random.default_rng(seed)
@@ -109,18 +110,18 @@ def rank_intervals(
 def resampled_scores(scoring: "Scoring", method: str, counts: np.ndarray, choices: "Choices") -> np.ndarray:
     """Every row's score when target k counts `counts[r, k]` times in resample r; counts: (R, K) integers >= 0.
 
-    Eq. 2 with the counts as weights of the mean (whose length follows from the Gram matrix) or of the cosines; a
+    Eq. 2 with the counts as weights in the mean (whose length follows from the Gram matrix) or of the cosines; a
     subtask whose targets all count 0 is left out of the max or the mean over subtasks. Counts of 1 give the ordinary
     score.
 
-    Returns (R, n) float32. Beside it only a block of rows is held.
+    Returns (R, n) float32; apart from it, only one block of rows is in memory.
     """
     from gradsift.scoring.influence import pooling_matrix
 
     evidence = scoring.evidence(method, choices.gradient)
     subtask_of, n_subtasks = scoring.subtask_of, len(scoring.subtask_names)
     each = np.arange(counts.shape[1])
-    weights = [  # (R, K) a checkpoint: what a target's product adds to its subtask's score
+    weights = [  # one (R, K) per checkpoint: factor of a target's product in its subtask's score
         np.float32(part.weight)
         * np.stack(
             [
@@ -142,7 +143,7 @@ def resampled_scores(scoring: "Scoring", method: str, counts: np.ndarray, choice
 
 
 def _rows_of(part: "Evidence", rows: slice, similarity: str) -> np.ndarray:
-    """(B, K) the products of a block of rows, with the rows' lengths where they matter."""
+    """(B, K) the products of a block of rows, times the rows' lengths for dot products."""
     block = part.products[rows]
     return block * part.norms[rows, None] if similarity == "dot" and part.norms is not None else block
 
@@ -150,9 +151,10 @@ def _rows_of(part: "Evidence", rows: slice, similarity: str) -> np.ndarray:
 def _aggregated(
     parts: list[np.ndarray], weights: list[np.ndarray], members: list[np.ndarray], present: np.ndarray, aggregate: str
 ) -> np.ndarray:
-    """(R, B) max or mean over the subtasks that are present, one subtask at a time.
+    """(R, B) max or mean over the subtasks that are present, computed one subtask at a time.
 
-    parts: (B, K) a checkpoint. weights: (R, K) a checkpoint. members: each subtask's targets. present: (R, J).
+    parts: one (B, K) per checkpoint. weights: one (R, K) per checkpoint. members: each subtask's targets. present:
+    (R, J).
     """
     total = np.full((len(present), len(parts[0])), -np.inf if aggregate == "max" else 0, dtype=np.float32)
     for j, member in enumerate(members):
@@ -172,30 +174,30 @@ def _offered(scoring: "Scoring", method: str, choices: "Choices") -> "Scoring":
     Raises:
         UsageError: resampling is not offered for the method or a choice.
     """
-    kind = get_method(method)
-    if not kind.sees_targets:
-        raise UsageError(f"{kind.label} does not look at the targets: choose another method to resample.")
-    if not kind.resamples:
+    definition = get_method(method)
+    if not definition.sees_targets:
+        raise UsageError(f"{definition.label} does not look at the targets: choose another method to resample.")
+    if not definition.resamples:
         raise UsageError(
-            f"Resampling is not offered for {kind.label}, which takes a subtask's targets together: choose another "
-            "method."
+            f"Resampling is not offered for {definition.label}, which takes a subtask's targets together: choose "
+            "another method."
         )
     if choices.aggregate == "round-robin":
         raise UsageError(
             "Resampling is not offered for round-robin, which has no score to rank by: choose max or mean."
         )
     if choices.length_matched:
-        raise UsageError("Resampling is not offered for a length-matched ranking: switch the matching off.")
+        raise UsageError("Resampling is not offered for a length-matched ranking: switch length matching off.")
     if choices.cap or choices.drop_duplicates or choices.diverse:
         raise UsageError(
-            "Resampling is not offered for picks under a cap, without near-duplicates or with copies that count less: "
-            "they pass rows over, which the ranks alone do not show; switch these off."
+            "Resampling is not offered with a cap, with near-duplicates dropped or with near-copies penalised: these "
+            "skip rows, which the ranks alone do not show; switch them off."
         )
     return scoring.under(choices)
 
 
 def _half(subtask_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(K,) whether a target is in the first half: half of every subtask; spare examples are shuffled and take turns."""
+    """(K,) whether a target is in the first half: half of every subtask, with spare examples shared out at random."""
     half = np.zeros(len(subtask_of), dtype=bool)
     spare = []
     for j in np.unique(subtask_of):

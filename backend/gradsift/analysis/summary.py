@@ -9,7 +9,7 @@ from gradsift.analysis.norms import correlation, norm_table
 from gradsift.datastore.store import BASE_KINDS, Store
 from gradsift.runtime.tables import table
 
-_COUNTS = ("rows_in_file", "rows_in_store", "usable", "excluded", "truncated")  # of a source, as they are shown
+_COUNTS = ("rows_in_file", "rows_in_store", "usable", "excluded", "truncated")  # of a source, in the order shown
 
 
 def inspect(store: Store) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def inspect(store: Store) -> dict[str, Any]:
 
 
 def _base_shards(store: Store, kind: str) -> int:
-    """How many shards of the base model's vectors exist; scoring by a method that needs them makes the others."""
+    """How many shards of the base model's vectors exist; scoring by a method that needs them adds the others."""
     return sum(store.shard_path(kind, 0, index).is_file() for index in range(len(store.shard_ranges)))
 
 
@@ -68,7 +68,7 @@ def norm_length_correlation(store: Store) -> dict[str, float]:
 
 
 def describe(description: dict[str, Any]) -> str:
-    """What `inspect` returns as text for a terminal."""
+    """The result of `inspect` as text for a terminal."""
     d = description
     lines = [
         f"{d['store']}  ({'complete' if d['complete'] else 'NOT FINISHED: run the same build again'})",
@@ -109,5 +109,5 @@ def _counts(schemas: dict[str, int]) -> str:
 def _checkpoint_line(checkpoint: dict[str, Any], correlations: dict[str, float]) -> str:
     line = f"{checkpoint['name']}: mean lr {checkpoint['mean_lr']:.3g}, weight {checkpoint['weight']:.3f}"
     line += f", step {checkpoint['step']}"
-    known = correlations.get(checkpoint["name"])
-    return line if known is None else f"{line}, log norm against log answer length r = {known:.2f}"
+    r = correlations.get(checkpoint["name"])
+    return line if r is None else f"{line}, log norm against log answer length r = {r:.2f}"

@@ -127,7 +127,7 @@ class TokenExplainer:
         store.require_complete()
         self.store = store
         self._model = StoreModel(store, exact=True)
-        _ = self._model.encoder  # another tokenizer shows here and not at the first question
+        _ = self._model.encoder  # refuses another tokenizer here and not at the first question
 
     def explain(
         self,
@@ -144,8 +144,7 @@ class TokenExplainer:
 
         Raises:
             UsageError: there is no such row or subtask, or the row is excluded. StoreError: the model or a file does
-            not
-                belong to the store. TargetError: a target cannot be used.
+                not belong to the store. TargetError: a target cannot be used.
         """
         _check_row(self.store, scoring, row)
         (encoded,), (pieces,) = self._model.encode([row]), self._model.pieces([row])
@@ -216,7 +215,7 @@ class TokenExplainer:
     def _at(
         self, scoring: Scoring, subtask: int, kind: DirectionKind, epoch: str, progress: Progress
     ) -> tuple[PerExampleGradients, Vector]:
-        """The model at θ_i, and the direction there, which is computed once and then read from its file."""
+        """The model at θ_i and the direction there, which is computed once and then read from its file."""
         gradients, checkpoint = self._model.at(self.store.epochs.index(epoch))
         if not 0 <= subtask < len(scoring.subtask_names):
             raise UsageError(f"There is no subtask number {subtask}: the targets have {len(scoring.subtask_names)}.")

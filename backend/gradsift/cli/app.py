@@ -1,4 +1,4 @@
-"""`gradsift demo` and `gradsift app`: the app in the browser, on the embedded sample or on one's own workspace."""
+"""`gradsift demo` and `gradsift app`: the app in the browser, on the embedded sample or on your own workspace."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,9 @@ import typer
 
 
 def demo(
-    workspace: Annotated[Path | None, typer.Argument(help="folder of stores, as of the app [default: yours]")] = None,
+    workspace: Annotated[
+        Path | None, typer.Argument(help="folder of stores, as for gradsift app [default: yours]")
+    ] = None,
     no_app: Annotated[bool, typer.Option("--no-app", help="only build; print the store's path")] = False,
 ) -> None:
     """Build the embedded sample's datastore with the bundled small model, and open the app on it."""
@@ -20,8 +22,10 @@ def app(
     workspace: Annotated[
         Path | None, typer.Argument(help="folder of stores, targets and exports [default: yours]")
     ] = None,
-    port: Annotated[int, typer.Option(help="0: the first free one from 8501 on")] = 0,
-    address: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 lets others in")] = "localhost",
+    port: Annotated[int, typer.Option(help="0 means the first free port from 8501 on")] = 0,
+    address: Annotated[
+        str, typer.Option(help="the address to listen on; 0.0.0.0 lets other machines in")
+    ] = "localhost",
 ) -> None:
     """Open the app in the browser."""
     from gradsift.workspace.demo import serve

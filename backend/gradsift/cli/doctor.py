@@ -1,4 +1,4 @@
-"""`gradsift doctor`: what this machine has of what gradsift needs."""
+"""`gradsift doctor`: whether this machine has what gradsift needs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,12 @@ from gradsift.cli.options import JsonOption
 
 
 def doctor(
-    store: Annotated[Path | None, typer.Argument(help="also compare this machine with its own")] = None,
+    store: Annotated[
+        Path | None, typer.Argument(help="also compare this machine with the one that built this store")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show devices, libraries and folders as gradsift finds them; exits with 1 where something is wrong."""
+    """Show devices, libraries and folders as gradsift finds them; exits with 1 if something is wrong."""
     from dataclasses import asdict
 
     from gradsift.cli.diagnosis import describe, diagnose

@@ -1,4 +1,4 @@
-"""`gradsift evaluate`: train on each method's picks and compare what held-out rows say."""
+"""`gradsift evaluate`: train on each method's picks and compare the results on held-out rows."""
 
 import math
 from pathlib import Path
@@ -11,35 +11,40 @@ from gradsift.cli.options import JsonOption
 
 def evaluate(
     store: Annotated[
-        list[Path], typer.Argument(help="finished stores; seed k uses the k-th, then from the first again")
+        list[Path], typer.Argument(help="finished stores; seed k uses the k-th, starting over after the last")
     ],
     targets: Annotated[list[Path], typer.Option(help="target examples; repeat for several sets, named by their files")],
     test: Annotated[
         list[Path],
-        typer.Option(help="held-out rows of the set before; `answers`, `answer` or a short last turn are judged"),
+        typer.Option(help="held-out rows for each --targets; `answers`, `answer` or a short last turn are judged"),
     ],
-    out: Annotated[Path, typer.Option(help="the report, a JSON file; the same command goes on where it stopped")],
+    out: Annotated[Path, typer.Option(help="the report, a JSON file; the same command resumes where it stopped")],
     method: Annotated[
-        list[str], typer.Option(help="less, bm25, ..., full, or with choices, as less:aggregate=round-robin; repeat")
+        list[str], typer.Option(help="less, bm25, ..., full; with choices: less:aggregate=round-robin; may be repeated")
     ] = ["less"],  # noqa: B006  typer reads the default, nothing changes it
     budget: Annotated[str, typer.Option(help="what every method may pick: 5%, 200, 50000tokens")] = "5%",
-    seeds: Annotated[int, typer.Option(min=1, help="training seeds; random draws anew for each")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="training seeds; random draws again for each")] = 3,
     train_model: Annotated[
-        str | None, typer.Option(help="train this model on the picks [default: the one that selected]")
+        str | None, typer.Option(help="train this model on the picks [default: the one that selected them]")
     ] = None,
     template: Annotated[
-        str | None, typer.Option(help="of the trained model: chat, tulu or a Jinja file [default: the store's]")
+        str | None,
+        typer.Option(help="template of the trained model: chat, tulu or a Jinja file [default: the store's]"),
     ] = None,
     lora_targets: Annotated[
         str | None, typer.Option(help="layers of the trained model that get LoRA [default: the store's]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="of every run [default: the store's warmup's]")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="likewise")] = None,
-    lr: Annotated[float | None, typer.Option(help="peak learning rate, likewise")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="epochs of every run [default: as in the store's warmup]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="examples per step [default: as in the store's warmup]")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate [default: as in the store's warmup]")] = None,
     script: Annotated[Path | None, typer.Option(help="also write the recipe as a training script, a .py file")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune on each method's picks and compare held-out loss, with zero-shot, random and the targets beside it."""
+    """Fine-tune on each method's picks and compare held-out loss, also of zero-shot, random and the targets."""
     from gradsift.data.encode import read_template
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
@@ -58,17 +63,17 @@ def evaluate(
     progress = Progress()
     with progress.running():
         sets = [
-            EvaluationSet(one.stem, require_targets(one), read_heldout(other))
-            for one, other in zip(targets, test, strict=True)
+            EvaluationSet(selecting.stem, require_targets(selecting), read_heldout(judging))
+            for selecting, judging in zip(targets, test, strict=True)
         ]
-        changed: dict[str, Any] = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
-        changed["template"] = read_template(template) if template else None
-        changed["lora_targets"] = tuple(lora_targets.replace(",", " ").split()) if lora_targets else None
-        recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changed.items() if v is not None})
+        changes: dict[str, Any] = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+        changes["template"] = read_template(template) if template else None
+        changes["lora_targets"] = tuple(lora_targets.replace(",", " ").split()) if lora_targets else None
+        recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changes.items() if v is not None})
         if script is not None:
             atomic.write_text(script, training_script(recipe))
         report = run(store, sets, out, methods=method, budget=budget, seeds=seeds, recipe=recipe, progress=progress)
-    if script is not None:  # with the number type that `auto` meant here
+    if script is not None:  # with the dtype that `auto` means here
         atomic.write_text(script, training_script(report.recipe))
     if as_json:
         typer.echo(report.model_dump_json(indent=1))

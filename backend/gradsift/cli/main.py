@@ -1,6 +1,6 @@
-"""The command line: every command with its example, and what a failure looks like.
+"""The command line: every command with its example, and how failures are reported.
 
-Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 failed, 2 wrong use.
+Results go to standard output, progress and warnings to standard error. Exit codes: 0 success, 1 failure, 2 wrong usage.
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """
 
@@ -43,13 +43,13 @@ cli.add_typer(bench, name="bench")
 
 def main() -> None:
     """Run the command line; every expected failure is one sentence on standard error."""
-    # OpenMP reads it when torch is loaded. Threads that spin while they wait take the cores from every other process.
+    # OpenMP reads this when torch is loaded. Threads that spin while they wait take cores from every other process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its asides are no news to who types commands
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its remarks do not help people who type commands
     try:
         cli()
     except KeyboardInterrupt:
-        _fail("Stopped; what was finished is kept.", 1)
+        _fail("Stopped; finished work is kept.", 1)
     except Exception as error:
         sentence = errors.explain(error)
         if sentence is None:

@@ -20,18 +20,20 @@ TargetsOption = Annotated[
     Path, typer.Option("--targets", help="rows with `messages` (or any schema of the pool) and `subtask`")
 ]
 TargetFeaturesOption = Annotated[
-    Path | None, typer.Option(help="the targets' features as gradsift features wrote them; no model is loaded then")
+    Path | None, typer.Option(help="the targets' features, a file from gradsift features; no model is loaded")
 ]
 MethodsOption = Annotated[list[str], typer.Option("--method", help=f"{', '.join(METHODS)}; may be repeated")]
 SimilarityOption = Annotated[Similarity, typer.Option(help="how vectors are compared")]
-PoolingOption = Annotated[TargetPooling, typer.Option(help="within a subtask: the paper's, or the released code's")]
-AggregateOption = Annotated[Aggregate, typer.Option(help="over subtasks")]
+PoolingOption = Annotated[
+    TargetPooling, typer.Option(help="how a subtask's targets are combined: as in the paper or the released code")
+]
+AggregateOption = Annotated[Aggregate, typer.Option(help="how scores are combined over subtasks")]
 GradientOption = Annotated[
     GradientKind | None, typer.Option(help="which stored update LESS compares [default: the store's first]")
 ]
 
 ScoresOut = Annotated[Path, typer.Option(help="a Parquet file: row, id, source, method, score, rank, best_subtask")]
 BenchFolderOption = Annotated[
-    Path | None, typer.Option(help="where stores are made, and kept for the next time [default: the cache]")
+    Path | None, typer.Option(help="folder for stores, which are kept for the next run [default: the cache]")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]

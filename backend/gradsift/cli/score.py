@@ -1,4 +1,4 @@
-"""`gradsift score` and `gradsift features`: every row's score, and the targets' features made where the GPU is."""
+"""`gradsift score` and `gradsift features`: every row's score, and the targets' features computed on a GPU machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -67,8 +67,8 @@ def score(
     scored = len(table) // len(method)
     excluded = opened.manifest.rows - scored
     if as_json:
-        about = {"out": str(out), "targets": len(rows), "rows": scored, "excluded": excluded, "best_score": best}
-        print_json(about)
+        result = {"out": str(out), "targets": len(rows), "rows": scored, "excluded": excluded, "best_score": best}
+        print_json(result)
     else:
         bests = ", ".join(f"{name} (best {value:.3f})" for name, value in best.items())
         typer.echo(f"{out}: {scored:,} rows by {bests}; {excluded:,} excluded rows have no score")

@@ -36,9 +36,11 @@ def select(
     ] = False,
     evaluation: Annotated[
         list[Path] | None,
-        typer.Option(help="a file whose texts no pick should share, like the targets'; may be repeated"),
+        typer.Option(help="a file with which no pick should share text, besides the targets; may be repeated"),
     ] = None,
-    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="replace picks that share text with them")] = False,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="replace picks that share text with targets or evaluations")
+    ] = False,
     similarity: SimilarityOption = "cosine",
     target_pooling: PoolingOption = "cosine-of-mean",
     aggregate: AggregateOption = "max",
@@ -61,7 +63,7 @@ def select(
     from gradsift.scoring.choices import make_choices, read_choices
 
     get_method(method)
-    chosen = (
+    options = (
         read_choices(choices)
         if choices
         else make_choices(
@@ -90,14 +92,14 @@ def select(
             evaluation=evaluation or [],
             drop_leaks=drop_leaks,
             target_features=target_features,
-            **chosen.model_dump(),
+            **options.model_dump(),
             progress=progress,
         )
     manifest = json.loads((out / "manifest.json").read_text())
     if as_json:
         print_json(manifest)
     else:
-        among = f"of {manifest['scored_rows']:,} scored and {manifest['excluded_rows']:,} excluded"
-        typer.echo(f"{path}: {manifest['picked_rows']:,} rows {among}, {manifest['picked_tokens']:,} tokens")
+        total = f"of {manifest['scored_rows']:,} scored and {manifest['excluded_rows']:,} excluded"
+        typer.echo(f"{path}: {manifest['picked_rows']:,} rows {total}, {manifest['picked_tokens']:,} tokens")
         if leaks := manifest["leakage"]["flagged_rows"]:
             typer.echo(f"{leaks:,} of them share text with the targets or an evaluation: see leakage.json")

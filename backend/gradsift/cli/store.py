@@ -1,4 +1,4 @@
-"""`gradsift inspect` and `gradsift verify`: what is in a store, and whether it is whole."""
+"""`gradsift inspect` and `gradsift verify`: what is in a store, and whether it is intact."""
 
 import typer
 
@@ -20,7 +20,7 @@ def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
 
 
 def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
-    """Check every hash and every row of a store; exits with 1 where something is wrong."""
+    """Check every hash and every row of a store; exits with 1 if something is wrong."""
     from gradsift.datastore.store import Store
     from gradsift.datastore.verify import verify as run
     from gradsift.runtime.progress import Progress

@@ -9,7 +9,7 @@
     STORE/representations/base/    rds+-00000.safetensors ...      of the base model, see scoring/base_model.py
     STORE/metrics/epoch-1/         00000.parquet: row, grad_norm, update_norm, loss
     STORE/scorings/                kept scorings, see scoring/scoring.py
-    STORE/index/                   see text/index.py, text/words.py, datastore/verified.py
+    STORE/index/                   see text/index.py, scoring/bm25_index.py, datastore/verified.py
     STORE/job/                     status and log of the last run
 
 An intact shard is its own record of progress. A build promises the bytes of everything except `representations/base`

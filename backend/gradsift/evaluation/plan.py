@@ -1,6 +1,6 @@
-"""What an evaluation compares: target sets with held-out rows, methods with choices, and the runs of both.
+"""What an evaluation compares: target sets with held-out rows, methods with choices, and runs of all combinations.
 
-All runs train by one recipe.
+All runs train with the same recipe.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from gradsift.training.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Target examples that select, and held-out rows of the same skill that judge."""
+    """Target examples for selecting, and held-out rows of the same skill for judging."""
 
     name: str
     targets: list[Row]
@@ -27,7 +27,7 @@ class EvaluationSet:
 
     @property
     def about(self) -> SetAbout:
-        """For the report."""
+        """The entry in the report."""
         targets = [(row.subtask, row.prefix, row.messages) for row in self.targets]
         heldout = [(h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
         content = hash_json([targets, heldout])[:16]
@@ -38,7 +38,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True, eq=False)
 class MethodSpec:
-    """A method with choices: `less`, or `less:aggregate=round-robin`, `less:gradient=sgd`, several joined by colons."""
+    """A method with choices: `less`, `less:aggregate=round-robin`, or several choices, each after a colon."""
 
     text: str
     name: str
@@ -46,7 +46,7 @@ class MethodSpec:
 
     @classmethod
     def parse(cls, text: str) -> "MethodSpec":
-        """Read one.
+        """Read a method with its choices.
 
         Raises:
             UsageError: there is no such method or choice.
@@ -59,8 +59,8 @@ class MethodSpec:
                 raise UsageError(
                     f"{text!r} is not a method with choices; use METHOD:CHOICE=VALUE, like less:aggregate=round-robin."
                 )
-            known = Choices.model_fields.get(key)
-            several = known is not None and isinstance(known.default, tuple)
+            definition = Choices.model_fields.get(key)
+            several = definition is not None and isinstance(definition.default, tuple)
             choices[key] = tuple(value.split("+")) if several else value
         if name not in (ZERO_SHOT, VALIDATION, FULL):
             get_method(name)
@@ -70,7 +70,7 @@ class MethodSpec:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run: a method picks for a set, and a seed trains."""
+    """One run: a method picks for a set, and a model is trained with a seed."""
 
     set: EvaluationSet
     spec: MethodSpec
@@ -82,21 +82,19 @@ class Planned:
 
 
 def store_recipe(store: Store, **changed: Any) -> Recipe:
-    """The recipe of the store's own warmup with some values `changed`; a store built from checkpoints has their LoRA.
+    """The recipe of the store's own warmup with some values `changed`; if built from checkpoints, with their LoRA.
 
     Raises:
-        UsageError: a value is out of range, or the store had no warmup and epochs, batch_size or lr is missing.
+        UsageError: a value is out of range, or the store had no warmup and epochs, batch_size or lr are missing.
     """
     config = store.manifest.config
     if not config.checkpoints:
         return Recipe.of(config, **changed)
     if missing := [name for name in ("epochs", "batch_size", "lr") if name not in changed]:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
-        raise UsageError(
-            f"{store.path} was built from checkpoints, and how they were trained is not known: give {flags}."
-        )
-    given = Checkpoint.load(store.path / "checkpoints" / store.epochs[0])
-    layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in given.adapter}
-    lora = {name: given.adapter_config[name] for name in ("lora_alpha", "lora_dropout")}
-    own = {"lora_rank": given.adapter_config["r"], "lora_targets": tuple(sorted(layers)), **lora}
+        raise UsageError(f"{store.path} was built from checkpoints whose training settings are unknown: give {flags}.")
+    checkpoint = Checkpoint.load(store.path / "checkpoints" / store.epochs[0])
+    layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in checkpoint.adapter}
+    lora = {name: checkpoint.adapter_config[name] for name in ("lora_alpha", "lora_dropout")}
+    own = {"lora_rank": checkpoint.adapter_config["r"], "lora_targets": tuple(sorted(layers)), **lora}
     return Recipe.of(config, **{**own, **changed})

@@ -1,8 +1,8 @@
-"""Does it help here? Train on each method's picks with one recipe, and compare what held-out rows say.
+"""Does selection help here? Trains on each method's picks with one recipe and compares the results on held-out rows.
 
-Every run begins at the base model. Runs end one by one in the report (evaluation.py), and the same command goes on with
-those that are missing. Picks are kept in the report as pool ids, so that with the pool's files at hand a run needs no
-store any more.
+Every run starts from the base model. Each finished run is added to the report (report.py), and the same command resumes
+with the missing ones. The report keeps picks as pool ids, so with the pool's files at hand a run no longer needs the
+store.
 """
 
 import math
@@ -62,24 +62,25 @@ def evaluate(
     pool: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Train on every method's picks for every set and seed, and keep what comes out in the report `out`.
+    """Train on every method's picks for every set and seed, and keep the results in the report `out`.
 
-    Zero-shot, random and the targets themselves (`validation`) always are among the methods; `full` is the whole pool.
-    stores: seed k uses store k modulo their number (the paper's seeds each warm up anew). methods: names, or names with
-    a number of seeds each where that differs from `seeds`. recipe: the first store's own warmup unless given. pool:
-    files to read texts from by id; a store is then opened only where picks are missing.
+    Zero-shot, random and the targets themselves (`validation`) are always among the methods; `full` is the whole pool.
+    stores: seed k uses store k modulo their number (in the paper every seed has its own warmup). methods: names, or a
+    mapping from names to numbers of seeds. recipe: by default that of the first store's warmup. pool: files to read
+    texts from by id; a store is then opened only if picks are missing.
 
     Raises:
-        EvaluationError: `out` is the report of another evaluation, or holds another store's picks. TargetError: a row
-        cannot be used. StoreError, UsageError, ModelError: see there.
+        EvaluationError: `out` is the report of another evaluation, or holds another store's picks; or a run has no
+            rows or diverges. TargetError: a row cannot be used. StoreError, UsageError, ModelError: a store, an option
+            or the model cannot be used.
     """
     Budget.parse(budget)
-    given = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, seeds)
-    wanted = {**dict.fromkeys(ALWAYS, seeds), **given}
-    specs = {MethodSpec.parse(text): 1 if text == ZERO_SHOT else count for text, count in wanted.items()}
+    seeds_of = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, seeds)
+    seeds_of = {**dict.fromkeys(ALWAYS, seeds), **seeds_of}
+    specs = {MethodSpec.parse(text): 1 if text == ZERO_SHOT else count for text, count in seeds_of.items()}
     progress = progress or Progress(quiet=True)
     if len({one.name for one in sets}) < len(sets):
-        raise UsageError("Two target sets have one name: rename a file.")
+        raise UsageError("Two target sets have the same name: rename a file.")
     out = Path(out).resolve()
     lock = cache_home() / "locks" / f"report-{hash_text(str(out))[:16]}.lock"
     with waiting(lock, f"Waiting for {out}: another evaluation is writing it", progress):
@@ -109,27 +110,27 @@ class _Evaluation:
         self.before = before
 
     def _settled(self, recipe: Recipe, before: Report | None) -> Recipe:
-        """With `auto` made the number type that it means here; a report that goes on elsewhere keeps its own."""
+        """The recipe with `auto` resolved to a dtype; a report that is continued elsewhere keeps its own."""
         if recipe.dtype != "auto":
             return recipe
-        meant = "bf16" if resolve_dtype("auto", self.device) == torch.bfloat16 else "fp32"
-        return recipe.model_copy(update={"dtype": before.recipe.dtype if before else meant})
+        dtype = "bf16" if resolve_dtype("auto", self.device) == torch.bfloat16 else "fp32"
+        return recipe.model_copy(update={"dtype": before.recipe.dtype if before else dtype})
 
     def run(self) -> Report:
-        measured = {one.name: self._encoded(one) for one in self.sets}
+        measures = {one.name: self._encoded(one) for one in self.sets}
         plan = self._plan()
         self.report = self._begin(self.model.fingerprint, plan)
         done = {run.key for run in self.report.runs}
         todo = [planned for planned in plan if planned.key not in done]
-        # Scoring takes the device for itself and loads the store's model there, so it comes before this run takes it.
+        # Scoring locks the device and loads the store's model there, so it has to come before this run locks it.
         self._pick([planned for planned in todo if planned.key not in self.report.picks])
         if not todo:
             return self.report
         with exclusive(self.device, self.progress):
             self.model.load(self.progress)
             for alike in self._alike(todo):
-                found = self._train(alike, [measured[planned.set.name] for planned in alike])
-                self._keep(runs=[*self.report.runs, *found])
+                runs = self._train(alike, [measures[planned.set.name] for planned in alike])
+                self._keep(runs=[*self.report.runs, *runs])
         return self.report
 
     def _plan(self) -> list[Planned]:
@@ -142,7 +143,7 @@ class _Evaluation:
         ]
 
     def _begin(self, model_fingerprint: str, plan: list[Planned]) -> Report:
-        """The report at `out` if it is this evaluation's, or a new one."""
+        """The report at `out` if it belongs to this evaluation, or a new one."""
         sets = {one.name: one.about for one in self.sets}
         fresh = Report(
             recipe=self.recipe,
@@ -163,12 +164,12 @@ class _Evaluation:
             raise EvaluationError(
                 f"{self.out} is the report of another evaluation ({', '.join(differing)} differ): choose another --out."
             )
-        for planned in plan if not self.pool else ():  # where its files are given, picks may be taken over
+        for planned in plan if not self.pool else ():  # with the pool's files, kept picks need no store
             picks = before.picks.get(planned.key)
             if picks and picks.store != self._store(planned.seed).fingerprint:
                 raise EvaluationError(
                     f"{self.out} holds what another store picked for {planned.key} (the pool has grown, or the stores "
-                    "are others or in another order): choose another --out."
+                    "have changed or are in another order): choose another --out."
                 )
         keys = {run.key for run in before.runs} | {planned.key for planned in plan}
         return before.model_copy(update={"sets": {**before.sets, **sets}, "planned": len(keys)})
@@ -180,7 +181,7 @@ class _Evaluation:
     # -- picks --------------------------------------------------------------------------------------------------------
 
     def _pick(self, todo: list[Planned]) -> None:
-        """Score and select for the runs whose picks are not kept yet."""
+        """Score and pick for the runs whose picks are missing."""
         for planned in todo:
             if planned.spec.name in (ZERO_SHOT, VALIDATION):
                 continue
@@ -216,17 +217,18 @@ class _Evaluation:
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def _alike(self, todo: list[Planned]) -> list[list[Planned]]:
-        """Runs that train on the same rows in the same way, and only differ in what is measured: random's and the whole
-        pool's of every set, and those of methods that picked alike.
+        """Groups of runs that train on the same rows in the same way and differ only in what is measured.
+
+        These are random's and the whole pool's runs for every set, and the runs of methods with the same picks.
         """
-        found: dict[Any, list[Planned]] = {}
+        groups: dict[Any, list[Planned]] = {}
         for planned in todo:
             picks = self.report.picks.get(planned.key)
-            found.setdefault((planned.seed, *picks.ids) if picks else planned.key, []).append(planned)
-        return list(found.values())
+            groups.setdefault((planned.seed, *picks.ids) if picks else planned.key, []).append(planned)
+        return list(groups.values())
 
     def _train(self, alike: list[Planned], measures: list[Measure]) -> list[Run]:
-        """Train once, and measure on the set of each."""
+        """Train once, and measure on the set of each run."""
         first, start = alike[0], time.monotonic()
         usable = self._rows(first, measures[0])
         what = ", ".join(f"{planned.spec.text} for {planned.set.name}" for planned in alike) + f", seed {first.seed}"
@@ -243,33 +245,33 @@ class _Evaluation:
             by_epoch = finetune(self.model.module, [one for _, one in usable], config, measure, self.progress, label)
         if not all(math.isfinite(loss) for epoch in by_epoch for one in epoch for loss in (one.target_loss, one.loss)):
             raise EvaluationError(
-                f"Training on {what} went astray: its loss is no number any more. Choose a lower --lr (it is "
+                f"Training on {what} diverged: the loss is no longer finite. Choose a lower --lr (now "
                 f"{self.recipe.lr:g}) and another --out."
             )
         seconds = (time.monotonic() - start) / len(alike)
         return [
-            _run(planned, list(found), usable, self._picks(planned).store, seconds)
-            for planned, found in zip(alike, zip(*by_epoch, strict=True), strict=True)
+            _run(planned, list(epochs), usable, self._picks(planned).store, seconds)
+            for planned, epochs in zip(alike, zip(*by_epoch, strict=True), strict=True)
         ]
 
     def _rows(self, planned: Planned, measure: Measure) -> list[tuple[Row, Encoded]]:
-        """What a run trains on: rows with an answer within the recipe's length."""
+        """The rows that a run trains on: those with an answer within the recipe's length."""
         if planned.spec.name == ZERO_SHOT:
             return []
-        if planned.spec.name == VALIDATION:  # whole, as they were when the picks were scored by them
+        if planned.spec.name == VALIDATION:  # in full length, as in scoring
             return list(zip(planned.set.targets, measure.targets, strict=True))
         rows = self._texts(planned, self._picks(planned))
         usable = trainable(self.encoder, rows, self._max_length)
         what = f"{len(rows)} rows that {planned.spec.text} picked for {planned.set.name}"
         if not rows:
-            raise EvaluationError(f"{planned.spec.text} picked no row for {planned.set.name}: allow more.")
+            raise EvaluationError(f"{planned.spec.text} picked no row for {planned.set.name}: raise the budget.")
         if not usable:
             raise EvaluationError(
                 f"None of the {what} can be trained on: the template of {self.recipe.model} refuses them, or no answer "
                 f"begins within {self._max_length} tokens."
             )
         if len(usable) < len(rows):
-            self.progress.note(f"{len(rows) - len(usable)} of the {what} cannot be trained on, and are left out.")
+            self.progress.note(f"{len(rows) - len(usable)} of the {what} cannot be trained on and are left out.")
         return usable
 
     def _picks(self, planned: Planned) -> Picks:
@@ -284,22 +286,22 @@ class _Evaluation:
             return store_rows(self._store(planned.seed), picks.ids)
         missing = [name for name in picks.ids if name not in self._pool_rows]
         if missing:
-            raise EvaluationError(f"The pool given has no row {missing[0]!r}, which was picked: give the store's.")
+            raise EvaluationError(f"The given pool lacks the picked row {missing[0]!r}: give the store's pool.")
         rows = [self._pool_rows[name] for name in picks.ids]
         if picks.content not in ("", _content(rows)):
             raise EvaluationError(
-                f"The pool given has other text than when {planned.key} was picked (a row's id may be its line): give "
+                f"The given pool has other text than when {planned.key} was picked (a row's id may be its line): give "
                 "the store's pool as it was, or choose another --out."
             )
         return rows
 
     @cached_property
     def _pool_rows(self) -> dict[str, Row]:
-        wanted = {name for picks in self.report.picks.values() for name in picks.ids}
-        return {row.id: row for row in read_rows(list(self.pool)) if row.id in wanted}
+        names = {name for picks in self.report.picks.values() for name in picks.ids}
+        return {row.id: row for row in read_rows(list(self.pool)) if row.id in names}
 
     def _encoded(self, one: EvaluationSet) -> Measure:
-        """Both sides as tokens.
+        """Targets and held-out rows as tokens.
 
         Raises:
             TargetError: a row is too long for the model, or has nothing to learn.
@@ -313,27 +315,27 @@ class _Evaluation:
         )
 
     def _all_encoded(self, rows: Iterable[Row], what: str) -> list[Encoded]:
-        found = []
+        result = []
         for number, row in enumerate(rows, start=1):
             encoded, reason = encode_target(self.encoder, self.window, row)
             if encoded is None or reason:
-                raise TargetError(f"{what}, number {number} ({row.id}): {reason}; mend or remove it and run again.")
-            found.append(encoded)
-        return found
+                raise TargetError(f"{what}, number {number} ({row.id}): {reason}; fix or remove it and run again.")
+            result.append(encoded)
+        return result
 
 
 def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
-    """Rows of a store's pool by id, with their text, in the order asked."""
+    """Rows of a store's pool with their text, in the order of `ids`."""
     pool = store.pool()
     numbers = pd.Series(pool.index, index=pool["id"]).loc[list(ids)]
-    known, texts = pool.loc[numbers], store.texts(numbers.to_numpy())
+    entries, texts = pool.loc[numbers], store.texts(numbers.to_numpy())
     return [
         Row(
-            file=about.file, line=int(about.line), raw=text.raw, source=about.source, id=about.id, task=about.task,
+            file=entry.file, line=int(entry.line), raw=text.raw, source=entry.source, id=entry.id, task=entry.task,
             subtask="", messages=tuple((turn["role"], turn["content"]) for turn in text.messages), prefix=text.prefix,
-            schema=about.schema, reason="",
+            schema=entry.schema, reason="",
         )
-        for about, text in zip(known.itertuples(index=False), texts.itertuples(index=False), strict=True)
+        for entry, text in zip(entries.itertuples(index=False), texts.itertuples(index=False), strict=True)
     ]  # fmt: skip
 
 
@@ -341,8 +343,8 @@ def _content(rows: Sequence[Row]) -> str:
     return hash_json([(row.prefix, row.messages) for row in rows])[:16]
 
 
-def _run(planned: Planned, found: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:
-    best = min(range(len(found)), key=lambda epoch: found[epoch].target_loss)
+def _run(planned: Planned, epochs: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:
+    best = min(range(len(epochs)), key=lambda epoch: epochs[epoch].target_loss)
     answers = [encoded.n_answer for _, encoded in rows]
     return Run(
         target_set=planned.set.name,
@@ -352,12 +354,12 @@ def _run(planned: Planned, found: list[Measured], rows: list[tuple[Row, Encoded]
         rows=len(rows),
         answer_tokens=sum(answers) / len(answers) if answers else 0.0,
         sources=dict(Counter(row.source for row, _ in rows)),
-        target_loss_by_epoch=[one.target_loss for one in found],
-        loss_by_epoch=[one.loss for one in found],
-        score_by_epoch=[one.score for one in found],
+        target_loss_by_epoch=[one.target_loss for one in epochs],
+        loss_by_epoch=[one.loss for one in epochs],
+        score_by_epoch=[one.score for one in epochs],
         best_epoch=best + (planned.spec.name != ZERO_SHOT),
-        best_loss=found[best].loss,
-        score=found[best].score,
+        best_loss=epochs[best].loss,
+        score=epochs[best].score,
         seconds=round(seconds, 1),
     )
 
@@ -365,13 +367,13 @@ def _run(planned: Planned, found: list[Measured], rows: list[tuple[Row, Encoded]
 def _about(store: Store) -> StoreAbout:
     by_norm = correlations(norm_table(store))
     by_norm = by_norm[by_norm["kind"] == "grad_norm"]
-    found: dict[str, dict[str, float | None]] = {name: {} for name in store.epochs}
+    correlation: dict[str, dict[str, float | None]] = {name: {} for name in store.epochs}
     for line in by_norm.itertuples(index=False):
-        found[line.epoch][line.source] = None if pd.isna(line.r) else float(line.r)
+        correlation[line.epoch][line.source] = None if pd.isna(line.r) else float(line.r)
     return StoreAbout(
         fingerprint=store.fingerprint,
         model=store.manifest.config.model,
         seed=store.manifest.config.seed,
         sources={one.source: one.usable for one in store.manifest.sources},
-        correlation=found,
+        correlation=correlation,
     )

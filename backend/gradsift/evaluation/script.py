@@ -1,4 +1,4 @@
-"""An evaluation's recipe as a standalone program, for training on a selection as the evaluation did."""
+"""An evaluation's recipe as a standalone program that trains on a selection as the evaluation did."""
 
 import json
 
@@ -44,5 +44,5 @@ if __name__ == "__main__":
 
 
 def training_script(recipe: Recipe) -> str:
-    """A program that trains a LoRA adapter with `recipe`; it needs nothing but gradsift."""
+    """A program that trains a LoRA adapter with `recipe`; it needs only gradsift."""
     return _SCRIPT.format(recipe=json.dumps(recipe.model_dump(mode="json"), ensure_ascii=False))

@@ -1,7 +1,7 @@
-"""The dataset card of an export: what was selected, from what, how, what leaks, and how to train on it.
+"""The dataset card of an export: what was selected, from what and how, what leaks, and how to train on it.
 
-Names out of the data (sources, settings) are hostile: they are put on one line, shortened and escaped, so that no
-Markdown, HTML, link or table cell of theirs takes effect. The YAML at the top holds constants and numbers only.
+Names from the data (sources, settings) may be hostile: they are put on one line, shortened and escaped, so that no
+Markdown, HTML, link or table cell in them takes effect. The YAML at the top holds only constants and numbers.
 """
 
 import html
@@ -27,7 +27,7 @@ _ABOUT = {
     "report.html": "what was selected and how, with charts; opens offline",
     "dataset_info.json": "for LLaMA-Factory",
     "axolotl.yaml": "for axolotl",
-    "manifest.json": "every setting",
+    "manifest.json": "all settings",
     "SHA256SUMS": "for `sha256sum -c SHA256SUMS`",
 }
 _NOT_SETTINGS = frozenset({"command", "data", "leakage"})
@@ -35,11 +35,11 @@ _NOT_SETTINGS = frozenset({"command", "data", "leakage"})
 
 @dataclass
 class Tally:
-    """What is counted while the picks are written."""
+    """Counts collected while the picks are written."""
 
     rows: int = 0
     by_source: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)  # a sentence about rows written differently -> how many
+    notes: Counter[str] = field(default_factory=Counter)  # a sentence about how rows were written -> how many rows
     places: list[tuple[str, int, float]] = field(default_factory=list)  # file, line, score, in rank order
     only_messages: bool = True  # every line of a `less` file has `messages`
 
@@ -47,11 +47,11 @@ class Tally:
 def dataset_card(
     format: str, data: Mapping[str, Any], tally: Tally, manifest: Mapping[str, Any], files: Iterable[str] = ()
 ) -> str:
-    """The card in Markdown. `data` describes the file: file, sha256, bytes, rows, format; `files` lie beside it.
+    """The card in Markdown. `data` describes the data file: file, sha256, bytes, rows, format; `files` are beside it.
 
-    Of the manifest, `method` and `budget` go into the first sentence, `command` (a string or an argument list) is the
-    way to reproduce it, `leakage` (see `leakage.Leakage`) has a section of its own, and every other plain value stands
-    in the table of settings.
+    Of the manifest, `method` and `budget` go into the first sentence, `command` (a string or an argument list) shows
+    how to reproduce the selection, `leakage` (see `leakage.Leakage`) has its own section, and every other plain value
+    is listed in the table of settings.
     """
     parts = [
         _front_matter(str(data["file"]), tally.rows),
@@ -63,8 +63,8 @@ def dataset_card(
         _leakage(manifest.get("leakage")),
         _reproduce(manifest),
         "## Training\n\n" + training(format, str(data["file"]), tally.only_messages),
-        "## License\n\nEvery row keeps the license of the source it comes from; this selection adds none. Check the "
-        "sources above before you share it.",
+        "## License\n\nEvery row keeps the license of its source; this selection adds no terms. Check the sources "
+        "above before you share it.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -102,7 +102,7 @@ configs:
 def _summary(rows: int, manifest: Mapping[str, Any]) -> str:
     by = f" by {escape(manifest['method'])}" if manifest.get("method") else ""
     under = f" under a budget of {escape(manifest['budget'])}" if manifest.get("budget") else ""
-    return f"{rows:,} {'row' if rows == 1 else 'rows'} picked{by}{under} with gradsift, in rank order, the best first."
+    return f"{rows:,} {'row' if rows == 1 else 'rows'} picked{by}{under} with gradsift, in rank order, best first."
 
 
 def _files(data: Mapping[str, Any], files: Iterable[str]) -> str:
@@ -122,7 +122,7 @@ def _leakage(summary: Mapping[str, Any] | None) -> str:
         lines.append(f"{dropped:,} flagged {were} dropped, and the next ones took their places.")
     if flagged := summary["flagged_rows"]:
         are = "row in the file is" if flagged == 1 else "rows in the file are"
-        lines.append(f"{flagged:,} {are} flagged: `leakage.json` says which, and the text they share.")
+        lines.append(f"{flagged:,} {are} flagged: `leakage.json` lists them with the shared text.")
     else:
         lines.append("No row in the file is flagged.")
     return "## Leakage\n\n" + "\n\n".join(lines)
@@ -160,7 +160,7 @@ def _reproduce(manifest: Mapping[str, Any]) -> str:
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """Plain values by dotted name; lists of plain values joined, larger things left to the manifest."""
+    """Plain values by dotted name; lists of plain values are joined, larger values stay in the manifest only."""
     plain: dict[str, str] = {}
     for name, item in value.items():
         if isinstance(item, Mapping):

@@ -1,16 +1,16 @@
-"""Picks to a folder that trainers read: the data, the scores beside it, configurations, a manifest and a dataset card.
+"""Picks -> a folder that trainers read: the data, the scores, configuration files, a manifest and a dataset card.
 
-    train.jsonl, train.jsonl.gz, train.jsonl.zst or train.parquet    a row a pick, the best first (see formats.py)
-    scores.parquet     every scored row, as given
+    train.jsonl, train.jsonl.gz, train.jsonl.zst or train.parquet    one row per pick, best first (see formats.py)
+    scores.parquet     every scored row
     picks.csv          rank, id, source, task, score, tokens, best_subtask: the picks for a spreadsheet
-    sorted.csv         with `less`: file name, index, score, as the authors' code writes it
-    dataset_info.json, axolotl.yaml    where the format has a name there (see trainers.py)
+    sorted.csv         for format `less`: file name, index, score, as the authors' code writes it
+    dataset_info.json, axolotl.yaml    if LLaMA-Factory or axolotl reads the format (see trainers.py)
     README.md          the dataset card
-    manifest.json      every setting; written last, so that a folder with a manifest is complete
-    SHA256SUMS         of all the others, for `sha256sum -c`
-    FOLDER.zip         all of them, with `bundle`
+    manifest.json      all settings; written last, so a folder with a manifest is complete
+    SHA256SUMS         checksums of all other files, for `sha256sum -c`
+    FOLDER.zip         all files, with `bundle`
 
-Everything is streamed, so memory does not grow with the picks' text, and whole or absent (see atomic.py).
+Everything is streamed, so memory does not grow with the picks' text. Every file is complete or absent (see atomic.py).
 """
 
 import gzip
@@ -36,27 +36,27 @@ from gradsift.selection.picks import Pick
 if TYPE_CHECKING:
     import pandas as pd
 
-COMPRESSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}  # of the data file -> how its name ends
+COMPRESSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}  # of the data file -> suffix of its name
 SUMS = "SHA256SUMS"
 _DATA = ("train.parquet", *(f"train.jsonl{end}" for end in COMPRESSIONS.values()))
 _HEADER = "\ufeffrank,id,source,task,score,tokens,best_subtask\n".encode()  # the mark makes Excel read UTF-8
 _MAY_LIE_THERE = ("sorted.csv", "dataset_info.json", "axolotl.yaml", "leakage.json", "choices.json", "report.html")
-_PACKED = (".gz", ".zst", ".parquet")  # stored in the bundle as they are
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # of the bundle's files: equal exports give equal bytes
-_GROUP = 1000  # rows of a Parquet row group
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets read the wide forms too
+_PACKED = (".gz", ".zst", ".parquet")  # compressed already: stored in the bundle as they are
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # time of the bundle's files: equal exports give equal bytes
+_GROUP = 1000  # rows per Parquet row group
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets also read the wide forms
 
 
 class ExportError(GradsiftError):
-    """An export that cannot be written, or has nothing in it."""
+    """An export that cannot be written or would be empty."""
 
 
 def check_compression(format: str, compress: str) -> None:
-    """Raise `UsageError` where there is no such compression, or the format has its own."""
+    """Raise `UsageError` if there is no such compression, or if the format has its own."""
     if compress not in COMPRESSIONS:
         raise UsageError(f"There is no compression {compress!r}: choose one of {', '.join(COMPRESSIONS)}.")
     if format == "parquet" and compress != "none":
-        raise UsageError(f"A Parquet file is compressed by itself: leave out {compress}, or choose another format.")
+        raise UsageError(f"Parquet has its own compression: leave out {compress}, or choose another format.")
 
 
 def export_picks(
@@ -72,18 +72,18 @@ def export_picks(
     report: Callable[[dict[str, Any]], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the folder `out` (see above); an export that lies there is replaced, other files are left alone.
+    """Write the folder `out` (see above); a former export there is replaced, other files are left alone.
 
-    `picks` come in rank order and are streamed. `scores` is written as it is. The manifest gets `data`: file, sha256,
-    bytes, rows, format. beside: further files by name (leakage.json, choices.json). report: makes report.html from the
-    finished manifest.
+    `picks` come in rank order and are streamed. `scores` is written as it is. `data` is added to the manifest: file,
+    sha256, bytes, rows, format. beside: further files by name (leakage.json, choices.json). report: makes report.html
+    from the finished manifest.
 
     Returns:
         The path of the data file.
 
     Raises:
         UsageError: an unknown format or compression, or the folder has files of these names that no export wrote.
-        ExportError: there is no pick, or the folder cannot be written.
+        ExportError: there are no picks, or the folder cannot be written.
     """
     check_format(format)
     check_compression(format, compress)
@@ -99,15 +99,15 @@ def export_picks(
         _write_scores(out / "scores.parquet", scores)
         if format == "less":
             texts["sorted.csv"] = _sorted_csv(tally)
-        whole = {**manifest, "data": _describe(out / name, format, tally.rows)}
+        full_manifest = {**manifest, "data": _describe(out / name, format, tally.rows)}
         if report is not None:
-            texts["report.html"] = report(whole)
+            texts["report.html"] = report(full_manifest)
         files = [name, "scores.parquet", "picks.csv", *sorted(texts)]
         listed = [*files[1:], "manifest.json", SUMS]
-        texts["README.md"] = dataset_card(format, whole["data"], tally, manifest, listed)
+        texts["README.md"] = dataset_card(format, full_manifest["data"], tally, manifest, listed)
         for file, text in texts.items():
             atomic.write_text(out / file, text)
-        _finish(out, [*files, "README.md"], atomic.json_text(whole), bundle, progress)
+        _finish(out, [*files, "README.md"], atomic.json_text(full_manifest), bundle, progress)
     except OSError as error:
         raise ExportError(
             f"Cannot write the export to {out}: {clause(error)}. Check the folder and the disk."
@@ -116,29 +116,31 @@ def export_picks(
 
 
 def refuse_strangers(out: Path) -> None:
-    """Refuse a folder in which somebody else's files would be replaced or removed, such as a trainer's own data.
+    """Refuse a folder in which other files, such as a trainer's own data, would be replaced or removed.
 
     Raises:
-        UsageError: it holds a file of an export's names, and neither the table of picks nor the manifest of one.
+        UsageError: it has a file with a name that exports use, but neither the table of picks nor the manifest of one.
     """
     names = (*_DATA, *_MAY_LIE_THERE, "scores.parquet", "picks.csv", "README.md", "manifest.json", SUMS)
-    there = [name for name in (*names, _bundle(out).name) if (out / name).exists()]
-    if there and not _ours(out):
-        raise UsageError(f"{out} has a {there[0]} that no export wrote, and would lose it: choose another --out.")
+    existing = [name for name in (*names, _bundle(out).name) if (out / name).exists()]
+    if existing and not _ours(out):
+        raise UsageError(
+            f"{out} has a {existing[0]} that no export wrote and that would be lost: choose another --out."
+        )
 
 
 def _ours(out: Path) -> bool:
     with suppress(OSError), open(out / "picks.csv", "rb") as file:
         if file.read(len(_HEADER)) == _HEADER:
             return True
-    with suppress(OSError, ValueError):  # where the table was saved anew by a spreadsheet
+    with suppress(OSError, ValueError):  # a spreadsheet may have saved the table again
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         return isinstance(manifest, dict) and {"data", "store", "method"} <= manifest.keys()
     return False
 
 
 def _write_data(out: Path, name: str, format: str, compress: str, picks: Iterable[Pick], tally: Tally) -> None:
-    """The data and picks.csv in one pass; only when both are whole does the former export lose its manifest."""
+    """Write the data and picks.csv in one pass; a former export loses its manifest only when both are complete."""
     with atomic.open_for_write(out / name) as file, atomic.open_for_write(out / "picks.csv") as table:
         table.write(_HEADER)
         listed = _listed(picks, table, tally)
@@ -154,7 +156,7 @@ def _write_data(out: Path, name: str, format: str, compress: str, picks: Iterabl
 
 
 def _listed(picks: Iterable[Pick], table: IO[bytes], tally: Tally) -> Iterator[Pick]:
-    """The picks, each counted and written to the table on its way."""
+    """The picks; each is counted and written to the table as it passes."""
     for pick in picks:
         tally.rows += 1
         tally.by_source[pick.source] += 1
@@ -199,7 +201,7 @@ def _write_scores(path: Path, scores: "pd.DataFrame") -> None:
 
 
 def _finish(out: Path, files: list[str], manifest: str, bundle: bool, progress: Progress) -> None:
-    """SHA256SUMS, the bundle, and last the manifest."""
+    """Write SHA256SUMS, the bundle and, last, the manifest."""
     sums = {**{name: hash_file(out / name) for name in files}, "manifest.json": hash_text(manifest)}
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
     atomic.write_text(out / SUMS, lines)
@@ -232,7 +234,7 @@ def _sorted_csv(tally: Tally) -> str:
 
 
 def _cell(name: str) -> str:
-    """A CSV cell that a spreadsheet takes for text: quoted where needed, never a formula; a null byte ends some."""
+    """A CSV cell that a spreadsheet reads as text: quoted if needed, never a formula, without null bytes."""
     name = name.replace("\0", "\ufffd")
     if name.lstrip().startswith(_FORMULA) or name.startswith(("\t", "\r", "\n")):
         name = "'" + name

@@ -1,16 +1,16 @@
 """Picks as lines of the files that trainers read: the same keys with the same types in every row.
 
     messages           {"messages": [{"role", "content"}]}
-    prompt-completion  {"prompt": [messages before the last answer], "completion": [the last answer]}; what comes after
-                       the last answer is left out, and the card says of how many rows
+    prompt-completion  {"prompt": [messages before the last answer], "completion": [the last answer]}; what follows the
+                       last answer is left out, and the card says in how many rows
     alpaca             {"instruction", "input", "output", "system", "history"}: the last exchange, the earlier ones as
-                       [user, assistant] pairs; turns out of that order are merged, and the card says of how many rows
+                       [user, assistant] pairs; turns out of that order are merged, and the card says in how many rows
     sharegpt           {"conversations": [{"from", "value"}]}
-    less               the source's line byte for byte where the source is JSON Lines or the record already has LESS's
+    less               the source's line byte for byte if the source is JSON Lines or the record already has LESS's
                        form; otherwise {"dataset", "id", "messages"}
     parquet            a column messages: list<struct<role, content>>
 
-A `prefix` is joined to the last answer by one space, except in lines that are copied.
+A `prefix` is joined to the last answer with a space, except in copied lines.
 """
 
 import json
@@ -26,22 +26,22 @@ from gradsift.selection.picks import Pick
 
 FORMATS = ("messages", "prompt-completion", "alpaca", "sharegpt", "less", "parquet")
 _FROM = {"user": "human", "assistant": "gpt", "system": "system"}
-_TRAILING = "turns after the last assistant turn were left out, since nothing is learned from them"
+_TRAILING = "turns after the last assistant turn were left out, because nothing is learned from them"
 _NO_PROMPT = "the conversation begins with its only assistant turn, so the prompt is empty"
-_MERGED = "turns did not alternate; neighbors of one role were merged, and system turns moved to the front"
+_MERGED = "turns did not alternate; adjacent turns of one role were merged, and system turns moved to the front"
 _COPIED = "written as in the source, byte for byte"
-_REWRITTEN = "written anew as `dataset`, `id`, `messages`, because the source is neither JSON Lines nor of LESS's form"
-_OTHER_SCHEMA = "of the copied rows, those whose line holds no `messages`: convert them, or export another format"
+_REWRITTEN = "rewritten as `dataset`, `id`, `messages`, because the source is neither JSON Lines nor in LESS's form"
+_OTHER_SCHEMA = "copied, but the line has no `messages`: convert these rows, or export another format"
 
 
 def check_format(format: str) -> None:
-    """Raise `UsageError` where there is no such format."""
+    """Raise `UsageError` if there is no such format."""
     if format not in FORMATS:
         raise UsageError(f"There is no export format {format!r}: choose one of {', '.join(FORMATS)}.")
 
 
 def preview(format: str, picks: Iterable[Pick], n: int) -> str:
-    """The first `n` lines as an export writes them; for `parquet`, its rows as JSON."""
+    """The first `n` lines as an export writes them; for `parquet`, rows as JSON."""
     check_format(format)
     line = LINES[format]
     return b"".join(line(pick, Tally()) + b"\n" for pick in islice(picks, n)).decode("utf-8", "replace")

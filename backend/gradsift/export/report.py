@@ -1,8 +1,8 @@
-"""The selection report: one HTML file that says what was selected, from what and how; for a paper or a colleague.
+"""The selection report: one HTML file that shows what was selected, from what and how, for a paper or a colleague.
 
-It opens offline and prints: no script, no remote style, font or image, and a Content-Security-Policy that forbids any
-request. Everything that comes from data is escaped; control characters and those that turn the direction of text are
-shown by their code.
+It opens offline and prints well: no script, no remote style, font or image, and a Content-Security-Policy that forbids
+all requests. Everything that comes from data is escaped; control characters and those that change the direction of text
+are shown as codes.
 """
 
 import html
@@ -20,7 +20,7 @@ from gradsift.selection.picks import Pick, Picks
 from gradsift.text.overlap import Quote
 
 TOP, SAMPLED, TARGETS_SHOWN, LEAKS_SHOWN = 10, 10, 5, 20
-_MOST_NAMES = 20  # of a list in the settings
+_MOST_NAMES = 20  # in a list in the settings
 _SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -38,7 +38,7 @@ _PAGE = """<!doctype html>
 <body>
 <main>
 {body}
-<footer>Made with gradsift. This file works offline and asks for nothing from the network.</footer>
+<footer>Made with gradsift. This file works offline and makes no network requests.</footer>
 </main>
 </body>
 </html>
@@ -46,9 +46,9 @@ _PAGE = """<!doctype html>
 
 
 def render(picks: Picks, leakage: Leakage, manifest: Mapping[str, Any]) -> str:
-    """The whole report. leakage: of these picks. manifest: the finished one of the export, with `data` and `command`.
+    """The whole report. leakage: of these picks. manifest: of the finished export, with `data` and `command`.
 
-    Reads the pool, the metrics and the text of some twenty picks; its size does not grow with the pool.
+    Reads the pool, the metrics and the text of twenty picks; the size of the report does not grow with the pool.
     """
     method = get_method(picks.method)
     colors = look(method.name)
@@ -86,14 +86,14 @@ def _opening(picks: Picks, leakage: Leakage) -> str:
         "target examples": f"{len(picks.scoring.targets):,}",
         "rows that leak": f"{leakage.summary()['flagged_rows']:,}",
     }
-    drawn = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in cells.items())
+    figures_html = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in cells.items())
     return (
         f'<h1><span class="mark-of">{look(method.name).mark}</span> {_rows(count)} selected by '
         f"{html.escape(method.label)}</h1>"
-        f'<p class="lead">A budget of {picks.budget} from a pool of {_rows(manifest.rows)}, by the model '
+        f'<p class="lead">A budget of {picks.budget} from a pool of {_rows(manifest.rows)}, with the model '
         f"{text_of(Path(manifest.config.model).name, 200)}. {html.escape(method.label)}: "
         f"{html.escape(method.description)}.</p>"
-        f'<div class="figures">{drawn}</div>'
+        f'<div class="figures">{figures_html}</div>'
     )
 
 
@@ -136,7 +136,7 @@ def _targets(picks: Picks) -> str:
     ]
     more = len(targets) - len(cards)
     rest = f'<p class="note">and {more:,} more</p>' if more else ""
-    return f"<h2>What it was selected for</h2>{''.join(cards)}{rest}"
+    return f"<h2>What the rows were selected for</h2>{''.join(cards)}{rest}"
 
 
 def _leakage(leakage: Leakage) -> str:
@@ -145,14 +145,14 @@ def _leakage(leakage: Leakage) -> str:
     against += [f"{part['examples']:,} of {text_of(part['file'], 100)}" for part in summary["evaluation"]]
     flagged, dropped = summary["flagged_rows"], summary["dropped_rows"]
     result = f"{_rows(flagged)} of the selection {'is' if flagged == 1 else 'are'} flagged." if flagged else ""
-    result += f" {_rows(dropped)} {'was' if dropped == 1 else 'were'} dropped for it." if dropped else ""
+    result += f" {_rows(dropped)} {'was' if dropped == 1 else 'were'} dropped because of it." if dropped else ""
     checked = f"{_rows(summary['checked_rows'])} were compared with {' and '.join(against)}."
     kept = [leak for leak in leakage.leaks if not leak.dropped]
     cards = "".join(_leak(leakage, leak) for leak in kept[:LEAKS_SHOWN])
     more = len(kept) - LEAKS_SHOWN
     rest = f'<p class="note">and {more:,} more, in leakage.json</p>' if more > 0 else ""
     return (
-        f"<h2>Leakage</h2><p>{checked} {result or 'None is flagged.'}</p>"
+        f"<h2>Leakage</h2><p>{checked} {result or 'No row is flagged.'}</p>"
         f'<p class="note">{html.escape(summary["rule"])}</p>{cards}{rest}'
     )
 
@@ -184,13 +184,13 @@ def _settings(picks: Picks, manifest: Mapping[str, Any]) -> str:
         "budget": str(picks.budget),
         "model": store.config.model,
         "store fingerprint": picks.store.fingerprint,
-        "pool, SHA-256 begins": _listed([_input(name) for name in store.inputs]),
+        "pool files, start of SHA-256": _listed([_input(name) for name in store.inputs]),
         "rows scored, excluded": f"{len(picks.traits.rows):,}, {store.rows - len(picks.traits.rows):,}",
         "checkpoints, weights": _listed([f"{point.name} {point.weight:.3f}" for point in store.checkpoints]),
         "targets by subtask": _listed(_counts([row.subtask for row in picks.scoring.targets])),
         "accepted, rejected": f"{len(choices.accepted):,}, {len(choices.rejected):,}",
         "data file": f"{manifest['data']['file']}, {manifest['data']['bytes']:,} bytes",
-        "its SHA-256": manifest["data"]["sha256"],
+        "SHA-256 of the data file": manifest["data"]["sha256"],
     }
     for name, value in {**choices.model_dump(mode="json"), "gradient": picks.gradient}.items():
         if name not in ("accepted", "rejected"):
@@ -206,7 +206,7 @@ def _settings(picks: Picks, manifest: Mapping[str, Any]) -> str:
 
 
 def _input(text: str) -> str:
-    """A pool file as the manifest names it ("NAME SHA256"), the hash shortened."""
+    """A pool file as in the manifest ("NAME SHA256"), with its hash shortened."""
     name, _, sha256 = text.rpartition(" ")
     return f"{name} {sha256[:12]}"
 

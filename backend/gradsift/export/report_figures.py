@@ -1,4 +1,4 @@
-"""The report's sections that show numbers: each a chart or bars, with the table behind it, as HTML."""
+"""The report's sections that show numbers, as HTML: each a chart or bars with the table behind it."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from gradsift.scoring.methods import METHODS
 from gradsift.selection.picks import Picks, picked, ranked
 
 MOST_DOTS = 1500  # picks drawn on the chart of norms
-_MOST_LINES = 40  # sources and subtasks in a table; the others are counted
+_MOST_LINES = 40  # sources or subtasks in a table; the rest is counted
 
 
 def sources(picks: Picks) -> str:
@@ -38,7 +38,7 @@ def lengths(picks: Picks) -> str:
     pool = picks.store.pool().loc[picks.traits.rows]
     prompt, answer = pool["n_prompt_tokens"].to_numpy(), pool["n_answer_tokens"].to_numpy()
     one = {"picks": picks.positions}
-    fine = int(np.clip(2 * np.sqrt(len(picks)), 8, 40))  # few picks in narrow bins would be spikes
+    fine = int(np.clip(2 * np.sqrt(len(picks)), 8, 40))  # a few picks in narrow bins would be spikes
     numbers, bins = distributions.lengths(one, prompt, answer), distributions.length_histogram(one, answer, fine)
     x = x_axis("Answer length (tokens)", bins["low"].min(), bins["high"].max(), log=True)
     y = y_axis("Share of rows per factor of ten", 0, bins["density"].max() * 1.05)
@@ -60,7 +60,7 @@ def lengths(picks: Picks) -> str:
 
 
 def scores(picks: Picks) -> str:
-    """Score by rank with the last pick marked."""
+    """Score by rank, with the last pick marked."""
     ranking = picks.ranking
     last = int(ranking.rank[picks.positions].max())
     curve = distributions.score_by_rank(ranking, last)
@@ -72,27 +72,27 @@ def scores(picks: Picks) -> str:
         f"Score by rank, from {ranking.score.max():.4g} to {ranking.score.min():.4g}; the last pick has rank {last:,}."
     )
     passed = last - len(picks)
-    reasons = "caps, duplicates, copies that bring less, decisions or leaks"
-    why = f"{passed:,} rows above the last pick were not taken: {reasons}."
+    reasons = "caps, duplicates, near-copies of other picks, decisions or leaks"
+    why = f"{passed:,} {'row' if passed == 1 else 'rows'} above the last pick were skipped because of {reasons}."
     note = f'<p class="note">{why}</p>' if passed else ""
     return f"<h2>Where the cut lies</h2>{chart(x, y, marks, alt)}{note}"
 
 
 def subtasks(picks: Picks) -> str:
-    """Which subtask won for how many picks; nothing where there is one subtask."""
+    """How many picks serve each subtask best; empty if there is only one subtask."""
     won = distributions.winners(picks.ranking, picks.positions, picks.ranking.subtasks)
-    if len(won) < 2 or not won["rows"].any():  # of a method that does not look at the targets
+    if len(won) < 2 or not won["rows"].any():  # the method does not look at the targets
         return ""
     most = max(float(won["share"].max()), 1e-9)
     lines = [
         [text_of(row.subtask, 100), bar(row.share / most, "m"), f"{row.rows:,}", f"{row.share:.1%}"]
         for row in won.sort_values("rows", ascending=False, kind="stable").head(_MOST_LINES).itertuples()
     ]
-    return f"<h2>Which subtask picked them</h2>{table(['subtask', '', 'rows', 'share'], lines, len(won))}"
+    return f"<h2>Which subtasks the picks serve</h2>{table(['subtask', '', 'rows', 'share'], lines, len(won))}"
 
 
 def overlap(picks: Picks) -> str:
-    """What every other scored method picks at the same budget and choices, decisions aside."""
+    """What every other scored method picks with the same budget and choices, without the decisions."""
     own, choices = picks.method, picks.choices
     by_method = {own: picks.positions}
     undecided = choices.model_copy(update={"accepted": (), "rejected": (), "only_accepted": False})
@@ -113,11 +113,11 @@ def overlap(picks: Picks) -> str:
         lines.append([METHODS[row.other].label, bar(share, "pool"), f"{row.rows:,}", f"{share:.1%}"])
         lines[-1].append(f"{row.jaccard:.3f}")
     head = ["method", "", "rows in common", "of these picks", "Jaccard"]
-    return f"<h2>What other methods also pick</h2><p>At the same budget and choices.</p>{table(head, lines)}"
+    return f"<h2>What other methods also pick</h2><p>With the same budget and choices.</p>{table(head, lines)}"
 
 
 def norms(picks: Picks) -> str:
-    """Gradient norm against answer length at the last checkpoint, and the correlation at each; none in a draft."""
+    """Gradient norm against answer length at the last checkpoint, and the correlation at each; empty for a draft."""
     if not picks.store.epochs:
         return ""
     frames = norm_table(picks.store)
@@ -140,17 +140,17 @@ def norms(picks: Picks) -> str:
     table_of_r = correlations(frames)
     r = table_of_r[table_of_r["source"] == ""].set_index(["epoch", "kind"])["r"]
     lines = [[name, *(_signed(r[name, kind]) for kind in KINDS)] for name in frames]
-    some = f" {MOST_DOTS:,} of the picks are drawn." if len(shown) < len(picks) else ""
+    sampled = f" {MOST_DOTS:,} of the picks are drawn." if len(shown) < len(picks) else ""
     head = ["checkpoint", "r, gradient norm", "r, Adam update norm"]
     return (
-        f"<h2>Gradient norm and answer length</h2><p>At {epoch}, before projection. r is Pearson's, of the logarithms, "
-        f"over all scored rows.{some}</p>{_legend(dot='picks', pool='all scored rows')}{chart(x, y, marks, alt)}"
-        f"{table(head, lines)}"
+        f"<h2>Gradient norm and answer length</h2><p>At {epoch}, before projection. r is Pearson's correlation of the "
+        f"logarithms over all scored rows.{sampled}</p>{_legend(dot='picks', pool='all scored rows')}"
+        f"{chart(x, y, marks, alt)}{table(head, lines)}"
     )
 
 
 def _signed(r: float) -> str:
-    return "none" if pd.isna(r) else f"{r:+.2f}".replace("-", "−")
+    return "n/a" if pd.isna(r) else f"{r:+.2f}".replace("-", "−")
 
 
 def _legend(**kinds: str) -> str:

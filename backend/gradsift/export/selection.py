@@ -1,4 +1,4 @@
-"""Which rows should I train on? From targets to picks (`pick`), and on to files for a trainer (`select`)."""
+"""Which rows should I train on? From targets to picks (`pick`), and to files for a trainer (`select`)."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,10 +27,10 @@ _ALWAYS_RECORDED = {"aggregate", "similarity", "target_pooling", "seed"}
 
 @dataclass(frozen=True, eq=False)
 class Selection(Picks):
-    """The rows that `pick` picked, checked for text that they share with targets and evaluations.
+    """The result of `pick`: rows checked for text that they share with targets and evaluations.
 
-    `rows` are their numbers in the pool, `table()` has a line per pick, `read()` their text, `write()` the files for a
-    trainer. leakage: what the check found. drop_leaks: whether other rows took the places of those that leak.
+    `rows` are their numbers in the pool, `table()` has one line per pick, `read()` yields their text, and `write()`
+    makes the files for a trainer. leakage: the result of the check. drop_leaks: whether leaking rows were replaced.
     """
 
     leakage: Leakage
@@ -48,8 +48,8 @@ class Selection(Picks):
     ) -> Path:
         """Write the folder that files.py describes, and return the path of the data file.
 
-        format: of `formats.FORMATS`. compress: the data file, by `none`, `gzip` or `zstd`. bundle: also all files as
-        one zip. report: also report.html.
+        format: one of `formats.FORMATS`. compress: how to compress the data file: `none`, `gzip` or `zstd`. bundle:
+        also write everything as one zip. report: also write report.html.
 
         Raises:
             UsageError: no such format or compression, or the folder holds other files. ExportError: nothing was picked,
@@ -99,7 +99,7 @@ class Selection(Picks):
         }
 
     def _command(self, format: str) -> str:
-        """The command that makes the same files; its choices.json holds the manifest's `choices`."""
+        """The command that makes the same files; choices.json holds the manifest's `choices`."""
         options = f"--top {self.budget} --out PICKS --method {self.method} --format {format}"
         choices = " --choices choices.json" if self.changed else ""
         return f"gradsift select STORE --targets TARGETS {options}{choices}"
@@ -119,12 +119,13 @@ def pick(
 ) -> Selection:
     """Pick the best rows within the budget `top` (`5%`, `200`, `50000tokens`).
 
-    evaluation: files with which picks should share no text; the targets are always compared. drop_leaks: the next rows
-    take the places of picks that do. target_features: as in `score`. choices: fields of `Choices`, such as `cap="30%"`
+    evaluation: files with which picks should share no text, besides the targets. drop_leaks: replace picks that share
+    text by the next rows. target_features: as in `score`. choices: fields of `Choices`, such as `cap="30%"`
     or `drop_duplicates=True`.
 
     Raises:
-        UsageError: the budget or a choice is not allowed. TargetError, StoreError, PoolError: see there.
+        UsageError: the budget or a choice is not allowed. TargetError, StoreError, PoolError: see `score_targets` and
+            `read_evaluation`.
     """
     budget, all_choices = Budget.parse(top), make_choices(**choices)
     progress = progress or Progress(quiet=True)
@@ -153,7 +154,7 @@ def select(
     """`pick(store, targets, top, **options)`, then `Selection.write`: from targets to files for a trainer in one call.
 
     Raises:
-        As both; the folder, the format and the compression are checked before anything is computed.
+        The errors of both; folder, format and compression are checked before anything is computed.
     """
     check_request(Path(out), format, compress)
     selection = pick(store, targets, top, progress=progress, **options)
@@ -161,7 +162,7 @@ def select(
 
 
 def check_request(out: Path, format: str, compress: str) -> None:
-    """Raise `UsageError` where an export of this kind cannot go into the folder `out`."""
+    """Raise `UsageError` if an export of this kind cannot go into the folder `out`."""
     check_format(format)
     check_compression(format, compress)
     if (out / "pool.parquet").exists():
@@ -170,6 +171,6 @@ def check_request(out: Path, format: str, compress: str) -> None:
 
 
 def _counted(picks: Iterable[Pick], progress: Progress) -> Iterator[Pick]:
-    for one in picks:
-        yield one
+    for pick in picks:
+        yield pick
         progress.advance()

@@ -1,7 +1,7 @@
-"""Small charts as inline SVG, and tables, for a page that opens offline, prints, and follows light and dark.
+"""Small charts as inline SVG, and tables, for a page that opens offline, prints, and follows light and dark modes.
 
-Colors are the style sheet's: a mark has a class, and the classes `m` (the method), `pool` and `cut` are defined where
-the chart stands (report.py). Numbers become coordinates rounded to tenths of a pixel, so that a chart stays small.
+Colors come from the style sheet: marks have a class, and the classes `m` (the method), `pool` and `cut` are defined by
+the page (report.css). Coordinates are rounded to tenths of a pixel, so that a chart stays small.
 """
 
 import html
@@ -13,16 +13,22 @@ import numpy as np
 
 WIDTH, HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46
-_FEW, _MANY = 7, 11  # ticks at most, of even steps and of a logarithmic axis
+_FEW, _MANY = 7, 11  # most ticks of a linear and of a logarithmic axis
 _SHADES = 5
-_DIRECTION = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they turn what follows
+_DIRECTION = {
+    0x061C,
+    0x200E,
+    0x200F,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+}  # they change the direction of text
 _CONTROL = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029} - {0x09, 0x0A}
 _SIGNS = {code: f"[U+{code:04X}]" for code in _DIRECTION | _CONTROL}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of numbers over a length of pixels from `start` to `end`; the title names the unit."""
+    """A range of numbers mapped to the pixels from `start` to `end`; the title names the unit."""
 
     title: str
     low: float
@@ -32,7 +38,7 @@ class Axis:
     end: float
 
     def place(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Where values lie, in pixels; on a logarithmic axis they are above 0."""
+        """Positions of values, in pixels; on a logarithmic axis values are above 0."""
         numbers = np.asarray(values, dtype=np.float64)
         low, high = self.low, self.high
         if self.log:
@@ -40,7 +46,7 @@ class Axis:
         return self.start + (numbers - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round numbers within the range: powers of ten with 2 and 5 between, or steps of 1, 2 or 5."""
+        """Round numbers within the range: powers of ten with 2 and 5 in between, or steps of 1, 2 or 5."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for factors in ((1, 2, 5), (1, 3), (1,)):
@@ -48,7 +54,7 @@ class Axis:
                 ticks = [tick for tick in ticks if self.low <= tick <= self.high]
                 if len(ticks) <= _MANY:
                     break
-            if len(ticks) > 1:  # else it is a short piece, where even steps do as well
+            if len(ticks) > 1:  # a short range is better served by even steps
                 return ticks
         step = 10 ** math.floor(math.log10((self.high - self.low) / _FEW))
         step *= next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (step * factor) <= _FEW)
@@ -57,17 +63,17 @@ class Axis:
 
 
 def x_axis(title: str, low: float, high: float, log: bool = False) -> Axis:
-    """The axis at the bottom of a chart; a range of nothing becomes one around it."""
+    """The axis at the bottom of a chart; an empty range is widened."""
     return Axis(title, *_widened(low, high, log), log, _LEFT, WIDTH - _RIGHT)
 
 
 def y_axis(title: str, low: float, high: float, log: bool = False) -> Axis:
-    """The axis at the left of a chart, upward."""
+    """The axis at the left of a chart, pointing up."""
     return Axis(title, *_widened(low, high, log), log, HEIGHT - _BOTTOM, _TOP)
 
 
 def chart(x: Axis, y: Axis, marks: Sequence[str], alt: str) -> str:
-    """The marks with axes, ticks and grid, as an SVG; `alt` describes it to those who cannot see it."""
+    """The marks with axes, ticks and grid as an SVG; `alt` describes it to those who cannot see it."""
     parts = [_grid(x, y), *marks]
     middle = (y.start + y.end) / 2
     parts.append(f'<text class="t" x="{(x.start + x.end) / 2:g}" y="{HEIGHT - 8}">{html.escape(x.title)}</text>')
@@ -80,13 +86,13 @@ def chart(x: Axis, y: Axis, marks: Sequence[str], alt: str) -> str:
 
 
 def line(x: Axis, y: Axis, xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, kind: str) -> str:
-    """A line through points of the class `kind`."""
+    """A line of class `kind` through the points."""
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.place(xs), y.place(ys), strict=True))
     return f'<polyline class="line {kind}" points="{points}"/>'
 
 
 def steps(x: Axis, y: Axis, edges: np.ndarray, heights: np.ndarray, kind: str) -> str:
-    """A histogram's outline: edges (bins + 1,), heights (bins,); filled down to the axis."""
+    """A histogram's outline, filled down to the axis: edges (bins + 1,), heights (bins,)."""
     across = np.repeat(x.place(edges), 2)
     up = np.concatenate([[y.start], np.repeat(y.place(heights), 2), [y.start]])
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True))
@@ -96,7 +102,7 @@ def steps(x: Axis, y: Axis, edges: np.ndarray, heights: np.ndarray, kind: str) -
 def cells(
     x: Axis, y: Axis, x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, rows: np.ndarray, kind: str
 ) -> str:
-    """Rectangles that are the darker the more rows they hold, on a logarithmic scale of five shades."""
+    """Rectangles that are darker the more rows they hold, in five shades on a logarithmic scale."""
     left, right, low, high = x.place(x0), x.place(x1), y.place(y0), y.place(y1)
     depth = np.log1p(rows) / max(float(np.log1p(rows).max(initial=0)), 1e-9)
     shade = np.ceil(depth * _SHADES).clip(1, _SHADES).astype(int)
@@ -118,7 +124,7 @@ def dots(x: Axis, y: Axis, xs: np.ndarray, ys: np.ndarray, kind: str) -> str:
 
 
 def cut(x: Axis, y: Axis, at: float, label: str) -> str:
-    """A vertical line with a label at its top, on the side that has room."""
+    """A vertical line with a label at its top, on the side with more room."""
     where = float(x.place([at])[0])
     left = where > (x.start + x.end) / 2
     anchor, offset = ("end", -6) if left else ("start", 6)
@@ -128,7 +134,7 @@ def cut(x: Axis, y: Axis, at: float, label: str) -> str:
 
 
 def bar(share: float, kind: str, mark: float | None = None) -> str:
-    """A bar of a share of its width for a table's cell; `mark`: a tick at another share."""
+    """A bar for a table cell that fills a share of its width; `mark`: a tick at another share."""
     tick = "" if mark is None else f'<i class="mark" style="left:{min(mark, 1) * 100:.1f}%"></i>'
     return f'<span class="bar"><i class="{kind}" style="width:{min(share, 1) * 100:.1f}%"></i>{tick}</span>'
 
@@ -136,7 +142,7 @@ def bar(share: float, kind: str, mark: float | None = None) -> str:
 def table(head: Sequence[str], lines: Sequence[Sequence[str]], total: int = 0) -> str:
     """A table of cells that are HTML already; all but the first column and bars are numbers.
 
-    total: how many lines there are where not all are given; the table then says how many are missing.
+    total: the number of lines if not all are given; the table then says how many are missing.
     """
     bars = {column for line in lines for column, cell in enumerate(line) if cell.startswith('<span class="bar"')}
     kinds = ["" if column == 0 else ' class="b"' if column in bars else ' class="n"' for column in range(len(head))]
@@ -148,8 +154,8 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]], total: int = 0) -
 
 
 def text_of(value: object, longest: int = 1500) -> str:
-    """Text from data as HTML that shows its characters: control signs and those that turn the direction of text by
-    their code. A text that is too long is cut, and says so."""
+    """Text from data as HTML that shows its characters; control characters and those that change the direction of text
+    are shown as codes. A text that is too long is cut and says so."""
     text = str(value)
     more = f" … [{len(text) - longest:,} more characters]" if len(text) > longest else ""
     return html.escape(text[:longest].replace("\r\n", "\n").translate(_SIGNS), quote=True) + more

@@ -1,17 +1,17 @@
-"""How to train on an export: what stands in its dataset card, and the configuration files beside the data.
+"""How to train on an export: the section of its dataset card, and the configuration files beside the data.
 
-TRL reads every format but alpaca, sharegpt and mixed `less` lines; LLaMA-Factory and axolotl read those that they have
-a name for. LLaMA-Factory takes no compressed file (it goes by the end of the name), the others do.
+TRL reads every format but alpaca, sharegpt and mixed `less` lines; LLaMA-Factory and axolotl read the formats that they
+have a name for. LLaMA-Factory reads no compressed files (it goes by the suffix of the name), the others do.
 """
 
 import json
 from typing import Any
 
-NAME = "gradsift"  # of the entry in dataset_info.json
+NAME = "gradsift"  # the entry in dataset_info.json
 
 _CHAT = {"column": "messages", "role": "role", "content": "content", "user": "user", "assistant": "assistant"}
 _SHARED = {"column": "conversations", "role": "from", "content": "value", "user": "human", "assistant": "gpt"}
-_COLUMNS = {"messages": _CHAT, "parquet": _CHAT, "sharegpt": _SHARED}  # of the formats that are conversations
+_COLUMNS = {"messages": _CHAT, "parquet": _CHAT, "sharegpt": _SHARED}  # of the conversation formats
 _ALPACA = {
     "formatting": "alpaca",
     "columns": {
@@ -31,15 +31,15 @@ trainer = SFTTrainer(model="MODEL", train_dataset=train, args=SFTConfig(output_d
 trainer.train()
 ```"""
 _TRL_WHOLE = (
-    "TRL trains on the whole `messages` sequence, the user's turns too, unless `assistant_only_loss=True`; that needs "
-    "a chat template which marks the assistant's tokens with `{% generation %}`."
+    "TRL trains on the whole `messages` sequence, including the user's turns, unless `assistant_only_loss=True`, which "
+    "needs a chat template that marks the assistant's tokens with `{% generation %}`."
 )
-_TRL_PAIR = "TRL learns the completion only, which is its default for `prompt` and `completion`."
-_FACTORY = "`dataset_info.json` lies beside the data: give this folder as `dataset_dir` and `gradsift` as `dataset`."
+_TRL_PAIR = "TRL learns only the completion, its default for `prompt` and `completion`."
+_FACTORY = "`dataset_info.json` is beside the data: give this folder as `dataset_dir` and `gradsift` as `dataset`."
 _FACTORY_PACKED = (
-    "LLaMA-Factory reads no compressed file: unpack `{file}` first, and put this into `dataset_info.json`."
+    "LLaMA-Factory cannot read compressed files: unpack `{file}` first, and put this into `dataset_info.json`."
 )
-_AXOLOTL = "The part of the configuration that names the data, as in `axolotl.yaml`; run it in this folder."
+_AXOLOTL = "The part of the configuration that names the data, as in `axolotl.yaml`; run axolotl in this folder."
 _AXOLOTL_FILE = """chat_template: tokenizer_default
 datasets:
   - path: {file}
@@ -48,7 +48,7 @@ datasets:
     field_messages: {column}{mapping}
     roles_to_train: ["assistant"]
 """
-_LESS = """The file is what `--train_files` of LESS and open-instruct takes:
+_LESS = """The file can be given to LESS and open-instruct as `--train_files`:
 
 ```bash
 ./less/scripts/train/lora_train.sh "{file}" "MODEL" "JOB"
@@ -59,7 +59,7 @@ _LESS = """The file is what `--train_files` of LESS and open-instruct takes:
 
 
 def configurations(format: str, file: str) -> dict[str, str]:
-    """The files beside the data by name: dataset_info.json and axolotl.yaml, each where the trainer reads `file`."""
+    """The files beside the data by name: dataset_info.json and axolotl.yaml, each if the trainer reads `file`."""
     files = {}
     entry = _factory_entry(format, file)
     if entry and not _is_packed(file):

@@ -1,1 +1,1 @@
-"""Targets x store -> kept scores, by every method."""
+"""Targets x store -> kept scores, one set per method."""

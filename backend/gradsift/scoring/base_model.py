@@ -1,15 +1,15 @@
-"""What the base model, without any adapter, sees in rows: one forward pass, made when a method first asks for it.
+"""Vectors of rows from the base model without an adapter: one forward pass, made when a method first needs it.
 
     rds+    position-weighted mean of the final hidden states (after the last norm) of all tokens of the rendered
-            conversation, token k of T weighing k / (1 + … + T) (Ivison et al. 2025, arXiv 2503.01807)
+            conversation, where token k of T has weight k / (1 + … + T) (Ivison et al. 2025, arXiv 2503.01807)
     draft   the gradient of the mean answer loss with respect to the output layer, mean over answer tokens of
-            (p_t − y_t) ⊗ h_t, with p_t the predicted distribution, y_t the token due, h_t the hidden state: an
-            approximation of LESS that needs no backward pass and no warmup. Sketched to 2,048 numbers as the circular
-            convolution of two count-sketches (TensorSketch: Pham & Pagh 2013), whose inner products are unbiased
-            estimates of Σ (p_t − y_t)·(p_t' − y_t') · h_t·h_t' over pairs of tokens, off by about 1/√2048
+            (p_t − y_t) ⊗ h_t, with p_t the predicted distribution, y_t the actual next token, h_t the hidden state: an
+            approximation of LESS that needs no backward pass and no warmup. It is sketched to 2,048 numbers as the
+            circular convolution of two count-sketches (TensorSketch: Pham & Pagh 2013), whose inner products are
+            unbiased estimates of Σ (p_t − y_t)·(p_t' − y_t') · h_t·h_t' over pairs of tokens, off by about 1/√2048
 
-The pool's vectors are kept as fp16 shards under `representations/base/`, a range of rows each, so that a pass that was
-stopped goes on where it was, and later targets cost no pass at all. They depend on no checkpoint.
+The pool's vectors are kept as fp16 shards under `representations/base/`, one range of rows each, so that an interrupted
+pass resumes where it stopped, and later targets need no further pass over the pool. They depend on no checkpoint.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,21 +30,21 @@ from gradsift.runtime.locks import locked
 from gradsift.runtime.progress import Progress
 
 DRAFT_DIM = 2048
-_TOKENS = 512  # whose distributions are held at once
+_TOKENS = 512  # tokens whose distributions are held at once
 
 
 def missing_base(store: Store, kinds: Sequence[str]) -> list[int]:
-    """Indices of the shards of which some kind is missing or not whole; reads every file that is there."""
+    """Indices of the shards of which some kind is missing or damaged; reads every file that exists."""
     return [i for i in range(len(store.shard_ranges)) if not all(_whole(store, kind, i) for kind in kinds)]
 
 
 def ensure_base(model: StoreModel, kinds: Sequence[str], progress: Progress) -> None:
-    """Make the pool's vectors of these `BASE_KINDS` where they are missing, all kinds in one pass.
+    """Compute the pool's missing vectors of these `BASE_KINDS`, all kinds in one pass.
 
-    model: the store's, loaded, without an adapter.
+    model: the store's model, loaded, without an adapter.
 
     Raises:
-        StoreError: another process is making them.
+        StoreError: another process is computing them.
     """
     store = model.store
     with locked(store.path / "representations" / "base"):
@@ -62,11 +62,11 @@ def ensure_base(model: StoreModel, kinds: Sequence[str], progress: Progress) -> 
 
 
 class BaseExtractor:
-    """Vectors of rows by the base model. kinds: some of `BASE_KINDS`. seed: of the draft's sketch."""
+    """Computes rows' vectors with the base model. kinds: some of `BASE_KINDS`. seed: of the draft's sketch."""
 
     def __init__(self, base: Any, kinds: Sequence[str], token_budget: int, seed: int = 0) -> None:
         if unknown := set(kinds) - set(BASE_KINDS):
-            raise ValueError(f"no vectors of the base model: {sorted(unknown)}")
+            raise ValueError(f"not kinds of base-model vectors: {sorted(unknown)}")
         self.base, self.kinds, self.token_budget = base, tuple(kinds), token_budget
         self.device = next(base.parameters()).device
         self._sketch: HeadSketch | None = None
@@ -83,15 +83,15 @@ class BaseExtractor:
         return {kind: joined(batches, [vectors[kind] for _, vectors in pieces]) for kind in self.kinds}
 
     def _batch(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-        """Right padding needs no attention mask in a causal model, and padded positions weigh nothing."""
+        """Right padding needs no attention mask in a causal model, and padded positions have weight zero."""
         ids, lengths = pad(rows, self.device)
         at_row, at_column, due = supervised_positions(rows, self.device)
-        seen: dict[str, torch.Tensor] = {}
+        vectors: dict[str, torch.Tensor] = {}
 
         def keep(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            seen["rds+"] = weighted_mean(inputs[0], lengths)
+            vectors["rds+"] = weighted_mean(inputs[0], lengths)
             answers = inputs[0][at_row, at_column]  # (supervised tokens of the batch, H)
-            seen["answers"] = answers
+            vectors["answers"] = answers
             return ((answers if self._sketch else answers[:1])[None],)
 
         handle = self.base.get_output_embeddings().register_forward_pre_hook(keep)
@@ -101,8 +101,8 @@ class BaseExtractor:
         finally:
             handle.remove()
         if self._sketch:
-            seen["draft"] = self._sketch.rows(logits, due, seen["answers"], [row.n_answer for row in rows])
-        return {kind: seen[kind] for kind in self.kinds}
+            vectors["draft"] = self._sketch.rows(logits, due, vectors["answers"], [row.n_answer for row in rows])
+        return {kind: vectors[kind] for kind in self.kinds}
 
 
 class HeadSketch:
@@ -111,15 +111,15 @@ class HeadSketch:
     def __init__(self, vocabulary: int, width: int, seed: int, device: torch.device) -> None:
         self._errors = make_projector("sparse", seed, 0, DRAFT_DIM, {"error": (vocabulary,)}, device)
         drawn = torch.from_numpy(np.random.Philox(key=seed).random_raw(width).astype(np.int64) >> 1)  # 63 bits each
-        self._hidden = torch.zeros(width, DRAFT_DIM)  # one ±1 a line: small, and a product adds in a fixed order
+        self._hidden = torch.zeros(width, DRAFT_DIM)  # one ±1 per line: a product adds in a fixed order
         self._hidden[torch.arange(width), drawn // 2 % DRAFT_DIM] = drawn % 2 * 2.0 - 1
         self._hidden = self._hidden.to(device)
 
     def rows(self, logits: torch.Tensor, due: torch.Tensor, hidden: torch.Tensor, counts: list[int]) -> torch.Tensor:
         """(B, DRAFT_DIM) fp32, each row's mean over its tokens.
 
-        logits: (tokens, vocabulary), row after row. due: (tokens,) the token that comes. hidden: (tokens, width).
-        counts: (B,) tokens of each row.
+        logits: (tokens, vocabulary), row after row. due: (tokens,) the actual next token. hidden: (tokens, width).
+        counts: (B,) number of tokens of each row.
         """
         pieces = zip(logits.split(_TOKENS), due.split(_TOKENS), hidden.split(_TOKENS), strict=True)
         tokens = torch.cat([self._tokens(*piece) for piece in pieces])
@@ -127,7 +127,7 @@ class HeadSketch:
         return torch.fft.irfft(means, n=DRAFT_DIM)
 
     def _tokens(self, logits: torch.Tensor, due: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """(tokens, DRAFT_DIM / 2 + 1) the sketches' spectra, in which convolution is a product."""
+        """(tokens, DRAFT_DIM / 2 + 1) spectra of the sketches, where convolution becomes a product."""
         error = logits.float().softmax(1)
         error[torch.arange(len(due), device=due.device), due] -= 1
         errors = torch.zeros(len(error), DRAFT_DIM, device=error.device)

@@ -1,10 +1,10 @@
-"""The what-ifs: what decides, beside a kept scoring and a budget, which rows a method picks.
+"""The what-if options: together with a kept scoring and a budget, they decide which rows a method picks.
 
-One object for the app, `choices.json` and the command line, in two parts: `RankingChoices` concern how rows are ranked,
-`PickingChoices` which of the ranked rows are picked within the budget. Written to a file, both are one flat record.
+The app, `choices.json` and the command line share one object in two parts: `RankingChoices` say how rows are ranked,
+`PickingChoices` which of the ranked rows are picked within the budget. In a file, both form one flat record.
 
-Every choice is arithmetic on the kept scoring: nothing is computed again, and each equals a scoring from scratch. The
-classes stand here, below selection/, because `Scoring.under` takes them.
+Every choice is arithmetic on the kept scoring: nothing is recomputed, and the result equals that of a scoring from
+scratch. The classes live here, below selection/, because `Scoring.under` takes them.
 """
 
 import re
@@ -26,14 +26,14 @@ Numbers = Annotated[tuple[_Number, ...], AfterValidator(lambda numbers: tuple(so
 def _cap(text: str) -> str:
     text = str(text).strip()
     if text and not (_CAP.fullmatch(text) and 0 < float(text.rstrip("%")) <= (100 if text[-1] == "%" else 10**15)):
-        raise ValueError("give the most one source may have: a share of the picks like 30%, or rows like 200")
+        raise ValueError("give the most that one source may have: a share of the picks like 30%, or rows like 200")
     return text
 
 
 class RankingChoices(BaseModel):
     """How rows are ranked. Targets are named by their index in the scoring, subtasks and checkpoints by name.
 
-    gradient: the stored update that LESS compares; None for the store's first kind.
+    gradient: the stored update that LESS compares; None means the store's first kind.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,14 +50,14 @@ class RankingChoices(BaseModel):
 
     @property
     def for_ranking(self) -> "RankingChoices":
-        """This part alone: where it is equal, rows rank alike."""
+        """This part alone: rows rank alike whenever it is equal."""
         return RankingChoices(**{name: getattr(self, name) for name in RankingChoices.model_fields})
 
 
 class PickingChoices(BaseModel):
     """Which of the ranked rows are picked within the budget. Accepted and rejected rows are pool row numbers.
 
-    Rejected rows are never picked, and the next ones take their place; accepted ones always are.
+    Rejected rows are never picked, and the next ones take their place; accepted rows always are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,9 +79,10 @@ class Choices(PickingChoices, RankingChoices):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def record(self, first: GradientKind) -> dict[str, Any]:
-        """What choices.json holds: `changed`, with the gradient that was used in a store whose first kind is `first`.
+        """The content of choices.json: `changed`, plus the gradient used in a store whose first kind is `first`.
 
-        Adam's, where it is the first, goes without saying, as in files written before other kinds could be the default.
+        The gradient is left out where it is Adam's and that is the first kind, as in files written before other kinds
+        could be the default.
         """
         gradient = self.gradient or first
         return self.model_copy(update={"gradient": None if gradient == first == "adam" else gradient}).changed
@@ -91,7 +92,7 @@ def make_choices(**fields: Any) -> Choices:
     """`Choices` from keyword arguments or a record read from a file.
 
     Raises:
-        UsageError: there is no such choice, or the value is not allowed.
+        UsageError: there is no such choice, or its value is not allowed.
     """
     try:
         return Choices(**fields)
@@ -102,13 +103,15 @@ def make_choices(**fields: Any) -> Choices:
 
 
 def read_choices(path: Path) -> Choices:
-    """`Choices` from a JSON file, as the app writes it beside an export.
+    """`Choices` from a JSON file such as the app writes beside an export.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
         return Choices.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise UsageError(f'{path} holds no choices ({reason}); give a JSON file like {{"cap": "30%"}}.') from error
+        raise UsageError(
+            f'{path} is not a file of choices ({reason}); give a JSON file like {{"cap": "30%"}}.'
+        ) from error

@@ -1,4 +1,4 @@
-"""What a method gets to compute with."""
+"""What a method has at hand when it computes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from gradsift.scoring.target_features import usable_targets
 
 @dataclass
 class Context:
-    """One run of scoring. scoring: where files go, with the targets. methods: the names of all
-    that this run computes.
+    """One scoring run.
 
+    scoring: the folder for the files, with the targets. methods: names of all methods that this run computes.
     gradient: the kind of stored gradients that is compared.
     """
 
@@ -29,7 +29,7 @@ class Context:
 
     @cached_property
     def model(self) -> StoreModel:
-        """The store's model; its weights are loaded in a `session`, and go with it."""
+        """The store's model; its weights are loaded for the length of a `session`."""
         return StoreModel(self.store)
 
     @cached_property
@@ -37,6 +37,6 @@ class Context:
         """The targets as tokens.
 
         Raises:
-            TargetError: one of them cannot be used. StoreError: the tokenizer here is not the store's.
+            TargetError: a target cannot be used. StoreError: the installed tokenizer is not the store's.
         """
         return usable_targets(self.model, self.scoring.targets)

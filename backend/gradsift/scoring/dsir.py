@@ -1,14 +1,14 @@
 """DSIR: importance weights from hashed uni- and bigrams (Xie et al. 2023, arXiv 2302.03169, section 4).
 
-A text is a bag of its words and pairs of adjacent words, hashed into 10,000 buckets, by the words and the hash of the
-authors' package `data-selection`, whose numbers these equal (tests/test_dsir.py). A row's log importance weight for a
-set of targets is
+A text is a bag of its words and pairs of adjacent words, hashed into 10,000 buckets. Word splitting and hash are those
+of the authors' package `data-selection`, whose numbers these equal (tests/scoring/test_dsir.py). A row's log importance
+weight for a set of targets is
 
     log w(z) = Σ_b c_z[b] · (log(p_target[b] + ε) − log(p_pool[b] + ε)),
 
-with c_z the row's counts, p_target the share of each bucket in all targets of the set together, p_pool in all scored
-rows. Rows are then drawn without replacement with probability proportional to w: the highest log w + Gumbel noise.
-The package is not used itself: it reads and writes files, draws without a seed, and leaves out short texts.
+with c_z the row's counts, p_target the share of each bucket in all targets of the set together, and p_pool the share in
+all scored rows. Rows are then drawn without replacement with probability proportional to w: those with the highest
+log w + Gumbel noise. The package itself is not used: it works on files, draws without a seed, and skips short texts.
 """
 
 import re
@@ -22,18 +22,18 @@ import torch
 from gradsift.runtime.hashing import raw_hash
 
 BUCKETS = 10_000
-EPSILON = 1e-8  # the package's
+EPSILON = 1e-8  # as in the package
 _WORD = re.compile(r"\w+|[^\w\s]+")  # NLTK's WordPunctTokenizer
-_REMEMBERED = 1 << 21  # n-grams at once
-_BLOCK = 8192  # rows that are weighed at once
+_REMEMBERED = 1 << 21  # most n-grams whose buckets are remembered
+_BLOCK = 8192  # rows weighed at once
 
 
 @dataclass(frozen=True)
 class Ngrams:
     """What a scoring keeps of the pool's n-grams for some targets, enough for any grouping of them.
 
-    others: (n,) float64, a row's log weight for targets that have none of its n-grams. starts: (n + 1,) where each
-    row's entries begin among buckets and counts (m,), which list only n-grams that some target has. targets:
+    others: (n,) float64, a row's log weight for targets that share no n-gram with it. starts: (n + 1,) where each
+    row's entries begin in buckets and counts (m,), which list only n-grams that some target has. targets:
     (K, BUCKETS) counts.
     """
 
@@ -44,7 +44,7 @@ class Ngrams:
     targets: np.ndarray
 
     def log_weights(self, groups: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-        """(rows, G) float32 log w of some rows for each group of targets; groups: (K,) numbers 0..G-1."""
+        """(rows, G) float32: log w of some rows for each group of targets; groups: (K,) numbers 0..G-1."""
         member = groups == np.arange(groups.max() + 1)[:, None]  # (G, K)
         together = member @ self.targets.astype(np.float64)  # (G, BUCKETS)
         share = together / together.sum(1, keepdims=True).clip(1)
@@ -73,7 +73,7 @@ def bucket(ngram: str) -> int:
 
 
 def gumbel_noise(rows: int, seed: int) -> np.ndarray:
-    """(rows,) float32 standard Gumbel noise, a function of (rows, seed): log w + noise in order is a draw by w."""
+    """(rows,) float32 standard Gumbel noise, a function of (rows, seed): sorting by log w + noise is a draw by w."""
     return np.random.default_rng([seed, 5]).gumbel(size=rows).astype(np.float32)
 
 
@@ -82,7 +82,7 @@ def count_ngrams(
 ) -> Ngrams:
     """Count the n-grams of the pool's documents and the targets. `done(1)` is called after each document."""
     known = _Buckets()
-    wanted = np.array([np.bincount(_of(text, known), minlength=BUCKETS) for text in targets]).reshape(-1, BUCKETS)
+    by_target = np.array([np.bincount(_of(text, known), minlength=BUCKETS) for text in targets]).reshape(-1, BUCKETS)
     pool = np.zeros(BUCKETS)
     buckets, counts = [np.empty(0, np.int16)], [np.empty(0, np.int32)]
     for text in documents:
@@ -97,13 +97,13 @@ def count_ngrams(
     others = np.array([base[unique] @ times for unique, times in zip(buckets[1:], counts[1:], strict=True)])
     starts = np.cumsum([len(unique) for unique in buckets])
     in_pool, times = np.concatenate(buckets), np.concatenate(counts)
-    shared = (wanted.sum(0) > 0)[in_pool]
+    shared = (by_target.sum(0) > 0)[in_pool]
     starts = np.concatenate([[0], shared.cumsum()])[starts]
-    return Ngrams(others, starts, in_pool[shared], times[shared], wanted)
+    return Ngrams(others, starts, in_pool[shared], times[shared], by_target)
 
 
 class _Buckets(dict[str, int]):
-    """Buckets of n-grams, remembered: a hash takes ten times as long as a look."""
+    """Buckets of n-grams, remembered because a hash takes ten times as long as a lookup."""
 
     def __missing__(self, ngram: str) -> int:
         at = self[ngram] = bucket(ngram)

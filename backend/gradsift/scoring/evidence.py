@@ -1,4 +1,4 @@
-"""What scores are made of: `Evidence`, the arrays of one checkpoint, and the folder where methods keep theirs."""
+"""What scores are made of: `Evidence`, the arrays of one checkpoint, and the folder where each method keeps its own."""
 
 import json
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from gradsift.data.pool import Row
 from gradsift.datastore.shards import read_tensors
 from gradsift.runtime.errors import StoreError
 
-WORDS = "bm25-words.json"  # BM25's weight (idf) of every word of the targets that the pool has
+WORDS = "bm25-words.json"  # BM25's weight (idf) of each word that targets and pool share
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A method's evidence at one checkpoint (for methods that know no checkpoint: the only one).
+    """A method's evidence at one checkpoint (a method without checkpoints has a single one).
 
-    products: (n, K) ⟨target k, unit row⟩. gram: (K, K) ⟨target k, target l⟩, or None where products are scores already.
+    products: (n, K) ⟨target k, unit row⟩. gram: (K, K) ⟨target k, target l⟩, or None if products already are scores.
     norms: (n,) length of each projected row, or None likewise. weight: w_i.
     """
 
@@ -32,11 +32,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ScoringFolder:
-    """The folder of one store's scoring by one set of targets, where every method keeps its files.
+    """The folder of one store's scoring for one set of targets, where every method keeps its files.
 
     rows: (n,) pool row numbers that are scored. epochs, weights: the store's checkpoints and their w_i. columns: which
     of the kept targets these are, (K,), or None for all of them. gradient: the store's first kind, which LESS compares
-    unless another is named.
+    by default.
     """
 
     path: Path
@@ -60,17 +60,17 @@ class ScoringFolder:
 
     @property
     def kept_columns(self) -> np.ndarray | slice:
-        """What picks these targets from the kept ones."""
+        """Index that selects these targets' columns in the kept arrays."""
         return slice(None) if self.columns is None else self.columns
 
     @property
     def texts(self) -> list[str]:
-        """Each target's whole text, its turns joined by line ends."""
+        """Each target's full text, its turns joined by line breaks."""
         return ["\n".join(content for _, content in target.messages) for target in self.targets]
 
     @cached_property
     def word_weights(self) -> dict[str, float]:
-        """BM25's weight (idf) of every word of the scored targets that the pool has; empty where it was not kept."""
+        """BM25's weight (idf) of each word that the scored targets and the pool share; empty if none were kept."""
         try:
             return {str(word): float(idf) for word, idf in json.loads((self.path / WORDS).read_bytes()).items()}
         except (OSError, ValueError, AttributeError, TypeError):
@@ -83,9 +83,7 @@ class ScoringFolder:
             StoreError: a file is missing; `score_targets` makes it.
         """
         if missing := [path for path in files if not path.is_file()]:
-            raise StoreError(
-                f"{missing[0]} is missing: the targets are not scored by {method} yet; run gradsift score."
-            )
+            raise StoreError(f"{missing[0]} is missing: {method} has not scored these targets yet; run gradsift score.")
         stats = [(path, path.stat()) for path in files]
         return [_mapped(path, (stat.st_mtime_ns, stat.st_ino)) for path, stat in stats]
 
@@ -96,8 +94,8 @@ class ScoringFolder:
 
 @lru_cache(maxsize=64)
 def _mapped(path: Path, changed: tuple[int, int]) -> dict[str, np.ndarray]:
-    """A kept file's arrays, memory-mapped; its hash is checked once a process, since what-ifs ask again and again.
+    """A kept file's arrays, memory-mapped; its hash is checked once per process, since what-ifs reread it often.
 
-    changed: its time and inode. While the old file is mapped, a new one at its path cannot have the same inode.
+    changed: the file's time and inode. While the old file is mapped, a new one at its path cannot have the same inode.
     """
     return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}

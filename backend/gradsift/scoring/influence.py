@@ -39,7 +39,7 @@ def pooling_matrix(
 ) -> np.ndarray:
     """(K, J) matrix that turns products with single targets into subtask scores.
 
-    counts: (K,) how often each target counts, once unless given; a subtask whose targets all count 0 gets zeros.
+    counts: (K,) how often each target counts, by default once; a subtask whose targets all count 0 gets zeros.
     """
     member = (subtask_of[:, None] == np.arange(n_subtasks)).astype(np.float64)  # (K, J)
     if counts is not None:
@@ -54,6 +54,6 @@ def pooling_matrix(
 
 
 def _inverse(squared: np.ndarray) -> np.ndarray:
-    """1 / length from squared lengths; 0 for a vector of zeros (an answer the model is sure of), which helps nobody."""
+    """1 / length from squared lengths; 0 for a zero vector (an answer the model is certain of), which helps no one."""
     length = np.sqrt(squared.clip(0))
     return np.divide(1, length, out=np.zeros_like(length), where=length > 0)

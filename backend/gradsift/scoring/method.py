@@ -1,7 +1,7 @@
 """What a selection method is. To add one, put a file with a subclass into `methods/`; nothing else has to change.
 
-Files of methods are imported wherever a command lists its options, so torch, numpy and whatever imports them are
-imported inside the functions that compute.
+The files of all methods are imported whenever a command lists its options, so torch, numpy and whatever imports them
+are imported inside the functions that compute.
 """
 
 import zlib
@@ -23,11 +23,11 @@ Needs = Literal["gradients", "representations", "base model", "texts", "pool", "
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a method looks on a page and in a report: a mark for text, Plotly's name of the same mark, and its color on
-    light and on dark. ink: the nearest color of Streamlit's markdown.
+    """How a method looks on a page and in a report: a mark for text, Plotly's name for the same mark, and its color on
+    light and on dark backgrounds. ink: the nearest color of Streamlit's markdown.
 
-    The hues keep apart under the common color blindnesses (blue, amber, teal and grey differ in lightness as well), and
-    the mark says the same without color.
+    The hues stay distinct under the common color blindnesses (blue, amber, teal and grey differ in lightness as well),
+    and the mark identifies the method without color.
     """
 
     mark: str
@@ -45,21 +45,21 @@ _SPARE_LOOKS = (
 
 
 def spare_look(name: str) -> Look:
-    """A look for a name that has none of its own, always the same one."""
+    """A look for a name without one of its own; the same name always gets the same look."""
     return _SPARE_LOOKS[zlib.crc32(name.encode()) % len(_SPARE_LOOKS)]
 
 
 class Method(ABC):
     """A way to score pool rows.
 
-    name: as on the command line and in file names. label: as a heading. description: half a sentence for a person.
-    look: one of its own, or None for a spare one. needs: what its numbers are computed from. The flags:
+    name: for the command line and file names. label: for headings. description: half a sentence for a person. look:
+    the method's own, or None for a spare one. needs: what its numbers are computed from. The flags:
 
         sees_targets      its scores depend on the targets
         by_checkpoint     its scores are weighted sums over a finished store's checkpoints
         compares_vectors  its scores are cosines or dot products
         compares_words    its scores come from words that row and target share
-        resamples         a subtask's score is made of its targets' one by one, so that targets can be drawn again
+        resamples         a subtask's score is built from the scores of single targets, so that targets can be redrawn
 
     A scoring keeps what a method computes in `files`; `evidence` reads them.
     """
@@ -76,18 +76,21 @@ class Method(ABC):
     resamples: ClassVar[bool] = False
 
     def check(self, store: "Store", gradient: "GradientKind") -> None:
-        """Raise `StoreError` where the store cannot be scored by this method."""
+        """Raise `StoreError` if this method cannot score the store."""
         if self.by_checkpoint:
             store.require_complete()
 
     def files(self, scoring: "ScoringFolder", gradient: "GradientKind") -> list[Path]:
-        """What `compute` leaves: a file per checkpoint, or one. gradient: for a method that `needs` gradients."""
+        """The files that `compute` makes: one per checkpoint, or a single one.
+
+        gradient: the stored update, for a method that `needs` gradients.
+        """
         if self.by_checkpoint:
             return [scoring.path / f"{self.name}-{epoch}.safetensors" for epoch in scoring.epochs]
         return [scoring.path / f"{self.name}.safetensors"]
 
     def computed(self, scoring: "ScoringFolder", gradient: "GradientKind") -> bool:
-        """Whether its files are there. A method by checkpoints has none for a store without checkpoints."""
+        """Whether all its files exist. For a store without checkpoints a method `by_checkpoint` has no files."""
         files = self.files(scoring, gradient)
         return bool(files) and all(path.is_file() for path in files)
 
@@ -95,7 +98,7 @@ class Method(ABC):
     def compute(self, context: "Context") -> None:
         """Make the files that are missing.
 
-        It may make those of other methods named in `context.methods` along with its own, where one pass serves several.
+        Where one pass serves several methods, it may also make the files of others in `context.methods`.
         """
 
     @abstractmethod
@@ -104,11 +107,11 @@ class Method(ABC):
     ) -> "list[Evidence]":
         """What was computed, one entry per checkpoint.
 
-        seed: of a draw. rows: the positions wanted. groups: (K,) which targets are taken together by a method that does
-        not `resample`; every target of a group has the group's score.
+        seed: of a draw. rows: the positions to return. groups: (K,) which targets a method that does not `resample`
+        takes together; every target of a group has the group's score.
 
         Raises:
-            StoreError: it was not computed.
+            StoreError: the evidence has not been computed.
         """
 
     def kept(self, scoring: "ScoringFolder", gradient: "GradientKind") -> "list[tuple[dict[str, np.ndarray], float]]":

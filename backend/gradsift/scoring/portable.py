@@ -1,7 +1,7 @@
-"""Target features in one file: computed where the GPU is, used where the store has been copied to and no model is.
+"""Target features in one file: computed on the machine with a GPU, used with a copy of the store and no model.
 
-The file holds, for every checkpoint, the tensors that a scoring keeps of its targets; its header says for which
-checkpoints, projections and targets they are, so that no other store or target set takes them.
+The file holds, for every checkpoint, the tensors that a scoring keeps of its targets; its header identifies their
+checkpoints, projections and targets, so that no other store or target set accepts them.
 """
 
 import tempfile
@@ -29,15 +29,15 @@ KIND = "target-features"
 def target_features(store: Store, targets: Sequence[Row], out: str | Path, *, progress: Progress | None = None) -> Path:
     """Compute the targets' gradients and representations at every checkpoint and write them to the file `out`.
 
-    The store's checkpoints are all that is needed of it; its shards may be missing here. Returns `out`.
+    Only the checkpoints of the store are needed; its shards may be missing here. Returns `out`.
 
     Raises:
         TargetError: targets that are too long or have nothing to learn, by number.
-        StoreError: the store has no checkpoints, or was made by another model or projector.
+        StoreError: the store has no checkpoints, or was made with another model or projector.
     """
     out = Path(out)
     if not store.epochs:
-        raise StoreError(f"{store.path} has no checkpoints yet; run the same build again to go on.")
+        raise StoreError(f"{store.path} has no checkpoints yet; run the same build again to continue.")
     model = StoreModel(store)
     encoded = usable_targets(model, targets)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -49,35 +49,35 @@ def target_features(store: Store, targets: Sequence[Row], out: str | Path, *, pr
             for epoch, name in enumerate(store.epochs)
             for part, tensor in read_tensors(target_file(scoring, epoch))[0].items()
         }
-        write_tensors(out, tensors, _about(store, targets))
+        write_tensors(out, tensors, _metadata(store, targets))
     return out
 
 
 def use_target_features(store: Store, targets: Sequence[Row], path: str | Path) -> None:
-    """Take the features of `targets` from a file into the store's scoring of them, which then needs no model.
+    """Copy the features of `targets` from a file into the store's scoring of them, which then needs no model.
 
     Raises:
-        StoreError: the file is damaged, was not written by `target_features`, or is of another store. TargetError: it
-            is of other targets.
+        StoreError: the file is damaged, was not written by `target_features`, or belongs to another store. TargetError:
+            it belongs to other targets.
     """
     path = Path(path)
     try:
-        tensors, about = read_tensors(path)
+        tensors, metadata = read_tensors(path)
     except ShardError as error:
         raise StoreError(
-            f"{path} is missing, damaged, or no file of target features; make it with "
+            f"{path} is missing, damaged, or not a file of target features; make it with "
             f"gradsift features STORE --targets TARGETS --out {path.name}."
         ) from error
-    here = _about(store, targets)
-    if about.get("kind") != KIND or about.get("checkpoints") != here["checkpoints"]:
+    expected = _metadata(store, targets)
+    if metadata.get("kind") != KIND or metadata.get("checkpoints") != expected["checkpoints"]:
         raise StoreError(
-            f"{path} holds target features of another store than {store.path}: of another model, other checkpoints or "
-            "projections; make it again with gradsift features."
+            f"{path} holds target features of another store than {store.path}: the model, checkpoints or projections "
+            "differ; make it again with gradsift features."
         )
-    if about.get("targets") != here["targets"]:
+    if metadata.get("targets") != expected["targets"]:
         raise TargetError(
-            f"{path} holds features of {about.get('count')} other targets than the {len(targets)} given; make it again "
-            "with gradsift features, or give the targets it was made of."
+            f"{path} holds features of {metadata.get('count')} targets, which are not the {len(targets)} given; make "
+            "it again with gradsift features, or give the targets it was made from."
         )
     scoring = Scoring.at(scoring_path(store, targets), store, targets)
     with locked(scoring.path):
@@ -90,19 +90,19 @@ def use_target_features(store: Store, targets: Sequence[Row], path: str | Path) 
                 write_tensors(target_file(scoring, epoch), parts, {"kind": "targets"})
 
 
-def _about(store: Store, targets: Sequence[Row]) -> dict[str, Any]:
-    """What decides the numbers: model, tokenizer and template, dtype, each checkpoint and its projection; targets."""
+def _metadata(store: Store, targets: Sequence[Row]) -> dict[str, Any]:
+    """Hashes of all that determines the numbers: model, encoder, dtype, checkpoints and projections; and targets."""
     manifest = store.manifest
-    decides: list[Any] = [manifest.model_fingerprint, manifest.encoder_fingerprint, manifest.dtype]
+    determinants: list[Any] = [manifest.model_fingerprint, manifest.encoder_fingerprint, manifest.dtype]
     for checkpoint in manifest.checkpoints:
         files = {
             name: sha for name, sha in manifest.files.items() if name.startswith(f"checkpoints/{checkpoint.name}/")
         }
-        decides += [checkpoint.name, checkpoint.projector, files]
+        determinants += [checkpoint.name, checkpoint.projector, files]
     return {
         "kind": KIND,
         "model": manifest.config.model,
-        "checkpoints": hash_json(decides)[:32],
+        "checkpoints": hash_json(determinants)[:32],
         "targets": hash_json(targets_content(targets))[:32],
         "count": len(targets),
     }

@@ -1,10 +1,10 @@
-"""Inner products of a few vectors with every stored row, streamed from the shards at the speed of the bytes.
+"""Inner products of a few vectors with every stored row, streamed from the shards as fast as they can be read.
 
-Stored int8 rows are multiplied as they are, by int8 matrix products with exact int32 sums. A vector takes part as two
-int8 numbers for each of its entries, 256 apart, which keep 16 bits: an entry is off by at most 2^-16 of the vector's
-largest. Bits become int8 in pieces that fit the cache, by one mask: bit j of a byte stays where it is and counts 2^j,
-by which the vector's entry is divided; a third part keeps the 16 bits of those divided by 128. fp16 rows, and all
-rows where int8 products are not exact or slower than float ones, are expanded to fp32 block by block.
+Stored int8 rows are multiplied as they are, in int8 matrix products with exact int32 sums. Each entry of a vector is
+written as two int8 numbers, the one worth 256 times the other, which keeps 16 bits: an entry is off by at most 2^-16 of
+the vector's largest. Bits become int8 with one mask, in pieces that fit the cache: bit j of a byte stays in its place
+and counts 2^j, so the vector's entry is divided by 2^j; a third int8 number keeps 16 bits even of entries divided by
+128. fp16 rows are expanded to fp32 block by block, and so are all rows if int8 products are inexact or slower here.
 """
 
 import time
@@ -19,14 +19,14 @@ from gradsift.runtime.progress import Progress
 
 PIECE = 1 << 22  # bytes of int8 rows in one product: enough to share among threads, few enough for a cache
 _PARTS = {"int8": 2, "bit": 3}
-_LONGEST = 1 << 16  # entries whose int8 products cannot overflow an int32
-_BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, -128], dtype=torch.int8)  # what bit j of a byte is as int8
+_LONGEST = 1 << 16  # most entries whose int8 products cannot overflow an int32
+_BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, -128], dtype=torch.int8)  # value of bit j of a byte as int8
 
 
 def stored_products(
     store: Store, kind: str, epoch: int, vectors: torch.Tensor, progress: Progress
 ) -> dict[str, torch.Tensor]:
-    """A pass over the rows of one kind at one checkpoint. vectors: (K, d) fp32.
+    """One pass over the stored rows of one kind at one checkpoint. vectors: (K, d) fp32.
 
     Returns products (n, K) ⟨vector k, unit row⟩ and norms (n,) of the scored rows, and the vectors' Gram matrix (K, K).
     """
@@ -47,7 +47,7 @@ def stored_products(
 
 
 def multiplier(vectors: torch.Tensor, dtype: str) -> Callable[[Shard, torch.Tensor], None]:
-    """What writes a shard's products with `vectors` (K, d) into (rows, K) fp32; the vectors are prepared once."""
+    """A function that writes a shard's products with `vectors` (K, d) into (rows, K) fp32; it prepares them once."""
     if dtype in _PARTS and vectors.shape[1] <= _LONGEST and int8_pays():
         return _Integers(vectors, dtype)
     return _Floats(vectors)
@@ -88,28 +88,28 @@ class _Integers:
 
 
 def split(vectors: torch.Tensor, parts: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors (K, d) float64 as int8 columns (d, parts · K), and what a unit of each is worth, (parts, K) float64.
+    """Vectors (K, d) float64 as int8 columns (d, parts · K), and the value of one unit of each, (parts, K) float64.
 
-    The sum over parts of column · worth is the vector, but for at most 1/254 of 256^(1-parts) of its largest entry.
+    The sum over parts of column · worth is the vector, up to 1/254 of 256^(1-parts) of its largest entry.
     """
     most = 127 * sum(256**i for i in range(parts))
     unit = vectors.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / most
-    left = (vectors / unit[:, None]).round().long()
+    rest = (vectors / unit[:, None]).round().long()
     columns = []
-    for _ in range(parts):  # the lowest eight bits, from -128 to 127; what is left has them as zeros
-        low = (left + 128) % 256 - 128
+    for _ in range(parts):  # the lowest eight bits, from -128 to 127; the rest has them as zeros
+        low = (rest + 128) % 256 - 128
         columns.append(low.to(torch.int8))
-        left = (left - low) // 256
+        rest = (rest - low) // 256
     powers = torch.tensor([256.0**i for i in range(parts)], dtype=torch.float64)
     return torch.cat(columns).T.contiguous(), powers[:, None] * unit
 
 
 @lru_cache(maxsize=1)
 def int8_pays() -> bool:
-    """Whether int8 products are exact here and no slower than float ones; tried once a process.
+    """Whether int8 products are exact and faster than float ones on this machine; measured once per process.
 
-    `torch._int_mm` is not public: it may be missing, some processors add pairs in 16 bits, and where it has no
-    kernel, plain loops take over.
+    `torch._int_mm` is not public: it may be missing, some processors add pairs in 16 bits, and without a fast kernel
+    it falls back to plain loops.
     """
     rows = torch.randint(-127, 128, (512, 4096), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
     rows[:2], rows[2:4] = 127, -127
@@ -125,7 +125,7 @@ def int8_pays() -> bool:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """The best of five times."""
+    """The shortest of five runs."""
     times = []
     for _ in range(5):
         start = time.perf_counter()

@@ -22,14 +22,14 @@ def score_targets(
     gradient: GradientKind | None = None,
     progress: Progress | None = None,
 ) -> Scoring:
-    """Compute, or open where kept, the evidence of `methods` for `targets`.
+    """The evidence of `methods` for `targets`: opened where it is kept, computed where it is missing.
 
     gradient: the stored update that LESS compares; by default the store's first kind.
 
     Raises:
         TargetError: targets that are too long or have nothing to learn, by number.
-        StoreError: the store is unfinished, lacks the gradient kind, or was made by another model or projector. One
-            that has its pool and no checkpoint yet is enough for methods that need none.
+        StoreError: the store is unfinished, lacks the gradient kind, or was made with another model or projector. A
+            store with a pool but no checkpoint yet is enough for methods that need no checkpoints.
     """
     if store.epochs:
         store.require_complete()
@@ -44,13 +44,13 @@ def score_targets(
     todo = [method for method in METHODS.values() if method.name in methods and not scoring.has(method.name, gradient)]
     context = Context(store, scoring, [method.name for method in todo], gradient, progress or Progress(quiet=True))
     if not (scoring.path / "targets.jsonl").is_file():
-        _ = context.encoded  # refuses targets that cannot be used; those that are kept were checked when they were new
+        _ = context.encoded  # refuses unusable targets; kept ones were checked when they were new
     if todo:
         store.check_pool()
         with locked(scoring.path):
             atomic.sweep(scoring.path)
             write_targets(scoring.path / "targets.jsonl", targets)
             for method in todo:
-                if not method.computed(scoring, gradient):  # else an earlier method has done its work
+                if not method.computed(scoring, gradient):  # an earlier method may have made its files
                     method.compute(context)
     return scoring

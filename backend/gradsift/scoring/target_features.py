@@ -15,7 +15,7 @@ from gradsift.scoring.evidence import ScoringFolder
 
 
 def encode_target(encoder: Encoder, window: int, target: Row) -> tuple[Encoded | None, str]:
-    """A target as tokens, and why it cannot be used, or "" (the command line refuses, the app leaves it out)."""
+    """A target as tokens, and why it cannot be used, or "" (the command line refuses it, the app leaves it out)."""
     try:
         encoded = encoder.encode(target.messages, target.prefix)
     except RenderError as error:
@@ -26,10 +26,11 @@ def encode_target(encoder: Encoder, window: int, target: Row) -> tuple[Encoded |
 
 
 def usable_targets(model: StoreModel, targets: Sequence[Row]) -> list[Encoded]:
-    """The targets as tokens. model: the store's, whose weights are not needed.
+    """The targets as tokens. model: the store's model; its weights are not needed.
 
     Raises:
-        TargetError: there are none, or some cannot be used, named by number. StoreError: the tokenizer is another one.
+        TargetError: there are no targets, or some cannot be used (listed by number). StoreError: the tokenizer is not
+            the store's.
     """
     if not targets:
         raise TargetError("There are no target examples: give at least one row with messages.")
@@ -37,14 +38,14 @@ def usable_targets(model: StoreModel, targets: Sequence[Row]) -> list[Encoded]:
     bad = [f"{number} ({reason})" for number, (_, reason) in enumerate(pairs, start=1) if reason]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise TargetError(f"Target {', '.join(bad[:5])}{more} cannot be used; mend or remove them and run again.")
+        raise TargetError(f"Target {', '.join(bad[:5])}{more} cannot be used; fix or remove them and run again.")
     return [encoded for encoded, _ in pairs if encoded is not None]
 
 
 def ensure_target_features(
     model: StoreModel, scoring: ScoringFolder, encoded: Sequence[Encoded], progress: Progress
 ) -> None:
-    """Compute the targets' features at the checkpoints where the scoring's folder has none. encoded: the targets.
+    """Compute the targets' features at the checkpoints for which the folder has none yet. encoded: the targets.
 
     Raises:
         StoreError: the model or a projector is not the store's. TargetError: a gradient is not finite.
@@ -56,12 +57,12 @@ def ensure_target_features(
 
 
 def missing_targets(scoring: ScoringFolder) -> list[int]:
-    """The checkpoints (from 0) at which the targets' features are still to be computed."""
+    """The checkpoints (from 0) at which the targets' features are missing."""
     return [epoch for epoch in range(len(scoring.epochs)) if not target_file(scoring, epoch).is_file()]
 
 
 def target_file(scoring: ScoringFolder, epoch: int) -> Path:
-    """Where the features of a scoring's targets at a checkpoint lie: gradient, representation, loss."""
+    """Path of the file with the targets' features at a checkpoint: gradient, representation, loss."""
     return scoring.path / f"targets-{scoring.epochs[epoch]}.safetensors"
 
 

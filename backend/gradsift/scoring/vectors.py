@@ -1,4 +1,4 @@
-"""Methods that compare vectors of rows with vectors of targets: the part that is the same for all of them."""
+"""Methods that compare vectors of rows with vectors of targets: the part they share."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class VectorMethod(Method):
-    """Scores by cosines or dot products; its files hold products, norms and the targets' Gram matrix."""
+    """Its scores are cosines or dot products; its files hold products, norms and the targets' Gram matrix."""
 
     sees_targets = compares_vectors = resamples = True
 
@@ -46,11 +46,11 @@ class CheckpointVectors(VectorMethod):
         """The kind of stored features that is compared, which also names the files."""
 
     def files(self, scoring: "ScoringFolder", gradient: "GradientKind") -> list[Path]:
-        """One file a checkpoint, named by the kind of features."""
+        """One file per checkpoint, named after the kind of features."""
         return [scoring.path / f"{self.kind(gradient)}-{epoch}.safetensors" for epoch in scoring.epochs]
 
     def compute(self, context: "Context") -> None:
-        """Target features where they are missing, then one pass over the stored features of each checkpoint."""
+        """Compute missing target features, then pass once over the stored features of each checkpoint."""
         from gradsift.datastore.shards import read_tensors, write_tensors
         from gradsift.scoring.products import stored_products
         from gradsift.scoring.target_features import ensure_target_features, missing_targets, target_file

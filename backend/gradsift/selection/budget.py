@@ -9,7 +9,7 @@ from gradsift.runtime.errors import UsageError
 from gradsift.selection.ranking import Ranking
 
 _BUDGET = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(%|tokens)?\s*")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 2,500 is a number; 2,5% only in some countries
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 2,500 is a number everywhere, 2,5% only in some countries
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Budget:
         """Read `5%`, `200` or `50000tokens`.
 
         Raises:
-            UsageError: it is not a budget, or nothing would be picked.
+            UsageError: the text is not a budget, or the budget is zero.
         """
         match = _BUDGET.fullmatch(_THOUSANDS.sub("", text))
         amount, unit = (float(match[1]), match[2] or "rows") if match else (0.0, "")
@@ -42,7 +42,7 @@ class Budget:
         """Positions of the picks in rank order. n_tokens: (n,) tokens of every scored row, in pool order.
 
         A share is of all scored rows, rounded down but at least 1 (method, section 2.5). A token budget takes the
-        longest run of best rows that fits. order: the candidates from best to worst, where not all rows are. least: how
+        longest run of best rows that fits. order: the candidates from best to worst, by default all rows. least: how
         many of the first are taken whatever the budget.
 
         Raises:
@@ -61,5 +61,5 @@ class Budget:
         return order[: max(count, least)]
 
     def rows(self, n: int) -> int:
-        """How many of `n` scored rows a share or a number of rows picks."""
+        """How many of `n` scored rows to pick, for a share or a number of rows."""
         return max(1, int(n * self.amount / 100 + 1e-9)) if self.unit == "%" else min(int(self.amount), n)

@@ -1,16 +1,16 @@
 """Duplicate-aware selection: greedy picks in feature space, where a copy of a chosen row gains less.
 
-A row's gain, given the rows S that are chosen, is
+The gain of a row, given the set S of chosen rows, is
 
     gain(z | S) = score(z) · (1 − max over s in S of cos⁺(z, s)²),      cos(z, s) = Σ_i w_i ⟨Γ̂(z; θ_i), Γ̂(s; θ_i)⟩.
 
-The unit update of z has the share cos² of its squared length along s's, and 1 − cos² across: the gain is z's score
-times the part of its step that no chosen row makes already. A copy gains nothing; a row unlike all of them, its whole
-score. The nearest chosen row decides, not the span of all of them: a few hundred updates in d dimensions would span
-nearly everything, and what is left of the target after some dozens of picks (as in matching pursuit) is noise. Gains
-never rise as S grows, so they are only computed for rows that may be next (lazy greedy: Minoux 1978).
+Of the squared length of z's unit update, the share cos² lies along s's update and 1 − cos² across it: the gain is z's
+score times the part of its step that no chosen row makes already. A copy gains nothing; a row unlike all chosen ones
+gains its whole score. The nearest chosen row decides, not the span of all of them: a few hundred updates in d
+dimensions would span nearly everything, and what remains of the target after a few dozen picks (as in matching pursuit)
+is noise. Gains never rise as S grows, so they are computed only for rows that may be next (lazy greedy: Minoux 1978).
 
-Cosines are those of a sketch of the rows' stored features, 1,024 numbers a row, which adds about 0.03 of noise.
+Cosines come from sketches of the rows' stored features, 1,024 numbers per row, which add noise of about 0.03.
 """
 
 import numpy as np
@@ -20,17 +20,17 @@ from gradsift.config import GradientKind
 from gradsift.datastore.store import Store
 from gradsift.gradients.projection import make_projector
 
-HEAD = 4  # times the budget: among so many of the best rows the first attempt chooses
-MOST = 1 << 16  # rows among which is chosen, however many copies they hold: 270 MB of sketches
+HEAD = 4  # times the budget: the first attempt chooses among so many of the best rows
+MOST = 1 << 16  # rows to choose among, however many of them are copies: 270 MB of sketches
 DIM = 1024
-_BLOCK = 256  # rows whose gains are brought up to date at once
+_BLOCK = 256  # rows whose gains are updated at once
 
 
 def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind | None = None) -> torch.Tensor:
-    """Sketches of the updates of scored rows at `positions`, (k, DIM) fp32 of length one (or zero): their inner
-    products stand for Σ_i w_i cos(z, z') over the checkpoints. gradient: which update; None for the store's first kind.
+    """Sketches of the updates of scored rows at `positions`, (k, DIM) fp32 of length one (or zero).
 
-    Reads, and checks, the shards that hold these rows.
+    Their inner products approximate Σ_i w_i cos(z, z') over the checkpoints. Reads and checks the shards that hold
+    these rows. gradient: which update; None means the store's first kind.
 
     Raises:
         ShardError: a shard is missing or damaged.
@@ -55,8 +55,8 @@ def load_updates(store: Store, positions: np.ndarray, gradient: GradientKind | N
 def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enough: int | None = None) -> np.ndarray:
     """(k,) the rows in the order in which they are chosen, greedily by gain; ties go to the earlier row.
 
-    score: (k,); where some are below zero, all are lifted by the lowest. updates: (k, D) of length one. taken: how many
-    of the first are chosen already. enough: after so many picks the rest follows in the order given.
+    score: (k,); if some are negative, all are raised so that the lowest is zero. updates: (k, D) of length one. taken:
+    how many of the first are chosen already. enough: after so many picks the rest follows in the given order.
     """
     score = _lifted(score)
     left = np.ones(len(score), dtype=bool)
@@ -72,7 +72,7 @@ def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enou
         while len(order) < enough and left[block].any():
             here = np.where(left[block], gain[block], -np.inf)
             at = int(here.argmax())
-            if (-here[at], block[at]) > (-bound, rival):  # a row outside may have more to bring
+            if (-here[at], block[at]) > (-bound, rival):  # a row outside the block may gain more
                 break
             order.append(int(block[at]))
             left[block[at]] = False
@@ -83,7 +83,7 @@ def diverse_order(score: np.ndarray, updates: torch.Tensor, taken: int = 0, enou
 
 
 def last_gain(score: np.ndarray, updates: torch.Tensor, chosen: np.ndarray) -> float:
-    """What the last of `chosen` gained, rows being chosen in this order as by `diverse_order`; 0 without rows."""
+    """The gain of the last of `chosen` when rows are chosen in this order, as in `diverse_order`; 0 without rows."""
     if not len(chosen):
         return 0.0
     cosines = updates[chosen[:-1]] @ updates[chosen[-1]]
@@ -96,12 +96,12 @@ def _lifted(score: np.ndarray) -> np.ndarray:
 
 
 def _next_block(gain: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, float, int]:
-    """The rows that may gain most, ascending, then the gain and the number of the best row outside."""
+    """The rows that may gain most, ascending; then gain and number of the best row outside this block."""
     candidates = np.flatnonzero(left)
     if len(candidates) <= _BLOCK:
         return candidates, -np.inf, len(gain)
     mine = gain[candidates]
-    least = np.partition(mine, len(mine) - _BLOCK - 1)[len(mine) - _BLOCK - 1]  # of the best outside
+    least = np.partition(mine, len(mine) - _BLOCK - 1)[len(mine) - _BLOCK - 1]  # gain of the best row outside
     above = candidates[mine > least]
     level = candidates[mine == least]
     inside = _BLOCK - len(above)
@@ -111,7 +111,7 @@ def _next_block(gain: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, float, 
 def _catch_up(
     block: np.ndarray, order: list[int], updates: torch.Tensor, nearest: np.ndarray, seen: np.ndarray
 ) -> None:
-    """Compare the block's rows with the chosen ones they have not been compared with."""
+    """Compare the block's rows with the chosen rows they have not been compared with yet."""
     for start in np.unique(seen[block]).tolist():
         rows = block[seen[block] == start]
         if start < len(order):

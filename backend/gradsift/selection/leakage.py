@@ -1,7 +1,7 @@
-"""Leakage: picks that share text with the targets or with an evaluation, found before anybody trains on them.
+"""Leakage: picks that share text with the targets or an evaluation, found before anybody trains on them.
 
-text/overlap.py says what sharing means. An instruction template of 13 words that both sides use is found like any other
-text, so the shared text is reported, and dropping a row is a person's decision.
+text/overlap.py defines what sharing means. An instruction template of 13 words that both sides use is flagged like any
+other text, so the shared text is reported, and a person decides whether to drop the row.
 """
 
 import json
@@ -26,16 +26,16 @@ RULE = (
     f"A row is flagged where {RUN} words in a row, a whole turn, or a whole question of {SHORTEST} to {RUN - 1} words "
     "are the same (lower-cased; in scripts without spaces single characters)."
 )
-TARGETS = "targets"  # what the target examples are called beside the evaluation files
-MOST_QUOTED = 1000  # flagged picks, the best, whose texts are quoted
+TARGETS = "targets"  # name of the target examples, beside the names of evaluation files
+MOST_QUOTED = 1000  # flagged picks whose texts are quoted, from the best on
 _BATCH = 1000  # picks compared at once
 
-Hits = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and at least how many more examples
+Hits = dict[int, tuple[tuple[Hit, ...], int]]  # pool row -> its hits, and the least number of further examples
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A flagged pick: its hits, the longest first, and at least how many more examples it hits."""
+    """A flagged pick: its hits, longest first. more: the least number of further examples it hits."""
 
     row: int
     rank: int
@@ -48,7 +48,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The examples that picks are compared with: the targets, then those of `files` (file, sha256, examples)."""
+    """The examples that picks are compared with: first the targets, then those of `files` (file, sha256, examples)."""
 
     examples: list[Example]
     files: tuple[dict[str, Any], ...]
@@ -61,14 +61,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Leakage:
-    """The result of a check: the flagged picks in rank order, also those dropped, and what they were compared with."""
+    """The result of a check: the flagged picks in rank order, dropped or not, and what they were compared with."""
 
     against: Evaluation
     checked_rows: int
     leaks: tuple[Leak, ...]
 
     def summary(self) -> dict[str, Any]:
-        """For the manifest: what was compared, by which rule, how many were flagged and are kept or dropped."""
+        """For the manifest: what was compared, under which rule, and how many flagged rows were kept or dropped."""
         dropped = sum(leak.dropped for leak in self.leaks)
         return {
             "rule": RULE,
@@ -95,10 +95,10 @@ class Leakage:
 def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) -> Evaluation:
     """The targets, numbered from 1, and the examples of evaluation files in any format that targets may have.
 
-    A record that is no conversation counts with all texts in it; a text file without questions, line by line.
+    Of a record that is not a conversation, all texts in it count; of a text file without questions, every line.
 
     Raises:
-        PoolError: a file is missing or cannot be read. UsageError: there is no text in it.
+        PoolError: a file is missing or cannot be read. UsageError: a file contains no text.
     """
     examples = [Example(TARGETS, number, row.id, row.messages) for number, row in enumerate(targets, 1)]
     files = []
@@ -117,9 +117,9 @@ def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) ->
 def find_leaks(
     store: Store, rows: np.ndarray, matcher: Matcher, progress: Progress | None = None, quote: bool = False
 ) -> Hits:
-    """Those of the pool rows that share text with an example. quote: the hits have the texts of both sides.
+    """The pool rows among `rows` that share text with an example. quote: add the texts of both sides to the hits.
 
-    Reads the texts in the pool's order, some thousand at a time.
+    Reads the texts in pool order, a thousand at a time.
     """
     hits: Hits = {}
     ordered = np.sort(np.asarray(rows, dtype=np.int64))
@@ -136,7 +136,7 @@ def find_leaks(
 
 
 def check_leaks(picks: Picks, against: Evaluation, drop: bool, progress: Progress) -> tuple[Picks, Leakage]:
-    """Find those of the picks that leak; with `drop` other rows take their places, and are checked as well."""
+    """Find the picks that leak; with `drop`, other rows take their places and are checked as well."""
     rows, choices = picks.traits.rows, picks.choices
     matcher, hits, checked = Matcher(against.examples), Hits(), np.zeros(len(rows), dtype=bool)
     while True:
@@ -154,7 +154,7 @@ def check_leaks(picks: Picks, against: Evaluation, drop: bool, progress: Progres
 
 
 def _leaks(picks: Picks, hits: Hits, kept: set[int], matcher: Matcher) -> tuple[Leak, ...]:
-    """The flagged rows in rank order, those not `kept` dropped; only the best ones' texts are quoted."""
+    """The flagged rows in rank order, marked as dropped unless in `kept`; only the best ones' texts are quoted."""
     rows = np.array(list(hits), dtype=np.int64)
     ranks = picks.ranking.rank[np.searchsorted(picks.traits.rows, rows)]
     by_rank = np.argsort(ranks)
@@ -166,7 +166,7 @@ def _leaks(picks: Picks, hits: Hits, kept: set[int], matcher: Matcher) -> tuple[
 
 
 def _texts_in(file: str, row: Row) -> Iterator[Example]:
-    """What can be compared of a record that is no conversation."""
+    """The texts to compare in a record that is not a conversation."""
     text = row.raw.decode("utf-8", "replace")
     try:
         value = json.loads(text)

@@ -1,7 +1,7 @@
-"""Which rows a method picks within a budget, under the `Choices`: arithmetic on a kept scoring, nothing is written.
+"""Which rows a method picks within a budget, under the `Choices`: arithmetic on a kept scoring; nothing is written.
 
 `ranked` and `picked` are the two steps; `make_picks` takes both and returns `Picks`, which hold the rows and all that
-decided them. To go all the way from targets to files see export/selection.py.
+decided them. For the whole way from targets to files see export/selection.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from gradsift.text.index import has_index, near
 if TYPE_CHECKING:
     import torch
 
-_BATCH = 4_000_000  # tokens: picks lie anywhere, so that each batch may read the whole pool; few, none too large
+_BATCH = 4_000_000  # tokens. Each batch may read the whole pool, so batches are few, yet small enough for memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Pick:
 
 @dataclass(frozen=True)
 class Traits:
-    """What choices look at beside the scores, aligned with the scored rows.
+    """What choices depend on beside the scores, aligned with the scored rows.
 
     rows: (n,) pool row numbers. n_tokens, n_answer: (n,) tokens of the row and of its answer. source: (n,) number of
-    its source. near: (n,) a number that near-duplicates share, or None where the pool has no index yet. updates:
-    (positions, kind of gradient) -> what `diversity.load_updates` reads of the store.
+    its source. near: (n,) a number that near-duplicates share, or None if the pool has no index yet. updates:
+    (positions, kind of gradient) -> what `diversity.load_updates` reads from the store.
     """
 
     rows: np.ndarray
@@ -107,32 +107,32 @@ class Picks:
         return len(self.positions)
 
     def table(self, pool: pd.DataFrame | None = None) -> pd.DataFrame:
-        """One line per pick, in rank order, without its text.
+        """One line per pick, in rank order, without the text.
 
-        rank, row (number in the pool), id, source, task, score, tokens (prompt and answer), best_subtask ("" where the
-        row serves none), file, line, sha256 (of the line in the pool file). pool: `Store.pool`, where it is at hand.
+        rank, row (number in the pool), id, source, task, score, tokens (prompt and answer), best_subtask ("" if the
+        row serves no subtask), file, line, sha256 (of the line in the pool file). pool: `Store.pool`, if already read.
         """
-        known = (self.store.pool() if pool is None else pool).loc[self.rows]
+        entries = (self.store.pool() if pool is None else pool).loc[self.rows]
         return pd.DataFrame(
             {
                 "rank": self.ranking.rank[self.positions],
                 "row": self.rows,
-                "id": known["id"].to_numpy(),
-                "source": known["source"].to_numpy(),
-                "task": known["task"].to_numpy(),
+                "id": entries["id"].to_numpy(),
+                "source": entries["source"].to_numpy(),
+                "task": entries["task"].to_numpy(),
                 "score": self.ranking.score[self.positions],
                 "tokens": self.traits.n_tokens[self.positions],
                 "best_subtask": self.ranking.served(self.positions),
-                "file": known["file"].to_numpy(),
-                "line": known["line"].to_numpy(),
-                "sha256": known["sha256"].to_numpy(),
+                "file": entries["file"].to_numpy(),
+                "line": entries["line"].to_numpy(),
+                "sha256": entries["sha256"].to_numpy(),
             }
         )
 
     def read(self, positions: np.ndarray | None = None, pool: pd.DataFrame | None = None) -> Iterator[Pick]:
-        """The picks with their text, in rank order, read some thousand at a time.
+        """The picks with their text, in rank order, read in batches of a few million tokens.
 
-        positions: some of the picks' in place of all. pool: `Store.pool`, where it is at hand.
+        positions: only these picks. pool: `Store.pool`, if already read.
         """
         positions = self.positions if positions is None else positions
         if not len(positions):
@@ -144,9 +144,9 @@ class Picks:
 
     def _read_batch(self, positions: np.ndarray, pool: pd.DataFrame) -> Iterator[Pick]:
         rows = self.ranking.rows[positions]
-        texts, known = self.store.texts(rows), pool.loc[rows]
+        texts, entries = self.store.texts(rows), pool.loc[rows]
         subtasks = self.ranking.served(positions)
-        columns = texts.itertuples(index=False), known.itertuples(index=False)
+        columns = texts.itertuples(index=False), entries.itertuples(index=False)
         for position, subtask, text, row in zip(positions.tolist(), subtasks, *columns, strict=True):
             yield Pick(
                 rank=int(self.ranking.rank[position]),
@@ -194,8 +194,8 @@ def ranked(scoring: Scoring, method: str, choices: RankingChoices, traits: Trait
     """Rank every scored row by one method.
 
     Raises:
-        UsageError: a choice names what is not scored, or leaves nothing. StoreError: the scoring does not hold
-            the method's evidence.
+        UsageError: a choice names something that is not scored, or leaves nothing. StoreError: the scoring does not
+            hold the method's evidence.
     """
     ranking = rank(
         scoring.under(choices),
@@ -213,8 +213,9 @@ def picked(ranking: Ranking, budget: Budget, choices: Choices, traits: Traits) -
     """Positions of the picks, (k,) in rank order: at most the budget, and all accepted rows.
 
     Raises:
-        UsageError: duplicates are to be dropped and the pool has no index, the budget is less than one row, or picks
-            are to be diverse in a ranking that is not by score. ShardError: they are, and the features are missing.
+        UsageError: duplicates are to be dropped but the pool has no index, the budget is less than one row, or picks
+            are to be diverse but the ranking is not by score. ShardError: picks are to be diverse but the features
+            are missing or damaged.
     """
     accepted = np.isin(traits.rows, choices.accepted)
     if choices.only_accepted:
@@ -236,7 +237,7 @@ def picked(ranking: Ranking, budget: Budget, choices: Choices, traits: Traits) -
 
 
 def _first_of_each(order: np.ndarray, traits: Traits) -> np.ndarray:
-    """Which of `order` come first of their near-duplicates, a mask."""
+    """Mask of `order`: whether a row comes first among its near-duplicates."""
     if traits.near is None:
         raise UsageError("This store has no index of near-duplicates yet: run gradsift score on it again.")
     first = np.zeros(len(order), dtype=bool)
@@ -247,7 +248,7 @@ def _first_of_each(order: np.ndarray, traits: Traits) -> np.ndarray:
 def _within(
     ranking: Ranking, budget: Budget, choices: Choices, traits: Traits, accepted: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
-    """The best of `order` that cap and budget let through."""
+    """The best of `order` that cap and budget allow."""
     if choices.cap:
         order = order[_under_cap(ranking, order, budget, choices.cap, traits) | accepted[order]]
     return budget.take(ranking, traits.n_tokens, order, int(accepted[order].sum()))
@@ -262,15 +263,15 @@ def _spread(
     taken: int,
     within: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """`order` with its head as `diversity.diverse_order` has it; the first stay taken.
+    """`order` with its head rearranged by `diversity.diverse_order`; the first `taken` rows stay taken.
 
-    The head is a few times as long as what `within` picks, and longer while a row below it may gain more than the last
+    The head is a few times as long as what `within` picks, and grows while a row below it may gain more than the last
     pick.
     """
     if traits.updates is None or choices.aggregate == "round-robin" or choices.length_matched:
         raise UsageError(
             "Diverse picks weigh a row's score against the rows chosen before, but round-robin and length-matched "
-            "rankings are not by score: choose max or mean over subtasks and switch the matching off."
+            "rankings are not by score: choose max or mean over subtasks and switch length matching off."
         )
     enough = None if choices.cap or budget.unit == "tokens" else max(taken, budget.rows(len(ranking.rows)))
     size = max(HEAD * len(within(order)), taken, 1)  # 1: a cap may let nothing through
@@ -288,9 +289,9 @@ def _spread(
 
 
 def _under_cap(ranking: Ranking, order: np.ndarray, budget: Budget, cap: str, traits: Traits) -> np.ndarray:
-    """Which of `order` are among the best of their source that the cap lets through, a mask.
+    """Mask of `order`: whether a row is among the best of its source that the cap allows.
 
-    A share is of the budget: of its rows, or of its tokens.
+    A share is of the budget, in rows or in tokens.
     """
     sources = traits.source[order]
     if not cap.endswith("%"):

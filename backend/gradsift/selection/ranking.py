@@ -15,9 +15,9 @@ from gradsift.scoring.scoring import Scoring
 
 @dataclass(frozen=True)
 class Ranking:
-    """All scored rows of one method. Arrays (n,) in pool order; `order` lists positions from best to worst.
+    """All scored rows, ranked by one method. Arrays (n,) in pool order; `order` lists positions from best to worst.
 
-    best_subtask: index into `subtasks` of the one that won the max (max, mean) or whose target picked the row
+    best_subtask: index into `subtasks` of the one with the highest score (max, mean) or whose target picked the row
     (round-robin).
     """
 
@@ -30,10 +30,10 @@ class Ranking:
     subtasks: tuple[str, ...] = ("all",)
 
     def serves(self, at: int | np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Index into `subtasks` of the subtask that the positions `at` serve best; -1 where they serve none.
+        """Index into `subtasks` of the subtask that the positions `at` serve best, or -1 if they serve no subtask.
 
-        A method that never looks at the targets has no such subtask, nor has a score of zero, such as BM25's of a row
-        that shares no word.
+        A method that ignores the targets serves no subtask, nor does a row with a score of zero, such as BM25's for a
+        row that shares no word.
         """
         best = self.best_subtask[at]
         if not get_method(self.method).sees_targets:
@@ -41,7 +41,7 @@ class Ranking:
         return np.where(self.score[at] == 0, -1, best)
 
     def served(self, at: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Names of what `serves` finds, as objects; "" where a row serves no subtask."""
+        """Names of the subtasks that `serves` returns, as objects; "" for a row that serves no subtask."""
         return np.array([*self.subtasks, ""], dtype=object)[self.serves(at)]
 
 
@@ -58,8 +58,8 @@ def rank(
     """Rank every scored row by one method; ties go to the lower row number.
 
     aggregate: `max` over subtasks (the paper), `mean`, or `round-robin`, where each target example picks in turn.
-    similarity, target_pooling and gradient concern methods that compare vectors, gradient LESS alone (None: the store's
-    first kind); seed concerns random and DSIR.
+    similarity, target_pooling and gradient concern methods that compare vectors, gradient only LESS (None: the
+    store's first kind); seed concerns random and DSIR.
     """
     get_method(method)
     subtask_of = scoring.subtask_of
@@ -85,20 +85,20 @@ def round_robin(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nd
     """Each column of `scores` (n, K) picks its best row not yet picked, in turn, until all are picked.
 
     Returns:
-        (n,) positions in the order picked, and (n,) the column that picked each.
+        (n,) positions in the order in which they are picked, and (n,) the column that picked each.
     """
     n, k = scores.shape
     by_row = np.argsort(rows, kind="stable")  # ties go to the lower row number
     lowest = np.ascontiguousarray(-scores[by_row].T)  # (k, n)
-    with ThreadPoolExecutor() as threads:  # numpy sorts without holding the interpreter
+    with ThreadPoolExecutor() as threads:  # numpy releases the interpreter lock while sorting
         wishes = list(threads.map(lambda column: by_row[np.argsort(column, kind="stable")], lowest))
     at = [0] * k
     taken = np.zeros(n, dtype=bool)
     order, picker = np.empty(n, dtype=np.int64), np.arange(n) % k
-    left, views = n, [wish.data for wish in wishes]  # single items of a view are read faster than an array's
+    listed, views = n, [wish.data for wish in wishes]  # reading single items is faster from a view than an array
     for turn in range(n):
-        if 2 * (n - turn) < left:  # half of what stands in the lists is taken: clear it out
-            left = n - turn
+        if 2 * (n - turn) < listed:  # half of the rows in the lists are taken: remove them
+            listed = n - turn
             wishes = [wish[~taken[wish]] for wish in wishes]
             at, views = [0] * k, [wish.data for wish in wishes]
         column = turn % k
@@ -120,8 +120,8 @@ def _ranks(order: np.ndarray) -> np.ndarray:
 def length_matched(ranking: Ranking, n_answer: np.ndarray, bins: int = 10) -> Ranking:
     """The same rows, reordered so that every head of the list has the pool's answer lengths.
 
-    Rows are cut into `bins` of equal number by answer tokens, n_answer (n,); each is ranked within its bin, and the
-    bins take turns in proportion to their size, the higher rank first. Scores stay the same.
+    Rows are cut into `bins` of equal size by answer tokens, n_answer (n,), and ranked within their bin; the bins take
+    turns in proportion to their size, the higher rank first. Scores stay the same.
     """
     n = len(ranking.rows)
     by_length = np.argsort(n_answer, kind="stable")

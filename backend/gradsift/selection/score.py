@@ -1,4 +1,4 @@
-"""How does every row score? From targets to a table, all the way."""
+"""How does every row score? The whole way from targets to a table."""
 
 from collections.abc import Sequence
 from pathlib import Path

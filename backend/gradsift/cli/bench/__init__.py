@@ -1,1 +1,1 @@
-"""What `gradsift bench` measures; each figure stands beside its peer in the same run."""
+"""What `gradsift bench` measures; each figure is compared with a peer in the same run."""

@@ -1,9 +1,9 @@
-"""`gradsift bench app`: what a person waits for on a store of the paper's size, against the budgets.
+"""`gradsift bench app`: how long people wait on a store of the paper's size, compared with the budgets.
 
-A bare Streamlit page (one title, one button) is timed in the same run, by the same browser, on the same machine: where
-the machine is slow or busy, the ratio to it says more than the seconds. Times are taken in the browser, from the last
-key or click until the page has stopped changing; the paint is the warm one (every page was opened once before): until
-the page's main thing is painted; `settled_s` is when its charts are drawn too.
+A bare Streamlit page (one title, one button) is timed in the same run, in the same browser, on the same machine: if the
+machine is slow or busy, the ratio to it says more than the seconds. Times are taken in the browser, from the last key
+or click until the page has stopped changing. Paints are warm (every page was opened once before) and last until the
+main part of the page is painted; `settled_s` includes the charts.
 """
 
 import statistics
@@ -50,10 +50,10 @@ _WHAT_IFS = (
 
 
 def bench_app(folder: Path, rows: int, progress: Progress) -> dict[str, Any]:
-    """Measure every page on a synthetic store of `rows` rows, made in `folder` where it is not there yet.
+    """Measure every page on a synthetic store of `rows` rows, made in `folder` unless it exists.
 
     Raises:
-        UsageError: `folder` holds a store of another size. BrowserError: there is nothing to measure with.
+        UsageError: `folder` holds a store of another size. BrowserError: there is no browser to measure with.
     """
     if made_rows(folder) not in (0, rows):
         raise UsageError(f"{folder} holds a store of {made_rows(folder):,} rows: choose another folder, or --rows.")
@@ -83,19 +83,19 @@ def _bare(browser: Tab, address: str) -> dict[str, Any]:
 
 
 def _pages(browser: Tab, address: str, progress: Progress) -> dict[str, Any]:
-    found = {}
+    times = {}
     for page, shows in PAGES.items():
         url = f"{address}/{page}?{_OPEN}" + ("&row=1" if page == "why" else "")
         cold = browser.open(url, shows)[0]
         paints, settled = zip(*(browser.open(url, shows) for _ in range(5)), strict=True)
-        found[page] = {
+        times[page] = {
             **summary(paints),
             "settled_s": round(statistics.median(settled), 3),
             "cold_s": round(cold, 3),
             "payload_bytes": browser.bytes,
         }
         progress.advance()
-    return found
+    return times
 
 
 def _compare(browser: Tab, url: str, progress: Progress) -> dict[str, Any]:
@@ -125,9 +125,9 @@ def _press(selector: str) -> Callable[[Any], None]:
 
 
 def _turn(page: Any) -> None:
-    """To a page that was not shown before, as long as there is one."""
-    on, back = (page.locator(f"button[aria-label='{way} page'] >> nth=0") for way in ("Next", "Previous"))
-    (on if on.is_enabled() else back).click()
+    """Go to a page that was not shown before, as long as there is one."""
+    next_page, previous = (page.locator(f"button[aria-label='{way} page'] >> nth=0") for way in ("Next", "Previous"))
+    (next_page if next_page.is_enabled() else previous).click()
 
 
 def _accept(browser: Tab, at: int) -> float:
@@ -144,14 +144,14 @@ def _search(browser: Tab, word: str) -> float:
 
 
 def _what_if(browser: Tab) -> list[float]:
-    """The methods of the page ranked anew: a choice that was not made before, each time."""
+    """Rank the page's methods again, each time with a choice that was not made before."""
     browser.page.locator(".st-key-what-if button").first.click()
     keys = ("aggregate", "similarity", "pooling")
     return [browser.act(_press(f".st-key-{key} [role='radiogroup'] label >> nth=1")) for key in keys]
 
 
 def _rerank(folder: Path) -> dict[str, Any]:
-    """One method ranked anew in this process, without a page: nothing of it is kept between the calls."""
+    """Rank one method again in this process, without a page: no result is kept between the calls."""
     store = Store.open(folder / "stores" / NAME)
     scoring = open_scoring(store, _scoring_path(store, folder))
     traits, seconds = read_traits(store, scoring), []

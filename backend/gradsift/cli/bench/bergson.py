@@ -1,9 +1,9 @@
 """bergson (EleutherAI, PyPI) as a peer of the collector: `bergson build` with the same rows, model, adapter and dtype.
 
-It runs as its users run it, a program in an environment of its own, with its own packing and its own defaults, the
-projection at the 16 x 16 a module that its attribution commands default to. Of a run only the loop over batches counts,
-by the total of its own progress bar: neither imports and loading, nor the index's last write. The loop starts cold,
-while the collector is timed warm: about one second in forty with 64 rows, to bergson's disadvantage.
+It runs as its users run it: a program in its own environment, with its own packing and defaults, and with the 16 x 16
+projection per module that its attribution commands default to. Only the loop over batches counts, according to the
+total of its progress bar, without imports, loading and the last write of the index. The loop starts cold, while the
+collector is timed warm: with 64 rows about one second in forty, to bergson's disadvantage.
 """
 
 import json
@@ -26,14 +26,14 @@ _BAR = re.compile(r"Computing [^\r\n]*?(\d+)/\1 \[[^\]\r\n]*?([\d.]+)(s/it|it/s)
 
 
 class BergsonError(GradsiftError):
-    """bergson did not do what was asked of it."""
+    """bergson failed."""
 
 
 class Bergson:
     """The program in the virtual environment `environment`.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: it does not exist.
     """
 
     def __init__(self, environment: Path) -> None:
@@ -43,9 +43,9 @@ class Bergson:
 
     @contextmanager
     def prepared(self, rows: Sequence[Encoded], model: Any, tokenizer: str, dtype: str) -> Iterator[Timed]:
-        """Rows and adapter written where bergson can read them; yields a function that runs it and returns seconds.
+        """Write rows and adapter where bergson can read them; yields a function that runs it and returns seconds.
 
-        model: the base model with LoRA. tokenizer: the folder or hub id of the base model's.
+        model: the base model with LoRA. tokenizer: folder or hub id of the base model's tokenizer.
         """
         with tempfile.TemporaryDirectory(prefix="gradsift-bergson-") as name:
             folder = Path(name)
@@ -65,13 +65,13 @@ class Bergson:
         )
         seconds = loop_seconds(done.stderr)
         if done.returncode or seconds is None:
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise BergsonError(f"bergson build failed ({done.returncode}): {last}")
         return seconds
 
 
 def loop_seconds(stderr: str) -> float | None:
-    """How long a finished loop took, by what its bar (tqdm) printed last: batches done and their mean speed."""
+    """How long a finished loop took, from the last output of its bar (tqdm): finished batches and their mean speed."""
     ends = _BAR.findall(stderr)
     if not ends:
         return None

@@ -1,7 +1,7 @@
-"""`gradsift bench bm25`: counting the words of a large pool once, and asking for 200 of them, beside rank-bm25.
+"""`gradsift bench bm25`: counts the words of a large pool once, and queries 200 of them, compared with rank-bm25.
 
-The pool is made of the sample's sentences unless files are given. rank-bm25 holds every document in Python, so it is
-asked for a sample of them, in turn with an index of ours of the same documents, and the scores are compared.
+By default the pool is made of the sample's sentences. rank-bm25 holds every document in Python, so it gets a sample of
+them, in turn with our index of the same documents, and the scores are compared.
 """
 
 import statistics
@@ -22,13 +22,13 @@ from gradsift.scoring.bm25 import Bm25Index, bm25_index, bm25_scores
 from gradsift.scoring.bm25_index import read_words, write_words
 from gradsift.text.words import distinct_words, tokenize
 
-WORDS, RUNS = 200, 9  # of a query; pairs of queries
+WORDS, RUNS = 200, 9  # words of a query, and pairs of queries
 _SAMPLE = 5000  # documents for rank-bm25
 _PART = 8192
 
 
 def bench_bm25(pool: Sequence[str], rows: int, progress: Progress) -> dict[str, Any]:
-    """Index `rows` synthetic documents, or the rows of `pool`, ask, and compare.
+    """Index `rows` synthetic documents or the rows of `pool`, query the index, and compare.
 
     Raises:
         UsageError: the pool has no row to index.
@@ -37,28 +37,28 @@ def bench_bm25(pool: Sequence[str], rows: int, progress: Progress) -> dict[str, 
     progress.stage("bench-index", "Counting words", 0 if pool else rows, "rows")
     start = time.perf_counter()
     index = bm25_index(texts(), progress.advance)
-    counted = time.perf_counter() - start
+    count_seconds = time.perf_counter() - start
     if not index.documents:
         raise UsageError("There is no row with text in the pool: give a file of instructions.")
     query = _query(index)
     with TemporaryDirectory() as folder:
-        kept = Path(folder) / "words.safetensors"
-        write_words(kept, index, "bench")
-        size = kept.stat().st_size
+        file = Path(folder) / "words.safetensors"
+        write_words(file, index, "bench")
+        size = file.stat().st_size
         del index
-        opened = timed(lambda: read_words(kept, "bench"))()
-        mapped = read_words(kept, "bench")
+        open_seconds = timed(lambda: read_words(file, "bench"))()
+        mapped = read_words(file, "bench")
         assert mapped is not None
-        asked = [timed(lambda: bm25_scores(mapped, [query]))() for _ in range(RUNS)]
+        query_seconds = [timed(lambda: bm25_scores(mapped, [query]))() for _ in range(RUNS)]
         documents = mapped.documents
     return {
         "bm25": {
             "documents": documents,
             "query_words": len(distinct_words([query])),
-            "index_s": round(counted, 2),
+            "index_s": round(count_seconds, 2),
             "index_bytes": size,
-            "open_s": round(opened, 3),
-            "query_s": round(statistics.median(asked), 4),
+            "open_s": round(open_seconds, 3),
+            "query_s": round(statistics.median(query_seconds), 4),
             **_beside_rank_bm25(_spread(texts(), documents), query, progress),
         }
     }
@@ -74,17 +74,17 @@ def _beside_rank_bm25(documents: list[str], query: str, progress: Progress) -> d
         slow = timed(lambda: theirs.get_scores(words))()
         ratios.append(slow / timed(lambda: bm25_scores(ours, [query]))())
         progress.advance()
-    found, expected = bm25_scores(ours, [query])[:, 0], theirs.get_scores(words)
+    scores, expected = bm25_scores(ours, [query])[:, 0], theirs.get_scores(words)
     return {
         "sample": len(documents),
         "speedup_over_rank_bm25": round(statistics.median(ratios), 1),
-        "largest_difference": float(np.abs(found - expected).max()),
-        "largest_difference_of_largest_score": float(np.abs(found - expected).max() / np.abs(expected).max()),
+        "largest_difference": float(np.abs(scores - expected).max()),
+        "largest_difference_of_largest_score": float(np.abs(scores - expected).max() / np.abs(expected).max()),
     }
 
 
 def _query(index: Bm25Index) -> str:
-    """Words drawn as often as they stand in documents, each once; common ones, which cost most, are among them."""
+    """Distinct words, drawn in proportion to their documents, so that common ones, which cost most, are among them."""
     shares = np.diff(index.starts) / index.starts[-1]
     count = min(WORDS, int((shares > 0).sum()))
     drawn = np.random.default_rng(0).choice(len(index.words), count, replace=False, p=shares)

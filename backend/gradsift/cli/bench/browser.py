@@ -1,6 +1,6 @@
-"""A Chromium that times what a person waits for: from the last key or click until the page has stopped changing.
+"""A Chromium that times how long people wait: from the last key or click until the page has stopped changing.
 
-All times are taken in the page itself: this process may hear of them late, when the page is busy.
+All times are taken in the page itself, because this process may learn of events late when the page is busy.
 """
 
 import json
@@ -28,13 +28,13 @@ window.gs = {changed: 0, asked: 0, heard: 0, there: {}};
 window.WebSocket = class extends WebSocket {
   constructor(...all) { super(...all); this.addEventListener('message', () => { gs.heard = performance.now(); }); }
 };
-function painted(then) {  // the frame that shows what is there now has been made
+function painted(then) {  // a frame with the current content has been made
   const after = new MessageChannel();
   after.port1.onmessage = then;
   requestAnimationFrame(() => after.port2.postMessage(0));
 }
 const left = new Set(%s);
-const seen = change => !change.attributeName?.startsWith('data-test');  // those are for tests, and last
+const seen = change => !change.attributeName?.startsWith('data-test');  // those are for tests, and change last
 new MutationObserver(changes => {
   if (changes.some(seen)) gs.changed = performance.now();
   for (const shows of left)
@@ -54,11 +54,11 @@ _STILL = f"""() => {{
 
 
 class BrowserError(GradsiftError):
-    """No browser to measure with, or a server that does not start."""
+    """There is no browser to measure with, or a server does not start."""
 
 
 class Tab:
-    """One tab; `bytes` counts what came through Streamlit's socket since the last navigation.
+    """One tab; `bytes` counts the data received through Streamlit's socket since the last navigation.
 
     shows: selectors, one of which `open` waits for.
     """
@@ -82,7 +82,7 @@ class Tab:
         return float(there) / 1000, float(settled) / 1000
 
     def act(self, action: Callable[[Any], None]) -> float:
-        """Seconds from the last key or click of `action` until the page has settled on what follows."""
+        """Seconds from the last key or click of `action` until the page has settled."""
         action(self.page)
         self.page.wait_for_function(_STILL)
         return float(self.page.evaluate("(gs.changed - gs.asked) / 1000"))
@@ -90,37 +90,37 @@ class Tab:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A Chromium of this machine, driven by playwright.
+    """The Chromium of this machine, driven by playwright.
 
     Raises:
-        BrowserError: no Chromium, or no playwright.
+        BrowserError: Chromium or playwright is missing.
     """
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        raise BrowserError("There is no Chromium here to measure with: install one (Debian: apt-get install chromium).")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        raise BrowserError("There is no Chromium to measure with: install one (Debian: apt-get install chromium).")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise BrowserError("Measuring the app needs playwright: pip install playwright.") from error
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
 
 
 @contextmanager
 def tab(shows: Collection[str]) -> Iterator[Tab]:
-    """A tab of 1440 x 900 in it, for pages that show one of these selectors."""
+    """A Chromium tab of 1440 x 900, for pages that show one of these selectors."""
     with chromium() as browser:
         yield Tab(browser.new_context(viewport={"width": 1440, "height": 900}).new_page(), shows)
 
 
 @contextmanager
 def server(command: list[str], log: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Run a server (`command` plus `--port N`); yields its address and its process, and ends it.
+    """Run a server (`command` plus a port); yields its address and process, and stops it at the end.
 
     Raises:
-        BrowserError: it does not answer within two minutes.
+        BrowserError: the server does not answer within two minutes.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -149,5 +149,5 @@ def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and worst of some times."""
+    """Median, worst and number of times."""
     return {"median_s": round(statistics.median(seconds), 3), "worst_s": round(max(seconds), 3), "runs": len(seconds)}

@@ -13,11 +13,11 @@ from gradsift.runtime.tables import table
 
 
 def app(
-    rows: Annotated[int, typer.Option(min=1000, help="of the store; the paper's pool unless given")] = 270_679,
+    rows: Annotated[int, typer.Option(min=1000, help="rows of the store, by default as in the paper's pool")] = 270_679,
     folder: BenchFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a person waits for in the app on a large store: paint, interaction, search, re-ranking, payload, memory."""
+    """How long people wait in the app on a large store: paint, interaction, search, re-ranking; payload and memory."""
     from gradsift.cli.bench.app import bench_app
     from gradsift.runtime.paths import cache_home
     from gradsift.runtime.progress import Progress
@@ -29,14 +29,16 @@ def app(
 
 
 def scoring(
-    rows: Annotated[int, typer.Option(min=1, help="of the store; the paper's pool unless given")] = 270_679,
-    dim: Annotated[int, typer.Option(min=8, help="of the features")] = 8192,
-    checkpoints: Annotated[int, typer.Option(min=1, help="of the store")] = 4,
-    store_dtype: Annotated[StoreDtype | None, typer.Option(help="of one store [default: int8, then bit]")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows of the store, by default as in the paper's pool")] = 270_679,
+    dim: Annotated[int, typer.Option(min=8, help="dimension of the features")] = 8192,
+    checkpoints: Annotated[int, typer.Option(min=1, help="checkpoints of the store")] = 4,
+    store_dtype: Annotated[
+        StoreDtype | None, typer.Option(help="type of the features [default: int8, then bit]")
+    ] = None,
     folder: BenchFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A scoring pass with 8 and 57 target vectors beside one plain pass over the same mapped bytes; the working set."""
+    """A scoring pass with 8 and 57 target vectors, compared with a plain pass over the same bytes; the working set."""
     from gradsift.cli.bench.scoring import bench_scoring
     from gradsift.runtime.paths import cache_home
     from gradsift.runtime.progress import Progress
@@ -49,11 +51,11 @@ def scoring(
 
 
 def bm25(
-    pool: Annotated[list[str] | None, typer.Argument(help="files of rows; synthetic text unless given")] = None,
-    rows: Annotated[int, typer.Option(min=100, help="of synthetic text")] = 270_000,
+    pool: Annotated[list[str] | None, typer.Argument(help="files of rows [default: synthetic text]")] = None,
+    rows: Annotated[int, typer.Option(min=100, help="rows of synthetic text")] = 270_000,
     as_json: JsonOption = False,
 ) -> None:
-    """Counting a pool's words and asking for 200 of them; time and scores beside rank-bm25 on a sample."""
+    """Counting a pool's words and querying 200 of them; time and scores compared with rank-bm25 on a sample."""
     from gradsift.cli.bench.bm25 import bench_bm25
     from gradsift.runtime.progress import Progress
 
@@ -68,15 +70,15 @@ def features(
     model: ModelOption = "smollm2",
     template: TemplateOption = "chat",
     dtype: Annotated[ModelDtype, typer.Option(help=BuildConfig.model_fields["dtype"].description)] = "fp32",
-    rank: Annotated[int, typer.Option(min=1, help="of LoRA")] = 16,
-    rows: Annotated[int, typer.Option(min=1, help="of at most 256 tokens; longer ones are left out")] = 64,
-    runs: Annotated[int, typer.Option(min=1, help="paired with the bare pass; slower peers get fewer")] = 9,
+    rank: Annotated[int, typer.Option(min=1, help="rank of LoRA")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="rows to measure; those over 256 tokens are left out")] = 64,
+    runs: Annotated[int, typer.Option(min=1, help="runs paired with the bare pass; slower peers get fewer")] = 9,
     bergson: Annotated[
         Path | None, typer.Option(help="folder of a virtual environment with bergson [default: without it]")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The price of gradient features: beside the bare backward pass, the released code's way, and bergson."""
+    """The price of gradient features, compared with the bare backward pass, the released code's way and bergson."""
     from gradsift.cli.bench.features import bench_features
     from gradsift.data.encode import read_template
     from gradsift.runtime.progress import Progress
@@ -97,7 +99,7 @@ def _print(figures: dict[str, Any], as_json: bool) -> None:
 
 
 def _rows(figures: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Nested figures as rows of a table: a name, then its value or its values."""
+    """Nested figures as rows of a table: a name, then its value or values."""
     for name, value in figures.items():
         if not isinstance(value, dict):
             yield f"{before}{name}", str(value)
@@ -108,7 +110,7 @@ def _rows(figures: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]
 
 
 bench = make_group(
-    "Measure this machine against the budgets and against others, side by side.",
+    "Measure gradsift on this machine, side by side with its time budgets and with other programs.",
     {
         app: "gradsift bench app --json",
         scoring: "gradsift bench scoring --rows 20000 --json",

@@ -1,12 +1,12 @@
-"""`gradsift bench features`: the collector against the backward pass it rides on, and against what others do.
+"""`gradsift bench features`: the collector compared with the backward pass it uses, and with other programs.
 
 Every peer gets the same rows, model and dtype, and is timed next to the collector, pair by pair:
 
 * bare: the same packed batches through forward, supervised-only loss and backward to the LoRA parameters, as training
-  would do it, nothing kept. No collector can be faster for long: this is the limit.
-* recipe: the released code's way without its CUDA kernel (`recipe.py`), on 16 of the rows, evenly spread over the
-  lengths, since it takes minutes; its time is scaled to all rows.
-* bergson: the strongest other collector, as a program of its own in an environment of its own (`bergson.py`).
+  would do it, with nothing kept. This is the limit: no collector can be consistently faster.
+* recipe: the released code's way without its CUDA kernel (`recipe.py`). It takes minutes, so it gets 16 of the rows,
+  evenly spread over the lengths, and its time is scaled to all rows.
+* bergson: the strongest other collector, as a separate program in its own environment (`bergson.py`).
 """
 
 import random
@@ -39,8 +39,8 @@ from gradsift.runtime.progress import Progress
 from gradsift.training.checkpoint import Checkpoint
 from gradsift.training.warmup import snapshot
 
-LONGEST = 256  # tokens of a row; longer ones are left out
-RECIPE_ROWS = 16  # one call of its projector
+LONGEST = 256  # tokens; longer rows are left out
+RECIPE_ROWS = 16  # rows in one call of its projector
 
 
 def bench_features(
@@ -55,7 +55,7 @@ def bench_features(
     the recipe. environment: the folder of the virtual environment that has bergson, or None to leave it out.
 
     Raises:
-        UsageError: the pool has no row short enough, or there is no bergson where it should be.
+        UsageError: no row of the pool is short enough, or `environment` has no bergson.
         GradsiftError: pool or model cannot be read.
     """
     device = default_device()
@@ -64,12 +64,12 @@ def bench_features(
     with exclusive(device, progress):
         bench = _Bench(_rows(pool, config, rows), config, device)
         progress.stage("measure", "Measuring", runs + slowest + (slow if bergson else 0), "pairs")
-        bench.collect()  # both once without a clock: caches, threads and kernels are warm
+        bench.collect()  # run both once untimed, to warm up caches, threads and kernels
         bench.bare()
         bare = in_turn(timed(bench.collect), timed(bench.bare), runs, progress.advance)
         pairs = {"time_ratio_to_bare": bare.ratios()}
         few = _every(bench.rows, RECIPE_ROWS)
-        scaled = len(bench.rows) / len(few)  # the recipe's time goes by the row
+        scaled = len(bench.rows) / len(few)  # the recipe's time is proportional to the rows
         one_by_one = in_turn(timed(bench.collect), timed(lambda: bench.recipe(few)), slowest, progress.advance)
         pairs["speedup_over_recipe"] = [scaled * speedup for speedup in one_by_one.speedups()]
         if bergson:
@@ -99,7 +99,7 @@ def _report(bench: "_Bench", median_s: float, pairs: dict[str, list[float]]) -> 
 
 
 class _Bench:
-    """The model with an adapter that a few steps have trained, and each way of going over the rows."""
+    """The model with a briefly trained adapter, and each way of processing the rows."""
 
     def __init__(self, rows: list[Encoded], config: BuildConfig, device: torch.device) -> None:
         self.rows, self.config = rows, config
@@ -120,7 +120,7 @@ class _Bench:
         self.extractor = FeatureExtractor(gradients, projector, {"adam": update}, budget)
 
     def _train(self) -> Checkpoint:
-        """Two steps of AdamW, so that B is no longer zero and every moment is a real one."""
+        """Two steps of AdamW, so that B is no longer zero and all moments are realistic."""
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=2e-4)
         for batch in self.batches[:1] * 2:
@@ -134,12 +134,12 @@ class _Bench:
         self.extractor.extract(self.rows)
 
     def bare(self) -> None:
-        """The batches that `collect` makes, through the pass that it needs."""
+        """The same batches as `collect`, through the forward and backward pass alone."""
         with self._trainable():
             for batch in self.batches:
                 losses = mean_losses(supervised_losses(self.model, batch), batch)
                 losses.sum().backward()
-                losses.cpu()  # waits for a device
+                losses.cpu()  # waits for the device
                 self.model.zero_grad()
 
     def recipe(self, rows: list[Encoded]) -> None:
@@ -166,14 +166,14 @@ def _every(rows: list[Encoded], count: int) -> list[Encoded]:
 
 
 def _rows(pool: Sequence[str | Path], config: BuildConfig, count: int) -> list[Encoded]:
-    """A seeded sample of `count` usable rows that are short enough (fewer, where the pool has no more)."""
+    """A seeded sample of `count` usable rows that are short enough (fewer if the pool has no more)."""
     encoder = Encoder(load.load_tokenizer(config.model), config.template)
     rows, _ = sample_rows(read_rows(pool), 4 * count, config.seed)
     random.Random(config.seed).shuffle(rows)
-    found = list(islice(_short(rows, encoder), count))
-    if not found:
+    sample = list(islice(_short(rows, encoder), count))
+    if not sample:
         raise UsageError(f"The pool has no usable row of at most {LONGEST} tokens to measure with.")
-    return found
+    return sample
 
 
 def _short(rows: list[Row], encoder: Encoder) -> Iterator[Encoded]:

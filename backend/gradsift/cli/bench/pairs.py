@@ -1,4 +1,4 @@
-"""Two programs timed side by side, in turn, so that whatever else the machine does hits both; only ratios are told."""
+"""Two programs timed in turn, so that other load on the machine affects both; only their ratio is reported."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Pairs:
 
     def ratios(self) -> list[float]:
         """Our time over the peer's, pair by pair."""
-        return [one / other for one, other in zip(self.ours, self.peer, strict=True)]
+        return [ours / peer for ours, peer in zip(self.ours, self.peer, strict=True)]
 
     def speedups(self) -> list[float]:
         """The peer's time over ours, pair by pair."""
@@ -24,7 +24,7 @@ class Pairs:
 
 
 def in_turn(ours: Timed, peer: Timed, runs: int, done: Callable[[], None]) -> Pairs:
-    """Run both `runs` times; who goes first changes from pair to pair. `done()` is called after each pair."""
+    """Run both `runs` times, alternating which goes first. `done()` is called after each pair."""
     pairs = Pairs([], [])
     for number in range(runs):
         if number % 2:
@@ -37,7 +37,7 @@ def in_turn(ours: Timed, peer: Timed, runs: int, done: Callable[[], None]) -> Pa
 
 
 def timed(work: Callable[[], object]) -> Timed:
-    """`work` as a function that returns the seconds it took; work on a device must be waited for inside it."""
+    """`work` as a function that returns the seconds it took; `work` itself must wait for a device to finish."""
 
     def run() -> float:
         start = time.perf_counter()

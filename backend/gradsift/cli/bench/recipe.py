@@ -1,7 +1,7 @@
-"""What a run of the released code does without its CUDA kernel, in the fewest lines: a peer for the collector.
+"""What the released code does without its CUDA kernel, in as few lines as possible: a peer for the collector.
 
-One example at a time, ordinary `loss.backward()`, its gradients end to end, Adam's update on them, and a dense
-Rademacher projection whose columns are drawn in blocks of 128 for every call.
+One example at a time: an ordinary `loss.backward()`, the gradients concatenated, Adam's update on them, and a dense
+Rademacher projection whose columns are drawn in blocks of 128 in every call.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def _gradient(model: Any, weights: list[torch.Tensor], row: Encoded) -> torch.Te
 
 
 def project(updates: torch.Tensor, dim: int) -> torch.Tensor:
-    """(n, P) -> (n, d) by a dense matrix of ±1/√d that exists block by block."""
+    """(n, P) -> (n, d) with a dense matrix of ±1/√d that is made block by block."""
     generator = torch.Generator(updates.device)
     out = torch.empty(len(updates), dim, device=updates.device)
     signs = torch.empty(updates.shape[1], BLOCK, device=updates.device)

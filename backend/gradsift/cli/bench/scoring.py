@@ -1,10 +1,9 @@
-"""`gradsift bench scoring`: a scoring pass beside one plain pass over the same mapped bytes.
+"""`gradsift bench scoring`: a scoring pass compared with a plain pass over the same mapped bytes.
 
-The plain pass maps the same shards and adds their bytes up as 64-bit integers: by numpy, on one thread, and by
-torch, on all threads. Times are taken in turn, plain and scoring, after a warm pass of each, and told as the median
-of the pairwise ratios. The store is random numbers in real shards; no text, no model. Working set: the most resident
-memory seen, sampled every few milliseconds, less the pages of mapped files, which the system takes back when it needs
-them.
+The plain pass maps the same shards and adds up their bytes as 64-bit integers: with numpy on one thread, and with torch
+on all threads. Plain and scoring passes are timed in turn, after a warm pass of each, and reported as the median of the
+pairwise ratios. The store holds random numbers in real shards, without text or model. Working set: the peak of resident
+memory, sampled every few milliseconds, without pages of mapped files, which the system can take back.
 """
 
 import statistics
@@ -30,7 +29,7 @@ from gradsift.runtime.progress import Progress
 from gradsift.scoring.products import int8_pays, stored_products
 
 VECTORS = (8, 57)  # target vectors of one pass; MMLU has 57 subtasks
-RUNS, FEWER, SLOW = 9, 3, 20.0  # pairs of passes; where a pass takes more seconds than SLOW, fewer
+RUNS, FEWER, SLOW = 9, 3, 20.0  # pairs of passes; fewer if a pass takes more than SLOW seconds
 _SHARD = 4096
 _SAMPLE = 64  # rows whose products are checked against float64
 
@@ -38,20 +37,20 @@ _SAMPLE = 64  # rows whose products are checked against float64
 def bench_scoring(
     folder: Path, rows: int, dim: int, checkpoints: int, dtypes: tuple[StoreDtype, ...], progress: Progress
 ) -> dict[str, Any]:
-    """Time both passes on a synthetic store of each dtype, made in `folder` where it is not there yet."""
-    found: dict[str, Any] = {"rows": rows, "dim": dim, "checkpoints": checkpoints}
-    found |= {"threads": torch.get_num_threads(), "int8_products": int8_pays()}
+    """Time both passes on a synthetic store of each dtype, made in `folder` unless it exists."""
+    figures: dict[str, Any] = {"rows": rows, "dim": dim, "checkpoints": checkpoints}
+    figures |= {"threads": torch.get_num_threads(), "int8_products": int8_pays()}
     for dtype in dtypes:
         name = f"{dtype}-{rows}x{dim}x{checkpoints}-v{SCHEMA_VERSION}"
         store = make_store(folder / name, rows, dim, checkpoints, dtype, progress)
-        found[dtype] = _measure(store, progress)
-    return {"scoring": found}
+        figures[dtype] = _measure(store, progress)
+    return {"scoring": figures}
 
 
 def make_store(
     path: Path, rows: int, dim: int, checkpoints: int, dtype: StoreDtype, progress: Progress, seed: int = 0
 ) -> Store:
-    """A store of random features without text; one that is there and finished is taken as it is."""
+    """A store of random features without text; a finished one is used as it is."""
     if (path / "manifest.json").is_file():
         return Store.open(path)
     config = make_config(model="synthetic", dim=dim, store_dtype=dtype)
@@ -62,8 +61,8 @@ def make_store(
         start, stop = store.shard_ranges[index]
         file, params = store.shard_path("adam", epoch, index), store.params("adam", epoch, index)
         file.parent.mkdir(parents=True, exist_ok=True)
-        about = {"params": params, "start": start, "stop": stop, "dtype": dtype}
-        write_tensors(file, _rows(np.random.default_rng([seed, epoch, index]), stop - start, dim, dtype), about)
+        metadata = {"params": params, "start": start, "stop": stop, "dtype": dtype}
+        write_tensors(file, _rows(np.random.default_rng([seed, epoch, index]), stop - start, dim, dtype), metadata)
         columns = {"row": np.arange(start, stop), **dict.fromkeys(METRICS, np.ones(stop - start, np.float32))}
         metrics = store.shard_path("metrics", epoch, index)
         write_metrics(metrics, store.params("rds", epoch, index), start, 0, pa.table(columns))
@@ -101,28 +100,28 @@ def _measure(store: Store, progress: Progress) -> dict[str, Any]:
         progress.advance()
     shards = [shard for epoch in range(len(store.epochs)) for shard in store.shards("adam", epoch)]
     size = sum(shard.q.nbytes for shard in shards)
-    beside = sum(shard.scale.nbytes + shard.norm.nbytes for shard in shards)
-    told = {name: _told(times, name, size) for name in passes}
+    scales = sum(shard.scale.nbytes + shard.norm.nbytes for shard in shards)
+    speeds = {name: _speed(times, name, size) for name in passes}
     return {
         "feature_bytes": size,
-        "feature_bytes_per_row": (size + beside) / (store.manifest.usable * len(store.epochs)),
+        "feature_bytes_per_row": (size + scales) / (store.manifest.usable * len(store.epochs)),
         "runs": runs,
         "first_pass_s": round(warm[0], 3),
-        **told,
+        **speeds,
         "largest_error": _error(store, vectors[VECTORS[0]], quiet),
         "working_set_mb": round(memory[0] / 1e6),
     }
 
 
-def _told(times: dict[str, list[float]], name: str, size: int) -> dict[str, float]:
+def _speed(times: dict[str, list[float]], name: str, size: int) -> dict[str, float]:
     """Median seconds and speed of a pass, and the medians of its pairwise ratios to both plain ones."""
     seconds = statistics.median(times[name])
-    told = {"median_s": round(seconds, 4), "gb_per_s": round(size / seconds / 1e9, 2)}
+    figures = {"median_s": round(seconds, 4), "gb_per_s": round(size / seconds / 1e9, 2)}
     if name.startswith("vectors"):
         for beside in ("plain", "plain_threaded"):
             ratios = [one / other for one, other in zip(times[name], times[beside], strict=True)]
-            told[f"time_ratio_to_{beside}"] = round(statistics.median(ratios), 2)
-    return told
+            figures[f"time_ratio_to_{beside}"] = round(statistics.median(ratios), 2)
+    return figures
 
 
 def _score(store: Store, vectors: torch.Tensor, progress: Progress) -> Callable[[], None]:
@@ -146,27 +145,27 @@ def _by_torch(q: torch.Tensor) -> int:
 
 
 def _error(store: Store, vectors: torch.Tensor, progress: Progress) -> float:
-    """Of cosines of the first rows, against float64."""
+    """The largest error of cosines of the first rows, compared with float64."""
     shard = store.shard("adam", 0, 0)
     exact = decode(shard.q[:_SAMPLE], shard.dtype).double() * shard.scale[:_SAMPLE, None] @ vectors.T.double()
-    found = stored_products(store, "adam", 0, vectors, progress)["products"][: len(exact)]
-    return float(((found - exact) / vectors.double().norm(dim=1)).abs().max())
+    products = stored_products(store, "adam", 0, vectors, progress)["products"][: len(exact)]
+    return float(((products - exact) / vectors.double().norm(dim=1)).abs().max())
 
 
 @contextmanager
 def _working_set() -> Iterator[list[int]]:
-    """Yields a list whose one number becomes the most bytes that were resident and no mapped file's."""
-    most, done, process = [0], threading.Event(), psutil.Process()
+    """Yields a list whose only number becomes the peak of resident bytes that belong to no mapped file."""
+    peak, done, process = [0], threading.Event(), psutil.Process()
 
     def watch() -> None:
         while not done.wait(0.005):
             memory = process.memory_info()
-            most[0] = max(most[0], memory.rss - getattr(memory, "shared", 0))
+            peak[0] = max(peak[0], memory.rss - getattr(memory, "shared", 0))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield most
+        yield peak
     finally:
         done.set()
         watcher.join()

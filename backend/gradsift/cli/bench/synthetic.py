@@ -1,7 +1,7 @@
 """A store as large as the paper's pool, made in minutes: real-looking text, random features, a kept scoring.
 
-What the app reads has its real size (rows, text, metrics, scores); what only a scoring pass reads, the features, is
-kept narrow (`DIM`). Sentences come from the embedded sample, so that several languages and scripts are among them.
+What the app reads has its real size (rows, text, metrics, scores); features, which only a scoring pass reads, are
+narrow (`DIM`). Sentences come from the embedded sample and so cover several languages and scripts.
 """
 
 import json
@@ -38,7 +38,7 @@ _SHARD = 4096
 def make_workspace(root: Path, rows: int = ROWS, seed: int = 0, progress: Progress | None = None) -> Workspace:
     """A workspace at `root` with a finished store of `rows` rows, a target set, and its scoring by every method.
 
-    One that is there already is taken as it is; one that was interrupted, or is of another version, is made anew.
+    An existing one is used as it is; one that was interrupted or belongs to another version is made again.
     """
     workspace, progress = Workspace(root), progress or Progress(quiet=True)
     store = root / "stores" / NAME
@@ -55,10 +55,10 @@ def make_workspace(root: Path, rows: int = ROWS, seed: int = 0, progress: Progre
 
 
 def made_rows(root: Path) -> int:
-    """How many rows the workspace at `root` was made with; 0 where none is that this version can open."""
+    """How many rows the workspace at `root` was made with; 0 if there is none that this version can open."""
     file = root / "made.json"
-    made = json.loads(file.read_text()) if file.is_file() else {}
-    return int(made["rows"]) if made.get("schema_version") == SCHEMA_VERSION else 0
+    record = json.loads(file.read_text()) if file.is_file() else {}
+    return int(record["rows"]) if record.get("schema_version") == SCHEMA_VERSION else 0
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -67,12 +67,12 @@ def made_rows(root: Path) -> int:
 def sentences() -> list[str]:
     """Every sentence of the embedded sample, once."""
     texts = (text for row in read_rows(sample_pool()) for _, text in row.messages)
-    found = dict.fromkeys(part.strip() for text in texts for part in re.split(r"(?<=[.!?।。؟])\s|\n", text))
-    return [sentence for sentence in found if 15 < len(sentence) < 400]
+    parts = dict.fromkeys(part.strip() for text in texts for part in re.split(r"(?<=[.!?।。؟])\s|\n", text))
+    return [sentence for sentence in parts if 15 < len(sentence) < 400]
 
 
 def passages(rng: np.random.Generator, known: list[str], count: int, median: float) -> list[str]:
-    """Texts of a log-normal number of sentences, each with a number of its own, so that no two are copies."""
+    """Texts of a log-normal number of sentences, each with a random number, so that no two are copies."""
     lengths = np.clip(rng.lognormal(np.log(median), 0.9, count).round(), 1, 120).astype(int)
     drawn = rng.integers(0, len(known), lengths.sum())
     marks = rng.integers(10, 10_000_000, count)
@@ -85,10 +85,10 @@ def _records(rows: int, seed: int) -> Iterator[dict]:
     names, shares = list(SOURCES), np.array(list(SOURCES.values()))
     for start in range(0, rows, ROW_GROUP):
         count = min(ROW_GROUP, rows - start)
-        asked, said = passages(rng, known, count, 2), passages(rng, known, count, 3)
+        questions, answers = passages(rng, known, count, 2), passages(rng, known, count, 3)
         source, task = rng.choice(len(names), count, p=shares / shares.sum()), rng.integers(0, 60, count)
         for i in range(count):
-            messages = [{"role": "user", "content": asked[i]}, {"role": "assistant", "content": said[i]}]
+            messages = [{"role": "user", "content": questions[i]}, {"role": "assistant", "content": answers[i]}]
             raw = json.dumps({"messages": messages}, ensure_ascii=False).encode()
             yield {
                 "row": start + i,
@@ -102,8 +102,8 @@ def _records(rows: int, seed: int) -> Iterator[dict]:
                 "prefix": "",
                 "raw": raw,
                 "sha256": hash_bytes(raw),
-                "n_prompt_tokens": len(asked[i]) // 4 + 8,
-                "n_answer_tokens": len(said[i]) // 4 + 2,
+                "n_prompt_tokens": len(questions[i]) // 4 + 8,
+                "n_answer_tokens": len(answers[i]) // 4 + 2,
                 "n_cut": 0,
                 "status": "usable",
                 "reason": "",
@@ -162,7 +162,7 @@ def _make_store(path: Path, rows: int, seed: int, progress: Progress) -> Store:
 def make_manifest(
     rows: int, counts: Mapping[str, int], config: BuildConfig, checkpoints: int, files: dict[str, str]
 ) -> Manifest:
-    """What a store of `rows` usable rows says of itself. counts: rows of each source. files: hashes, by name."""
+    """The manifest of a store of `rows` usable rows. counts: rows of each source. files: hashes by name."""
     sources = tuple(
         SourceInfo(source=name, rows_in_file=count, rows_in_store=count, usable=count)
         for name, count in sorted(counts.items())
@@ -207,9 +207,11 @@ def _make_shards(store: Store, answers: np.ndarray, seed: int, progress: Progres
         for index, (start, stop) in enumerate(store.shard_ranges):
             rng = np.random.default_rng([seed, epoch, index])
             for kind in store.kinds:
-                made = torch.from_numpy(rng.standard_normal((stop - start, DIM), dtype=np.float32))
+                features = torch.from_numpy(rng.standard_normal((stop - start, DIM), dtype=np.float32))
                 dtype = "fp16" if kind == "rds" else store.manifest.config.store_dtype
-                write_shard(store.shard_path(kind, epoch, index), store.params(kind, epoch, index), start, dtype, made)
+                write_shard(
+                    store.shard_path(kind, epoch, index), store.params(kind, epoch, index), start, dtype, features
+                )
             norm = np.exp(rng.normal(1, 0.4, stop - start)) / np.sqrt(answers[start:stop])
             columns = {"grad_norm": norm, "update_norm": norm**0.3 * 40, "loss": rng.gamma(4, 0.5, stop - start)}
             store.write_metrics(epoch, index, {name: x.astype(np.float32) for name, x in columns.items()}, 0)
@@ -217,7 +219,7 @@ def _make_shards(store: Store, answers: np.ndarray, seed: int, progress: Progres
 
 
 def _make_scoring(store: Store, targets: list[Row], seed: int, progress: Progress) -> Scoring:
-    """Kept scores whose cosines are spread as real ones are: small, with a few rows that stand out."""
+    """Kept scores with cosines distributed like real ones: small, with a few rows that stand out."""
     import torch
 
     path = scoring_path(store, targets)
@@ -230,8 +232,8 @@ def _make_scoring(store: Store, targets: list[Row], seed: int, progress: Progres
             common = rng.standard_normal((n, SUBTASKS), dtype=np.float32).repeat(PER_SUBTASK, axis=1)
             products = 0.02 * common + 0.01 * rng.standard_normal((n, k), dtype=np.float32) + 0.9 * number
             tensors = {"products": products, "norms": np.ones(n, np.float32), "gram": np.eye(k, dtype=np.float32)}
-            about = {t: torch.from_numpy(x) for t, x in tensors.items()}
-            write_tensors(path / f"{kind}-{name}.safetensors", about, {"kind": kind})
+            kept = {t: torch.from_numpy(x) for t, x in tensors.items()}
+            write_tensors(path / f"{kind}-{name}.safetensors", kept, {"kind": kind})
             progress.advance()
     words = np.random.default_rng([seed, 8]).gamma(2, 4, (n, k)).astype(np.float32)
     write_tensors(path / "bm25.safetensors", {"products": torch.from_numpy(words)}, {"kind": "bm25"})

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class BaseMethod(VectorMethod):
-    """Compares the base model's vectors of rows and targets, which are made where they are missing."""
+    """Compares the base model's vectors of rows and targets; missing ones are computed first."""
 
     needs = "base model"
 
     def compute(self, context: "Context") -> None:
-        """The vectors of all such methods of the run in one pass, then a pass over each method's vectors."""
+        """Compute the vectors for all such methods of the run in one pass, then pass over each method's vectors."""
         from gradsift.datastore.shards import read_tensors, write_tensors
         from gradsift.scoring.products import stored_products
 
@@ -35,7 +35,7 @@ class BaseMethod(VectorMethod):
 
 
 def _ensure_vectors(context: "Context", methods: list[BaseMethod]) -> None:
-    """Vectors of targets and pool. The device is given back before the products, which take minutes."""
+    """Compute missing vectors of targets and pool. The device is freed before the products, which take minutes."""
     from gradsift.datastore.shards import write_tensors
     from gradsift.scoring.base_model import BaseExtractor, ensure_base, missing_base
 
@@ -45,7 +45,7 @@ def _ensure_vectors(context: "Context", methods: list[BaseMethod]) -> None:
     if not missing and not missing_base(store, names):
         return
     if missing:
-        _ = context.encoded  # a target that cannot be used shows before the weights are loaded
+        _ = context.encoded  # refuses unusable targets before the weights are loaded
     with model.session(context.progress):
         if missing:
             kinds = [method.name for method in missing]
@@ -59,7 +59,7 @@ def _ensure_vectors(context: "Context", methods: list[BaseMethod]) -> None:
 
 
 def target_vectors(scoring: "ScoringFolder", method: Method) -> Path:
-    """Where the base model's vectors of the targets lie."""
+    """Path of the base model's vectors of the targets."""
     return scoring.path / f"targets-base-{method.name}.safetensors"
 
 

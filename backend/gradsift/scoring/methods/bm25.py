@@ -22,7 +22,7 @@ class Bm25(Method):
     sees_targets = compares_words = resamples = True
 
     def compute(self, context: "Context") -> None:
-        """Scores of every row for every target, and the weights of the targets' words for those who show them."""
+        """Score every row for every target, and keep the weights of the targets' words for display."""
         import torch
 
         from gradsift.datastore.shards import write_tensors
@@ -43,7 +43,7 @@ class Bm25(Method):
     def evidence(
         self, scoring: "ScoringFolder", gradient: "GradientKind", seed: int, rows: slice, groups: "np.ndarray"
     ) -> "list[Evidence]":
-        """Scores for each target alone."""
+        """Scores for each single target."""
         from gradsift.scoring.evidence import Evidence
 
         ((arrays, weight),) = self.kept(scoring, gradient)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Dsir(Method):
-    """Takes a subtask's targets together: the score is of the group."""
+    """Takes a subtask's targets together: there is one score per group."""
 
     name, label = "dsir", "DSIR"
     description = "a seeded draw: rows with words and pairs of words like the targets' weigh more"
@@ -22,7 +22,7 @@ class Dsir(Method):
     sees_targets = compares_words = True
 
     def compute(self, context: "Context") -> None:
-        """The counts from which the weights for any grouping of the targets follow."""
+        """Count n-grams: the weights for any grouping of the targets follow from the counts."""
         import torch
 
         from gradsift.datastore.shards import write_tensors
@@ -39,7 +39,7 @@ class Dsir(Method):
     def evidence(
         self, scoring: "ScoringFolder", gradient: "GradientKind", seed: int, rows: slice, groups: "np.ndarray"
     ) -> "list[Evidence]":
-        """Log weights of each group, plus noise, so that the highest are a draw."""
+        """Each group's log weights plus noise, so that the highest are a random draw by weight."""
         from gradsift.scoring.dsir import Ngrams, gumbel_noise
         from gradsift.scoring.evidence import Evidence
 

@@ -26,13 +26,12 @@ class Less(CheckpointVectors):
         if gradient not in store.manifest.config.gradients:
             kept = ", ".join(store.manifest.config.gradients)
             raise StoreError(
-                f"{store.path} holds {kept} gradients, not {gradient}: choose one "
-                "that it holds (--gradient, or --method less:gradient=... of evaluate), or build a store with "
-                f"--gradient {gradient}."
+                f"{store.path} holds {kept} gradients, not {gradient}: choose one that it holds (--gradient, or for "
+                f"evaluate --method less:gradient=...), or build a store with --gradient {gradient}."
             )
 
     def kind(self, gradient: "GradientKind") -> str:
-        """The gradient chosen."""
+        """The chosen gradient."""
         return gradient
 
 

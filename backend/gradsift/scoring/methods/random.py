@@ -22,20 +22,20 @@ class Random(Method):
     needs = "nothing"
 
     def files(self, scoring: "ScoringFolder", gradient: "GradientKind") -> list[Path]:
-        """None."""
+        """No files."""
         return []
 
     def computed(self, scoring: "ScoringFolder", gradient: "GradientKind") -> bool:
-        """Always: there is nothing to compute."""
+        """Always true: there is nothing to compute."""
         return True
 
     def compute(self, context: "Context") -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def evidence(
         self, scoring: "ScoringFolder", gradient: "GradientKind", seed: int, rows: slice, groups: "np.ndarray"
     ) -> "list[Evidence]":
-        """The draw of this seed."""
+        """The draw with this seed."""
         import numpy as np
 
         scores = np.random.default_rng([seed, 4]).random(len(scoring.rows), dtype=np.float32)

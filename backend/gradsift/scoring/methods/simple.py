@@ -1,7 +1,7 @@
 """Naive baselines that look at no target: the longest answers, and the answers that the model finds hardest.
 
-Both are what people try first, and both have known failures to stand beside: long answers are long-winded, answers with
-a high loss are wrong or in another alphabet as often as they are instructive.
+People try these first, and both have known weaknesses: long answers are often long-winded, and answers with a high
+loss are as often wrong or in another alphabet as they are instructive.
 """
 
 from abc import abstractmethod
@@ -66,7 +66,7 @@ class Loss(RowScores):
     by_checkpoint = True
 
     def scores(self, store: "Store") -> "list[np.ndarray]":
-        """The loss at each checkpoint, as the build kept it."""
+        """The loss at each checkpoint, as the build stored it."""
         metrics = store.metrics()
         return [
             metrics.loc[metrics["epoch"] == epoch, "loss"].to_numpy(dtype="float32")[store.scored]
