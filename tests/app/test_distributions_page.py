@@ -149,7 +149,7 @@ def test_are_my_targets_enough_waits_for_the_button_and_says_what_it_means(app, 
     at.button(key="resample").click().run()
     half = split_half(view.scoring, "less", 10, Choices())
     assert table(at, "overlap")["overlap"].tolist() == pytest.approx(half.overlaps.tolist())
-    said = next(html.value for html in at.html if "gs-verdict" in html.value)
+    said = next(html.value for html in at.html if 'class="gs-verdict' in html.value)
     assert f"share {half.mean:.0%} of their best 10 rows" in said
     assert "2 subtasks have one example only" in said
     found = table(at, "stays", "rank")
@@ -338,7 +338,7 @@ def test_only_targets_that_are_left_count_among_those_that_are_drawn_again(app, 
         at = app("distributions", store="toy", targets="four", budget="10", chart="enough", without=without)
         assert any(f"Draws your {examples} target examples again" in caption.value for caption in at.caption)
         at.button(key="resample").click().run()
-        said = next(html.value for html in at.html if "gs-verdict" in html.value)
+        said = next(html.value for html in at.html if 'class="gs-verdict' in html.value)
         assert (f"{single} one example only" in said) if single else ("one example only" not in said)
 
 
