@@ -76,7 +76,7 @@ def test_a_paste_keeps_the_good_rows_and_names_the_bad_line(app, workspace):
     at.text_area(key="targets_text").set_value(PASTED).run()
     assert not at.exception
     assert len(at.data_editor[0].value) == 2
-    listed = "".join(html.value for html in at.html if "gs-bad" in html.value)
+    listed = "".join(html.value for html in at.html if 'class="gs-bad' in html.value)
     assert "Line 2" in listed
     assert "{broken" in listed
 
@@ -110,7 +110,7 @@ def test_an_example_longer_than_the_window_is_left_out_with_its_reason(app, work
     at.run()
     long = json.dumps({"prompt": "long " * 900, "completion": "x"})
     at.text_area(key="targets_text").set_value(PASTED.splitlines()[0] + "\n" + long).run()
-    listed = "".join(html.value for html in at.html if "gs-bad" in html.value)
+    listed = "".join(html.value for html in at.html if 'class="gs-bad' in html.value)
     assert "window" in listed
     assert any("Save and score 1 example" in button.label for button in at.button)
 

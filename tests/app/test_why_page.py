@@ -133,7 +133,7 @@ def test_without_a_row_the_opponents_are_shown_from_the_lowest_up(app, scored):
     assert "No row is open" in text_of(at)
     ranking = ranking_of(store, scoring, "less", Choices())
     lowest = ranking.rows[np.argsort(ranking.score, kind="stable")][:10]
-    cards = [html.value for html in at.html if "gs-opponent" in html.value]
+    cards = [html.value for html in at.html if ' gs-opponent"' in html.value]
     ids = store.pool().loc[lowest, "id"]
     assert len(cards) == min(10, int((ranking.score < 0).sum()) or 10)
     assert all(f">{id}</p>" in card for id, card in zip(ids, cards, strict=False))
@@ -143,7 +143,7 @@ def test_opponents_of_one_subtask_are_lowest_on_it(app, scored):
     store, scoring = opened(scored, "toy", "two")
     at = app("why", store="toy", targets="two", against="1")
     scores = influence(scoring.evidence("less"), scoring.subtask_of, 2)[:, 1]
-    first = next(html.value for html in at.html if "gs-opponent" in html.value)
+    first = next(html.value for html in at.html if ' gs-opponent"' in html.value)
     assert f">{store.pool().at[int(scoring.rows[scores.argmin()]), 'id']}</p>" in first
 
 
