@@ -83,6 +83,23 @@ def from_link(key: str) -> bool:
     return bool(text) and text != st.session_state.get(f"written_{key}") and not _outdated(key, text)
 
 
+def text_or(key: str, last: str) -> str:
+    """The address's text for `key`, or `last`, what this tab has, if there is no text or an outdated one."""
+    text = st.query_params.get(key, "")
+    return last if last and (not text or _outdated(key, text)) else text
+
+
+def write(key: str, text: str) -> None:
+    """Write a text that no widget holds into the address, or remove the name if the text is empty."""
+    _write(key, st.query_params.get(key, ""), text)
+
+
+def note(texts: Mapping[str, str]) -> None:
+    """Take down what the address says, or is about to say, of names that `write` writes."""
+    for key, text in texts.items():
+        st.session_state[f"written_{key}"] = text
+
+
 def end_run() -> None:
     """Call at the end of a run: the address is complete, and holds every value if Back leads to it again."""
     st.session_state.setdefault(_VISITED, set()).add(_current())

@@ -72,11 +72,12 @@ def begin_run(page: str) -> Session:
     _find_saved(Sessions(workspace.sessions_path), page)
     if not (st.query_params.get("store") or st.session_state.get("open_store")):
         st.session_state.open_store = _first(workspace.stores())
-    opened = {name: st.query_params.get(name) or st.session_state.get(f"open_{name}", "") for name in _NAMES}
+    opened = {name: address.text_or(name, st.session_state.get(f"open_{name}", "")) for name in _NAMES}
     opened["budget"] = _readable(opened["budget"])
     for name, value in opened.items():
         st.session_state[f"open_{name}"] = value
     missing = {name: value for name, value in opened.items() if value and st.query_params.get(name) != value}
+    address.note(opened)
     if missing:  # in one go: each change of the address is a step of the browser's Back
         st.query_params.update(missing)
     pair = (opened["store"], opened["targets"])
@@ -100,10 +101,7 @@ def remember(**names: str) -> None:
         if name not in _NAMES:
             raise KeyError(name)
         st.session_state[f"open_{name}"] = value
-        if value:
-            st.query_params[name] = value
-        elif name in st.query_params:
-            del st.query_params[name]
+        address.write(name, value)
 
 
 def start_session(session: Session, name: str = "") -> str:

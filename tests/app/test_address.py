@@ -64,3 +64,15 @@ def test_a_choice_that_was_made_is_one_though_others_come_to_it(app, scored):
         at.query_params.clear()
         at.switch_page(f"../pages/{page}.py").run()
     assert [column["key"] for column in board(at)] == ["less", "rds"]
+
+
+def test_an_address_that_is_one_write_old_does_not_undo_a_change_of_budget(app, scored):
+    at = app("compare", store="toy", targets="two", budget="10")
+    at.number_input(key="budget_value").set_value(20).run()
+    at.query_params["budget"] = "10"  # a run that was requested before the browser had our write
+    at.session_state["methods"] = ["less"]
+    at.run()
+    assert at.query_params["budget"] == at.session_state["open_budget"] == "20"
+    at.query_params["budget"] = "7"  # a link
+    at.run()
+    assert at.session_state["open_budget"] == "7"
