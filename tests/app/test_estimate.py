@@ -51,7 +51,7 @@ def test_the_form_estimates_before_it_builds(app, workspace, tiny_model):
     assert f"{plan['usable']:,}" in figures
     assert f"{plan['prompt_tokens'] + plan['answer_tokens']:,}" in figures
     assert f"{plan['warmup']['steps_per_epoch']} × 2" in figures
-    for text in ("on one machine", "of memory of the process", "on disk, features as int8", "fp16", "tokens a second"):
+    for text in ("on one machine", "of memory for the process", "on disk, features as int8", "fp16", "tokens a second"):
         assert text in figures
     assert list(at.dataframe[0].value["source"]) == [source["source"] for source in plan["sources"]]
     assert not any("before" in caption.value for caption in at.caption)
