@@ -31,7 +31,9 @@ def draw(request: Request, out: Path, manifest: Mapping[str, Any], rejecting: bo
     against += [f"the {plural(part['examples'], 'example')} of {part['file']}" for part in leakage["evaluation"]]
     flagged, dropped = leakage["flagged_rows"], leakage["dropped_rows"]
     if not flagged:
-        replaced = f" {plural(dropped, 'row')} that did were replaced." if dropped else ""
+        replaced = (
+            f" {plural(dropped, 'row')} that did {'was' if dropped == 1 else 'were'} replaced." if dropped else ""
+        )
         st.success(label(f"No pick shares text with {' or '.join(against)}.{replaced}"), icon=":material/verified:")
     else:
         share = "pick shares" if flagged == 1 else "picks share"

@@ -122,7 +122,7 @@ def test_no_toast_takes_the_style_away(scored, visit, scheme):
         page.keyboard.press("a")
         page.locator(".st-key-reviewing").get_by_text("1 accepted").wait_for()
         press()
-        toasts.get_by_text("Took back: 1 row accepted").first.wait_for()
+        toasts.get_by_text("Undone: 1 row accepted").first.wait_for()
         unchanged()
     page.get_by_role("heading", name="Compare").click()
     page.keyboard.press("u")

@@ -57,7 +57,7 @@ def test_marked_rows_arrive_in_compare(visit, scored):
 
     count = ROWS.match(button.inner_text().split("\n")[0])[2]
     button.click()
-    visit.sees("Area marked on the norms of epoch-2")
+    visit.sees("Area marked on the norms at epoch-2")
     visit.settle()
     assert visit.page.url.split("?")[0].endswith("/compare")
     visit.page.get_by_text(re.compile(rf"^{count} of [\d,]+ rows")).first.wait_for()
