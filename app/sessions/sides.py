@@ -54,11 +54,15 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """One method's picks of an opened source. rows: (k,) pool row numbers in rank order."""
+    """One method's picks of an opened source."""
 
     opened: Opened
     column: Column
-    rows: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(k,) pool row numbers of the picks, in rank order."""
+        return self.column.selection.rows
 
     @property
     def store(self) -> Store:
@@ -107,9 +111,7 @@ def side(of: Opened, method: str, budget: str) -> Side:
     Raises:
         UsageError: the budget cannot be read, or a choice leaves nothing.
     """
-    comparison = compare(of.store, of.scoring, [method], budget, of.choices)
-    column = comparison.columns[0]
-    return Side(of, column, comparison.rows[column.picks])
+    return Side(of, compare(of.store, of.scoring, [method], budget, of.choices).columns[0])
 
 
 def differ(a: Side, b: Side) -> Difference:
