@@ -71,7 +71,9 @@ def pagination(board: Board) -> None:
     if pages > 1:
         first = (page - 1) * PAGE
         with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small"):
-            position = tables.position(first, min(PAGE, board.longest - first), board.longest, f"{board.noun} a column")
+            position = tables.position(
+                first, min(PAGE, board.longest - first), board.longest, f"{board.noun} per column"
+            )
             st.caption(position, width="content")
             _pagination(page, pages, "above")
 
