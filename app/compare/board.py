@@ -17,6 +17,7 @@ from app.views.filters import Filter
 from app.views.store import pool_of, sources_of, texts_of
 from app.views.view import View
 from app.widgets import cards, tables
+from gradsift.data.conversation import Conversation
 from gradsift.scoring.methods import METHODS
 from gradsift.workspace.sessions import Decisions
 
@@ -53,7 +54,7 @@ class Board:
 class Page:
     """What the cards of one page are made from, by pool row number.
 
-    records: the pool's columns; texts: messages and prefix; verdicts: only of decided rows.
+    records: the pool's columns; texts: conversations; verdicts: only of decided rows.
     """
 
     first: int
@@ -160,10 +161,9 @@ def _head(board: Board, page: Page, column: Column) -> str:
 
 def _card(board: Board, page: Page, column: Column, at: int, limits: tuple[float, float]) -> dict[str, Any]:
     row = int(board.comparison.rows[at])
-    record, text = page.records[row], page.texts[row]
+    record, conversation = page.records[row], page.texts[row]["conversation"]
     tokens = plural(int(record["n_prompt_tokens"] + record["n_answer_tokens"]), "token")
     score, (low, high) = float(column.ranking.score[at]), limits
-    turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
     card = cards.Card(
         method=column.method,
         rank=int(column.ranking.rank[at]),
@@ -173,14 +173,13 @@ def _card(board: Board, page: Page, column: Column, at: int, limits: tuple[float
         source=str(record["source"]),
         task=str(record["task"] or ""),
         subtask=_subtask(column, at),
-        turns=turns,
-        prefix=str(text["prefix"] or ""),
+        content=conversation,
         foot=(
             str(record["id"]),
             f"{record['file']}, line {int(record['line']):,}",
             tokens + (f", {record['n_cut']:,} cut" if record["n_cut"] else ""),
         ),
-        marks=highlights.Marks(page.search, board.filter.role, _words(board, column, at, turns)),
+        marks=highlights.Marks(page.search, board.filter.role, _words(board, column, at, conversation)),
     )
     return {
         "key": f"{column.method}/{row}",
@@ -193,9 +192,9 @@ def _card(board: Board, page: Page, column: Column, at: int, limits: tuple[float
     }
 
 
-def _words(board: Board, column: Column, at: int, turns: list[tuple[str, str]]) -> tuple[str, ...]:
+def _words(board: Board, column: Column, at: int, conversation: Conversation) -> tuple[str, ...]:
     """The words that BM25 matched in a row, only in BM25's own column."""
-    return tuple(highlights.matched(board.view, column, at, turns)) if column.method == "bm25" else ()
+    return tuple(highlights.matched(board.view, column, at, conversation)) if column.method == "bm25" else ()
 
 
 def _subtask(column: Column, at: int) -> str:

@@ -240,14 +240,13 @@ def _card(of: Side, other: Side, at: int, record: pd.Series, text: Mapping[str, 
     badges += "".join(
         f'<span class="gs-badge gs-plain">{verdict}</span>' for verdict in _decided(of, other, int(of.rows[at]))
     )
-    turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
     foot = f"{record['id']} · {record['file']}, line {int(record['line']):,}"
     return (
         f'<article class="gs-card gs-m-{theme.css_name(of.column.method)}">'
         f'<div class="gs-top"><span class="gs-rank">{int(ranking.rank[position]):,}</span>'
         f'<span class="gs-score">{cards.number(float(ranking.score[position]))}</span></div>'
         f'<div class="gs-ranks"><span>{escape(elsewhere)}</span></div><div class="gs-badges">{badges}</div>'
-        f'{conversation.draw(turns, str(text["prefix"] or ""))}<p class="gs-foot">{escape(foot)}</p></article>'
+        f'{conversation.draw(text["conversation"])}<p class="gs-foot">{escape(foot)}</p></article>'
     )
 
 

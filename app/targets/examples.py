@@ -94,7 +94,7 @@ def reader(rows: Sequence[Row], key: str) -> None:
     with st.expander("Read an example in full"):
         number = st.number_input("Example", 1, len(rows), key=f"{key}-reader", width=160) if len(rows) > 1 else 1
         row = rows[min(int(number or 1), len(rows)) - 1]
-        st.html(f'<div class="gs-reader">{conversation.draw(row.messages, row.prefix)}</div>')
+        st.html(f'<div class="gs-reader">{conversation.draw(row.conversation)}</div>')
 
 
 def _list(items: Sequence[tuple[str, str, str]]) -> None:
@@ -108,4 +108,4 @@ def _list(items: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _first(row: Row, role: str) -> str:
-    return next((content for other, content in row.messages if other == role), "")
+    return next((message.text for message in row.messages if message.role == role), "")

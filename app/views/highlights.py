@@ -1,7 +1,6 @@
 """What is marked in a page's texts: search hits and the words that BM25 matched. Draws nothing."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import streamlit as st
 
 from app.views.comparison import Column
 from app.views.view import View
+from gradsift.data.conversation import Conversation
 from gradsift.scoring.bm25 import matched_words
 from gradsift.scoring.choices import RankingChoices
 from gradsift.text.search import terms
@@ -57,11 +57,11 @@ def search_pattern(words: str) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
 
 
-def matched(view: View, column: Column, at: int, turns: Sequence[tuple[str, str]]) -> list[str]:
+def matched(view: View, column: Column, at: int, conversation: Conversation) -> list[str]:
     """The words that give the row at a position its BM25 rank: those shared with the winning subtask's targets."""
     weights = _weights(str(view.scoring.path), view.choices.for_ranking, view)
     subtask = column.ranking.subtasks[int(column.ranking.best_subtask[at])]
-    return matched_words((text[:LONGEST_TURN] for _, text in turns), weights.get(subtask, {}))
+    return matched_words((message.text[:LONGEST_TURN] for message in conversation.messages), weights.get(subtask, {}))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -69,6 +69,6 @@ def _weights(path: str, choices: RankingChoices, _view: View) -> dict[str, dict[
     """Subtask -> its targets' words that the pool has, with their weights."""
     weights, by_subtask = _view.scoring.word_weights, dict[str, dict[str, float]]()
     for target in _view.left.targets:
-        words = {word for _, text in target.messages for word in tokenize(text) if word in weights}
+        words = {word for word in tokenize(target.conversation.text) if word in weights}
         by_subtask.setdefault(target.subtask, {}).update((word, weights[word]) for word in words)
     return by_subtask

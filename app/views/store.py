@@ -49,7 +49,7 @@ def sources_of(store: Store) -> list[str]:
 
 
 def texts_of(store: Store, rows: list[int]) -> dict[int, dict[str, Any]]:
-    """Messages and prefix of some rows by row number; those of recent pages are cached."""
+    """The conversation of some rows by row number; those of recent pages are cached."""
     return _texts(store.fingerprint, tuple(rows), store)
 
 

@@ -40,7 +40,7 @@ def count_tokens(store: Store, rows: Sequence[Row]) -> list[TokenCount]:
     Raises:
         GradsiftError: the store's model cannot be loaded here.
     """
-    content = hash_parts(repr((row.messages, row.prefix)).encode("utf-8", "surrogatepass") for row in rows)
+    content = hash_parts(repr(row.conversation).encode("utf-8", "surrogatepass") for row in rows)
     return _count(_model(store), content, store, rows)
 
 

@@ -11,6 +11,7 @@ from app.why.subject import Subject, near_duplicates, position_of, subject_of
 from app.widgets import conversation
 from app.widgets.controls import method_label
 from gradsift.analysis.row import best_target, by_target
+from gradsift.data.conversation import Conversation, Message
 from gradsift.runtime.errors import GradsiftError
 from gradsift.scoring.methods import METHODS
 
@@ -51,10 +52,10 @@ def draw(view: View, row: int) -> None:
 
 def _conversation(subject: Subject) -> str:
     """The row's conversation, or its line in the file if it could not be read as one."""
-    if subject.turns:
-        return conversation.unfolded(subject.turns, str(subject.text["prefix"] or ""))
+    if subject.conversation.messages:
+        return conversation.unfolded(subject.conversation)
     raw = subject.view.store.texts([subject.row])["raw"].iloc[0] or b""
-    return conversation.unfolded([("line", raw.decode("utf-8", "replace"))])
+    return conversation.unfolded(Conversation((Message("line", raw.decode("utf-8", "replace")),)))
 
 
 def _lens(view: View) -> str:
@@ -88,7 +89,7 @@ def _beside(subject: Subject, position: int, lens: str) -> None:
     what = "cosine" if METHODS[lens].compares_vectors else METHODS[lens].label
     note = f"example {number + 1:,} of <bdi>{escape(target.subtask)}</bdi>, {what} {cosines[best, -1]:+.3f}"
     row = _pane("This row", _conversation(subject))
-    beside = _pane("The target it serves best", conversation.unfolded(target.messages, target.prefix), note)
+    beside = _pane("The target it serves best", conversation.unfolded(target.conversation), note)
     st.html(f'<div class="gs-pair">{row}{beside}</div>')
 
 

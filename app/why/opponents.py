@@ -80,14 +80,13 @@ def _cards(view: View, rows: list[int], scores: list[float], first: int) -> None
     pool, texts, sources = pool_of(view.store), texts_of(view.store, rows), sources_of(view.store)
     grid = st.grid(2, min_column_width=380, gap="medium")
     for number, (row, value) in enumerate(zip(rows, scores, strict=True), start=first + 1):
-        record, text = pool.loc[row], texts[row]
-        turns = [(turn["role"], turn["content"]) for turn in text["messages"]]
+        record = pool.loc[row]
         with grid.cell():
             st.html(
                 '<article class="gs-card gs-opponent"><div class="gs-top">'
                 f'<span class="gs-rank">{number:,}</span><span class="gs-score">{cards.number(value)}</span></div>'
                 f'<div class="gs-badges">{cards.badge(str(record["source"]), sources)}</div>'
-                f"{conversation.draw(turns, str(text['prefix'] or ''))}"
+                f"{conversation.draw(texts[row]['conversation'])}"
                 f'<p class="gs-foot">{escape(record["id"])}</p></article>'
             )
             head.link(view.session, row, f"Why row {row:,}")

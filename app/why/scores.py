@@ -104,11 +104,10 @@ def _targets(subject: Subject, position: int, lens: str) -> None:
 def _words(subject: Subject, position: int, lens: str) -> None:
     """Draw what a method that compares words matched, target by target."""
     values = by_target(subject.left, lens, position)[:, -1]
-    row_words = set(tokenize("\n".join(text for _, text in subject.turns)))
+    row_words = set(tokenize(subject.conversation.text))
     targets = subject.left.targets
     words = [
-        [word for word in dict.fromkeys(tokenize("\n".join(text for _, text in target.messages))) if word in row_words]
-        for target in targets
+        [word for word in dict.fromkeys(tokenize(target.conversation.text)) if word in row_words] for target in targets
     ]
     frame = pd.DataFrame(
         {
@@ -212,4 +211,4 @@ def _numbers(subject: Subject) -> list[int]:
 
 
 def _asks(target: Row, length: int) -> str:
-    return clip(next((text for role, text in target.messages if role == "user"), target.messages[0][1]), length)
+    return clip(next((turn.text for turn in target.messages if turn.role == "user"), target.messages[0].text), length)

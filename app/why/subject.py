@@ -1,6 +1,5 @@
 """What the Why page shows of a row: its ranks, its neighbors, its near-duplicates, its tokens. Draws nothing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from app.views.comparison import Column, ranking_of
 from app.views.store import pool_of, texts_of
 from app.views.view import View
 from gradsift.analysis.row import opponents
+from gradsift.data.conversation import Conversation
 from gradsift.datastore.store import Store
 from gradsift.scoring.choices import RankingChoices
 from gradsift.scoring.scoring import Scoring
@@ -28,7 +28,6 @@ class Subject:
     """A pool row under the open view.
 
     position: among the scored rows, or None where the row is excluded, for `reason`. record: its line of the pool.
-    text: its messages and prefix.
     """
 
     view: View
@@ -36,17 +35,12 @@ class Subject:
     position: int | None
     reason: str
     record: pd.Series
-    text: Mapping[str, Any]
+    conversation: Conversation
 
     @property
     def left(self) -> Scoring:
         """The scoring that ranks the row: without what the choices leave out."""
         return self.view.left
-
-    @property
-    def turns(self) -> list[tuple[str, str]]:
-        """The conversation as (role, text)."""
-        return [(turn["role"], turn["content"]) for turn in self.text["messages"]]
 
 
 def subject_of(view: View, row: int) -> Subject:
@@ -61,7 +55,7 @@ def subject_of(view: View, row: int) -> Subject:
     reason = ""
     if position is None:
         reason = str(record["reason"]) if record["status"] != "usable" else "its gradient is not finite"
-    return Subject(view, row, position, reason, record, texts_of(store, [row])[row])
+    return Subject(view, row, position, reason, record, texts_of(store, [row])[row]["conversation"])
 
 
 def find_row(store: Store, text: str) -> tuple[int | None, str]:

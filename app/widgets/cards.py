@@ -10,6 +10,7 @@ from app import theme
 from app.text import escape, plural
 from app.views.highlights import Marks
 from app.widgets import conversation
+from gradsift.data.conversation import Conversation
 from gradsift.scoring.methods import METHODS
 
 LONGEST = 4_000  # characters of a conversation in a card; a page has up to 120 cards
@@ -29,8 +30,7 @@ class Card:
     source: str
     task: str
     subtask: str
-    turns: Sequence[tuple[str, str]]
-    prefix: str
+    content: Conversation
     foot: Sequence[str]
     marks: Marks = conversation.NOTHING
 
@@ -62,7 +62,7 @@ def draw(card: Card, sources: Sequence[str]) -> str:
     matched = f'<p class="gs-matched" title="{_WORDS}"><b>BM25 matched</b> {escape(words)}</p>' if words else ""
     return (
         f'{top}<div class="gs-badges">{"".join(badges)}</div>{ranks}'
-        f"{conversation.draw(card.turns, card.prefix, card.marks, LONGEST)}{matched}"
+        f"{conversation.draw(card.content, card.marks, LONGEST)}{matched}"
         f'<p class="gs-foot">{" · ".join(f"<bdi>{escape(part)}</bdi>" for part in card.foot)}</p>'
     )
 

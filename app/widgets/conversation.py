@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from app.text import escape
 from app.views.highlights import Marks, Span
+from gradsift.data.conversation import Conversation, Message
 
 FOLD = 320  # characters above which a conversation is folded
 LONGEST = 12_000  # characters of one turn that go to the browser; the rest are counted
@@ -11,33 +12,36 @@ UNFOLDED = 60_000  # characters of a whole conversation that go to the browser
 SHORT = 480  # characters of a turn in a folded conversation, more than fit its four lines
 BEFORE = 60  # characters before the first search hit in a folded conversation
 NOTHING = Marks()
-_ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
-
-Turns = Sequence[tuple[str, str]]
+_ROLES = {"user": "User", "assistant": "Assistant", "system": "System", "tool": "Tool"}
 
 
-def draw(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
+def draw(conversation: Conversation, marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
     """The conversation; a long one is folded to its first question and answer, or to the search hits.
 
-    prefix: the given beginning of the last answer, set apart from what is learned. most: characters of the whole.
+    most: characters of the whole.
     """
-    if sum(len(text) for _, text in turns) <= FOLD and sum(text.count("\n") for _, text in turns) <= 8:
-        return unfolded(turns, prefix, marks)
-    shown = [turn for turn in turns if turn[0] != "system"][:2]
-    shown = [turn for turn in turns if marks.first(*turn) >= 0][:2] or shown
+    turns = conversation.messages
+    if len(conversation.text) <= FOLD and conversation.text.count("\n") <= 8:
+        return unfolded(conversation, marks)
+    shown = [turn for turn in turns if turn.role != "system"][:2]
+    shown = [turn for turn in turns if marks.first(turn.role, turn.text) >= 0][:2] or shown
     hidden = len(turns) - len(shown)
-    short = "".join(_turn(role, *_excerpt(role, text, marks), marks) for role, text in shown)
+    short = "".join(_turn(turn.role, *_excerpt(turn, marks), marks) for turn in shown)
     more = f"Show all {len(turns)} turns" if hidden > 0 else "Show all"
     return (
         f'<details class="gs-fold"><summary><div class="gs-short">{short}</div><span class="gs-more">{more}</span>'
-        f'<span class="gs-less">Show less</span></summary>{unfolded(turns, prefix, marks, most)}</details>'
+        f'<span class="gs-less">Show less</span></summary>{unfolded(conversation, marks, most)}</details>'
     )
 
 
-def unfolded(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
-    """The conversation unfolded, for a pane that scrolls; in a very long one, turns that do not fit are counted."""
+def unfolded(conversation: Conversation, marks: Marks = NOTHING, most: int = UNFOLDED) -> str:
+    """The conversation unfolded, for a pane that scrolls; in a very long one, turns that do not fit are counted.
+
+    Its prefix, the given beginning of the last answer, is set apart from what is learned.
+    """
+    turns, prefix = conversation.messages, conversation.prefix
     shown, left, last = [], most, _last_answer(turns)
-    for at, (role, text) in enumerate(turns):
+    for at, (role, text) in enumerate((turn.role, turn.text) for turn in turns):
         if left <= 0:
             rest = f"{len(turns) - at:,} more turns are not shown here; the export has them"
             shown.append(f'<p class="gs-small gs-dim">{rest}</p>')
@@ -50,9 +54,10 @@ def unfolded(turns: Turns, prefix: str = "", marks: Marks = NOTHING, most: int =
     return "".join(shown)
 
 
-def _excerpt(role: str, text: str, marks: Marks) -> tuple[str, str, str]:
+def _excerpt(turn: Message, marks: Marks) -> tuple[str, str, str]:
     """A turn's beginning, or the part around its first search hit if that is further on."""
-    first = marks.first(role, text)
+    text = turn.text
+    first = marks.first(turn.role, text)
     start = first - BEFORE if first > 2 * BEFORE else 0
     return "…" if start else "", text[start : start + SHORT], ""
 
@@ -71,5 +76,5 @@ def _marked(text: str, spans: Sequence[Span]) -> str:
     return "".join([*pieces, escape(text[at:])])
 
 
-def _last_answer(turns: Turns) -> int:
-    return max((at for at, (role, _) in enumerate(turns) if role == "assistant"), default=-1)
+def _last_answer(turns: Sequence[Message]) -> int:
+    return max((at for at, turn in enumerate(turns) if turn.role == "assistant"), default=-1)

@@ -27,6 +27,17 @@ from gradsift.runtime.progress import Progress
 
 ROW_GROUP = 1000
 SHOWN = 10  # files, and excluded rows, that a build prints; the store lists them all
+MESSAGE = pa.struct(
+    [
+        ("role", pa.string()),
+        ("content", pa.string()),
+        ("reasoning", pa.string()),
+        ("tool_calls", pa.list_(pa.struct([("name", pa.string()), ("arguments", pa.string()), ("id", pa.string())]))),
+        ("name", pa.string()),
+        ("call_id", pa.string()),
+        ("learned", pa.bool_()),
+    ]
+)
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -36,7 +47,8 @@ SCHEMA = pa.schema(
         ("file", pa.string()),
         ("line", pa.int64()),
         ("schema", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("messages", pa.list_(MESSAGE)),
+        ("tools", pa.string()),
         ("prefix", pa.string()),
         ("raw", pa.binary()),
         ("sha256", pa.string()),
@@ -139,7 +151,7 @@ def _records(rows: Iterable[Row], encoder: Encoder, max_length: int, first: int)
         counts, reason = (0, 0, 0), row.reason
         if not reason:
             try:
-                encoded = encoder.encode(row.messages, row.prefix, max_length)
+                encoded = encoder.encode(row.conversation, max_length)
                 counts = (encoded.n_prompt, encoded.n_answer, encoded.n_cut)
                 if not encoded.n_answer:
                     reason = f"no answer token is left: the answer begins after token {max_length}"
@@ -154,7 +166,8 @@ def _records(rows: Iterable[Row], encoder: Encoder, max_length: int, first: int)
             "file": row.file,
             "line": row.line,
             "schema": row.schema,
-            "messages": [{"role": role, "content": content} for role, content in row.messages],
+            "messages": [message.record() for message in row.messages],
+            "tools": row.tools or None,
             "prefix": row.prefix,
             "raw": row.raw,
             "sha256": hash_bytes(row.raw),

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from gradsift.builder.ingest import NothingUsableError, reason_kind, write_records
 from gradsift.config import BuildConfig
+from gradsift.data.conversation import Conversation, read_messages
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import read_rows, sample_rows
 from gradsift.model.batches import pack
@@ -59,7 +60,7 @@ class Survey:
     weights: list[float] = field(default_factory=list)
     seconds: float = 0.0
     pool_bytes: int = 0
-    _conversations: list[tuple[list[tuple[str, str]], str]] = field(default_factory=list)
+    _conversations: list[Conversation] = field(default_factory=list)
 
     @property
     def usable(self) -> int:
@@ -68,8 +69,7 @@ class Survey:
 
     def encode(self, batch: Batch) -> list[Encoded]:
         """The tokens of a batch of usable rows."""
-        rows = (self._conversations[position] for position in batch)
-        return [self.encoder.encode(messages, prefix, self.max_length) for messages, prefix in rows]
+        return [self.encoder.encode(self._conversations[position], self.max_length) for position in batch]
 
     def feature_batches(self, token_budget: int) -> list[Batch]:
         """The batches of one pass, packed as in a build: within shards of consecutive rows."""
@@ -142,8 +142,8 @@ def survey(
                 source["answer"] += share * row["n_answer_tokens"]
                 result.lengths.append(row["n_prompt_tokens"] + row["n_answer_tokens"])
                 result.weights.append(share)
-                turns = [(turn["role"], turn["content"]) for turn in row["messages"]]
-                result._conversations.append((turns, row["prefix"]))
+                messages = read_messages(row["messages"])
+                result._conversations.append(Conversation(messages, row["tools"] or "", row["prefix"]))
             progress.advance()
     scale = result.rows / result.sampled
     result.seconds = reading + (time.perf_counter() - start) * scale

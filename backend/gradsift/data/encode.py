@@ -5,7 +5,7 @@ overlap an assistant turn (end-of-turn token included), so merges across a turn'
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -13,10 +13,9 @@ from typing import Any
 
 import jinja2
 
+from gradsift.data.conversation import Conversation
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.hashing import hash_json
-
-Messages = Sequence[tuple[str, str]]
 
 TULU = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
@@ -112,7 +111,7 @@ class Encoder:
         self.fingerprint = _fingerprint(self._rules, self.template or tokenizer.chat_template)
         self._rules.post_processor = None  # it adds no token here, but may trim blanks from the offsets
 
-    def render(self, messages: Messages, prefix: str = "") -> tuple[str, list[tuple[int, int]]]:
+    def render(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
         """The conversation's text and the character spans (start, stop) to learn.
 
         prefix: put at the start of the last assistant turn, followed by one space; not part of the span.
@@ -120,7 +119,8 @@ class Encoder:
         Raises:
             RenderError: the template rejects the conversation, or rewrites earlier turns as the conversation grows.
         """
-        turns = [{"role": role, "content": content} for role, content in messages]
+        prefix = conversation.prefix
+        turns = [{"role": message.role, "content": message.content} for message in conversation.messages]
         answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
         if prefix and answers:
             turns[answers[-1]]["content"] = f"{prefix} {turns[answers[-1]]['content']}"
@@ -137,27 +137,27 @@ class Encoder:
             spans.append((start + len(lead), len(closed)))
         return text, spans
 
-    def encode(self, messages: Messages, prefix: str = "", max_length: int | None = None) -> Encoded:
+    def encode(self, conversation: Conversation, max_length: int | None = None) -> Encoded:
         """Tokenize one conversation, keeping its first `max_length` tokens.
 
         Raises:
             RenderError: see `render`.
         """
-        text, spans = self.render(messages, prefix)
+        text, spans = self.render(conversation)
         tokens = self._rules.encode(text, add_special_tokens=False)
         supervised = _supervised(tokens.offsets, spans)
         ids, supervised = tokens.ids[:max_length], supervised[:max_length]
         n_answer = sum(supervised)
         return Encoded(ids, supervised, len(ids) - n_answer, n_answer, len(tokens) - len(ids))
 
-    def pieces(self, messages: Messages, prefix: str = "", max_length: int | None = None) -> list[Piece]:
+    def pieces(self, conversation: Conversation, max_length: int | None = None) -> list[Piece]:
         """The text of `encode`'s supervised tokens, in order: joined, they spell the answers up to where they are cut.
 
         Raises:
             RenderError: see `render`.
         """
-        text, spans = self.render(messages, prefix)
-        answers = [index for index, (role, _) in enumerate(messages) if role == "assistant"]
+        text, spans = self.render(conversation)
+        answers = [index for index, message in enumerate(conversation.messages) if message.role == "assistant"]
         offsets = self._rules.encode(text, add_special_tokens=False).offsets
         supervised = _supervised(offsets, spans)[:max_length]
         stretches = _stretches(compress(offsets, supervised), spans)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gradsift.data.conversation import Conversation, Message
 from gradsift.data.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
-from gradsift.data.schemas import Messages, Unusable, kind, read_conversation
+from gradsift.data.schemas import Unusable, kind, read_conversation
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
@@ -36,10 +37,16 @@ class Row:
     id: str  # its own `id`, else "SOURCE:LINE"; repeats get "#2", "#3", ... so that ids are unique
     task: str  # `task` or `category`, else ""
     subtask: str  # `subtask`, else ""
-    messages: Messages  # (role, content) pairs; roles system, user, assistant
+    messages: tuple[Message, ...]
     prefix: str  # start of the last assistant turn that is supplied, not learned; else ""
     schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
     reason: str  # "" when good
+    tools: str = ""  # JSON text of the list of tools that the row offers, "" if none
+
+    @property
+    def conversation(self) -> Conversation:
+        """The row as the encoder takes it."""
+        return Conversation(self.messages, self.tools, self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +116,13 @@ def make_row(record: Record, file: str, source: str) -> Row:
     """Turn a record into a row; `source` is used if the record names none."""
     value = record.value or {}
     source = _first_text(value, "dataset", "source") or source
-    messages: Messages = ()
+    messages: tuple[Message, ...] = ()
     schema, reason = "", record.reason
     prefix = value.get("prefix")
     if not reason:
         try:
-            schema, messages = read_conversation(value)
+            schema, pairs = read_conversation(value)
+            messages = tuple(Message(role, content) for role, content in pairs)
             if prefix is not None and not isinstance(prefix, str):
                 raise Unusable(f"prefix is not a string but {kind(prefix)}")
         except Unusable as unusable:

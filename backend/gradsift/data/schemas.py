@@ -14,7 +14,8 @@ the whole record unusable; it is never left out.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 Messages = tuple[tuple[str, str], ...]
 
@@ -38,6 +39,19 @@ _TOOL_FIELDS = ("tool_calls", "function_call")
 
 class Unusable(Exception):
     """A record cannot be used; the message is one clause that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How records are read where their own fields do not say it.
+
+    columns: (part, column) pairs, such as ("user", "question"). take: kinds of rows that are read only when asked for.
+    source_column: the column that names a row's source.
+    """
+
+    columns: tuple[tuple[str, str], ...] = ()
+    take: tuple[Literal["text", "chosen", "label"], ...] = ()
+    source_column: str = ""
 
 
 class Conversation(NamedTuple):

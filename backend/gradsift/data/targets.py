@@ -115,7 +115,7 @@ def write_targets(path: Path, rows: Iterable[Row]) -> None:
             value: dict[str, Any] = {"subtask": row.subtask or DEFAULT_SUBTASK, "id": row.id}
             if row.prefix:
                 value["prefix"] = row.prefix
-            value["messages"] = [{"role": role, "content": content} for role, content in row.messages]
+            value["messages"] = [{"role": message.role, "content": message.content} for message in row.messages]
             file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
 
 

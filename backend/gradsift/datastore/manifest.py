@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gradsift.config import BuildConfig
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BELOW = r"^([\w-]+/)*[\w-]+\.\w+$"  # file names that stay inside the store, whoever wrote its manifest
 
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gradsift.data.conversation import Conversation, read_messages
 from gradsift.runtime.errors import StoreError
 
-_TEXT = ("row", "messages", "prefix")
+_TEXT = ("row", "messages", "tools", "prefix")
 _AT_ONCE = 256_000_000  # bytes of row groups that are read together; from 2 GB on pyarrow refuses nested columns
 
 
@@ -41,23 +42,28 @@ class PoolFiles:
         return pa.concat_tables([self._columns(path, names) for path in self.paths])
 
     def texts(self, rows: Any, raw: bool) -> pd.DataFrame:
-        """Columns row, messages, prefix and, on request, raw of `rows`, in that order; reads only their row groups."""
+        """Columns row, conversation and, on request, raw of `rows`, in that order; reads only their row groups."""
         numbers, pieces, first = np.asarray(rows, dtype=np.int64), [], 0
         columns = [*_TEXT, "raw"] if raw else list(_TEXT)
         if not len(numbers):
-            return pd.DataFrame(columns=columns)
+            return pd.DataFrame(columns=["row", "conversation", *columns[len(_TEXT) :]])
         for path in self.paths:
             with _reading(path), pq.ParquetFile(path, metadata=_footer(path, *_version(path))) as file:
                 stop = first + file.metadata.num_rows
                 own = np.unique(numbers[(numbers >= first) & (numbers < stop)])
                 pieces += _groups(file, own, first, columns)
                 first = stop
-        records = {record["row"]: record for piece in pieces for record in piece.to_pylist()}
+        records = {record["row"]: _text(record) for piece in pieces for record in piece.to_pylist()}
         return pd.DataFrame([records[row] for row in numbers.tolist()])
 
     def _columns(self, path: Path, names: Sequence[str]) -> pa.Table:
         with _reading(path):
             return pq.read_table(path, columns=list(names))
+
+
+def _text(record: dict[str, Any]) -> dict[str, Any]:
+    messages, tools, prefix = read_messages(record.pop("messages")), record.pop("tools"), record.pop("prefix")
+    return {**record, "conversation": Conversation(messages, tools or "", prefix or "")}
 
 
 def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int, columns: list[str]) -> list[pa.Table]:

@@ -103,7 +103,7 @@ def trainable(encoder: Encoder, rows: Iterable[Row], max_length: int) -> list[tu
     pairs = []
     for row in rows:
         try:
-            encoded = encoder.encode(row.messages, row.prefix, max_length)
+            encoded = encoder.encode(row.conversation, max_length)
         except RenderError:  # the template of the model that selected may be less strict
             continue
         if encoded.n_answer:

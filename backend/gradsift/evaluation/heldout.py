@@ -109,7 +109,7 @@ def _golds(row: Row) -> tuple[tuple[str, ...], bool]:
     except ValueError:
         record = {}
     several, one = (_texts(record.get(name)) if isinstance(record, dict) else () for name in ("answers", "answer"))
-    turn = next(content for role, content in reversed(row.messages) if role == "assistant")
+    turn = next(message.content for message in reversed(row.messages) if message.role == "assistant")
     golds = several or one or (turn,)
     return (golds if all(len(tokenize(gold)) <= LONGEST_SPAN for gold in golds) else ()), bool(one and not several)
 

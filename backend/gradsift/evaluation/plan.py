@@ -3,7 +3,7 @@
 All runs train with the same recipe.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradsift.data.pool import Row
@@ -28,8 +28,8 @@ class EvaluationSet:
     @property
     def about(self) -> SetAbout:
         """The entry in the report."""
-        targets = [(row.subtask, row.prefix, row.messages) for row in self.targets]
-        heldout = [(h.golds, h.row.prefix, h.row.messages) for h in self.heldout]
+        targets = [(row.subtask, *asdict(row.conversation).values()) for row in self.targets]
+        heldout = [(h.golds, *asdict(h.row.conversation).values()) for h in self.heldout]
         content = hash_json([targets, heldout])[:16]
         return SetAbout(
             targets=len(self.targets), heldout=len(self.heldout), metric=metric(self.heldout), content=content

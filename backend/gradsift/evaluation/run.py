@@ -9,6 +9,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -332,15 +333,15 @@ def store_rows(store: Store, ids: Sequence[str]) -> list[Row]:
     return [
         Row(
             file=entry.file, line=int(entry.line), raw=text.raw, source=entry.source, id=entry.id, task=entry.task,
-            subtask="", messages=tuple((turn["role"], turn["content"]) for turn in text.messages), prefix=text.prefix,
-            schema=entry.schema, reason="",
+            subtask="", messages=text.conversation.messages, prefix=text.conversation.prefix, schema=entry.schema,
+            reason="", tools=text.conversation.tools,
         )
         for entry, text in zip(entries.itertuples(index=False), texts.itertuples(index=False), strict=True)
     ]  # fmt: skip
 
 
 def _content(rows: Sequence[Row]) -> str:
-    return hash_json([(row.prefix, row.messages) for row in rows])[:16]
+    return hash_json([asdict(row.conversation) for row in rows])[:16]
 
 
 def _run(planned: Planned, epochs: list[Measured], rows: list[tuple[Row, Encoded]], store: str, seconds: float) -> Run:

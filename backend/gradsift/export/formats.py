@@ -49,10 +49,10 @@ def preview(format: str, picks: Iterable[Pick], n: int) -> str:
 
 def turns_of(pick: Pick) -> list[dict[str, str]]:
     """Role and content of every turn, the prefix joined to the last answer."""
-    turns = [{"role": message["role"], "content": message["content"]} for message in pick.messages]
-    if pick.prefix:
+    turns = [{"role": message.role, "content": message.content} for message in pick.conversation.messages]
+    if prefix := pick.conversation.prefix:
         last = _last_answer(turns)
-        turns[last]["content"] = f"{pick.prefix} {turns[last]['content']}"
+        turns[last]["content"] = f"{prefix} {turns[last]['content']}"
     return turns
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gradsift.data.conversation import Conversation
 from gradsift.export import report_figures as figures
 from gradsift.export.svg import text_of
 from gradsift.scoring.methods import get_method, look
@@ -114,16 +115,17 @@ def _cards(picks: Iterable[Pick]) -> str:
         parts = [f"score {pick.score:.4g}", text_of(pick.source, 80), text_of(pick.id, 80)]
         parts += [f"{pick.tokens:,} tokens"] + [f"for {text_of(pick.best_subtask, 80)}"] * bool(pick.best_subtask)
         names = "".join(f"<span>{part}</span>" for part in parts)
-        turns = [(turn["role"], turn["content"]) for turn in pick.messages]
-        cards.append(f'<div class="example"><header><b>{pick.rank:,}</b>{names}</header>{_turns(turns)}</div>')
+        cards.append(
+            f'<div class="example"><header><b>{pick.rank:,}</b>{names}</header>{_turns(pick.conversation)}</div>'
+        )
     return "".join(cards)
 
 
-def _turns(turns: Iterable[tuple[str, str]]) -> str:
+def _turns(conversation: Conversation) -> str:
     return "".join(
-        f'<div class="turn {html.escape(role)}"><b>{html.escape(role)}</b>'
-        f'<p class="said" dir="auto">{text_of(text)}</p></div>'
-        for role, text in turns
+        f'<div class="turn {html.escape(message.role)}"><b>{html.escape(message.role)}</b>'
+        f'<p class="said" dir="auto">{text_of(message.text)}</p></div>'
+        for message in conversation.messages
     )
 
 
@@ -131,7 +133,7 @@ def _targets(picks: Picks) -> str:
     targets = picks.scoring.targets
     cards = [
         f'<div class="example"><header><b>{number}</b><span>{text_of(row.subtask, 80)}</span></header>'
-        f"{_turns(row.messages)}</div>"
+        f"{_turns(row.conversation)}</div>"
         for number, row in enumerate(targets[:TARGETS_SHOWN], 1)
     ]
     more = len(targets) - len(cards)

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from gradsift.data.encode import Encoded, Encoder, Messages, Piece
+from gradsift.data.conversation import Conversation
+from gradsift.data.encode import Encoded, Encoder, Piece
 from gradsift.datastore.store import Store
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import Projector, make_projector
@@ -81,11 +82,11 @@ class StoreModel:
         Raises:
             StoreError: as `encoder`, or the pool is damaged.
         """
-        return [self.encoder.encode(*conversation, self.max_length) for conversation in self._conversations(rows)]
+        return [self.encoder.encode(conversation, self.max_length) for conversation in self._conversations(rows)]
 
     def pieces(self, rows: Sequence[int]) -> list[list[Piece]]:
         """The text of each row's supervised tokens, in the order of `encode`."""
-        return [self.encoder.pieces(*conversation, self.max_length) for conversation in self._conversations(rows)]
+        return [self.encoder.pieces(conversation, self.max_length) for conversation in self._conversations(rows)]
 
     @contextmanager
     def session(self, progress: Progress) -> Iterator[None]:
@@ -156,7 +157,5 @@ class StoreModel:
             )
         return projector
 
-    def _conversations(self, rows: Sequence[int]) -> Iterator[tuple[Messages, str]]:
-        texts = self.store.texts(rows)
-        for turns, prefix in zip(texts["messages"], texts["prefix"], strict=True):
-            yield [(turn["role"], turn["content"]) for turn in turns], prefix
+    def _conversations(self, rows: Sequence[int]) -> list[Conversation]:
+        return list(self.store.texts(rows)["conversation"])

@@ -80,5 +80,4 @@ def documents(store: Store) -> Iterator[str]:
     """The full text of every scored row, its turns joined by line breaks, for methods that compare words."""
     rows = store.scored_rows
     for start in range(0, len(rows), _TEXTS):
-        for turns in store.texts(rows[start : start + _TEXTS])["messages"]:
-            yield "\n".join(turn["content"] for turn in turns)
+        yield from (conversation.text for conversation in store.texts(rows[start : start + _TEXTS])["conversation"])

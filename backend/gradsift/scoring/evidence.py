@@ -66,7 +66,7 @@ class ScoringFolder:
     @property
     def texts(self) -> list[str]:
         """Each target's full text, its turns joined by line breaks."""
-        return ["\n".join(content for _, content in target.messages) for target in self.targets]
+        return [target.conversation.text for target in self.targets]
 
     @cached_property
     def word_weights(self) -> dict[str, float]:

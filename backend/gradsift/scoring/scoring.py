@@ -7,7 +7,7 @@ makes it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ def scoring_key(store: Store, targets: Sequence[Row]) -> str:
 
 def targets_content(targets: Sequence[Row]) -> list:
     """The content that distinguishes one set of targets from another."""
-    return [[t.subtask, t.prefix, list(map(list, t.messages))] for t in targets]
+    return [[t.subtask, asdict(t.conversation)] for t in targets]
 
 
 def scoring_path(store: Store, targets: Sequence[Row]) -> Path:

@@ -17,7 +17,7 @@ from gradsift.scoring.evidence import ScoringFolder
 def encode_target(encoder: Encoder, window: int, target: Row) -> tuple[Encoded | None, str]:
     """A target as tokens, and why it cannot be used, or "" (the command line refuses it, the app leaves it out)."""
     try:
-        encoded = encoder.encode(target.messages, target.prefix)
+        encoded = encoder.encode(target.conversation)
     except RenderError as error:
         return None, str(error)
     if len(encoded.ids) > window:

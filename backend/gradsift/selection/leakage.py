@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gradsift.data.conversation import Conversation
 from gradsift.data.pool import Row
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
@@ -100,11 +101,11 @@ def read_evaluation(targets: Sequence[Row], paths: Sequence[str | Path] = ()) ->
     Raises:
         PoolError: a file is missing or cannot be read. UsageError: a file contains no text.
     """
-    examples = [Example(TARGETS, number, row.id, row.messages) for number, row in enumerate(targets, 1)]
+    examples = [Example(TARGETS, number, row.id, _said(row.conversation)) for number, row in enumerate(targets, 1)]
     files = []
     for path in map(Path, paths):
         content = read_targets(path)
-        own = [Example(path.name, row.line, row.id, row.messages) for row in content.rows]
+        own = [Example(path.name, row.line, row.id, _said(row.conversation)) for row in content.rows]
         own += [example for row in content.bad for example in _texts_in(path.name, row)]
         if not own:
             raise UsageError(f"{path} holds no text to compare with: name another file.")
@@ -125,10 +126,7 @@ def find_leaks(
     ordered = np.sort(np.asarray(rows, dtype=np.int64))
     for start in range(0, len(ordered), _BATCH):
         texts = store.texts(ordered[start : start + _BATCH])
-        conversations = [
-            [(turn["role"], turn["content"]) for turn in messages] for messages in texts["messages"].tolist()
-        ]
-        pairs = zip(texts["row"].tolist(), matcher.find(conversations, quote), strict=True)
+        pairs = zip(texts["row"].tolist(), matcher.find([_said(c) for c in texts["conversation"]], quote), strict=True)
         hits |= {row: own for row, own in pairs if own[0]}
         if progress is not None:
             progress.advance(len(texts))
@@ -163,6 +161,10 @@ def _leaks(picks: Picks, hits: Hits, kept: set[int], matcher: Matcher) -> tuple[
     pool = picks.store.pool().loc[rows]
     lines = zip(rows.tolist(), ranks.tolist(), pool["id"], pool["source"], strict=True)
     return tuple(Leak(row, rank, id, source, row not in kept, *quoted[row]) for row, rank, id, source in lines)
+
+
+def _said(conversation: Conversation) -> list[tuple[str, str]]:
+    return [(message.role, message.text) for message in conversation.messages]
 
 
 def _texts_in(file: str, row: Row) -> Iterator[Example]:

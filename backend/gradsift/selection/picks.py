@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gradsift.config import GradientKind
+from gradsift.data.conversation import Conversation
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import UsageError
 from gradsift.scoring.choices import Choices, RankingChoices
@@ -37,8 +38,7 @@ class Pick:
     id: str
     source: str
     task: str
-    messages: list[dict[str, str]]  # role, content
-    prefix: str
+    conversation: Conversation
     raw: bytes  # the source's line, or the record as JSON
     file: str
     line: int  # from 1
@@ -154,8 +154,7 @@ class Picks:
                 id=row.id,
                 source=row.source,
                 task=row.task,
-                messages=list(text.messages),
-                prefix=text.prefix,
+                conversation=text.conversation,
                 raw=text.raw,
                 file=row.file,
                 line=int(row.line),

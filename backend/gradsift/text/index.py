@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
 
+from gradsift.data.conversation import Conversation
 from gradsift.datastore.store import Store
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
@@ -46,8 +47,6 @@ _SCHEMA = pa.schema(
         *((role, pa.string()) for role in ROLES),
     ]
 )
-
-Turns = list[dict[str, str]]  # {"role", "content"} each
 
 
 def index_path(store: Store) -> Path:
@@ -106,8 +105,8 @@ def ensure_index(store: Store, progress: Progress | None = None) -> None:
         ):
             for start, conversations in _conversations(store):
                 stop = start + len(conversations)
-                columns = [np.arange(start, stop), [script_of(turns) for turns in conversations], groups[start:stop]]
-                columns += [[_text(turns, role) for turns in conversations] for role in ROLES]
+                columns = [np.arange(start, stop), list(map(script_of, conversations)), groups[start:stop]]
+                columns += [[_text(conversation, role) for conversation in conversations] for role in ROLES]
                 arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=writer.schema))
                 progress.advance(stop - start)
@@ -131,13 +130,13 @@ def near(store: Store) -> np.ndarray:
     return _column(store, "near")
 
 
-def script_of(turns: Turns) -> str:
+def script_of(conversation: Conversation) -> str:
     """The Unicode script of most letters among the first characters of every turn.
 
     "Japanese" if Hiragana and Katakana make up at least a tenth of Hiragana, Katakana and Han; "Other" for a script
     that is not in `SCRIPTS`; "None" if there are no letters. Ties go to the first in `SCRIPTS`.
     """
-    sample = "".join(turn["content"][:SAMPLE] for turn in turns)
+    sample = "".join(message.content[:SAMPLE] for message in conversation.messages)
     if sample.isascii():
         return "Latin" if any(map(str.isalpha, sample)) else "None"
     counts: Counter[str] = Counter()
@@ -162,20 +161,20 @@ def _script(character: str) -> str:
 
 def _groups(store: Store, folder: Path, progress: Progress) -> np.ndarray:
     progress.stage("near", "Finding near-duplicates", store.manifest.rows, "rows")
-    texts = ("\n".join(turn["content"] for turn in turns) for _, part in _conversations(store) for turns in part)
+    texts = (conversation.text for _, part in _conversations(store) for conversation in part)
     with tempfile.TemporaryFile(dir=folder) as scratch:
         return near_duplicates(texts, scratch, progress.advance)
 
 
-def _conversations(store: Store) -> Iterator[tuple[int, list[Turns]]]:
-    """The whole pool in blocks: the first row number and the turns of every row."""
+def _conversations(store: Store) -> Iterator[tuple[int, list[Conversation]]]:
+    """The whole pool in blocks: the first row number and every row's conversation."""
     for start in range(0, store.manifest.rows, _ROW_GROUP):
         stop = min(start + _ROW_GROUP, store.manifest.rows)
-        yield start, store.texts(np.arange(start, stop))["messages"].tolist()
+        yield start, store.texts(np.arange(start, stop))["conversation"].tolist()
 
 
-def _text(turns: Turns, role: str) -> str:
-    return "\n".join(turn["content"] for turn in turns if turn["role"] == role).lower()
+def _text(conversation: Conversation, role: str) -> str:
+    return "\n".join(message.text for message in conversation.messages if message.role == role).lower()
 
 
 def _metadata(store: Store) -> dict[str, str]:

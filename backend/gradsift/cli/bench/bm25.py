@@ -104,4 +104,4 @@ def _synthetic(rows: int) -> Iterator[str]:
 
 
 def _pool(paths: Sequence[str]) -> Iterator[str]:
-    return ("\n".join(text for _, text in row.messages) for row in read_rows(list(paths)) if row.messages)
+    return (row.conversation.text for row in read_rows(list(paths)) if row.messages)

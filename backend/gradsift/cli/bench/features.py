@@ -180,6 +180,6 @@ def _short(rows: list[Row], encoder: Encoder) -> Iterator[Encoded]:
     for row in rows:
         if not row.reason:
             with suppress(RenderError):
-                encoded = encoder.encode(row.messages, row.prefix)
+                encoded = encoder.encode(row.conversation)
                 if encoded.n_answer and len(encoded.ids) <= LONGEST:
                     yield encoded

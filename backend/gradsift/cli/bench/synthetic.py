@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from gradsift.builder.ingest import ROW_GROUP, SCHEMA
 from gradsift.config import BuildConfig
+from gradsift.data.conversation import Message
 from gradsift.data.pool import Row, read_rows
 from gradsift.data.targets import read_targets, write_targets
 from gradsift.datastore.manifest import SCHEMA_VERSION, CheckpointInfo, Manifest, Part, SourceInfo
@@ -66,7 +67,7 @@ def made_rows(root: Path) -> int:
 
 def sentences() -> list[str]:
     """Every sentence of the embedded sample, once."""
-    texts = (text for row in read_rows(sample_pool()) for _, text in row.messages)
+    texts = (text for row in read_rows(sample_pool()) for text in (message.text for message in row.messages))
     parts = dict.fromkeys(part.strip() for text in texts for part in re.split(r"(?<=[.!?।。؟])\s|\n", text))
     return [sentence for sentence in parts if 15 < len(sentence) < 400]
 
@@ -88,8 +89,8 @@ def _records(rows: int, seed: int) -> Iterator[dict]:
         questions, answers = passages(rng, known, count, 2), passages(rng, known, count, 3)
         source, task = rng.choice(len(names), count, p=shares / shares.sum()), rng.integers(0, 60, count)
         for i in range(count):
-            messages = [{"role": "user", "content": questions[i]}, {"role": "assistant", "content": answers[i]}]
-            raw = json.dumps({"messages": messages}, ensure_ascii=False).encode()
+            turns = [{"role": "user", "content": questions[i]}, {"role": "assistant", "content": answers[i]}]
+            raw = json.dumps({"messages": turns}, ensure_ascii=False).encode()
             yield {
                 "row": start + i,
                 "id": f"{names[source[i]]}_{start + i}",
@@ -98,7 +99,8 @@ def _records(rows: int, seed: int) -> Iterator[dict]:
                 "file": f"{names[source[i]]}.jsonl",
                 "line": start + i + 1,
                 "schema": "messages",
-                "messages": messages,
+                "messages": [Message(turn["role"], turn["content"]).record() for turn in turns],
+                "tools": None,
                 "prefix": "",
                 "raw": raw,
                 "sha256": hash_bytes(raw),
@@ -122,7 +124,7 @@ def _targets(seed: int) -> list[Row]:
             id=f"target-{j}-{k}",
             task="",
             subtask=f"subtask {j + 1}",
-            messages=(("user", next(texts)), ("assistant", next(texts))),
+            messages=(Message("user", next(texts)), Message("assistant", next(texts))),
             prefix="",
             schema="messages",
             reason="",
