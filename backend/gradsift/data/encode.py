@@ -7,7 +7,6 @@ so merges across a turn's boundary cannot shift the mask.
 
 import copy
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradsift.data.conversation import Conversation, Message
-from gradsift.data.rendering import OPENS_THINK, Habits, RenderError, Rendering, Span, plain_text, read_rendering
+from gradsift.data.rendering import (
+    OPENS_THINK,
+    Habits,
+    RenderError,
+    Rendering,
+    Span,
+    plain_text,
+    read_rendering,
+    shared_length,
+)
 from gradsift.data.template import TemplateSyntaxError, check_syntax, render
 from gradsift.data.tracked import NOWHERE, Tracked, TrackedDict, join, origin, track
 from gradsift.runtime.errors import GradsiftError, UsageError
@@ -187,11 +195,11 @@ class Encoder:
         asking, asked = self._probe([question], True), self._probe([question], False)
         answered = self._probe([question, plain], False)
         if asking is not None and asked is not None:
-            prompt = asking[len(os.path.commonprefix([asking, asked])) :]
+            prompt = asking[shared_length(asking, asked) :]
             header = prompt[: match.start()] if (match := OPENS_THINK.search(prompt)) else prompt
             if answered is not None:
-                shared = os.path.commonprefix([header, answered[len(os.path.commonprefix([answered, asked])) :]])
-                header = None if header and not shared else header
+                turn = answered[shared_length(answered, asked) :]
+                header = None if header and not shared_length(header, turn) else header
         thoughts = self._probe([question, thoughtful], False)
         keeps = thoughts is not None and any(run.part == "reasoning" for run in thoughts._runs)
         ends = [self.tokenizer.eos_token, *sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)]
