@@ -108,7 +108,7 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What a template does in every conversation.
+    """What a template does in every conversation. name: what reasons call it.
 
     header: what it writes before a turn of the assistant, as far as all such turns share it; None if it asks for an
     answer in a way that no turn begins with. keeps_reasoning: whether it has a place for reasoning. closes: whether it
@@ -116,6 +116,7 @@ class Habits:
     tokens, the one that ends texts first.
     """
 
+    name: str
     header: str | None
     keeps_reasoning: bool
     closes: bool
@@ -141,8 +142,8 @@ def read_rendering(text: Tracked, conversation: Conversation, habits: Habits) ->
     return Rendering(plain, tuple(spans), pieces, dropped)
 
 
-def shared_length(one: str, other: str) -> int:
-    """Number of characters with which both texts begin."""
+def shared_length(one: Sequence[str], other: Sequence[str]) -> int:
+    """Number of characters, or texts, with which both begin."""
     differ = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differ, min(len(one), len(other)))
 
@@ -201,7 +202,7 @@ class _Layout:
         tail = self.text[own[-1].stop : rest]
         ends = [at + len(end) for end in self.habits.ends if (at := tail.find(end)) >= 0]
         if not ends and rest < len(self.text):
-            raise RenderError("the chat template does not show where an answer ends: use another with --template")
+            raise RenderError(f"{self.habits.name} does not show where an answer ends: use another with --template")
         stop = own[-1].stop + (min(ends) if ends else len(tail))
         between = [piece for piece in self._after(own[0].start) if piece.start < own[-1].stop]
         return [*between, Piece(own[-1].stop, stop, Run(stop - own[-1].stop))]
@@ -281,25 +282,25 @@ def _check(text: str, pieces: Sequence[Piece], conversation: Conversation, habit
         if piece.run.part:
             by_part.setdefault((piece.run.turn, piece.run.part), []).append(piece)
     if conversation.tools and (NOWHERE, "tools") not in by_part:
-        raise RenderError("the chat template has no place for the row's tools: use another with --template")
+        raise RenderError(f"{habits.name} has no place for the row's tools: use another with --template")
     prefixed = conversation.last_answer if conversation.prefix else NOWHERE
     for turn, message in enumerate(conversation.messages):
         for at, call in enumerate(message.tool_calls):
             parts = [f"call {at}", *([f"arguments {at}"] if call.arguments.strip() not in ("", "{}") else [])]
             if any((turn, part) not in by_part for part in parts):
                 raise RenderError(
-                    f"the chat template leaves out a tool call: {call.name[:40]!r} in message {turn + 1}; use another "
+                    f"{habits.name} leaves out a tool call: {call.name[:40]!r} in message {turn + 1}; use another "
                     "with --template"
                 )
-        if turn == prefixed and _missing(text, conversation.prefix, by_part.get((turn, "prefix"), []), turn):
-            raise RenderError("the chat template does not keep the prefix at the start of the answer")
+        if turn == prefixed and _missing(text, conversation.prefix, by_part.get((turn, "prefix"), []), turn, habits):
+            raise RenderError(f"{habits.name} does not keep the prefix at the start of the answer")
         for part, source in (("reasoning", message.reasoning), ("content", message.content)):
             found = by_part.get((turn, part), [])
-            gaps = _missing(text, source, found, turn)
+            gaps = _missing(text, source, found, turn, habits)
             yield from _gaps(gaps, turn, part, bool(found), conversation, habits)  # type: ignore[arg-type]
 
 
-def _missing(text: str, source: str, found: Iterable[Piece], turn: int) -> list[str]:
+def _missing(text: str, source: str, found: Iterable[Piece], turn: int, habits: Habits) -> list[str]:
     """The stretches of a part that do not appear, but for blanks.
 
     Raises:
@@ -310,7 +311,7 @@ def _missing(text: str, source: str, found: Iterable[Piece], turn: int) -> list[
         if run.at == UNKNOWN:
             return []
         if text[start:stop] != source[run.at : run.at + run.size]:
-            raise RenderError(f"the chat template changes what message {turn + 1} says: use another with --template")
+            raise RenderError(f"{habits.name} changes what message {turn + 1} says: use another with --template")
         seen[run.at : run.at + run.size] = b"\1" * run.size
     gaps = (source[match.start() : match.end()] for match in re.finditer(rb"\0+", seen))
     return [gap for gap in gaps if gap.strip()]
@@ -327,7 +328,7 @@ def _gaps(
                 yield Dropped(turn, part, gap)
                 continue
             if not present:
-                raise RenderError("the chat template has no place for reasoning: use another with --template")
+                raise RenderError(f"{habits.name} has no place for reasoning: use another with --template")
         elif message.role == "assistant" and _TAGS.fullmatch(gap):
             continue  # the template writes the tags of reasoning itself
         elif message.role == "assistant" and _THOUGHT.search(gap):
@@ -338,5 +339,5 @@ def _gaps(
             continue
         what = "part of what" if present else "what"
         raise RenderError(
-            f"the chat template leaves out {what} message {turn + 1} says: {gap[:40]!r}; use another with --template"
+            f"{habits.name} leaves out {what} message {turn + 1} says: {gap[:40]!r}; use another with --template"
         )
