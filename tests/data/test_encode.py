@@ -4,6 +4,7 @@ import copy
 from datetime import datetime
 
 import pytest
+from conversations import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ def smol(smollm2):
 
 def learned(encoder, messages, prefix="", max_length=None) -> str:
     """The text of the supervised tokens."""
-    encoded = encoder.encode(messages, prefix, max_length)
+    encoded = encoder.encode(talk(*messages, prefix=prefix), max_length)
     assert len(encoded.ids) == len(encoded.supervised) == encoded.n_prompt + encoded.n_answer
     assert encoded.n_answer == sum(encoded.supervised)
     ids = [token for token, taught in zip(encoded.ids, encoded.supervised, strict=True) if taught]
@@ -42,7 +43,9 @@ def learned(encoder, messages, prefix="", max_length=None) -> str:
 
 
 def spelled(encoder, messages, prefix="") -> str:
-    return encoder.tokenizer.decode(encoder.encode(messages, prefix).ids, clean_up_tokenization_spaces=False)
+    return encoder.tokenizer.decode(
+        encoder.encode(talk(*messages, prefix=prefix)).ids, clean_up_tokenization_spaces=False
+    )
 
 
 def byte_pairs(texts: list[str]):
@@ -92,7 +95,7 @@ class TestWhatIsLearned:
         llama = copy.deepcopy(toy)
         mark = (toy.bos_token, toy.bos_token_id)
         llama.backend_tokenizer.post_processor = TemplateProcessing(single=f"{mark[0]} $0", special_tokens=[mark])
-        with_mark, without = Encoder(llama, "tulu").encode(TALK), Encoder(toy, "tulu").encode(TALK)
+        with_mark, without = Encoder(llama, "tulu").encode(talk(*TALK)), Encoder(toy, "tulu").encode(talk(*TALK))
         assert with_mark.ids == [toy.bos_token_id, *without.ids]
         assert with_mark.supervised == [False, *without.supervised]
 
@@ -158,7 +161,7 @@ class TestWhatIsLearned:
 
     def test_the_first_token_is_never_learned(self, toy):
         encoder = Encoder(toy, "{% for message in messages %}{{ message['content'] }}{% endfor %}")
-        encoded = encoder.encode([("assistant", "xyz")])
+        encoded = encoder.encode(talk(("assistant", "xyz")))
         assert encoded.supervised == [False, True, True]
         assert (encoded.n_prompt, encoded.n_answer) == (1, 2)
 
@@ -166,9 +169,9 @@ class TestWhatIsLearned:
 class TestLength:
     def test_keeps_the_first_tokens_and_counts_the_rest(self, toy):
         encoder = Encoder(toy, CHATML)
-        whole = encoder.encode(TALK)
+        whole = encoder.encode(talk(*TALK))
         for length in (len(whole.ids) + 1, len(whole.ids), len(whole.ids) - 1, 30, 1):
-            cut = encoder.encode(TALK, max_length=length)
+            cut = encoder.encode(talk(*TALK), max_length=length)
             assert cut.ids == whole.ids[:length]
             assert cut.supervised == whole.supervised[:length]
             assert cut.n_cut == max(0, len(whole.ids) - length)
@@ -177,18 +180,18 @@ class TestLength:
 
     def test_a_row_cut_before_its_answer_has_nothing_to_learn(self, toy):
         encoder = Encoder(toy, CHATML)
-        talk = [("user", "the cat sat on the mat " * 10), ("assistant", "yes")]
-        first = encoder.encode(talk).supervised.index(True)
-        assert encoder.encode(talk, max_length=first).n_answer == 0
-        assert encoder.encode(talk, max_length=first + 1).n_answer == 1
+        given = talk(("user", "the cat sat on the mat " * 10), ("assistant", "yes"))
+        first = encoder.encode(given).supervised.index(True)
+        assert encoder.encode(given, max_length=first).n_answer == 0
+        assert encoder.encode(given, max_length=first + 1).n_answer == 1
 
     def test_a_conversation_without_an_answer_has_nothing_to_learn(self, toy):
-        assert Encoder(toy, CHATML).encode([("user", "hello")]).n_answer == 0
+        assert Encoder(toy, CHATML).encode(talk(("user", "hello"))).n_answer == 0
 
     def test_pool_and_targets_get_the_same_tokens(self, toy):
         """There is one encoder: the limit cuts, and changes nothing before the cut."""
-        encoder = Encoder(toy, CHATML)
-        assert encoder.encode(TALK, "So:").ids[:40] == encoder.encode(TALK, "So:", 40).ids
+        encoder, given = Encoder(toy, CHATML), talk(*TALK, prefix="So:")
+        assert encoder.encode(given).ids[:40] == encoder.encode(given, 40).ids
 
 
 class TestTemplatesThatDoNotFit:
@@ -197,7 +200,7 @@ class TestTemplatesThatDoNotFit:
             "{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
         )
         with pytest.raises(RenderError, match="refuses it: System role not supported"):
-            Encoder(toy, strict).encode(TALK)
+            Encoder(toy, strict).encode(talk(*TALK))
 
     def test_rewriting_earlier_turns(self, toy):
         """Reasoning models drop the thoughts of all but the last answer."""
@@ -209,29 +212,29 @@ class TestTemplatesThatDoNotFit:
         encoder = Encoder(toy, forgetful)
         assert learned(encoder, TALK[:3]) == "Hello there!" + END
         with pytest.raises(RenderError, match="turn by turn"):
-            encoder.encode(TALK)
+            encoder.encode(talk(*TALK))
 
     def test_a_text_that_depends_on_how_long_the_conversation_is(self, toy):
         moved = "{{ messages | length }} turns{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
         with pytest.raises(RenderError, match="turn by turn"):
-            Encoder(toy, moved).encode(TALK)
+            Encoder(toy, moved).encode(talk(*TALK))
 
     def test_a_different_header_for_generation(self, toy):
         thinking = CHATML.replace(r"assistant\n' }}{% endif", r"assistant\n<think>' }}{% endif")
         with pytest.raises(RenderError, match="turn by turn"):
-            Encoder(toy, thinking).encode(TALK)
+            Encoder(toy, thinking).encode(talk(*TALK))
 
     def test_changing_the_prefix(self, toy):
         loud = jinja("{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | upper + '<|im_end|>\n' }}")
         with pytest.raises(RenderError, match="prefix"):
-            Encoder(toy, loud).encode([("user", "HI"), ("assistant", "YES")], "so")
+            Encoder(toy, loud).encode(talk(("user", "HI"), ("assistant", "YES"), prefix="so"))
 
     @pytest.mark.parametrize(
         "body", ["{{ message['nothing']['there'] }}", "{{ 1 / 0 }}", "{{ message['content'] + 1 }}"]
     )
     def test_broken_templates_are_render_errors(self, toy, body):
         with pytest.raises(RenderError):
-            Encoder(toy, jinja(body)).encode(TALK)
+            Encoder(toy, jinja(body)).encode(talk(*TALK))
 
     def test_a_date_is_the_same_every_day(self, toy, monkeypatch):
         """Llama's and others' templates print today's date into the system turn."""
@@ -244,7 +247,7 @@ class TestTemplatesThatDoNotFit:
         plain = toy.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
         assert datetime.now().strftime("%d %b %Y") in plain  # without our encoder
         for encoder in (Encoder(toy, "chat"), Encoder(toy, dated)):
-            text, _ = encoder.render(turns)
+            text, _ = encoder.render(talk(*turns))
             assert text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
 
     def test_no_template_and_no_offsets(self, toy):
@@ -274,14 +277,14 @@ class TestIdentity:
         padding = copy.deepcopy(toy)
         padding(["a", "b c d"], padding=True, truncation=True, max_length=2)
         expected, found = Encoder(toy, "chat"), Encoder(padding, "chat")
-        assert found.encode(TALK) == expected.encode(TALK)
+        assert found.encode(talk(*TALK)) == expected.encode(talk(*TALK))
         assert found.fingerprint == expected.fingerprint
 
     def test_ids_are_the_tokenizers_own(self, smol, toy):
         for tokenizer in (smol, toy):
             encoder = Encoder(tokenizer, CHATML)
-            text, _ = encoder.render(TALK)
-            assert encoder.encode(TALK).ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+            text, _ = encoder.render(talk(*TALK))
+            assert encoder.encode(talk(*TALK)).ids == tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def test_reading_templates(self, tmp_path):
         (tmp_path / "good.jinja").write_text(CHATML)
