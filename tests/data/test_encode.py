@@ -8,6 +8,7 @@ from conversations import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradsift.data.conversation import Conversation, Message, ToolCall
 from gradsift.data.encode import Encoder, RenderError, TemplateError, read_template
 from gradsift.model.load import demo_template, load_tokenizer
 from gradsift.runtime.errors import UsageError
@@ -34,8 +35,9 @@ def smol(smollm2):
 
 
 def learned(encoder, messages, prefix="", max_length=None) -> str:
-    """The text of the supervised tokens."""
-    encoded = encoder.encode(talk(*messages, prefix=prefix), max_length)
+    """The text of the supervised tokens. messages: (role, content) pairs, or a conversation."""
+    conversation = messages if isinstance(messages, Conversation) else talk(*messages, prefix=prefix)
+    encoded = encoder.encode(conversation, max_length)
     assert len(encoded.ids) == len(encoded.supervised) == encoded.n_prompt + encoded.n_answer
     assert encoded.n_answer == sum(encoded.supervised)
     ids = [token for token, taught in zip(encoded.ids, encoded.supervised, strict=True) if taught]
@@ -166,6 +168,73 @@ class TestWhatIsLearned:
         assert (encoded.n_prompt, encoded.n_answer) == (1, 2)
 
 
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+    "{{ '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' }}{% endif %}{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ '<call>' + call.function.name + ' ' }}"
+    "{{ call.function.arguments | tojson }}{{ '</call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class TestWholeConversations:
+    def test_reasoning_is_learned_and_an_empty_think_block_is_not(self, toy):
+        answers = [Message("assistant", "yes"), Message("assistant", "no", reasoning="Hm.")]
+        encoder = Encoder(toy, THINKING)
+        spelling = learned(encoder, Conversation((Message("user", "?"), answers[0], Message("user", "!"), answers[1])))
+        assert spelling == f"yes{END}<think>\nHm.\n</think>\n\nno{END}"
+
+    def test_calls_are_learned_as_the_template_renders_them(self, toy):
+        call = Message("assistant", "", tool_calls=(ToolCall("add", '{"a": 1, "b": "x"}'),))
+        conversation = Conversation(
+            (Message("user", "?"), call, Message("tool", "2"), Message("assistant", "It is 2."))
+        )
+        spelling = learned(Encoder(toy, THINKING), conversation)
+        assert spelling == f'<call>add {{"a": 1, "b": "x"}}</call>{END}It is 2.{END}'
+
+    def test_turns_marked_as_not_learned(self, toy):
+        wrong, right = Message("assistant", "wrong", learned=False), Message("assistant", "right", learned=True)
+        conversation = Conversation((Message("user", "?"), wrong, Message("user", "Sure?", learned=True), right))
+        for template in (CHATML, THINKING):
+            assert learned(Encoder(toy, template), conversation) == "right" + END
+
+    def test_what_a_template_has_no_place_for(self, toy):
+        encoder, question = Encoder(toy, CHATML), Message("user", "?")
+        with pytest.raises(RenderError, match="no place for reasoning"):
+            encoder.encode(Conversation((question, Message("assistant", "yes", reasoning="Hm."))))
+        with pytest.raises(RenderError, match="no place for the row's tools"):
+            encoder.encode(Conversation((question, Message("assistant", "yes")), tools='[{"name": "add"}]'))
+        with pytest.raises(RenderError, match="leaves out a tool call: 'add' in message 2"):
+            encoder.encode(Conversation((question, Message("assistant", "yes", tool_calls=(ToolCall("add"),)))))
+
+    def test_arguments_as_text_where_a_template_wants_text(self, toy):
+        written = THINKING.replace("call.function.arguments | tojson", "call.function.name + call.function.arguments")
+        call = Message("assistant", "so", tool_calls=(ToolCall("add", '{"a": 1}'),))
+        assert learned(Encoder(toy, written), Conversation((Message("user", "?"), call))).endswith(
+            f'so<call>add add{{"a": 1}}</call>{END}'
+        )
+
+    def test_generation_tags_say_what_is_learned(self, toy):
+        tagged = THINKING.replace("{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}")
+        conversation = talk(("user", "?"), ("assistant", "yes"), ("user", "!"), ("assistant", "no"))
+        assert (
+            learned(Encoder(toy, tagged), conversation) == "yesno"
+        )  # turns of the assistant only, without the end token
+
+    def test_plain_text_is_learned_whole(self, toy):
+        encoder = Encoder(toy, CHATML)
+        encoded = encoder.encode(Conversation((Message("text", "the cat sat"),)))
+        assert encoded.supervised == [False, *[True] * (len(encoded.ids) - 1)]
+        assert encoder.tokenizer.decode(encoded.ids) == "the cat sat" + END
+
+    def test_options_reach_the_template_and_the_fingerprint(self, toy):
+        polite = CHATML + "{% if polite %}{{ 'please' }}{% endif %}"
+        plain, asked = Encoder(toy, polite), Encoder(toy, polite, {"polite": True})
+        assert asked.render(talk(*TALK)).text == plain.render(talk(*TALK)).text + "please"
+        assert asked.fingerprint != plain.fingerprint
+        assert Encoder(toy, polite, {}).fingerprint == plain.fingerprint
+
+
 class TestLength:
     def test_keeps_the_first_tokens_and_counts_the_rest(self, toy):
         encoder = Encoder(toy, CHATML)
@@ -211,23 +280,27 @@ class TestTemplatesThatDoNotFit:
         )
         encoder = Encoder(toy, forgetful)
         assert learned(encoder, TALK[:3]) == "Hello there!" + END
-        with pytest.raises(RenderError, match="turn by turn"):
+        with pytest.raises(RenderError, match="leaves out part of what message 3 says: 'Hello there'"):
             encoder.encode(talk(*TALK))
 
     def test_a_text_that_depends_on_how_long_the_conversation_is(self, toy):
         moved = "{{ messages | length }} turns{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
-        with pytest.raises(RenderError, match="turn by turn"):
-            Encoder(toy, moved).encode(talk(*TALK))
+        assert learned(Encoder(toy, moved), TALK) == TALK[2][1] + TALK[4][1]
 
     def test_a_different_header_for_generation(self, toy):
         thinking = CHATML.replace(r"assistant\n' }}{% endif", r"assistant\n<think>' }}{% endif")
-        with pytest.raises(RenderError, match="turn by turn"):
-            Encoder(toy, thinking).encode(talk(*TALK))
+        assert thinking != CHATML
+        assert learned(Encoder(toy, thinking), TALK) == TALK[2][1] + END + TALK[4][1] + END
 
     def test_changing_the_prefix(self, toy):
         loud = jinja("{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | upper + '<|im_end|>\n' }}")
-        with pytest.raises(RenderError, match="prefix"):
+        with pytest.raises(RenderError, match="changes what message 2 says"):
             Encoder(toy, loud).encode(talk(("user", "HI"), ("assistant", "YES"), prefix="so"))
+
+    def test_dropping_the_prefix(self, toy):
+        short = jinja("{{ '<|im_start|>' + message['role'] + '\n' + message['content'][-1:] + '<|im_end|>\n' }}")
+        with pytest.raises(RenderError, match="prefix"):
+            Encoder(toy, short).encode(talk(("user", "?"), ("assistant", "Y"), prefix="so"))
 
     @pytest.mark.parametrize(
         "body", ["{{ message['nothing']['there'] }}", "{{ 1 / 0 }}", "{{ message['content'] + 1 }}"]
@@ -247,8 +320,7 @@ class TestTemplatesThatDoNotFit:
         plain = toy.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
         assert datetime.now().strftime("%d %b %Y") in plain  # without our encoder
         for encoder in (Encoder(toy, "chat"), Encoder(toy, dated)):
-            text, _ = encoder.render(talk(*turns))
-            assert text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
+            assert encoder.render(talk(*turns)).text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
 
     def test_no_template_and_no_offsets(self, toy):
         bare = copy.deepcopy(toy)
@@ -283,7 +355,7 @@ class TestIdentity:
     def test_ids_are_the_tokenizers_own(self, smol, toy):
         for tokenizer in (smol, toy):
             encoder = Encoder(tokenizer, CHATML)
-            text, _ = encoder.render(talk(*TALK))
+            text = encoder.render(talk(*TALK)).text
             assert encoder.encode(talk(*TALK)).ids == tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def test_reading_templates(self, tmp_path):
