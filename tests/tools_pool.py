@@ -1,4 +1,4 @@
-"""A pool of 60 rows with tools and reasoning, made for the tests: assistants that look up, compute, think and refuse."""
+"""A pool of 60 rows with tools and reasoning for the tests: assistants that look up, compute, think and correct."""
 
 import json
 from pathlib import Path

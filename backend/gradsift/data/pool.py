@@ -16,8 +16,9 @@ from gradsift.data.conversation import Conversation, Message
 from gradsift.data.hub_reader import read_hub
 from gradsift.data.inputs import Input, Inputs, find_inputs
 from gradsift.data.readers import records_of
+from gradsift.data.reasons import Unusable, kind
 from gradsift.data.records import PoolError, Record
-from gradsift.data.schemas import Unusable, kind, read_conversation
+from gradsift.data.schemas import Found, Reading, read_conversation
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
@@ -37,9 +38,10 @@ class Row:
     subtask: str  # `subtask`, else ""
     messages: tuple[Message, ...]
     prefix: str  # start of the last assistant turn that is supplied, not learned; else ""
-    schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
+    schema: str  # as in data/schemas.py; "" for a bad row
     reason: str  # "" when good
     tools: str = ""  # JSON text of the list of tools that the row offers, "" if none
+    unused: tuple[str, ...] = ()  # columns of the record that held text and were not used
 
     @property
     def conversation(self) -> Conversation:
@@ -54,10 +56,10 @@ class Rows(Iterator[Row]):
     them, other splits of a saved data set and other lists of a JSON file. One clause each.
     """
 
-    def __init__(self, inputs: Inputs, taken: Iterable[str], source_column: str) -> None:
+    def __init__(self, inputs: Inputs, taken: Iterable[str], reading: Reading) -> None:
         self.left_out = list(inputs.left_out)
         self._inputs = inputs.read
-        self._source_column = source_column
+        self._reading = reading
         self._rows = self._stream(taken)
 
     def __next__(self) -> Row:
@@ -75,23 +77,23 @@ class Rows(Iterator[Row]):
     def _rows_of(self, entry: Input) -> Iterator[Row]:
         notes: list[str] = []
         records = read_hub(entry.name) if entry.path is None else records_of(entry.path, notes)
-        own = not entry.given and not self._source_column
+        own = not entry.given and not self._reading.source_column
         for record in records:
             if notes:
                 self.left_out += [f"{entry.name}: {note}" for note in notes]
                 notes.clear()
-            yield make_row(record if own else self._with_source(record, entry), entry.name, entry.source)
+            yield make_row(record if own else self._with_source(record, entry), entry.name, entry.source, self._reading)
         self.left_out += [f"{entry.name}: {note}" for note in notes]
 
     def _with_source(self, record: Record, entry: Input) -> Record:
         """A record whose `dataset` is its source: by the column that is asked for, or by the name that was given."""
         value = record.value or {}
-        source = _label(value.get(self._source_column)) or (entry.source if entry.given else "")
+        source = _label(value.get(self._reading.source_column)) or (entry.source if entry.given else "")
         return record._replace(value={**value, "dataset": source}) if source and record.value is not None else record
 
 
 def read_rows(
-    paths: Sequence[str | Path], taken: Iterable[str] = (), *, source_column: str = "", whole: bool = False
+    paths: Sequence[str | Path], taken: Iterable[str] = (), reading: Reading | None = None, *, whole: bool = False
 ) -> Rows:
     """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
 
@@ -100,14 +102,13 @@ def read_rows(
     stands for. `org/name@revision:configuration:split` is a data set on the hub; only `org/name` is needed.
     Memory: one record and all ids.
 
-    taken: ids that are in use already. source_column: the field that names a row's source, in place of `dataset` and
-    `source`. whole: also read the test and validation files.
+    taken: ids that are in use already. reading: how records are read. whole: also read the test and validation files.
 
     Raises:
         PoolError: a path does not exist or has an unknown type, or there is nothing to read. Problems with paths are
             raised at once, those that show only in the contents while streaming.
     """
-    return Rows(find_inputs(paths, whole), taken, source_column)
+    return Rows(find_inputs(paths, whole), taken, reading or Reading())
 
 
 def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -145,21 +146,19 @@ def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple
     return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(counts)
 
 
-def make_row(record: Record, file: str, source: str) -> Row:
+def make_row(record: Record, file: str, source: str, reading: Reading | None = None) -> Row:
     """Turn a record into a row; `source` is used if the record names none."""
     value = record.value or {}
     source = _first_text(value, "dataset", "source") or source
-    messages: tuple[Message, ...] = ()
-    schema, reason = "", record.reason
+    found, reason = Found("", ()), record.reason
     prefix = value.get("prefix")
     if not reason:
         try:
-            schema, pairs = read_conversation(value)
-            messages = tuple(Message(role, content) for role, content in pairs)
+            found = read_conversation(value, reading)
             if prefix is not None and not isinstance(prefix, str):
                 raise Unusable(f"prefix is not a string but {kind(prefix)}")
         except Unusable as unusable:
-            schema, messages, reason = "", (), str(unusable)
+            found, reason = Found("", ()), str(unusable)
     return Row(
         file=file,
         line=record.line,
@@ -168,10 +167,12 @@ def make_row(record: Record, file: str, source: str) -> Row:
         id=_label(value.get("id")) or f"{source}:{record.line}",
         task=_first_text(value, "task", "category"),
         subtask=_label(value.get("subtask")),
-        messages=messages,
+        messages=found.messages,
         prefix=prefix if isinstance(prefix, str) and not reason else "",
-        schema=schema,
+        schema=found.schema,
         reason=reason,
+        tools=found.tools,
+        unused=found.unused,
     )
 
 
