@@ -2,7 +2,7 @@
 
 `read_conversation` recognizes each record by its own fields, in any case, so a file may mix schemas:
 
-    messages     messages, conversations or conversation: a list of turns with `role` or `from` and `content` or `value`,
+    messages     messages, conversations or conversation: turns with `role` and `content`, or `from` and `value`, in a list
                  also as JSON text, or as an object of lists
     pairs        a question and its answer in two columns (`PAIRS`, the first complete one), with `input`, `context`,
                  `system` or `system_prompt`, `history` and reasoning where present
@@ -123,8 +123,9 @@ def _detected(fields: Fields, reading: Reading) -> tuple[str, list[Message]]:
         value = _list(fields.peek(name), name)
         if isinstance(value, list):
             return _labelled(fields, reading, _schema(value), _chat(fields, name))
+    asked = {question for question, _ in PAIRS if question in fields}
     for (question, answer), schema in PAIRS.items():
-        if fields.peek(question) is not None and fields.peek(answer) is not None:
+        if question in asked and fields.peek(question) is not None and fields.peek(answer) is not None:
             return _labelled(fields, reading, schema, _pair(fields, question, answer, _CONTEXTS, REASONING))
     if fields.peek("chosen") is not None and "rejected" in fields:
         return "preferences", _chosen(fields, reading)

@@ -59,6 +59,10 @@ def read_turns(items: list[Any], record: Fields, column: str) -> list[Message]:
     turns: list[Message] = []
     joinable = False
     for number, item in enumerate(items, 1):
+        if (simple := _simple(item)) is not None:
+            turns.append(simple)
+            joinable = False
+            continue
         found, calls = _turn(parsed(item, column), f"message {number} of {column}", record, column)
         if calls and joinable and not found[0].reasoning and turns[-1].learned is found[0].learned:
             turns[-1] = replace(turns[-1], tool_calls=turns[-1].tool_calls + found[0].tool_calls)
@@ -66,6 +70,15 @@ def read_turns(items: list[Any], record: Fields, column: str) -> list[Message]:
             turns += found
         joinable = calls
     return turns
+
+
+def _simple(item: Any) -> Message | None:
+    """The turn that an item of nothing but a known role and text is: what `_turn` returns, much faster."""
+    if type(item) is not dict or len(item) != 2:
+        return None
+    role, text = (item["role"], item.get("content")) if "role" in item else (item.get("from"), item.get("value"))
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    return Message(known, text) if known and known != "call" and isinstance(text, str) else None
 
 
 def read_text(value: Any, what: str) -> str:
@@ -189,14 +202,15 @@ def _called(turn: Fields, where: str) -> tuple[ToolCall, ...]:
 
 
 def _tool_calls(turn: Fields, where: str) -> tuple[ToolCall, ...]:
-    found = [read_calls(turn.get(field), where, turn, field) for field in ("tool_calls", "function_call")]
-    if found[0] and found[1] and found[0] != found[1]:
+    fields = turn.among(("tool_calls", "function_call"))
+    found = [calls for field in fields if (calls := read_calls(turn.get(field), where, turn, field))]
+    if len(set(found)) > 1:
         raise Unusable(f"{where} calls tools in two places that differ")
-    return found[0] or found[1]
+    return found[0] if found else ()
 
 
 def _reasoning(turn: Fields, found: list[str], where: str) -> str:
-    for name in REASONING:
+    for name in turn.among(REASONING):
         value = turn.peek(name)
         if isinstance(value, str):
             found.append(turn.get(name))
@@ -212,11 +226,11 @@ def _name(turn: Fields, field: str) -> str:
 
 def _learned(turn: Fields, where: str) -> bool | None:
     """Whether the row says that the turn is learned; None if it says nothing."""
-    for field in _PARTLY:
+    for field in turn.among(_PARTLY):
         if turn.peek(field):
             raise Unusable(f"{where} is to be learned in part ({field}), which is not supported")
     found = set()
-    for field in (*_LEARNED, *_NOT_LEARNED):
+    for field in turn.among((*_LEARNED, *_NOT_LEARNED)):
         value = turn.get(field)
         if value is None or value == "":
             continue
