@@ -121,16 +121,31 @@ def openai_message(message: Message) -> dict[str, Any]:
     return value
 
 
+def json_text(value: Any) -> str:
+    """A value as JSON text. Keys whose value is null are left out: `datasets` gives every row the keys of all others.
+
+    Raises:
+        TypeError, ValueError: JSON has no such value; NaN is one.
+    """
+    return json.dumps(_without_nulls(value), ensure_ascii=False, allow_nan=False)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
 def _openai_call(call: ToolCall) -> dict[str, Any]:
     value: dict[str, Any] = {"id": call.id} if call.id else {}
     return value | {"type": "function", "function": {"name": call.name, "arguments": _arguments(call.arguments)}}
 
 
 def _arguments(text: str) -> Any:
-    """The object that the text is, or the text: an object only if it can be written back as the same text."""
+    """The object that the text is, or the text: an object only if it is read back as the same text."""
     try:
         value = json.loads(text)
-        same = isinstance(value, dict) and json.dumps(value, ensure_ascii=False, allow_nan=False) == text
+        same = isinstance(value, dict) and json_text(value) == text
     except (ValueError, RecursionError):
         return text
     return value if same else text

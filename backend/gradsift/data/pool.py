@@ -13,16 +13,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gradsift.data.conversation import Conversation, Message
+from gradsift.data.fields import Fields
 from gradsift.data.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
-from gradsift.data.schemas import Unusable, kind, read_conversation
+from gradsift.data.schemas import Reading, Recognized, Unusable, kind, read_conversation, shorten
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
 __all__ = ["PoolError", "Row", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
 
+_AS_IT_IS = Reading()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -39,9 +40,10 @@ class Row:
     subtask: str  # `subtask`, else ""
     messages: tuple[Message, ...]
     prefix: str  # start of the last assistant turn that is supplied, not learned; else ""
-    schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
+    schema: str  # as `data.schemas` names it; "" for a bad row
     reason: str  # "" when good
     tools: str = ""  # JSON text of the list of tools that the row offers, "" if none
+    unused: tuple[str, ...] = ()  # columns that held text and were not used, sorted; () for a bad row
 
     @property
     def conversation(self) -> Conversation:
@@ -112,33 +114,37 @@ def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple
     return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(counts)
 
 
-def make_row(record: Record, file: str, source: str) -> Row:
-    """Turn a record into a row; `source` is used if the record names none."""
-    value = record.value or {}
-    source = _first_text(value, "dataset", "source") or source
-    messages: tuple[Message, ...] = ()
-    schema, reason = "", record.reason
-    prefix = value.get("prefix")
+def make_row(record: Record, file: str, source: str, reading: Reading = _AS_IT_IS) -> Row:
+    """Turn a record into a row; `source` is used if the record names none.
+
+    A record without the column that `reading` names for sources is bad; one with a blank there has the usual source.
+    """
+    value = Fields(record.value or {})
+    source = _label(value.peek(reading.source_column)) or _first_text(value, "dataset", "source") or source
+    read, reason, prefix = Recognized("", ()), record.reason, value.peek("prefix")
     if not reason:
         try:
-            schema, pairs = read_conversation(value)
-            messages = tuple(Message(role, content) for role, content in pairs)
+            if reading.source_column and reading.source_column not in value:
+                raise Unusable(f"has no column {shorten(reading.source_column)}, which is to name the source")
             if prefix is not None and not isinstance(prefix, str):
                 raise Unusable(f"prefix is not a string but {kind(prefix)}")
+            read = read_conversation(value.values, reading)
         except Unusable as unusable:
-            schema, messages, reason = "", (), str(unusable)
+            reason = str(unusable)
     return Row(
         file=file,
         line=record.line,
         raw=record.raw,
         source=source,
-        id=_label(value.get("id")) or f"{source}:{record.line}",
+        id=_label(value.peek("id")) or f"{source}:{record.line}",
         task=_first_text(value, "task", "category"),
-        subtask=_label(value.get("subtask")),
-        messages=messages,
+        subtask=_label(value.peek("subtask")),
+        messages=read.messages,
         prefix=prefix if isinstance(prefix, str) and not reason else "",
-        schema=schema,
+        schema=read.schema,
         reason=reason,
+        tools=read.tools,
+        unused=read.unused,
     )
 
 
@@ -251,8 +257,8 @@ def _hash(seed: int, row: Row) -> int:
     return int.from_bytes(raw_hash(key))
 
 
-def _first_text(value: dict[str, Any], *names: str) -> str:
-    return next((value[name] for name in names if isinstance(value.get(name), str) and value[name]), "")
+def _first_text(value: Fields, *names: str) -> str:
+    return next((found for name in names if isinstance(found := value.peek(name), str) and found), "")
 
 
 def _label(value: object) -> str:
