@@ -79,7 +79,7 @@ def holds_media(value: Any) -> bool:
         return any(holds_media(item) for item in value)
     if isinstance(value, Mapping):
         return any(holds_media(item) for item in value.values())
-    return bool(value.strip()) if isinstance(value, str) else value is not None and value is not False
+    return bool(value.strip()) if isinstance(value, str) else bool(value)
 
 
 def refuse_media(fields: Fields, names: Iterable[str], where: str) -> None:
