@@ -5,7 +5,7 @@ overlap an assistant turn (end-of-turn token included), so merges across a turn'
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -90,11 +90,11 @@ def read_template(choice: str) -> str:
 class Encoder:
     """Renders and tokenizes conversations with one tokenizer and one template.
 
-    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. `fingerprint` hashes everything that
-    determines the token ids: vocabulary, merges, normalization, template.
+    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. options: keywords for it.
+    `fingerprint` hashes everything that determines the token ids: vocabulary, merges, normalization, template, options.
     """
 
-    def __init__(self, tokenizer: Any, template: str) -> None:
+    def __init__(self, tokenizer: Any, template: str, options: Mapping[str, Any] = {}) -> None:
         if not tokenizer.is_fast:
             raise TemplateError(
                 "The model's tokenizer has no fast version, and only fast ones report character offsets: "
@@ -102,13 +102,13 @@ class Encoder:
             )
         if template == "chat" and not tokenizer.chat_template:
             raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.options = tokenizer, dict(options)
         text = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
         self.template = _dated(text, tokenizer.chat_template)
         self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # nobody else pads or truncates with a copy
         self._rules.no_padding()
         self._rules.no_truncation()
-        self.fingerprint = _fingerprint(self._rules, self.template or tokenizer.chat_template)
+        self.fingerprint = _fingerprint(self._rules, self.template or tokenizer.chat_template, self.options)
         self._rules.post_processor = None  # it adds no token here, but may trim blanks from the offsets
 
     def render(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
@@ -175,7 +175,11 @@ class Encoder:
             return ""
         try:  # a batch of one, because the opening of a conversation that begins with an answer has no turns
             return self.tokenizer.apply_chat_template(
-                [turns], chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
+                [turns],
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self.options,
             )[0]
         except Exception as error:  # a template is a program: it may raise anything
             raise RenderError(f"the chat template refuses it: {error}") from error
@@ -193,12 +197,13 @@ def _bos(tokenizer: Any) -> str:
     return "{{ bos_token }}" if tokenizer.bos_token and first == tokenizer.bos_token_id else ""
 
 
-def _fingerprint(rules: Any, template: str) -> str:
-    """Hash of the vocabulary, the template and the ids of a probe text that exercises all other rules.
+def _fingerprint(rules: Any, template: str, options: dict[str, Any]) -> str:
+    """Hash of the vocabulary, the template, its options and the ids of a probe text that exercises all other rules.
 
     It does not depend on library versions.
     """
     parts = [sorted(rules.get_vocab().items()), rules.encode(_PROBE, add_special_tokens=False).ids, template]
+    parts += [options] if options else []
     return hash_json(parts)[:16]
 
 
