@@ -27,11 +27,11 @@ ColumnPart = Literal["system", "user", "assistant", "reasoning", "tools", "messa
 Take = Literal["text", "chosen", "label"]
 
 _LEARNED = ("assistant", "messages", "text")  # the parts that can hold what is learned
-_GIVEN = frozenset(  # keywords of `apply_chat_template` that the encoder gives, or that are not the template's
-    ("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize", "padding")
-    + ("continue_final_message", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs")
-    + ("return_assistant_tokens_mask",)
-)
+_GIVEN = {  # keywords of `apply_chat_template` that the encoder gives, or that are not the template's
+    *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"),
+    *("padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    *("continue_final_message", "tokenizer_kwargs"),
+}
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
