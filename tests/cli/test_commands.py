@@ -16,15 +16,14 @@ FLAGS = """
 evaluate: store!* --targets!* --test!* --out! --method* --budget --seeds --train-model --template --template-option*
     --lora-targets --epochs --batch-size --lr --script --json
 plan: pool!* --model! --limit-per-source --max-length --template --template-option* --columns* --take* --source-column
-    --warmup-fraction --epochs --batch-size --lr --lora-rank
-    --lora-alpha --lora-targets --lora-dropout --checkpoints* --dim --projection --gradient* --adam
-    --store-dtype --dtype --seed --workers --json
-build: pool!* --model! --limit-per-source --max-length --template --template-option* --columns* --take* --source-column
-    --warmup-fraction --epochs --batch-size --lr --lora-rank
-    --lora-alpha --lora-targets --lora-dropout --checkpoints* --dim --projection --gradient* --adam
-    --store-dtype --dtype --seed --out! --append --restart --engine --workers --ray-address
-draft: pool!* --model! --targets! --out! --store --template --template-option* --columns* --take*
-    --source-column --limit-per-source --max-length
+    --warmup-fraction --epochs --batch-size --lr --lora-rank --lora-alpha --lora-targets --lora-dropout --checkpoints*
+    --dim --projection --gradient* --adam --store-dtype --dtype --seed --workers --json
+build: pool!* --model! --limit-per-source --max-length --template --template-option* --columns* --take*
+    --source-column --warmup-fraction --epochs --batch-size --lr --lora-rank --lora-alpha --lora-targets
+    --lora-dropout --checkpoints* --dim --projection --gradient* --adam --store-dtype --dtype --seed --out! --append
+    --restart --engine --workers --ray-address
+draft: pool!* --model! --targets! --out! --store --template --template-option* --columns* --take* --source-column
+    --limit-per-source --max-length
 features: store! --targets! --out!
 score: store! --targets! --out! --method* --similarity --target-pooling --aggregate --gradient --target-features
     --json
