@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from gradsift.analysis.summary import describe, inspect
 from gradsift.builder import ingest as ingesting
+from gradsift.builder.build import build
 from gradsift.builder.ingest import NothingUsableError, ingest, unused_line
 from gradsift.builder.reasons import Reasons
 from gradsift.config import BuildConfig
@@ -241,3 +243,18 @@ def test_long_rows_end_a_row_group(encoder: Encoder, tmp_path: Path, monkeypatch
     take_in(path, encoder, tmp_path)
     metadata = pq.read_metadata(tmp_path / "pool.parquet")
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [6, 3]
+
+
+def test_a_store_says_what_was_not_used_also_after_an_append(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_unused(monkeypatch, ingesting)
+    config = tiny_config.model_copy(update={"epochs": 1, "gradients": ("sgd",)})
+    for name, append in (("facts", False), ("talk", True)):
+        pool = [tiny_pool / f"{name}.jsonl"]
+        store = build(pool, tmp_path / "store", config, append=append, progress=Progress(quiet=True))
+    assert store.manifest.unused == {"meta": 42, "\x1b[2J?": 15}
+    assert store.manifest.excluded == {reason: 1 for reason in store.pool()["reason"] if reason}
+    shown = inspect(store)
+    assert shown["unused"] == store.manifest.unused
+    assert "columns with text that is not used, with their rows: 'meta' (42), '\\x1b[2J?' (15)" in describe(shown)
