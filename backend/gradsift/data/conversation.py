@@ -3,6 +3,7 @@
 The same types serve the pool, the targets, the store's Parquet files, the pages and the exports.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,3 +99,38 @@ def read_messages(records: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
         )
         for record in records
     )
+
+
+def openai_message(message: Message) -> dict[str, Any]:
+    """The message as files for people and trainers hold it: an OpenAI-style record that `read_conversation` reads back.
+
+    What the message does not have is absent; `content` is always there. Arguments that are a JSON object are written as
+    one, other arguments as text. `weight` is 0 for a turn that the row says not to learn, 1 for one that it says to.
+    """
+    value: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        value["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        value["tool_calls"] = [_openai_call(call) for call in message.tool_calls]
+    if message.name:
+        value["name"] = message.name
+    if message.call_id:
+        value["tool_call_id"] = message.call_id
+    if message.learned is not None:
+        value["weight"] = int(message.learned)
+    return value
+
+
+def _openai_call(call: ToolCall) -> dict[str, Any]:
+    value: dict[str, Any] = {"id": call.id} if call.id else {}
+    return value | {"type": "function", "function": {"name": call.name, "arguments": _arguments(call.arguments)}}
+
+
+def _arguments(text: str) -> Any:
+    """The object that the text is, or the text: an object only if it can be written back as the same text."""
+    try:
+        value = json.loads(text)
+        same = isinstance(value, dict) and json.dumps(value, ensure_ascii=False, allow_nan=False) == text
+    except (ValueError, RecursionError):
+        return text
+    return value if same else text
