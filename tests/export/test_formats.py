@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradsift.data.conversation import Conversation, Message
 from gradsift.data.pool import read_rows
 from gradsift.data.schemas import read_conversation
 from gradsift.export.files import ExportError, export_picks
@@ -29,11 +30,12 @@ ALSO = {
 HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
 
 
-def pick(*turns, rank=1, **fields):
-    messages = [{"role": role, "content": content} for role, content in turns]
-    values = {"score": 1 / rank, "id": f"i{rank}", "source": "s", "task": "", "prefix": "", "file": "pool.csv"}
-    values |= {"messages": messages, "raw": b"{}", "line": rank, "tokens": 10 * rank, "best_subtask": "sums", **fields}
-    return Pick(rank=rank, **values)
+def pick(*turns, rank=1, prefix="", tools="", **fields):
+    """A pick of these turns: messages, or (role, content)."""
+    messages = tuple(turn if isinstance(turn, Message) else Message(*turn) for turn in turns)
+    values = {"score": 1 / rank, "id": f"i{rank}", "source": "s", "task": "", "file": "pool.csv", "raw": b"{}"}
+    values |= {"line": rank, "tokens": 10 * rank, "best_subtask": "sums", **fields}
+    return Pick(rank=rank, conversation=Conversation(messages, tools, prefix), **values)
 
 
 def picks():
@@ -59,19 +61,24 @@ def turns(*pairs):
     return [{"role": role, "content": content} for role, content in pairs]
 
 
+def plain(pick):
+    """The messages of a pick that has only roles and contents, as records."""
+    return turns(*((message.role, message.content) for message in pick.conversation.messages))
+
+
 def test_messages(tmp_path):
     rows = load(tmp_path, export(tmp_path, "messages"))
     assert [list(row) for row in rows] == [["messages"]] * 3
-    assert rows[0]["messages"] == picks()[0].messages
+    assert rows[0]["messages"] == plain(picks()[0])
     assert rows[1]["messages"] == turns(("user", "q"), ("assistant", "The answer is: a"))
-    assert rows[2]["messages"] == picks()[2].messages
+    assert rows[2]["messages"] == plain(picks()[2])
 
 
 def test_prompt_completion(tmp_path):
     path = export(tmp_path, "prompt-completion")
     rows = load(tmp_path, path)
-    assert rows[0]["prompt"] == picks()[0].messages[:-1]
-    assert rows[0]["completion"] == picks()[0].messages[-1:]
+    assert rows[0]["prompt"] == plain(picks()[0])[:-1]
+    assert rows[0]["completion"] == plain(picks()[0])[-1:]
     assert rows[1] == {"prompt": turns(("user", "q")), "completion": turns(("assistant", "The answer is: a"))}
     assert rows[2] == {"prompt": turns(("user", "q")), "completion": turns(("assistant", "a"))}
     assert "- 1 row: turns after the last assistant turn were left out" in (path.parent / "README.md").read_text()
@@ -109,7 +116,7 @@ def test_parquet(tmp_path):
     path = export(tmp_path, "parquet")
     assert path.name == "train.parquet"
     assert str(pq.read_schema(path).field("messages").type).startswith("list<")
-    assert load(tmp_path, path, "parquet")[0]["messages"] == picks()[0].messages
+    assert load(tmp_path, path, "parquet")[0]["messages"] == plain(picks()[0])
     assert preview("parquet", picks(), 1) == preview("messages", picks(), 1)
 
 
@@ -150,7 +157,7 @@ def test_less_lines_of_the_real_pool_equal_the_source_lines(tmp_path, shared_dat
     source = {file.name: file.read_bytes().split(b"\n") for file in (shared_data / "pool").iterdir()}
     assert path.read_bytes().split(b"\n")[:-1] == [source[row.file][row.line - 1] for row in rows]
     loaded = load(tmp_path, path)
-    assert [[(turn["role"], turn["content"]) for turn in row["messages"]] for row in loaded] == [
+    assert [[Message(turn["role"], turn["content"]) for turn in row["messages"]] for row in loaded] == [
         list(row.messages) for row in rows
     ]
 

@@ -90,8 +90,10 @@ def test_files_of_an_export(tiny_store: Store, targets: list[Row], table: pd.Dat
         *("scores.parquet", "train.jsonl"),
     ]
     best = table[table["method"] == "less"].sort_values("rank").head(5)
-    messages = tiny_store.texts(best["row"])["messages"]
-    assert [line["messages"] for line in lines(path)] == messages.tolist()
+    said = [conversation.messages for conversation in tiny_store.texts(best["row"])["conversation"]]
+    assert [line["messages"] for line in lines(path)] == [
+        [{"role": message.role, "content": message.content} for message in messages] for messages in said
+    ]
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), table[table["method"] == "less"])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["store"] == tiny_store.fingerprint
