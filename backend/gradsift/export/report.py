@@ -130,7 +130,7 @@ def _turns(conversation: Conversation) -> str:
 
 
 def _turn(message: Message) -> str:
-    names = [message.role, *([text_of(message.name, 80)] if message.name else [])]
+    names = [html.escape(message.role), *([text_of(message.name, 80)] if message.name else [])]
     names += ["not learned"] if message.role == "assistant" and not message.is_learned else []
     parts = [_part("reasoning", message.reasoning)] if message.reasoning else []
     if message.role == "tool":

@@ -51,8 +51,8 @@ _TRL_WEIGHTS = (
     "`{{% generation %}}` only around turns of which `message.weight` is not 0, or train with axolotl."
 )
 _TRL_NUMBERS = (
-    "In {rows}, tools or calls hold numbers that `datasets` rounds to ten decimals or, beyond 64 bits, cannot read from "
-    "JSON Lines: choose `parquet`, which keeps the decimals."
+    "In {rows}, tools or calls hold numbers that `datasets` rounds to ten decimals or, beyond 64 bits, refuses when it "
+    "reads JSON Lines: choose `parquet`, which keeps the decimals."
 )
 _FACTORY = "`dataset_info.json` is beside the data: give this folder as `dataset_dir` and `gradsift` as `dataset`."
 _FACTORY_PACKED = (
