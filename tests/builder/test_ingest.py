@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradsift.builder.ingest import NothingUsableError, ingest
+from gradsift.data.conversation import Message
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import PoolError
 from gradsift.datastore import pool_files
@@ -138,7 +139,7 @@ def test_texts_come_in_the_order_asked(tiny_store: Store) -> None:
     texts = tiny_store.texts(numbers)
     assert texts["row"].tolist() == numbers
     assert texts["raw"][1] == texts["raw"][3]
-    assert texts["messages"][2][0] == {"role": "user", "content": "what is in box 16?"}
+    assert texts["conversation"][2].messages[0] == Message("user", "what is in box 16?")
     assert list(tiny_store.texts([]).columns) == list(texts.columns)
     assert tiny_store.texts([6])["raw"][0] == b'{"messages": [{"role": "user", "content": "half a line'
 
@@ -147,7 +148,7 @@ def test_texts_read_across_row_groups(encoder: Encoder, tmp_path: Path, tiny_sto
     path = write(tmp_path / "many.jsonl", *(conversation(f"{n}", "a") for n in range(2100)))
     take_in(path, encoder, tmp_path)
     texts = Store(tmp_path, tiny_store.manifest).texts([2099, 3, 1000, 999])
-    assert [turns[0]["content"] for turns in texts["messages"]] == ["2099", "3", "1000", "999"]
+    assert [conversation.messages[0].content for conversation in texts["conversation"]] == ["2099", "3", "1000", "999"]
 
 
 def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 import zstandard
+from conversations import records, talk
 
 from gradsift.cli.main import cli
-from gradsift.data.conversation import Conversation, Message
 from gradsift.export.files import COMPRESSIONS, export_picks
 from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime.errors import UsageError
@@ -26,12 +26,11 @@ HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
 
 
 def pick(rank=1, text=HARD, **fields):
-    conversation = Conversation((Message("user", text), Message("assistant", f"{text} {rank}")))
-    values = {"id": f"i{rank}", "source": "s", "task": "", "file": "pool.jsonl", "line": rank, "score": 1 / rank}
-    turns = [{"role": message.role, "content": message.content} for message in conversation.messages]
-    line = json.dumps({"messages": turns}, ensure_ascii=False).encode()
-    values |= {"conversation": conversation, "raw": line, "tokens": 10 * rank, "best_subtask": "sums", **fields}
-    return Pick(rank=rank, **values)
+    conversation = talk(("user", text), ("assistant", f"{text} {rank}"))
+    values = {"id": f"i{rank}", "source": "s", "task": "", "file": "pool.jsonl", "line": rank}
+    line = json.dumps({"messages": records(conversation.messages)}, ensure_ascii=False).encode()
+    values |= {"score": 1 / rank, "raw": line, "tokens": 10 * rank, "best_subtask": "sums", **fields}
+    return Pick(rank=rank, conversation=conversation, **values)
 
 
 def picks(count=3):

@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from conversations import pairs, records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,9 +33,9 @@ HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
 
 def pick(*turns, rank=1, prefix="", tools="", **fields):
     """A pick of these turns: messages, or (role, content)."""
-    messages = tuple(turn if isinstance(turn, Message) else Message(*turn) for turn in turns)
     values = {"score": 1 / rank, "id": f"i{rank}", "source": "s", "task": "", "file": "pool.csv", "raw": b"{}"}
     values |= {"line": rank, "tokens": 10 * rank, "best_subtask": "sums", **fields}
+    messages = tuple(turn if isinstance(turn, Message) else Message(*turn) for turn in turns)
     return Pick(rank=rank, conversation=Conversation(messages, tools, prefix), **values)
 
 
@@ -61,24 +62,19 @@ def turns(*pairs):
     return [{"role": role, "content": content} for role, content in pairs]
 
 
-def plain(pick):
-    """The messages of a pick that has only roles and contents, as records."""
-    return turns(*((message.role, message.content) for message in pick.conversation.messages))
-
-
 def test_messages(tmp_path):
     rows = load(tmp_path, export(tmp_path, "messages"))
     assert [list(row) for row in rows] == [["messages"]] * 3
-    assert rows[0]["messages"] == plain(picks()[0])
+    assert rows[0]["messages"] == records(picks()[0].conversation.messages)
     assert rows[1]["messages"] == turns(("user", "q"), ("assistant", "The answer is: a"))
-    assert rows[2]["messages"] == plain(picks()[2])
+    assert rows[2]["messages"] == records(picks()[2].conversation.messages)
 
 
 def test_prompt_completion(tmp_path):
     path = export(tmp_path, "prompt-completion")
     rows = load(tmp_path, path)
-    assert rows[0]["prompt"] == plain(picks()[0])[:-1]
-    assert rows[0]["completion"] == plain(picks()[0])[-1:]
+    assert rows[0]["prompt"] == records(picks()[0].conversation.messages[:-1])
+    assert rows[0]["completion"] == records(picks()[0].conversation.messages[-1:])
     assert rows[1] == {"prompt": turns(("user", "q")), "completion": turns(("assistant", "The answer is: a"))}
     assert rows[2] == {"prompt": turns(("user", "q")), "completion": turns(("assistant", "a"))}
     assert "- 1 row: turns after the last assistant turn were left out" in (path.parent / "README.md").read_text()
@@ -116,7 +112,7 @@ def test_parquet(tmp_path):
     path = export(tmp_path, "parquet")
     assert path.name == "train.parquet"
     assert str(pq.read_schema(path).field("messages").type).startswith("list<")
-    assert load(tmp_path, path, "parquet")[0]["messages"] == plain(picks()[0])
+    assert load(tmp_path, path, "parquet")[0]["messages"] == records(picks()[0].conversation.messages)
     assert preview("parquet", picks(), 1) == preview("messages", picks(), 1)
 
 
@@ -150,16 +146,14 @@ def test_less_copies_lines_and_rewrites_the_rest(tmp_path):
 def test_less_lines_of_the_real_pool_equal_the_source_lines(tmp_path, shared_data):
     rows = [row for number, row in enumerate(read_rows([shared_data / "pool"])) if number % 50 == 0]
     chosen = [
-        pick(*row.messages, rank=rank, raw=row.raw, file=row.file, line=row.line, source=row.source)
+        pick(*pairs(row.messages), rank=rank, raw=row.raw, file=row.file, line=row.line, source=row.source)
         for rank, row in enumerate(rows, 1)
     ]
     path = export(tmp_path, "less", chosen)
     source = {file.name: file.read_bytes().split(b"\n") for file in (shared_data / "pool").iterdir()}
     assert path.read_bytes().split(b"\n")[:-1] == [source[row.file][row.line - 1] for row in rows]
     loaded = load(tmp_path, path)
-    assert [[Message(turn["role"], turn["content"]) for turn in row["messages"]] for row in loaded] == [
-        list(row.messages) for row in rows
-    ]
+    assert [row["messages"] for row in loaded] == [records(row.messages) for row in rows]
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

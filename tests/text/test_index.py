@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import regex
 from commands import gradsift
+from conversations import pairs, talk
 from stores import flip
 
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
+from gradsift.data.conversation import Conversation
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
 from gradsift.runtime.errors import GradsiftError, StoreError
@@ -26,8 +28,8 @@ JAPANESE = "東京は日本の首都です。"
 CHINESE = "巴黎是法国的首都。"
 
 
-def turns(*contents: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": content} for content in contents]
+def turns(*contents: str) -> Conversation:
+    return talk(*(("user", content) for content in contents))
 
 
 def rows_of(store: Store) -> list[dict]:
@@ -44,8 +46,9 @@ def unindexed(tiny_copy: Store) -> Store:
 class TestFile:
     def test_a_build_makes_it_with_every_row_of_the_pool(self, tiny_store: Store) -> None:
         expected = []
-        for row, messages in enumerate(tiny_store.texts(range(tiny_store.manifest.rows))["messages"]):
-            said = {role: [m["content"] for m in messages if m["role"] == role] for role in index.ROLES}
+        for row, conversation in enumerate(tiny_store.texts(range(tiny_store.manifest.rows))["conversation"]):
+            turns = pairs(conversation.messages)
+            said = {role: [content for other, content in turns if other == role] for role in index.ROLES}
             expected.append({"row": row, **{role: "\n".join(texts).lower() for role, texts in said.items()}})
         got = [{name: row[name] for name in ("row", *index.ROLES)} for row in rows_of(tiny_store)]
         assert got == expected
@@ -224,7 +227,7 @@ class TestScript:
 
     def test_all_turns_count(self) -> None:
         assert script_of(turns("Say it in Bengali", "কলকাতা ভারতের একটি শহর কলকাতা ভারতের একটি শহর")) == "Bengali"
-        assert script_of([]) == "None"
+        assert script_of(turns()) == "None"
 
     def test_the_start_of_every_turn_is_looked_at(self) -> None:
         assert script_of(turns("a" * 1000, "я" * 5000 + "a" * 99999)) == "Cyrillic"
@@ -241,7 +244,7 @@ class TestScript:
             if any(counts[name] for name in ("Hiragana", "Katakana")) or not any(counts.values()):
                 continue
             best = max(counts, key=counts.__getitem__)
-            assert script_of(conversation) == best
+            assert script_of(talk(*((turn["role"], turn["content"]) for turn in conversation))) == best
             seen.add(best)
         assert len(seen) > 2
 

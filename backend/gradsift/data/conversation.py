@@ -24,6 +24,15 @@ class ToolCall:
         """The call as people read it: `name(arguments)`."""
         return f"{self.name}({self.arguments})"
 
+    @property
+    def value(self) -> Any:
+        """The arguments as an object, or their text if it is not JSON of one."""
+        try:
+            value = json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return self.arguments
+        return value if isinstance(value, dict) else self.arguments
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -84,6 +93,11 @@ class Conversation:
         """What its turns say, one after another."""
         return "\n".join(message.text for message in self.messages)
 
+    @property
+    def last_answer(self) -> int:
+        """Index of the last assistant turn, -1 if there is none."""
+        return max((at for at, message in enumerate(self.messages) if message.role == "assistant"), default=-1)
+
 
 def read_messages(records: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
     """The messages that `Message.record` wrote."""
@@ -121,16 +135,27 @@ def openai_message(message: Message) -> dict[str, Any]:
     return value
 
 
+def json_text(value: Any) -> str:
+    """A value as JSON text. Keys whose value is null are left out: `datasets` gives every row the keys of all others.
+
+    Raises:
+        TypeError, ValueError: JSON has no such value; NaN is one.
+    """
+    return json.dumps(_without_nulls(value), ensure_ascii=False, allow_nan=False)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
 def _openai_call(call: ToolCall) -> dict[str, Any]:
     value: dict[str, Any] = {"id": call.id} if call.id else {}
-    return value | {"type": "function", "function": {"name": call.name, "arguments": _arguments(call.arguments)}}
+    return value | {"type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
 
 
-def _arguments(text: str) -> Any:
-    """The object that the text is, or the text: an object only if it can be written back as the same text."""
-    try:
-        value = json.loads(text)
-        same = isinstance(value, dict) and json.dumps(value, ensure_ascii=False, allow_nan=False) == text
-    except (ValueError, RecursionError):
-        return text
-    return value if same else text
+def _arguments(call: ToolCall) -> Any:
+    """The object that the arguments are, or their text: an object only if it is read back as the same text."""
+    value = call.value
+    return value if isinstance(value, dict) and json_text(value) == call.arguments else call.arguments

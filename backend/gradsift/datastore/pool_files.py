@@ -45,8 +45,9 @@ class PoolFiles:
         """Columns row, conversation and, on request, raw of `rows`, in that order; reads only their row groups."""
         numbers, pieces, first = np.asarray(rows, dtype=np.int64), [], 0
         columns = [*_TEXT, "raw"] if raw else list(_TEXT)
+        names = ["row", "conversation", *columns[len(_TEXT) :]]
         if not len(numbers):
-            return pd.DataFrame(columns=["row", "conversation", *columns[len(_TEXT) :]])
+            return pd.DataFrame(columns=names)
         for path in self.paths:
             with _reading(path), pq.ParquetFile(path, metadata=_footer(path, *_version(path))) as file:
                 stop = first + file.metadata.num_rows
@@ -54,7 +55,7 @@ class PoolFiles:
                 pieces += _groups(file, own, first, columns)
                 first = stop
         records = {record["row"]: _text(record) for piece in pieces for record in piece.to_pylist()}
-        return pd.DataFrame([records[row] for row in numbers.tolist()])
+        return pd.DataFrame([records[row] for row in numbers.tolist()], columns=names)
 
     def _columns(self, path: Path, names: Sequence[str]) -> pa.Table:
         with _reading(path):

@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from gradsift.data.conversation import Conversation, Message, ToolCall, openai_message
-from gradsift.data.readers import data_suffix, parse_object
+from gradsift.data.records import parse_object
+from gradsift.data.streams import data_suffix
 from gradsift.export.card import Tally
 from gradsift.export.holdings import LACKS, Holdings, is_text, json_value, survey
 from gradsift.runtime.errors import UsageError
