@@ -34,7 +34,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gradsift.data.conversation import Conversation, Message, ToolCall, openai_message
+from gradsift.data.conversation import Conversation, Message, openai_message
 from gradsift.data.records import parse_object
 from gradsift.data.streams import data_suffix
 from gradsift.export.card import Tally
@@ -45,7 +45,7 @@ from gradsift.selection.picks import Pick
 FORMATS = tuple(LACKS)
 _FROM = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
 _LESS_ROLES = frozenset({"system", "user", "assistant", "tool"})
-_INTEGERS = range(-(2**63), 2**64)  # what the JSON reader of `datasets` can read
+_INTEGERS = range(-(2**63), 2**64)
 _TRAILING = "turns after the last assistant turn were left out, because nothing is learned from them"
 _UNLEARNED = "turns after the last learned answer were left out, because the row says not to learn them"
 _NO_PROMPT = "the conversation begins with its only assistant turn, so the prompt is empty"
@@ -94,34 +94,14 @@ def _joined(conversation: Conversation, tally: Tally) -> list[Message]:
 def _message(message: Message) -> dict[str, Any]:
     value = openai_message(message)
     for call in value.get("tool_calls", ()):
-        call["function"]["arguments"] = _arguments(call["function"]["arguments"])
+        arguments = call["function"]["arguments"]
+        if not _is_readable(arguments):
+            call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
     return value
-
-
-def _arguments(value: Any) -> Any:
-    """Arguments as trainers' templates want them: the object that the text is, or the text if no reader would read the
-    object as the row meant it."""
-    if not isinstance(value, str):
-        return value if _is_readable(value) else json.dumps(value, ensure_ascii=False)
-    try:
-        parsed = json.loads(value, object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return value
-    return parsed if isinstance(parsed, dict) and _is_readable(parsed) else value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return value
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _is_readable(value: Any) -> bool:
+    """Whether `datasets` can read a JSON value: it fails at whole numbers beyond 64 bits, and the file with it."""
     if isinstance(value, dict | list):
         return all(map(_is_readable, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, int) or value in _INTEGERS
@@ -189,7 +169,7 @@ def _sharegpt_line(pick: Pick, tally: Tally) -> bytes:
 def _shared(message: Message, holdings: Holdings) -> dict[str, str]:
     role, value = _FROM[message.role], message.content
     if message.tool_calls:
-        calls = [_shared_call(call) for call in message.tool_calls]
+        calls = [_shared_call(call) for call in _message(message)["tool_calls"]]
         role, value = "function_call", json.dumps(calls if len(calls) > 1 else calls[0], ensure_ascii=False)
     elif message.reasoning:
         value = f"<think>\n{message.reasoning}\n</think>\n\n{value}"  # LLaMA-Factory looks for these line breaks
@@ -197,9 +177,8 @@ def _shared(message: Message, holdings: Holdings) -> dict[str, str]:
     return turn | {"name": message.name, "tool_call_id": message.call_id} if holdings.has("ids") else turn
 
 
-def _shared_call(call: ToolCall) -> dict[str, Any]:
-    value = {"name": call.name, "arguments": _arguments(call.arguments)}
-    return value | {"id": call.id} if call.id else value
+def _shared_call(call: dict[str, Any]) -> dict[str, Any]:
+    return call["function"] | ({"id": call["id"]} if "id" in call else {})
 
 
 def _less_line(pick: Pick, tally: Tally) -> bytes:
