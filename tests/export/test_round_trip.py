@@ -103,7 +103,7 @@ def test_every_field_comes_back(tmp_path, format, rows):
 def test_sharegpt_brings_back_what_it_carries_or_refuses(tmp_path, rows):
     holdings = survey((str(number), row) for number, row in enumerate(rows))
     if not fits("sharegpt", holdings):
-        with pytest.raises(UsageError, match="The format sharegpt has no place for .*: choose messages"):
+        with pytest.raises(UsageError, match=r"The format sharegpt has no place for .*: choose messages"):
             export(tmp_path / "out", "sharegpt", rows)
         return
     back = read(export(tmp_path / "out", "sharegpt", rows))
@@ -142,7 +142,11 @@ CASES = [
     ("alpaca", [PLAIN, WEIGHTED], "assistant turns that are not to be learned (1 row, first 'i2'): choose messages"),
     ("sharegpt", [WEIGHTED], "assistant turns that are not to be learned"),
     ("prompt-completion", [TEXT], "plain text without turns (1 row, first 'i1'): choose messages, less or parquet."),
-    ("messages", [TEXT, PLAIN], "these rows are both: text in 1 row, first 'i1'; turns in 1 row, first 'i2'. Choose less"),
+    (
+        "messages",
+        [TEXT, PLAIN],
+        "these rows are both: text in 1 row, first 'i1'; turns in 1 row, first 'i2'. Choose less",
+    ),
 ]
 
 
