@@ -73,7 +73,9 @@ def test_names_of_test_and_validation_splits(tmp_path, name):
     assert sources(tmp_path) == (["train"], [name])
 
 
-@pytest.mark.parametrize("name", ["contest.jsonl", "latest.jsonl", "train_test.jsonl", "evaluations.jsonl", "x/a.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["contest.jsonl", "latest.jsonl", "train_test.jsonl", "evaluations.jsonl", "x/a.jsonl"]
+)
 def test_names_that_only_look_like_a_split(tmp_path, name):
     write(tmp_path / "more.jsonl")
     write(tmp_path / name)
@@ -139,7 +141,10 @@ def named(*paths, below=0):
     [
         (["data/a/raw/flan/train.jsonl", "mnt/b/cot/train.jsonl"], ["flan", "cot"]),
         (
-            ["c/datasets--x--dolly/snapshots/abcdef0123/data/train.csv", "c/datasets--y--oasst/snapshots/123/train.csv"],
+            [
+                "c/datasets--x--dolly/snapshots/abcdef0123/data/train.csv",
+                "c/datasets--y--oasst/snapshots/123/train.csv",
+            ],
             ["x/dolly", "y/oasst"],
         ),
         (["p/x/train.csv", "p/y/train.csv", "q/x/train.csv"], ["p/x", "p/y", "q/x"]),
