@@ -13,12 +13,12 @@ of these that a record has is taken:
                        one of these below body, data, conversation or request, as in files of requests
 
 Any pair takes `input` and `context`, joined to the question by a blank line, `history`, and the answer's `reasoning`,
-`thinking` or `reasoning_content`; any schema takes `system` or `system_prompt`, and `tools` or `functions`. Turns, tools
-and prompts may be written as JSON strings, turns also as an object of lists. Texts are not trimmed.
+`thinking` or `reasoning_content`; any schema takes `system` or `system_prompt`, and `tools` or `functions`. Turns,
+tools and prompts may be written as JSON strings, turns also as an object of lists. Texts are not trimmed.
 
-`Reading` maps other columns, and asks for rows that are not read otherwise: plain text, the chosen side of a preference,
-rows with a label. A part that cannot be kept, such as an image, makes the whole record unusable; it is never left out.
-Columns that held text and were not used are named.
+`Reading` maps other columns, and asks for rows that are not read otherwise: plain text, the chosen side of a
+preference, rows with a label. A part that cannot be kept, such as an image, makes the whole record unusable; it is
+never left out. Columns that held text and were not used are named.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from gradsift.data.conversation import Message
 from gradsift.data.fields import MEDIA, Fields, holds_text, parsed, refuse_media
 from gradsift.data.pairs import CONTEXTS, read_chosen, read_pair, with_reasoning
 from gradsift.data.reasons import Unusable, kind, shorten
-from gradsift.data.turns import is_turn, read_text, read_turns
+from gradsift.data.turns import ROLE_FIELDS, is_turn, read_text, read_turns
 
 __all__ = ["PAIRS", "Reading", "Recognized", "Unusable", "has_schema", "kind", "read_conversation", "shorten"]
 
@@ -62,7 +62,7 @@ _MARKS = {"true": True, "1": True, "false": False, "0": False}
 class Reading:
     """How records are read where their own fields do not say it.
 
-    columns: (part, column) pairs, such as ("user", "question"); the parts are system, user, assistant, reasoning, tools,
+    columns: (part, column) pairs, such as ("user", "question"); parts are system, user, assistant, reasoning, tools,
     messages, text and context. A record without a column that is named here is unusable. take: kinds of rows that are
     read only when asked for. source_column: the column that names a row's source.
     """
@@ -206,7 +206,9 @@ def _turns(fields: Fields, name: str) -> list[Any]:
     if not isinstance(value, dict):
         return value if isinstance(value, list) else []
     lists = {key: items for key, items in value.items() if items is not None}
-    if not lists or not all(isinstance(items, list) for items in lists.values()):
+    if not any(role in Fields(lists) for role in ROLE_FIELDS):
+        return []
+    if not all(isinstance(items, list) for items in lists.values()):
         return []
     if len({len(items) for items in lists.values()}) > 1:
         raise Unusable(f"the lists in {name} are of different lengths")
