@@ -1,7 +1,7 @@
 """Any record: it is read, or is excluded with one clause; and every text that it holds is kept or is told.
 
-The records are drawn from the names and shapes that data sets use, put together at random. Every text in them is a token
-of its own, so that it can be looked for in what was read.
+The records are drawn from the names and shapes that data sets use, put together at random. Every text in them is a
+token of its own, so that it can be looked for in what was read.
 """
 
 import itertools
@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from gradsift.data.conversation import openai_message
 from gradsift.data.pool import make_row
-from gradsift.data.readers import to_record
-from gradsift.data.schemas import PAIRS, Reading, Unusable, read_conversation
+from gradsift.data.readers import Record, to_record
+from gradsift.data.schemas import PAIRS, Reading, read_conversation
 
-ROLES = ("system", "developer", "user", "human", "assistant", "gpt", "tool", "observation", "function_call", "narrator")
 CHATS = ("messages", "conversations", "conversation", "dialogue", "chat", "turns", "history")
 COLUMNS = (*dict.fromkeys(itertools.chain.from_iterable(PAIRS)), "context", "system", "system_prompt", "chosen")
 COLUMNS = (
@@ -33,57 +32,92 @@ COLUMNS = (
     "Input",
 )
 METADATA = ("id", "source", "dataset", "task", "category", "subtask", "prefix")
-MARKS = ("weight", "train", "loss", "masked", "train_detail")
 TOKEN = re.compile(r"⟦\d+⟧")
 READINGS = (
     Reading(),
     Reading(take=("text", "chosen", "label")),
     Reading(columns=(("user", "meta"), ("assistant", "answer"), ("context", "text"))),
-    Reading(columns=(("messages", "messages"), ("reasoning", "meta"), ("tools", "tools"), ("system", "context"))),
+    Reading(columns=(("messages", "messages"), ("reasoning", "meta"), ("tools", "functions"), ("system", "context"))),
     Reading(columns=(("text", "meta"),), source_column="category"),
 )
 
 texts = st.just("⟦⟧")
 odd = st.none() | st.booleans() | st.sampled_from([0, 1, 0.5, "", " ", float("nan"), [], {}, "true", "[", "{"])
 values = st.recursive(
-    texts | odd,
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "text", "role"]), inner, max_size=2)
-    ),
+    texts | texts | odd,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "text", "x"]), inner, max_size=2),
     max_leaves=4,
 )
-arguments = st.dictionaries(st.sampled_from("ab"), texts | odd, max_size=2) | texts | odd
-functions = st.fixed_dictionaries({"name": texts, "arguments": arguments}, optional={"parameters": values, "x": values})
+
+
+def mostly(usual, other):
+    """The usual strategy nine times out of ten, so that most records can be read."""
+    return st.integers(0, 9).flatmap(lambda number: usual if number else other)
+
+
+arguments = mostly(st.dictionaries(st.sampled_from("ab"), texts | st.none(), max_size=2) | texts, odd)
+functions = st.fixed_dictionaries({"name": mostly(texts, odd)}, optional={"arguments": arguments, "x": values})
 calls = functions | st.fixed_dictionaries(
     {"function": functions}, optional={"id": texts, "type": st.just("function"), "index": values, "x": values}
 )
-parts = st.one_of(
-    st.fixed_dictionaries({"type": st.sampled_from(["text", "output_text"]), "text": texts}, optional={"x": values}),
-    st.fixed_dictionaries({"type": st.just("thinking"), "thinking": texts}, optional={"signature": values}),
-    st.fixed_dictionaries({"type": st.just("tool_use"), "name": texts, "input": arguments}, optional={"id": texts}),
-    st.fixed_dictionaries({"type": st.just("tool_result"), "content": texts}, optional={"tool_use_id": texts}),
-    st.fixed_dictionaries({"type": st.just("image"), "image": texts}),
+lists_of_calls = st.lists(calls, min_size=1, max_size=2)
+text_parts = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "output_text"]), "text": texts}, optional={"x": values}
 )
-contents = texts | texts | st.lists(parts, max_size=3) | values | st.lists(calls, max_size=2).map(json.dumps)
-turns = st.fixed_dictionaries(
-    {"role": st.sampled_from(ROLES), "content": contents},
+thoughts = st.fixed_dictionaries({"type": st.just("thinking"), "thinking": texts}, optional={"signature": values})
+uses = st.fixed_dictionaries({"type": st.just("tool_use"), "name": texts, "input": arguments}, optional={"id": texts})
+results = st.fixed_dictionaries({"type": st.just("tool_result"), "content": texts}, optional={"tool_use_id": texts})
+images = st.fixed_dictionaries({"type": st.just("image"), "image": texts})
+asked = texts | texts | st.lists(mostly(text_parts | results, images | thoughts), max_size=3)
+said = (
+    texts | texts | st.tuples(thoughts, text_parts, uses).map(list) | st.lists(text_parts | thoughts | uses, max_size=2)
+)
+extras = {
+    **{"name": texts, "tool_call_id": texts, "x": values, "text": texts, "images": mostly(st.none(), odd)},
+    **{"weight": mostly(st.none() | st.sampled_from([0, 1]), odd), "reasoning_content": texts | st.none()},
+}
+
+
+def turn(roles, content, **optional):
+    keys = st.sampled_from([("role", "content"), ("from", "value"), ("Role", "Content")])
+    roles = st.sampled_from(roles)
+    return keys.flatmap(
+        lambda names: st.fixed_dictionaries(
+            {names[0]: roles, names[1]: mostly(content, values)}, optional=extras | optional
+        )
+    )
+
+
+turns = mostly(
+    turn(("user", "human", "system", "tool", "observation"), asked)
+    | turn(("assistant", "gpt"), said, tool_calls=lists_of_calls, function_call=calls, thinking=texts)
+    | turn(("function_call",), lists_of_calls.map(json.dumps) | lists_of_calls),
+    turn(("narrator", "user"), values, tool_calls=lists_of_calls),
+)
+chats = st.tuples(st.lists(turns, max_size=3), turn(("assistant",), said)).map(lambda both: [*both[0], both[1]])
+pairs = st.sampled_from(PAIRS).flatmap(lambda pair: st.fixed_dictionaries(dict.fromkeys(pair, mostly(texts, chats))))
+chosen = st.fixed_dictionaries({"chosen": texts | chats, "rejected": texts}, optional={"prompt": texts | chats})
+chat_records = st.dictionaries(st.sampled_from(CHATS[:6]), chats | chats.map(json.dumps), min_size=1, max_size=1)
+beside = st.fixed_dictionaries(
+    {},
     optional={
-        **dict.fromkeys(("reasoning_content", "thinking"), texts | odd),
-        **{"tool_calls": st.lists(calls, max_size=2), "function_call": calls, "name": texts, "tool_call_id": texts},
-        **{"weight": st.sampled_from([0, 1]) | odd, "images": odd, "x": values},
+        **dict.fromkeys(
+            (*METADATA, "url", "system", "system_prompt", "context", "reasoning", "question", "Input"), texts
+        ),
+        **{
+            "meta": values,
+            "tools": st.lists(functions | texts, max_size=1),
+            "label": odd,
+            "history": chats,
+            "image": odd,
+        },
     },
 )
-sharegpt = st.fixed_dictionaries({"from": st.sampled_from(ROLES), "value": contents}, optional={"x": values})
-chats = st.lists(turns | sharegpt, min_size=1, max_size=4)
-pairs = st.sampled_from(PAIRS).map(lambda pair: dict.fromkeys(pair, "⟦⟧"))
-loose = st.dictionaries(
-    st.sampled_from((*COLUMNS, *METADATA, *CHATS)),
-    texts | texts | values | chats | st.lists(calls, max_size=2),
-    max_size=4,
+loose = st.dictionaries(st.sampled_from((*COLUMNS, *METADATA, *CHATS)), texts | values | chats, max_size=2)
+plain = st.tuples(mostly(beside, beside | loose), pairs | chat_records | chosen | st.just({"text": "⟦⟧"})).map(
+    lambda both: both[0] | both[1]
 )
-chat_records = st.dictionaries(st.sampled_from(CHATS[:5]), chats | chats.map(json.dumps), min_size=1, max_size=1)
-plain = st.tuples(pairs | chat_records | st.just({}), loose).map(lambda both: both[1] | both[0])
-records = plain | st.fixed_dictionaries({"body": plain, "x": values})
+records = mostly(plain, st.fixed_dictionaries({"body": plain, "x": values}))
 
 
 def numbered(record):
@@ -104,6 +138,11 @@ def tokens(value):
     return set(TOKEN.findall(json.dumps(value, ensure_ascii=False)))
 
 
+def drawn(record, reading):
+    """The record with its tokens, and with the columns that the reading maps."""
+    return numbered(dict.fromkeys((column for _, column in reading.columns if column != "messages"), "⟦⟧") | record)
+
+
 def told(value, names, path=()):
     """The tokens below the fields that are named as unused; a name is the path of fields to them."""
     if ".".join(path) in names:
@@ -118,17 +157,17 @@ def told(value, names, path=()):
     return set().union(*(told(item, names, path) for item in value)) if isinstance(value, list) else set()
 
 
-@settings(max_examples=1500, suppress_health_check=list(HealthCheck), deadline=None)
-@given(records.map(numbered), st.sampled_from(READINGS))
+@settings(max_examples=600, suppress_health_check=list(HealthCheck), deadline=None)
+@given(records, st.sampled_from(READINGS))
 def test_every_text_is_kept_or_told(record, reading):
+    record = drawn(record, reading)
     before = json.dumps(record)
-    try:
-        found = read_conversation(record, reading)
-    except Unusable as unusable:
-        assert str(unusable)
-        assert len(str(unusable)) < 400
-        assert str(unusable).isprintable()
+    row = make_row(Record(1, b"", record, ""), "f", "s", reading)
+    assert len(row.reason) < 400
+    assert row.reason.isprintable()
+    if row.reason:
         return
+    found = read_conversation(record, reading)
     assert json.dumps(record) == before
     assert any(message.is_learned or message.role == "text" for message in found.messages)
     kept = tokens([message.record() for message in found.messages]) | tokens(found.tools)
@@ -138,10 +177,10 @@ def test_every_text_is_kept_or_told(record, reading):
     assert list(found.unused) == sorted(found.unused)
 
 
-@settings(max_examples=500, suppress_health_check=list(HealthCheck), deadline=None)
-@given(records.map(numbered), st.sampled_from(READINGS))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck), deadline=None)
+@given(records, st.sampled_from(READINGS))
 def test_what_was_read_is_read_again_from_its_own_record(record, reading):
-    row = make_row(to_record(1, record), "f", "s", reading)
+    row = make_row(to_record(1, drawn(record, reading)), "f", "s", reading)
     if row.reason or row.schema == "text":
         return
     value = {"messages": [openai_message(message) for message in row.messages], "prefix": row.prefix}
@@ -158,17 +197,16 @@ junk = st.recursive(
 )
 
 
-@settings(max_examples=500, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=200, suppress_health_check=list(HealthCheck), deadline=None)
 @given(
     st.dictionaries(st.sampled_from((*CHATS, *COLUMNS, *METADATA)) | st.text(), junk, max_size=5),
     st.sampled_from(READINGS),
 )
 def test_any_object_is_answered(record, reading):
-    try:
-        assert read_conversation(record, reading).messages
-    except Unusable as unusable:
-        assert "\n" not in str(unusable)
-        str(unusable).encode()
+    row = make_row(Record(1, b"", record, ""), "f", "s", reading)
+    assert bool(row.messages) is not bool(row.reason)
+    assert "\n" not in row.reason
+    row.reason.encode()
 
 
 def test_deeply_nested_records_are_answered():
@@ -176,7 +214,5 @@ def test_deeply_nested_records_are_answered():
     for _ in range(100_000):
         value = [value]
     for column in ("messages", "tools", "prompt", "meta"):
-        try:
-            read_conversation({column: value, "completion": "a", "question": "q", "answer": "a"})
-        except Unusable as unusable:
-            assert str(unusable)
+        record = {"question": "q", "answer": "a", "completion": "a", column: value}
+        assert make_row(Record(1, b"", record, ""), "f", "s").reason

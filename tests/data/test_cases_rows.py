@@ -354,7 +354,7 @@ def test_shapes_of_content():
 def test_nulls_are_named():
     assert reason({"messages": None}) == "messages is null"
     assert reason({"instruction": "q", "input": "", "output": None}) == "output is null"
-    assert reason({"prompt": None, "completion": None}) == "prompt and completion is null"
+    assert reason({"prompt": None, "completion": None}) == "prompt and completion are null"
     assert reason({"instruction": "q", "input": 0, "output": "a"}) == "input is not text but a number"
     assert turns({"instruction": None, "input": "q", "output": "a"}) == [USER, ANSWER]
     assert "a number" in reason({"instruction": "q", "output": 42})

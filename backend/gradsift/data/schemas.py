@@ -116,7 +116,7 @@ def _recognize(fields: Fields, reading: Reading, columns: dict[str, str]) -> _Dr
     for part, column in columns.items():
         if column not in fields:
             raise Unusable(f"has no column {shorten(column)}, which is to be the {part}")
-    refuse_media(fields, (name for name in MEDIA if name not in columns.values()), "it")
+    refuse_media(fields, (name for name in MEDIA if name not in columns.values()), "")
     draft = _mapped(fields, columns) or _known(fields, reading, columns)
     if draft is None:
         raise Unusable(_why_unknown(fields))
@@ -314,7 +314,8 @@ def _why_unknown(fields: Fields) -> str:
             return f"{name} is not a list but {kind(fields.peek(name))}"
     for pair in PAIRS:
         if all(name in fields for name in pair):
-            return " and ".join(name for name in pair if fields.peek(name) is None) + " is null"
+            nulls = [name for name in pair if fields.peek(name) is None]
+            return f"{' and '.join(nulls)} {'are' if len(nulls) > 1 else 'is'} null"
     null = next((name for name in _CHATS if name in fields), "")
     if null:
         return f"{null} is null"

@@ -97,7 +97,7 @@ def _turn(item: Any, where: str, record: Fields, column: str) -> tuple[list[Mess
         raise Unusable(f"{where} is not an object but {kind(item)}")
     turn = Fields(item)
     role = _role(turn, where)
-    refuse_media(turn, _MEDIA, where)
+    refuse_media(turn, _MEDIA, f"{where} ")
     learned = _learned(turn, where)
     if role == "call":
         messages = [Message("assistant", "", _reasoning(turn, [], where), _called(turn, where), learned=learned)]
@@ -250,7 +250,7 @@ def _piece(value: Any, what: str, owner: Fields, field: str) -> _Piece:
         raise Unusable(f"{what} holds a part that is not text but {kind(value)}")
     part = Fields(value)
     type_ = part.get("type")
-    refuse_media(part, _MEDIA, what)
+    refuse_media(part, _MEDIA, f"{what} ")
     if type_ == "tool_use":
         return _Piece("call", read_calls(value, what, owner, field)[0])
     found = None
