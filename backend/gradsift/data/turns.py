@@ -124,8 +124,8 @@ def _role(turn: Fields, where: str) -> str:
 def _assistant(turn: Fields, where: str, learned: bool | None) -> Message:
     calls = _tool_calls(turn, where)
     reasoning_alone = any(isinstance(turn.peek(name), str) and turn.peek(name) for name in REASONING)
-    value = _content(turn)
-    pieces = [] if value is None and (calls or reasoning_alone) else list(_pieces(value, _what(where), turn, "content"))
+    field, value = _content(turn)
+    pieces = [] if value is None and (calls or reasoning_alone) else list(_pieces(value, _what(where), turn, field))
     order = [list(_KINDS).index(piece.kind) for piece in pieces if piece.value != ""]
     if order != sorted(order) or 3 in order:
         raise Unusable(f"{_what(where)} mixes text, reasoning and tools in an order that a turn cannot keep")
@@ -153,8 +153,8 @@ def _others(turn: Fields, role: str, where: str, learned: bool | None) -> list[M
         name, call_id = name or _name(turn, "tool_name"), _name(turn, "tool_call_id") or _name(turn, "call_id")
     messages: list[Message] = []
     text: list[str] = []
-    pieces = list(_pieces(_content(turn), _what(where), turn, "content"))
-    for piece in pieces:
+    field, value = _content(turn)
+    for piece in _pieces(value, _what(where), turn, field):
         if piece.kind == "text":
             text.append(piece.value)
         elif piece.kind == "result":
@@ -173,11 +173,12 @@ def _what(where: str) -> str:
     return f"the content of {where}"
 
 
-def _content(turn: Fields) -> Any:
+def _content(turn: Fields) -> tuple[str, Any]:
+    """The field that holds what the turn says, and its value."""
     field = next((field for field in _TEXTS if turn.peek(field) is not None), "content")
     value = turn.get(field)
     turn.use(*(name for name in _TEXTS if turn.peek(name) == value))
-    return value
+    return field, value
 
 
 def _called(turn: Fields, where: str) -> tuple[ToolCall, ...]:
