@@ -565,7 +565,7 @@ def test_configuration_split_and_revision_are_passed_on(monkeypatch):
         ),
         (
             "acme/chat",
-            "Config name is missing.\nPlease pick one among the available configs: ['all', 'code']\nExample of usage: x",
+            "Config name is missing.\nPlease pick one among the available configs: ['all', 'code']\nExample: x",
             r"acme/chat has the configurations all, code\. Name one, as acme/chat:all ",
         ),
         (
