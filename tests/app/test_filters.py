@@ -44,16 +44,16 @@ def comparison(view):
 
 
 def expected(opened, keep) -> list[bool]:
-    """Check every scored row one by one. keep: takes a row of the pool and its turns."""
+    """Check every scored row one by one. keep: takes a row of the pool and its conversation."""
     store, scoring = opened
     pool = store.pool()
-    texts = dict(zip(scoring.rows.tolist(), store.texts(scoring.rows)["messages"], strict=True))
+    texts = dict(zip(scoring.rows.tolist(), store.texts(scoring.rows)["conversation"], strict=True))
     return [bool(keep(pool.loc[row], texts[row])) for row in scoring.rows.tolist()]
 
 
 def some_text(opened) -> str:
     store, scoring = opened
-    return store.texts(scoring.rows[:1])["messages"][0][0]["content"].split()[0].lower().strip(".,:?")
+    return store.texts(scoring.rows[:1])["conversation"][0].messages[0].content.split()[0].lower().strip(".,:?")
 
 
 @pytest.mark.parametrize("facet", ["source", "task"])
@@ -102,7 +102,7 @@ def test_words_are_searched_by_role_in_the_whole_pool(opened, role, view):
     result = filters.matching(view, Filter(q=f" {word.upper()} ", role=role), NOTHING)
 
     def holds(_, turns) -> bool:
-        return any(word in turn["content"].lower() for turn in turns if role in ("any", turn["role"]))
+        return any(word in turn.text.lower() for turn in turns.messages if role in ("any", turn.role))
 
     assert result.tolist() == expected(opened, holds)
 
@@ -252,11 +252,11 @@ class TestMarks:
         store, scoring = opened
         column = next(column for column in comparison.columns if column.method == "bm25")
         for at in column.picks[:8].tolist():
-            turns = [(t["role"], t["content"]) for t in store.texts(scoring.rows[[at]])["messages"][0]]
+            conversation = store.texts(scoring.rows[[at]])["conversation"][0]
             won = column.ranking.subtasks[column.ranking.best_subtask[at]]
-            theirs = {w for t in scoring.targets if t.subtask == won for _, text in t.messages for w in tokenize(text)}
-            shared = theirs & {word for _, text in turns for word in tokenize(text)}
-            result = highlights.matched(view, column, at, turns)
+            theirs = {w for t in scoring.targets if t.subtask == won for w in tokenize(t.conversation.text)}
+            shared = theirs & set(tokenize(conversation.text))
+            result = highlights.matched(view, column, at, conversation)
             weights = scoring.word_weights
             assert result == sorted(shared & set(weights), key=lambda w: (-weights[w], w))[: len(result)]
             assert bool(result) == bool(shared & set(weights))
@@ -267,7 +267,7 @@ class TestMarks:
         from gradsift.text.words import tokenize
 
         store, scoring = opened
-        texts = ["\n".join(t["content"] for t in turns) for turns in store.texts(scoring.rows)["messages"]]
+        texts = [conversation.text for conversation in store.texts(scoring.rows)["conversation"]]
         index = BM25Okapi([tokenize(text) for text in texts])
         assert scoring.word_weights
         for word, weight in scoring.word_weights.items():

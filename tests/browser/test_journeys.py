@@ -84,9 +84,9 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     [session] = Sessions(workspace.sessions_path).list()
     decided = Sessions(workspace.sessions_path).decisions(session.id, store.fingerprint)
     questions = {row["messages"][0]["content"] for row in rows}
-    [rejected], [accepted] = (store.texts(rows)["messages"] for rows in (decided.rejected, decided.accepted))
-    assert rejected[0]["content"] not in questions
-    assert accepted[0]["content"] in questions
+    [rejected], [accepted] = (store.texts(rows)["conversation"] for rows in (decided.rejected, decided.accepted))
+    assert rejected.messages[0].content not in questions
+    assert accepted.messages[0].content in questions
     visit.check()
 
     visit.page.goto("about:blank")

@@ -15,6 +15,7 @@ from stores import flip
 
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
+from gradsift.data.conversation import Conversation, Message, ToolCall
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
 from gradsift.runtime.errors import GradsiftError, StoreError
@@ -26,8 +27,8 @@ JAPANESE = "東京は日本の首都です。"
 CHINESE = "巴黎是法国的首都。"
 
 
-def turns(*contents: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": content} for content in contents]
+def turns(*contents: str) -> Conversation:
+    return Conversation(tuple(Message("user", content) for content in contents))
 
 
 def rows_of(store: Store) -> list[dict]:
@@ -44,8 +45,8 @@ def unindexed(tiny_copy: Store) -> Store:
 class TestFile:
     def test_a_build_makes_it_with_every_row_of_the_pool(self, tiny_store: Store) -> None:
         expected = []
-        for row, messages in enumerate(tiny_store.texts(range(tiny_store.manifest.rows))["messages"]):
-            said = {role: [m["content"] for m in messages if m["role"] == role] for role in index.ROLES}
+        for row, said_in in enumerate(tiny_store.texts(range(tiny_store.manifest.rows))["conversation"]):
+            said = {role: [m.content for m in said_in.messages if m.role == role] for role in index.ROLES}
             expected.append({"row": row, **{role: "\n".join(texts).lower() for role, texts in said.items()}})
         got = [{name: row[name] for name in ("row", *index.ROLES)} for row in rows_of(tiny_store)]
         assert got == expected
@@ -58,7 +59,8 @@ class TestFile:
         (tmp_path / "pool.jsonl").write_text("\n".join(lines) + "\n")
         store = build([tmp_path / "pool.jsonl"], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
         text = {"user": "größe?\n" + "İ".lower(), "assistant": "ΣΟΦΟΣ\nДа".lower(), "system": "be brief"}
-        nothing = {"script": "None", "user": "", "assistant": "", "system": ""}
+        text |= {"tool": "", "text": ""}
+        nothing = {"script": "None", **dict.fromkeys(index.ROLES, "")}
         assert rows_of(store) == [
             {"row": 0, "script": "Latin", "near": 0, **text},
             {"row": 1, "near": 1, **nothing},
@@ -67,6 +69,23 @@ class TestFile:
         ]
         assert near(store).tolist() == [0, 1, 0, 3]
         assert scripts(store).tolist() == ["Latin", "None", "Latin", "None"]
+
+    def test_reasoning_and_calls_are_the_assistants_and_results_the_tools(self) -> None:
+        call = ToolCall("get_weather", '{"city": "Zürich"}')
+        turns = (
+            Message("user", "Rain?"),
+            Message("assistant", "One moment.", "I must LOOK", (call,)),
+            Message("tool", "Sun", name="get_weather"),
+            Message("assistant", "No."),
+            Message("text", "Plain"),
+        )
+        assert {role: index._text(Conversation(turns), role) for role in index.ROLES} == {
+            "user": "rain?",
+            "assistant": 'i must look\none moment.\nget_weather({"city": "zürich"})\nno.',
+            "system": "",
+            "tool": "sun",
+            "text": "plain",
+        }
 
     def test_columns_come_by_row_number_over_row_groups(self, unindexed: Store, monkeypatch) -> None:
         monkeypatch.setattr(index, "_ROW_GROUP", 5)
@@ -224,7 +243,7 @@ class TestScript:
 
     def test_all_turns_count(self) -> None:
         assert script_of(turns("Say it in Bengali", "কলকাতা ভারতের একটি শহর কলকাতা ভারতের একটি শহর")) == "Bengali"
-        assert script_of([]) == "None"
+        assert script_of(turns()) == "None"
 
     def test_the_start_of_every_turn_is_looked_at(self) -> None:
         assert script_of(turns("a" * 1000, "я" * 5000 + "a" * 99999)) == "Cyrillic"
@@ -241,7 +260,7 @@ class TestScript:
             if any(counts[name] for name in ("Hiragana", "Katakana")) or not any(counts.values()):
                 continue
             best = max(counts, key=counts.__getitem__)
-            assert script_of(conversation) == best
+            assert script_of(turns(*(turn["content"] for turn in conversation))) == best
             seen.add(best)
         assert len(seen) > 2
 
