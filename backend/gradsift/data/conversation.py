@@ -3,6 +3,7 @@
 The same types serve the pool, the targets, the store's Parquet files, the pages and the exports.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,15 @@ class ToolCall:
     def text(self) -> str:
         """The call as people read it: `name(arguments)`."""
         return f"{self.name}({self.arguments})"
+
+    @property
+    def value(self) -> Any:
+        """The arguments as an object, or their text if it is not JSON of one."""
+        try:
+            value = json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return self.arguments
+        return value if isinstance(value, dict) else self.arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,11 @@ class Conversation:
     def text(self) -> str:
         """What its turns say, one after another."""
         return "\n".join(message.text for message in self.messages)
+
+    @property
+    def last_answer(self) -> int:
+        """Index of the last assistant turn, -1 if there is none."""
+        return max((at for at, message in enumerate(self.messages) if message.role == "assistant"), default=-1)
 
 
 def read_messages(records: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:

@@ -1,19 +1,25 @@
 """Conversations -> token ids and a supervised mask: the one encoder for pool, targets and warmup (method, section 3).
 
-A chat template renders the conversation, which is then tokenized as a whole. A token is supervised when its characters
-overlap an assistant turn (end-of-turn token included), so merges across a turn's boundary cannot shift the mask.
+A chat template renders the whole conversation once, and the text says where each of its characters comes from
+(data/rendering.py). It is then tokenized as a whole: a token is supervised when its characters overlap what is learned,
+so merges across a turn's boundary cannot shift the mask.
 """
 
 import copy
-from collections.abc import Iterable
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jinja2
-
-from gradsift.data.conversation import Conversation
+from gradsift.data.conversation import Conversation, Message
+from gradsift.data.rendering import OPENS_THINK, Habits, RenderError, Rendering, Span, plain_text, read_rendering
+from gradsift.data.template import TemplateSyntaxError, check_syntax, render
+from gradsift.data.tracked import NOWHERE, Tracked, TrackedDict, join, origin, track
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.hashing import hash_json
 
@@ -22,21 +28,21 @@ TULU = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+RESERVED = ("messages", "tools", "documents", "add_generation_prompt")  # template variables that are not options
 
-
-_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro %}"  # the fallback in Llama's templates
 _PROBE = (
     "It's 2,024  kg\n\n\tof   naïve cafe\u0301 — „ÄÖÜ“; x==y;\r\n 1234567 "
     "Ελληνικά, русский, हिन्दी, বাংলা, 中文、日本語 한국어 👍🏽"
 )
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # names under which templates look for reasoning
+
+
+class Refusal(RenderError):
+    """The template raises an error."""
 
 
 class TemplateError(GradsiftError):
     """The chat template is missing, or the tokenizer cannot be used with one."""
-
-
-class RenderError(GradsiftError):
-    """The template cannot render a conversation, or its turns cannot be told apart in the rendering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,18 @@ class Piece:
     n_tokens: int
 
 
+class _Form(NamedTuple):
+    """How a message is handed to a template, since templates differ in what they take.
+
+    objects: arguments of tool calls as objects, otherwise as JSON text. empty: the content of a turn that only calls
+    tools. parts: contents as lists of parts, as templates of vision models want them.
+    """
+
+    objects: bool = True
+    empty: str | None = ""
+    parts: bool = False
+
+
 def read_template(choice: str) -> str:
     """`chat` and `tulu` as they are; otherwise the text of the Jinja file at `choice`, its syntax checked.
 
@@ -81,61 +99,46 @@ def read_template(choice: str) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"--template {choice}: not UTF-8 text; save it as UTF-8.") from error
     try:
-        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
-    except jinja2.TemplateSyntaxError as error:
-        raise UsageError(f"--template {choice}: not a Jinja template: {error.message}, line {error.lineno}.") from error
+        check_syntax(text)
+    except TemplateSyntaxError as error:
+        raise UsageError(f"--template {choice}: not a Jinja template: {error}.") from error
     return text
 
 
 class Encoder:
     """Renders and tokenizes conversations with one tokenizer and one template.
 
-    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. `fingerprint` hashes everything that
-    determines the token ids: vocabulary, merges, normalization, template.
+    template: `chat` (the tokenizer's own), `tulu`, or a Jinja template's text. options: the template's keywords, such
+    as `enable_thinking`. `fingerprint` hashes everything that determines the token ids: vocabulary, merges,
+    normalization, template, options.
     """
 
-    def __init__(self, tokenizer: Any, template: str) -> None:
+    def __init__(self, tokenizer: Any, template: str, options: Mapping[str, Any] | None = None) -> None:
         if not tokenizer.is_fast:
             raise TemplateError(
                 "The model's tokenizer has no fast version, and only fast ones report character offsets: "
                 "choose another model."
             )
-        if template == "chat" and not tokenizer.chat_template:
-            raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
         self.tokenizer = tokenizer
-        text = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
-        self.template = _dated(text, tokenizer.chat_template)
+        if template == "chat":
+            _require_template(tokenizer)
+        self._given = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
+        self._options = dict(options or {})
         self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # nobody else pads or truncates with a copy
         self._rules.no_padding()
         self._rules.no_truncation()
-        self.fingerprint = _fingerprint(self._rules, self.template or tokenizer.chat_template)
+        self.fingerprint = _fingerprint(self._rules, self._given or tokenizer.chat_template, self._options)
         self._rules.post_processor = None  # it adds no token here, but may trim blanks from the offsets
 
-    def render(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation's text and the character spans (start, stop) to learn.
-
-        prefix: put at the start of the last assistant turn, followed by one space; not part of the span.
+    def render(self, conversation: Conversation) -> Rendering:
+        """The conversation's text, and which of its characters are learned.
 
         Raises:
-            RenderError: the template rejects the conversation, or rewrites earlier turns as the conversation grows.
+            RenderError: the template rejects the conversation, or leaves out part of it.
         """
-        prefix = conversation.prefix
-        turns = [{"role": message.role, "content": message.content} for message in conversation.messages]
-        answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
-        if prefix and answers:
-            turns[answers[-1]]["content"] = f"{prefix} {turns[answers[-1]]['content']}"
-        text = self._apply(turns)
-        spans = []
-        for index in answers:
-            start = len(self._opening(turns[:index], text))
-            closed = self._apply(turns[: index + 1]).rstrip()  # with its end-of-turn token, not the line break after it
-            if not text.startswith(closed) or len(closed) < start:
-                raise RenderError("the chat template does not render the conversation turn by turn")
-            lead = prefix + " " if prefix and index == answers[-1] else ""
-            if lead and not text.startswith(lead, start):
-                raise RenderError("the chat template does not keep the prefix at the start of the answer")
-            spans.append((start + len(lead), len(closed)))
-        return text, spans
+        if [message.role for message in conversation.messages] == ["text"]:
+            return plain_text(conversation.messages[0].content, self.tokenizer.eos_token or "")
+        return self._rendered(conversation)[0]
 
     def encode(self, conversation: Conversation, max_length: int | None = None) -> Encoded:
         """Tokenize one conversation, keeping its first `max_length` tokens.
@@ -143,9 +146,9 @@ class Encoder:
         Raises:
             RenderError: see `render`.
         """
-        text, spans = self.render(conversation)
-        tokens = self._rules.encode(text, add_special_tokens=False)
-        supervised = _supervised(tokens.offsets, spans)
+        rendering = self.render(conversation)
+        tokens = self._rules.encode(rendering.text, add_special_tokens=False)
+        supervised = _supervised(tokens.offsets, rendering.spans)
         ids, supervised = tokens.ids[:max_length], supervised[:max_length]
         n_answer = sum(supervised)
         return Encoded(ids, supervised, len(ids) - n_answer, n_answer, len(tokens) - len(ids))
@@ -156,35 +159,125 @@ class Encoder:
         Raises:
             RenderError: see `render`.
         """
-        text, spans = self.render(conversation)
-        answers = [index for index, message in enumerate(conversation.messages) if message.role == "assistant"]
+        rendering = self.render(conversation)
+        text, spans = rendering.text, rendering.spans
         offsets = self._rules.encode(text, add_special_tokens=False).offsets
         supervised = _supervised(offsets, spans)[:max_length]
         stretches = _stretches(compress(offsets, supervised), spans)
-        return [Piece(text[start:stop], answers[span], n_tokens) for start, stop, span, n_tokens in stretches]
+        return [Piece(text[start:stop], spans[span].turn, n_tokens) for start, stop, span, n_tokens in stretches]
 
-    def _opening(self, turns: list[dict], text: str) -> str:
-        """The text before an assistant's first character: all earlier turns and this turn's header."""
-        opening = self._apply(turns, add_generation_prompt=True)
-        if not text.startswith(opening):
-            raise RenderError("the chat template does not render the conversation turn by turn")
-        return opening
+    def _rendered(self, conversation: Conversation) -> tuple[Rendering, _Form]:
+        """The rendering in the first form that the template takes and keeps whole."""
+        refusals: list[RenderError] = []
+        for form in _forms(conversation):
+            try:
+                return read_rendering(self._apply(conversation, form), conversation, self._habits), form
+            except Refusal as error:
+                refusals.append(error)
+            except RenderError as error:  # rendered, but not whole: closer to the cause than a refusal
+                refusals.insert(len(refusals) if form.parts else 0, error)
+        raise refusals[0]
 
-    def _apply(self, turns: list[dict], add_generation_prompt: bool = False) -> str:
-        if not turns and not add_generation_prompt:
-            return ""
-        try:  # a batch of one, because the opening of a conversation that begins with an answer has no turns
-            return self.tokenizer.apply_chat_template(
-                [turns], chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
-            )[0]
+    @cached_property
+    def _habits(self) -> Habits:
+        """What the template does in every conversation, found out by rendering three short ones."""
+        question = Message("user", "Why?")
+        plain, thoughtful = Message("assistant", "Because."), Message("assistant", "Because.", reasoning="Hm.")
+        header: str | None = ""
+        asking, asked = self._probe([question], True), self._probe([question], False)
+        answered = self._probe([question, plain], False)
+        if asking is not None and asked is not None:
+            prompt = asking[len(os.path.commonprefix([asking, asked])) :]
+            header = prompt[: match.start()] if (match := OPENS_THINK.search(prompt)) else prompt
+            if answered is not None:
+                shared = os.path.commonprefix([header, answered[len(os.path.commonprefix([answered, asked])) :]])
+                header = None if header and not shared else header
+        thoughts = self._probe([question, thoughtful], False)
+        keeps = thoughts is not None and any(run.part == "reasoning" for run in thoughts._runs)
+        ends = [self.tokenizer.eos_token, *sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)]
+        closes = answered is None or not answered.rstrip().endswith(plain.content)
+        return Habits(header, keeps, closes, tuple(end for end in ends if end))
+
+    def _probe(self, messages: list[Message], asks: bool) -> Tracked | None:
+        for form in (_Form(), _Form(parts=True)):
+            try:
+                return self._apply(Conversation(tuple(messages)), form, add_generation_prompt=asks)
+            except RenderError:
+                continue
+        return None
+
+    def _apply(self, conversation: Conversation, form: _Form, add_generation_prompt: bool = False) -> Tracked:
+        tools = track(json.loads(conversation.tools), NOWHERE, "tools") if conversation.tools else None
+        values = {**self.tokenizer.special_tokens_map, "documents": None, **self._options, "tools": tools}
+        try:
+            template = self._given or self.tokenizer.get_chat_template(None, tools)
+            messages = _messages(conversation, form)
+            return render(template, messages, {**values, "add_generation_prompt": add_generation_prompt})
         except Exception as error:  # a template is a program: it may raise anything
-            raise RenderError(f"the chat template refuses it: {error}") from error
+            raise Refusal(f"the chat template refuses it: {_clause(error)}") from error
 
 
-def _dated(template: str | None, own: Any) -> str | None:
-    """The template with a fixed date in place of today's, so that a row is encoded the same way every day."""
-    text = own if template is None else template
-    return _DATE + text if isinstance(text, str) and "strftime_now" in text else template
+def _forms(conversation: Conversation) -> Iterator[_Form]:
+    """The forms in which a conversation may be handed to a template, the usual one first."""
+    calls = [call for message in conversation.messages for call in message.tool_calls]
+    empty = any(message.tool_calls and not message.content for message in conversation.messages)
+    for objects in (True, False) if calls else (True,):
+        for content in ("", None) if empty else ("",):
+            yield _Form(objects, content)
+    yield _Form(parts=True)
+
+
+def _messages(conversation: Conversation, form: _Form) -> list[TrackedDict]:
+    """The messages as templates take them, every text marked with where it comes from."""
+    prefixed = conversation.last_answer if conversation.prefix else NOWHERE
+    return [
+        _message(message, turn, form, conversation.prefix if turn == prefixed else "")
+        for turn, message in enumerate(conversation.messages)
+    ]
+
+
+def _message(message: Message, turn: int, form: _Form, prefix: str) -> TrackedDict:
+    content: Any = origin(message.content, turn, "content")
+    if prefix:
+        content = join((origin(f"{prefix} ", turn, "prefix"), content))
+    if form.parts:
+        content = [TrackedDict({"type": "text", "text": content}, turn, "content")]
+    elif message.tool_calls and not content:
+        content = form.empty
+    value: dict[str, Any] = {"role": message.role, "content": content}
+    if message.reasoning:
+        value |= dict.fromkeys(_REASONING, origin(message.reasoning, turn, "reasoning"))
+    if message.tool_calls:
+        value["tool_calls"] = [_call(message, at, turn, form.objects) for at in range(len(message.tool_calls))]
+    value |= {name: text for name, text in (("name", message.name), ("tool_call_id", message.call_id)) if text}
+    return TrackedDict(value, turn, "content")
+
+
+def _call(message: Message, at: int, turn: int, objects: bool) -> TrackedDict:
+    call, arguments = message.tool_calls[at], f"arguments {at}"
+    value = call.value if objects else call.arguments
+    function = {"name": track(call.name, turn, f"call {at}"), "arguments": track(value, turn, arguments)}
+    about = {"id": call.id} if call.id else {}
+    return TrackedDict(
+        {**about, "type": "function", "function": TrackedDict(function, turn, arguments)}, turn, arguments
+    )
+
+
+def _clause(error: Exception) -> str:
+    """A template's error on one line, with the names of its types as its author knows them."""
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    return re.sub(r"(gradsift\.data\.tracked\.)?Tracked(Dict)?", lambda m: "dict" if m[2] else "str", text)
+
+
+def _require_template(tokenizer: Any) -> None:
+    templates = tokenizer.chat_template
+    if not templates:
+        raise TemplateError("The model's tokenizer has no chat template: choose --template tulu or a Jinja file.")
+    if isinstance(templates, Mapping) and "default" not in templates:
+        raise TemplateError(
+            f"The model's tokenizer has the chat templates {', '.join(templates)}, but none called default: save the "
+            "one you want to a file and give it with --template."
+        )
 
 
 def _bos(tokenizer: Any) -> str:
@@ -193,29 +286,29 @@ def _bos(tokenizer: Any) -> str:
     return "{{ bos_token }}" if tokenizer.bos_token and first == tokenizer.bos_token_id else ""
 
 
-def _fingerprint(rules: Any, template: str) -> str:
+def _fingerprint(rules: Any, template: Any, options: Mapping[str, Any]) -> str:
     """Hash of the vocabulary, the template and the ids of a probe text that exercises all other rules.
 
     It does not depend on library versions.
     """
     parts = [sorted(rules.get_vocab().items()), rules.encode(_PROBE, add_special_tokens=False).ids, template]
-    return hash_json(parts)[:16]
+    return hash_json([*parts, options] if options else parts)[:16]
 
 
-def _supervised(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
+def _supervised(offsets: list[tuple[int, int]], spans: Sequence[Span]) -> list[bool]:
     """For each token, whether it is learned: its characters overlap a span, and it is not the first token."""
     return [overlap and position > 0 for position, overlap in enumerate(_overlaps(offsets, spans))]
 
 
-def _stretches(offsets: Iterable[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+def _stretches(offsets: Iterable[tuple[int, int]], spans: Sequence[Span]) -> list[tuple[int, int, int, int]]:
     """(start, stop, span, tokens) of the supervised tokens, clipped to their span; tokens that share a character merge.
 
     Characters that belong to no token (some tokenizers drop blanks) go to the next token.
     """
     stretches: list[tuple[int, int, int, int]] = []
     for start, stop in offsets:
-        span = next(index for index, (_, end) in enumerate(spans) if end > start)
-        start, stop = max(start, spans[span][0]), min(stop, spans[span][1])
+        span = next(index for index, (_, end, _) in enumerate(spans) if end > start)
+        start, stop = max(start, spans[span].start), min(stop, spans[span].stop)
         previous = stretches[-1] if stretches and stretches[-1][2] == span else None
         if previous and start < previous[1]:
             stretches[-1] = (previous[0], max(stop, previous[1]), span, previous[3] + 1)
@@ -224,11 +317,11 @@ def _stretches(offsets: Iterable[tuple[int, int]], spans: list[tuple[int, int]])
     return stretches
 
 
-def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
+def _overlaps(offsets: list[tuple[int, int]], spans: Sequence[Span]) -> list[bool]:
     """For each token, whether its characters overlap one of the (ordered, disjoint) spans."""
     supervised, current = [], 0
     for start, stop in offsets:
-        while current < len(spans) and spans[current][1] <= start:
+        while current < len(spans) and spans[current].stop <= start:
             current += 1
-        supervised.append(current < len(spans) and stop > spans[current][0] and stop > start)
+        supervised.append(current < len(spans) and stop > spans[current].start and stop > start)
     return supervised
