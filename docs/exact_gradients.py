@@ -88,7 +88,7 @@ class Gradients:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(load.load_tokenizer(self.config.model), self.config.template)
+        return Encoder(load.load_tokenizer(self.config.model), self.config.template, self.config.template_options)
 
     @cached_property
     def pool(self) -> list[Row]:

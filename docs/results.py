@@ -79,7 +79,7 @@ class Stopwatch(Progress):
 
 def prepare(data: Path, work: Path) -> None:
     """Draw the rows of the pool, the targets and the held-out sets, the same on every machine."""
-    encoder = Encoder(load.load_tokenizer(CONFIG.model), CONFIG.template)
+    encoder = Encoder(load.load_tokenizer(CONFIG.model), CONFIG.template, CONFIG.template_options)
     for name in ("pool", "targets", "eval"):
         (work / name).mkdir(parents=True, exist_ok=True)
     for path in sorted((data / "pool").glob("*.jsonl")):

@@ -118,7 +118,13 @@ class _Build:
     def __init__(self, pool: list[str | Path], out: Path, config: BuildConfig, progress: Progress) -> None:
         self.pool, self.out, self.config, self.progress = pool, out, config, progress
         self.device = default_device()
-        self.base = BaseModel(config.model, config.template, resolve_dtype(config.dtype, self.device), self.device)
+        self.base = BaseModel(
+            config.model,
+            config.template,
+            config.template_options,
+            resolve_dtype(config.dtype, self.device),
+            self.device,
+        )
         self.encoder, self.window = self.base.encoder, self.base.window
 
     def begin(self, restart: bool = False) -> Store:

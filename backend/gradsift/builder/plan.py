@@ -103,7 +103,7 @@ def plan(pool: Sequence[str | Path], config: BuildConfig, workers: int = 1, prog
     progress = progress or Progress(quiet=True)
     for checkpoint in config.checkpoints:
         check_folder(Path(checkpoint), moments="adam" in config.gradients)
-    encoder = Encoder(load.load_tokenizer(config.model), config.template)
+    encoder = Encoder(load.load_tokenizer(config.model), config.template, config.template_options)
     max_length = min(config.max_length, load.model_window(config.model))
     pool_survey = survey(pool, config, encoder, max_length, progress)
     device = default_device()

@@ -17,6 +17,7 @@ from gradsift.config import BuildConfig
 from gradsift.data.conversation import Conversation, read_messages
 from gradsift.data.encode import Encoded, Encoder
 from gradsift.data.pool import read_rows, sample_rows
+from gradsift.data.reading import reading_of
 from gradsift.model.batches import pack
 from gradsift.runtime.progress import Progress
 from gradsift.training.schedule import choose_rows, epoch_order
@@ -121,7 +122,9 @@ def survey(
     """
     progress.stage("read", "Reading the pool", 0, "rows")
     start = time.perf_counter()
-    rows, in_file = sample_rows(read_rows(pool), min(config.limit_per_source or COUNTED, COUNTED), config.seed)
+    rows, in_file = sample_rows(
+        read_rows(pool, reading=reading_of(config)), min(config.limit_per_source or COUNTED, COUNTED), config.seed
+    )
     reading = time.perf_counter() - start
     row_counts = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
     tokenized = Counter(row.source for row in rows)

@@ -17,12 +17,13 @@ from typing import Any
 
 from gradsift.data.conversation import Conversation, Message
 from gradsift.data.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
-from gradsift.data.schemas import Unusable, kind, read_conversation
+from gradsift.data.schemas import Reading, Unusable, kind, read_conversation
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
 __all__ = ["PoolError", "Row", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
 
+_PLAIN = Reading()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -42,6 +43,7 @@ class Row:
     schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
     reason: str  # "" when good
     tools: str = ""  # JSON text of the list of tools that the row offers, "" if none
+    unused: tuple[str, ...] = ()  # columns that held text and were not used
 
     @property
     def conversation(self) -> Conversation:
@@ -55,11 +57,12 @@ class _Input:
     path: Path | None  # None: a hub id
 
 
-def read_rows(paths: Sequence[str | Path], taken: Iterable[str] = ()) -> Iterator[Row]:
+def read_rows(paths: Sequence[str | Path], taken: Iterable[str] = (), reading: Reading = _PLAIN) -> Iterator[Row]:
     """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
 
     Within a folder or pattern, files are sorted and other file types are skipped. A file named twice is read once.
-    taken: ids that are in use already. Memory: one record and all ids.
+    taken: ids that are in use already. reading: how records are read where their own fields do not say it. Memory: one
+    record and all ids.
 
     Raises:
         PoolError: a path does not exist or has an unknown type, or there is nothing to read. Problems with paths are
@@ -74,7 +77,7 @@ def read_rows(paths: Sequence[str | Path], taken: Iterable[str] = ()) -> Iterato
         inputs.setdefault(entry.path or entry.name, entry)
     if not inputs:
         raise PoolError("No input: give a file, a folder, a pattern or a data set on the Hugging Face hub.")
-    return _stream(list(inputs.values()), taken)
+    return _stream(list(inputs.values()), taken, reading)
 
 
 def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -112,7 +115,7 @@ def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple
     return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(counts)
 
 
-def make_row(record: Record, file: str, source: str) -> Row:
+def make_row(record: Record, file: str, source: str, reading: Reading = _PLAIN) -> Row:
     """Turn a record into a row; `source` is used if the record names none."""
     value = record.value or {}
     source = _first_text(value, "dataset", "source") or source
@@ -211,9 +214,9 @@ def _formats() -> str:
     return f"{', '.join(FORMATS)}, each also with .gz or .zst"
 
 
-def _stream(inputs: list[_Input], taken: Iterable[str]) -> Iterator[Row]:
+def _stream(inputs: list[_Input], taken: Iterable[str], reading: Reading) -> Iterator[Row]:
     empty = True
-    for row in unique_ids((row for entry in inputs for row in _rows(entry)), taken):
+    for row in unique_ids((row for entry in inputs for row in _rows(entry, reading)), taken):
         empty = False
         yield row
     if empty:
@@ -221,11 +224,11 @@ def _stream(inputs: list[_Input], taken: Iterable[str]) -> Iterator[Row]:
         raise PoolError(f"There is no row in {names}: check that this is the right data.")
 
 
-def _rows(entry: _Input) -> Iterator[Row]:
+def _rows(entry: _Input, reading: Reading) -> Iterator[Row]:
     records = read_hub(entry.name) if entry.path is None else records_of(entry.path)
     source = _stem(entry.name)
     for record in records:
-        yield make_row(record, entry.name, source)
+        yield make_row(record, entry.name, source, reading)
 
 
 def _content_hash(path: Path) -> str:

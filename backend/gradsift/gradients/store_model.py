@@ -36,7 +36,9 @@ class StoreModel:
     def __init__(self, store: Store, base: BaseModel | None = None, *, exact: bool = False) -> None:
         config, dtype = store.manifest.config, getattr(torch, store.manifest.dtype)
         self.store, self.exact = store, exact
-        self.base = base or BaseModel(config.model, config.template, dtype, default_device(), exact=exact)
+        self.base = base or BaseModel(
+            config.model, config.template, config.template_options, dtype, default_device(), exact=exact
+        )
         self._lock = threading.Lock()
         self._gradients: PerExampleGradients | None = None
         self._adapter_config: dict[str, Any] = {}
