@@ -20,7 +20,7 @@ def laid_out(text: str) -> str:
 
 
 def tools_of(text: str) -> list[tuple[str, str]]:
-    """A row's tools, (name, definition laid out), from their JSON text; one entry without a name if it is not a list."""
+    """A row's tools as (name, definition laid out), from JSON text; if it is not a list, one entry without a name."""
     try:
         tools = _read(text) if text else []
     except (ValueError, RecursionError):

@@ -104,7 +104,7 @@ def _part(part: _Part, role: str, before: str, kept: str, marks: Marks) -> str:
 
 
 def _short(turn: Message, marks: Marks) -> str:
-    """A turn in a folded conversation: the part with the first search hit, else what it says, and what else it holds."""
+    """A turn in a folded conversation: the part with the first search hit, else what it says; others are named."""
     parts = _parts(turn)
     found = (part for part in parts for text in (part.text, part.name) if marks.first(turn.role, text) >= 0)
     best = (part for kind in ("said", "call") for part in parts if part.kind == kind)
@@ -144,7 +144,7 @@ def _tools(text: str) -> str:
         return ""
     names = ", ".join(name for name, _ in tools if name)
     left, inside = LONGEST, []
-    for name, definition in tools:
+    for _, definition in tools:
         if left <= 0:
             inside.append(
                 f'<p class="gs-small gs-dim">{plural(len(tools) - len(inside), "more tool")} not shown here</p>'

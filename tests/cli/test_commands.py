@@ -21,6 +21,7 @@ plan: pool!* --model! --limit-per-source --max-length --template --warmup-fracti
 build: pool!* --model! --limit-per-source --max-length --template --warmup-fraction --epochs --batch-size --lr
     --lora-rank --lora-alpha --lora-targets --lora-dropout --checkpoints* --dim --projection --gradient* --adam
     --store-dtype --dtype --seed --out! --append --restart --engine --workers --ray-address
+masks: model! pool* --template --template-option* --columns* --take* --source-column --rows --json
 draft: pool!* --model! --targets! --out! --store --template --limit-per-source --max-length
 features: store! --targets! --out!
 score: store! --targets! --out! --method* --similarity --target-pooling --aggregate --gradient --target-features
