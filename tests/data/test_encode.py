@@ -4,9 +4,11 @@ import copy
 from datetime import datetime
 
 import pytest
+from conversations import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradsift.data.conversation import Conversation, Message, ToolCall
 from gradsift.data.encode import Encoder, RenderError, TemplateError, read_template
 from gradsift.model.load import demo_template, load_tokenizer
 from gradsift.runtime.errors import UsageError
@@ -33,8 +35,9 @@ def smol(smollm2):
 
 
 def learned(encoder, messages, prefix="", max_length=None) -> str:
-    """The text of the supervised tokens."""
-    encoded = encoder.encode(messages, prefix, max_length)
+    """The text of the supervised tokens. messages: (role, content) pairs, or a conversation."""
+    conversation = messages if isinstance(messages, Conversation) else talk(*messages, prefix=prefix)
+    encoded = encoder.encode(conversation, max_length)
     assert len(encoded.ids) == len(encoded.supervised) == encoded.n_prompt + encoded.n_answer
     assert encoded.n_answer == sum(encoded.supervised)
     ids = [token for token, taught in zip(encoded.ids, encoded.supervised, strict=True) if taught]
@@ -42,7 +45,9 @@ def learned(encoder, messages, prefix="", max_length=None) -> str:
 
 
 def spelled(encoder, messages, prefix="") -> str:
-    return encoder.tokenizer.decode(encoder.encode(messages, prefix).ids, clean_up_tokenization_spaces=False)
+    return encoder.tokenizer.decode(
+        encoder.encode(talk(*messages, prefix=prefix)).ids, clean_up_tokenization_spaces=False
+    )
 
 
 def byte_pairs(texts: list[str]):
@@ -92,7 +97,7 @@ class TestWhatIsLearned:
         llama = copy.deepcopy(toy)
         mark = (toy.bos_token, toy.bos_token_id)
         llama.backend_tokenizer.post_processor = TemplateProcessing(single=f"{mark[0]} $0", special_tokens=[mark])
-        with_mark, without = Encoder(llama, "tulu").encode(TALK), Encoder(toy, "tulu").encode(TALK)
+        with_mark, without = Encoder(llama, "tulu").encode(talk(*TALK)), Encoder(toy, "tulu").encode(talk(*TALK))
         assert with_mark.ids == [toy.bos_token_id, *without.ids]
         assert with_mark.supervised == [False, *without.supervised]
 
@@ -158,17 +163,84 @@ class TestWhatIsLearned:
 
     def test_the_first_token_is_never_learned(self, toy):
         encoder = Encoder(toy, "{% for message in messages %}{{ message['content'] }}{% endfor %}")
-        encoded = encoder.encode([("assistant", "xyz")])
+        encoded = encoder.encode(talk(("assistant", "xyz")))
         assert encoded.supervised == [False, True, True]
         assert (encoded.n_prompt, encoded.n_answer) == (1, 2)
+
+
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+    "{{ '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' }}{% endif %}{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ '<call>' + call.function.name + ' ' }}"
+    "{{ call.function.arguments | tojson }}{{ '</call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class TestWholeConversations:
+    def test_reasoning_is_learned_and_an_empty_think_block_is_not(self, toy):
+        answers = [Message("assistant", "yes"), Message("assistant", "no", reasoning="Hm.")]
+        encoder = Encoder(toy, THINKING)
+        spelling = learned(encoder, Conversation((Message("user", "?"), answers[0], Message("user", "!"), answers[1])))
+        assert spelling == f"yes{END}<think>\nHm.\n</think>\n\nno{END}"
+
+    def test_calls_are_learned_as_the_template_renders_them(self, toy):
+        call = Message("assistant", "", tool_calls=(ToolCall("add", '{"a": 1, "b": "x"}'),))
+        conversation = Conversation(
+            (Message("user", "?"), call, Message("tool", "2"), Message("assistant", "It is 2."))
+        )
+        spelling = learned(Encoder(toy, THINKING), conversation)
+        assert spelling == f'<call>add {{"a": 1, "b": "x"}}</call>{END}It is 2.{END}'
+
+    def test_turns_marked_as_not_learned(self, toy):
+        wrong, right = Message("assistant", "wrong", learned=False), Message("assistant", "right", learned=True)
+        conversation = Conversation((Message("user", "?"), wrong, Message("user", "Sure?", learned=True), right))
+        for template in (CHATML, THINKING):
+            assert learned(Encoder(toy, template), conversation) == "right" + END
+
+    def test_what_a_template_has_no_place_for(self, toy):
+        encoder, question = Encoder(toy, CHATML), Message("user", "?")
+        with pytest.raises(RenderError, match="no place for reasoning"):
+            encoder.encode(Conversation((question, Message("assistant", "yes", reasoning="Hm."))))
+        with pytest.raises(RenderError, match="no place for the row's tools"):
+            encoder.encode(Conversation((question, Message("assistant", "yes")), tools='[{"name": "add"}]'))
+        with pytest.raises(RenderError, match="leaves out a tool call: 'add' in message 2"):
+            encoder.encode(Conversation((question, Message("assistant", "yes", tool_calls=(ToolCall("add"),)))))
+
+    def test_arguments_as_text_where_a_template_wants_text(self, toy):
+        written = THINKING.replace("call.function.arguments | tojson", "call.function.name + call.function.arguments")
+        call = Message("assistant", "so", tool_calls=(ToolCall("add", '{"a": 1}'),))
+        assert learned(Encoder(toy, written), Conversation((Message("user", "?"), call))).endswith(
+            f'so<call>add add{{"a": 1}}</call>{END}'
+        )
+
+    def test_generation_tags_say_what_is_learned(self, toy):
+        tagged = THINKING.replace("{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}")
+        conversation = talk(("user", "?"), ("assistant", "yes"), ("user", "!"), ("assistant", "no"))
+        assert (
+            learned(Encoder(toy, tagged), conversation) == "yesno"
+        )  # turns of the assistant only, without the end token
+
+    def test_plain_text_is_learned_whole(self, toy):
+        encoder = Encoder(toy, CHATML)
+        encoded = encoder.encode(Conversation((Message("text", "the cat sat"),)))
+        assert encoded.supervised == [False, *[True] * (len(encoded.ids) - 1)]
+        assert encoder.tokenizer.decode(encoded.ids) == "the cat sat" + END
+
+    def test_options_reach_the_template_and_the_fingerprint(self, toy):
+        polite = CHATML + "{% if polite %}{{ 'please' }}{% endif %}"
+        plain, asked = Encoder(toy, polite), Encoder(toy, polite, {"polite": True})
+        assert asked.render(talk(*TALK)).text == plain.render(talk(*TALK)).text + "please"
+        assert asked.fingerprint != plain.fingerprint
+        assert Encoder(toy, polite, {}).fingerprint == plain.fingerprint
 
 
 class TestLength:
     def test_keeps_the_first_tokens_and_counts_the_rest(self, toy):
         encoder = Encoder(toy, CHATML)
-        whole = encoder.encode(TALK)
+        whole = encoder.encode(talk(*TALK))
         for length in (len(whole.ids) + 1, len(whole.ids), len(whole.ids) - 1, 30, 1):
-            cut = encoder.encode(TALK, max_length=length)
+            cut = encoder.encode(talk(*TALK), max_length=length)
             assert cut.ids == whole.ids[:length]
             assert cut.supervised == whole.supervised[:length]
             assert cut.n_cut == max(0, len(whole.ids) - length)
@@ -177,18 +249,18 @@ class TestLength:
 
     def test_a_row_cut_before_its_answer_has_nothing_to_learn(self, toy):
         encoder = Encoder(toy, CHATML)
-        talk = [("user", "the cat sat on the mat " * 10), ("assistant", "yes")]
-        first = encoder.encode(talk).supervised.index(True)
-        assert encoder.encode(talk, max_length=first).n_answer == 0
-        assert encoder.encode(talk, max_length=first + 1).n_answer == 1
+        given = talk(("user", "the cat sat on the mat " * 10), ("assistant", "yes"))
+        first = encoder.encode(given).supervised.index(True)
+        assert encoder.encode(given, max_length=first).n_answer == 0
+        assert encoder.encode(given, max_length=first + 1).n_answer == 1
 
     def test_a_conversation_without_an_answer_has_nothing_to_learn(self, toy):
-        assert Encoder(toy, CHATML).encode([("user", "hello")]).n_answer == 0
+        assert Encoder(toy, CHATML).encode(talk(("user", "hello"))).n_answer == 0
 
     def test_pool_and_targets_get_the_same_tokens(self, toy):
         """There is one encoder: the limit cuts, and changes nothing before the cut."""
-        encoder = Encoder(toy, CHATML)
-        assert encoder.encode(TALK, "So:").ids[:40] == encoder.encode(TALK, "So:", 40).ids
+        encoder, given = Encoder(toy, CHATML), talk(*TALK, prefix="So:")
+        assert encoder.encode(given).ids[:40] == encoder.encode(given, 40).ids
 
 
 class TestTemplatesThatDoNotFit:
@@ -197,7 +269,7 @@ class TestTemplatesThatDoNotFit:
             "{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
         )
         with pytest.raises(RenderError, match="refuses it: System role not supported"):
-            Encoder(toy, strict).encode(TALK)
+            Encoder(toy, strict).encode(talk(*TALK))
 
     def test_rewriting_earlier_turns(self, toy):
         """Reasoning models drop the thoughts of all but the last answer."""
@@ -208,30 +280,34 @@ class TestTemplatesThatDoNotFit:
         )
         encoder = Encoder(toy, forgetful)
         assert learned(encoder, TALK[:3]) == "Hello there!" + END
-        with pytest.raises(RenderError, match="turn by turn"):
-            encoder.encode(TALK)
+        with pytest.raises(RenderError, match="leaves out part of what message 3 says: 'Hello there'"):
+            encoder.encode(talk(*TALK))
 
     def test_a_text_that_depends_on_how_long_the_conversation_is(self, toy):
         moved = "{{ messages | length }} turns{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
-        with pytest.raises(RenderError, match="turn by turn"):
-            Encoder(toy, moved).encode(TALK)
+        assert learned(Encoder(toy, moved), TALK) == TALK[2][1] + TALK[4][1]
 
     def test_a_different_header_for_generation(self, toy):
         thinking = CHATML.replace(r"assistant\n' }}{% endif", r"assistant\n<think>' }}{% endif")
-        with pytest.raises(RenderError, match="turn by turn"):
-            Encoder(toy, thinking).encode(TALK)
+        assert thinking != CHATML
+        assert learned(Encoder(toy, thinking), TALK) == TALK[2][1] + END + TALK[4][1] + END
 
     def test_changing_the_prefix(self, toy):
         loud = jinja("{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | upper + '<|im_end|>\n' }}")
+        with pytest.raises(RenderError, match="changes what message 2 says"):
+            Encoder(toy, loud).encode(talk(("user", "HI"), ("assistant", "YES"), prefix="so"))
+
+    def test_dropping_the_prefix(self, toy):
+        short = jinja("{{ '<|im_start|>' + message['role'] + '\n' + message['content'][-1:] + '<|im_end|>\n' }}")
         with pytest.raises(RenderError, match="prefix"):
-            Encoder(toy, loud).encode([("user", "HI"), ("assistant", "YES")], "so")
+            Encoder(toy, short).encode(talk(("user", "?"), ("assistant", "Y"), prefix="so"))
 
     @pytest.mark.parametrize(
         "body", ["{{ message['nothing']['there'] }}", "{{ 1 / 0 }}", "{{ message['content'] + 1 }}"]
     )
     def test_broken_templates_are_render_errors(self, toy, body):
         with pytest.raises(RenderError):
-            Encoder(toy, jinja(body)).encode(TALK)
+            Encoder(toy, jinja(body)).encode(talk(*TALK))
 
     def test_a_date_is_the_same_every_day(self, toy, monkeypatch):
         """Llama's and others' templates print today's date into the system turn."""
@@ -244,8 +320,7 @@ class TestTemplatesThatDoNotFit:
         plain = toy.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
         assert datetime.now().strftime("%d %b %Y") in plain  # without our encoder
         for encoder in (Encoder(toy, "chat"), Encoder(toy, dated)):
-            text, _ = encoder.render(turns)
-            assert text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
+            assert encoder.render(talk(*turns)).text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
 
     def test_no_template_and_no_offsets(self, toy):
         bare = copy.deepcopy(toy)
@@ -274,14 +349,14 @@ class TestIdentity:
         padding = copy.deepcopy(toy)
         padding(["a", "b c d"], padding=True, truncation=True, max_length=2)
         expected, found = Encoder(toy, "chat"), Encoder(padding, "chat")
-        assert found.encode(TALK) == expected.encode(TALK)
+        assert found.encode(talk(*TALK)) == expected.encode(talk(*TALK))
         assert found.fingerprint == expected.fingerprint
 
     def test_ids_are_the_tokenizers_own(self, smol, toy):
         for tokenizer in (smol, toy):
             encoder = Encoder(tokenizer, CHATML)
-            text, _ = encoder.render(TALK)
-            assert encoder.encode(TALK).ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+            text = encoder.render(talk(*TALK)).text
+            assert encoder.encode(talk(*TALK)).ids == tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def test_reading_templates(self, tmp_path):
         (tmp_path / "good.jinja").write_text(CHATML)

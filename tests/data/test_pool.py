@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradsift.data.conversation import Message
 from gradsift.data.pool import PoolError, Row, read_rows, sample_rows, unique_ids
 from gradsift.runtime.errors import UsageError
 
@@ -32,7 +33,7 @@ def test_fields(tmp_path):
     (found,) = read_rows([write(tmp_path / "a.jsonl", record(**fields))])
     assert (found.source, found.id, found.task, found.subtask, found.prefix) == ("d", "7", "t", "u", "The answer is:")
     assert (found.file, found.line, found.schema, found.reason) == ("a.jsonl", 1, "prompt-completion", "")
-    assert found.messages == (("user", "q0"), ("assistant", "a"))
+    assert found.messages == (Message("user", "q0"), Message("assistant", "a"))
     assert json.loads(found.raw) == record(**fields)
 
 

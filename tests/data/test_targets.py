@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conversations import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from gradsift.data.pool import PoolError
 from gradsift.data.targets import parse_targets, read_targets, write_targets
 
 GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
-QA = (("user", "q"), ("assistant", "a"))
+QA = talk(("user", "q"), ("assistant", "a")).messages
 
 
 def good(text):
@@ -89,16 +90,20 @@ Subtask: last part
 """
     targets = parse_targets(text)
     assert [(row.line, row.subtask, row.messages) for row in targets.rows] == [
-        (2, "target", (("user", "one\n  more"), ("assistant", "answer\nA line that only begins like one"))),
-        (7, "target", (("user", "two"), ("assistant", "second"))),
-        (11, "last part", (("user", "three?"), ("assistant", "third"))),
+        (
+            2,
+            "target",
+            talk(("user", "one\n  more"), ("assistant", "answer\nA line that only begins like one")).messages,
+        ),
+        (7, "target", talk(("user", "two"), ("assistant", "second")).messages),
+        (11, "last part", talk(("user", "three?"), ("assistant", "third")).messages),
     ]
     assert not targets.bad
 
 
 def test_question_and_answer_spelled_out():
     assert good("Question: x\nQ: part of it\nAnswer: y\n\nQuestion: q\nANSWER: a") == [
-        (1, (("user", "x\nQ: part of it"), ("assistant", "y"))),
+        (1, talk(("user", "x\nQ: part of it"), ("assistant", "y")).messages),
         (5, QA),
     ]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from conversations import talk
 from reference import gradient_of_one, loss_of_one, random_rows, relative_error, representation_of_one, with_lora
 from transformers import AutoModelForCausalLM
 
@@ -79,12 +80,13 @@ class TestBatch:
     def test_smollm2_equals_rows_one_at_a_time(self, smollm2):
         model = with_lora(AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32), scale=0.02)
         encoder = Encoder(load_tokenizer(str(smollm2)), "chat")
-        talk = [
+        said = [
             ("How tall is Everest?", "8,849 metres."),
             ("Say hello.", "Hello! How can I help you today?"),
             ("2+2", "4"),
         ]
-        assert_equal_to_one_by_one(model, [encoder.encode([("user", q), ("assistant", a)]) for q, a in talk])
+        rows = [encoder.encode(talk(("user", q), ("assistant", a))) for q, a in said]
+        assert_equal_to_one_by_one(model, rows)
 
     def test_lora_is_attached_where_text_passes_alone(self):
         """A composite model's vision tower has layers with the same names, which text never reaches."""

@@ -163,7 +163,7 @@ class TestScoring:
         encoder, rows = model.encoder, model.encode(scoring.rows)
         assert model.max_length == 96
         pool = [rds_plus_of_one(base, row) for row in rows]
-        mine = [rds_plus_of_one(base, encoder.encode(target.messages, target.prefix)) for target in targets]
+        mine = [rds_plus_of_one(base, encoder.encode(target.conversation)) for target in targets]
         boxes, cats = (mine[0] + mine[1]) / 2, mine[2]
         expected = np.array([[cosine(boxes, x), cosine(cats, x)] for x in pool])
         ranking = rank(scoring, "rds+")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import regex
+from conversations import pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
@@ -114,7 +115,7 @@ class TestBothWays:
 
     def test_of_the_embedded_sample(self):
         rows = read_rows([studio() / "assets" / "sample" / "pool"])
-        tokens = [tokenize("\n".join(text for _, text in row.messages)) for row in rows]
+        tokens = [tokenize("\n".join(text for _, text in pairs(row.messages))) for row in rows]
         self.assert_equal(bm25._of_okapi(tokens), bm25._counted([tokens]))
 
     def test_what_a_word_adds_is_its_score_of_rank_bm25(self):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conversations import pairs
 from rank_bm25 import BM25Okapi
 from stores import flip
 
@@ -16,7 +17,8 @@ from gradsift.text.words import tokenize
 
 
 def documents(store: Store) -> list[str]:
-    return ["\n".join(turn["content"] for turn in turns) for turns in store.texts(store.scored_rows)["messages"]]
+    conversations = store.texts(store.scored_rows)["conversation"]
+    return ["\n".join(text for _, text in pairs(conversation.messages)) for conversation in conversations]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from math import log
 
 import numpy as np
 import pytest
+from conversations import pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,9 +92,9 @@ def scoring(tiny_store, tiny_targets):
 @pytest.fixture(scope="module")
 def texts(tiny_store, scoring):
     """The full text of every scored row, and of every target."""
-    rows = tiny_store.texts(scoring.rows)["messages"]
-    pool = ["\n".join(turn["content"] for turn in turns) for turns in rows]
-    return pool, ["\n".join(text for _, text in target.messages) for target in scoring.targets]
+    rows = tiny_store.texts(scoring.rows)["conversation"]
+    pool = ["\n".join(text for _, text in pairs(conversation.messages)) for conversation in rows]
+    return pool, ["\n".join(text for _, text in pairs(target.messages)) for target in scoring.targets]
 
 
 class TestScoring:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conversations import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from influences import POOLINGS, SIMILARITIES, by_hand, case, evidence_of
@@ -183,8 +184,8 @@ def _reasons(store, targets) -> list[str]:
 
 class TestBadTargets:
     def test_too_long_or_nothing_to_learn_named_by_number(self, tiny_store, targets):
-        long = replace(targets[0], messages=(("user", "the cat " * 600), ("assistant", "yes")))
-        silent = replace(targets[0], messages=(("user", "hello"),))
+        long = replace(targets[0], messages=talk(("user", "the cat " * 600), ("assistant", "yes")).messages)
+        silent = replace(targets[0], messages=talk(("user", "hello")).messages)
         bad = [targets[0], long, targets[1], silent]
         reasons = _reasons(tiny_store, bad)
         assert [bool(reason) for reason in reasons] == [False, True, False, True]
@@ -196,7 +197,7 @@ class TestBadTargets:
 
     def test_the_pools_limit_does_not_bind_targets(self, tiny_store, targets):
         """`max_length` is 96 tokens here; a target may use the window."""
-        long = replace(targets[0], messages=(("user", "the cat " * 60), ("assistant", "yes")))
+        long = replace(targets[0], messages=talk(("user", "the cat " * 60), ("assistant", "yes")).messages)
         assert _reasons(tiny_store, [long]) == [""]
 
     def test_no_targets(self, tiny_store):
@@ -204,7 +205,7 @@ class TestBadTargets:
             score_targets(tiny_store, [])
 
     def test_many_are_counted(self, tiny_store, targets):
-        silent = replace(targets[0], messages=(("user", "hello"),))
+        silent = replace(targets[0], messages=talk(("user", "hello")).messages)
         with pytest.raises(TargetError, match="and 3 more"):
             score_targets(tiny_store, [silent] * 8)
 
@@ -215,7 +216,8 @@ class TestBadTargets:
 
 def test_evidence_made_anew_is_read_anew_even_in_the_same_moment(tmp_path):
     """File times have ticks of milliseconds; an array read before must not stand in for the new file."""
-    target = Row("f", 1, b"", "s", "i", "", "j", (("user", "q"), ("assistant", "a")), "", "", "")
+    messages = talk(("user", "q"), ("assistant", "a")).messages
+    target = Row("f", 1, b"", "s", "i", "", "j", messages, "", "", "")
     scoring = Scoring(tmp_path, [target], np.arange(2), ["epoch-1"], np.ones(1))
     for value in (1.0, 2.0):
         write_tensors(tmp_path / "bm25.safetensors", {"products": torch.full((2, 1), value)}, {})

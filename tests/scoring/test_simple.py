@@ -15,10 +15,7 @@ def test_length_and_loss_are_those_of_every_row(tiny_store, tiny_targets):
     config = tiny_store.manifest.config
     encoder = Encoder(load.load_tokenizer(config.model), config.template)
     texts = tiny_store.texts(tiny_store.scored_rows)
-    rows = [
-        encoder.encode([(turn["role"], turn["content"]) for turn in turns], prefix, config.max_length)
-        for turns, prefix in zip(texts["messages"], texts["prefix"], strict=True)
-    ]
+    rows = [encoder.encode(conversation, config.max_length) for conversation in texts["conversation"]]
     losses = np.zeros(len(rows))
     base = load.load_model(config.model, torch.float32, torch.device("cpu")).model
     for epoch, (name, weight) in enumerate(zip(tiny_store.epochs, tiny_store.weights, strict=True)):

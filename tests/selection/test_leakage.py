@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conversations import records
 
 from gradsift import select
 from gradsift.data.pool import PoolError
@@ -72,8 +73,8 @@ def test_rows_of_a_store_are_compared(tiny_store: Store, tmp_path: Path) -> None
     texts = tiny_store.texts(tiny_store.rows)
     expected = {
         int(row)
-        for row, messages in zip(texts["row"], texts["messages"], strict=True)
-        if TALK in messages[1]["content"] or messages[0]["content"] == "what is in box 7?"
+        for row, conversation in zip(texts["row"], texts["conversation"], strict=True)
+        if TALK in conversation.messages[1].content or conversation.messages[0].content == "what is in box 7?"
     }
     assert set(result) == expected
     assert len(expected) > 5
@@ -111,11 +112,11 @@ def test_leaks_are_dropped_and_the_next_rows_are_also_checked(tiny_store: Store,
     flagged = set(find_leaks(tiny_store, tiny_store.rows, Matcher(free.examples)))
     select(tiny_store, targets, "4", tmp_path / "picks", evaluation=[path], drop_leaks=True)
     texts = tiny_store.texts(sorted(flagged))
-    bad = {messages[0]["content"] for messages in texts["messages"]}
+    bad = {conversation.messages[0].content for conversation in texts["conversation"]}
     own = leaks_of(tmp_path / "picks")
     targets_hit = {leak["row"] for leak in own["leaks"]} - flagged
     also = (
-        {messages[0]["content"] for messages in tiny_store.texts(sorted(targets_hit))["messages"]}
+        {conversation.messages[0].content for conversation in tiny_store.texts(sorted(targets_hit))["conversation"]}
         if targets_hit
         else set()
     )
@@ -139,9 +140,9 @@ def test_a_dropped_leak_goes_even_if_it_was_accepted(tiny_store: Store, targets,
 
 def test_targets_that_lie_in_the_pool_are_always_reported(tiny_store: Store, tmp_path: Path) -> None:
     row = int(tiny_store.rows[3])
-    turns = tiny_store.texts(np.array([row]))["messages"].iloc[0]
+    conversation = tiny_store.texts(np.array([row]))["conversation"].iloc[0]
     path = tmp_path / "targets.jsonl"
-    path.write_text(json.dumps({"messages": list(turns)}) + "\n")
+    path.write_text(json.dumps({"messages": records(conversation.messages)}) + "\n")
     select(tiny_store, read_targets(path).rows, "100%", tmp_path / "picks", method="bm25")
     (leak,) = [leak for leak in leaks_of(tmp_path / "picks")["leaks"] if leak["row"] == row]
     assert (leak["hits"][0]["file"], leak["hits"][0]["line"], leak["hits"][0]["kind"]) == (TARGETS, 1, "equal")

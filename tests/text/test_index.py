@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import regex
 from commands import gradsift
+from conversations import pairs, talk
 from stores import flip
 
 from gradsift.builder.build import build
@@ -28,7 +29,7 @@ CHINESE = "巴黎是法国的首都。"
 
 
 def turns(*contents: str) -> Conversation:
-    return Conversation(tuple(Message("user", content) for content in contents))
+    return talk(*(("user", content) for content in contents))
 
 
 def rows_of(store: Store) -> list[dict]:
@@ -45,8 +46,9 @@ def unindexed(tiny_copy: Store) -> Store:
 class TestFile:
     def test_a_build_makes_it_with_every_row_of_the_pool(self, tiny_store: Store) -> None:
         expected = []
-        for row, said_in in enumerate(tiny_store.texts(range(tiny_store.manifest.rows))["conversation"]):
-            said = {role: [m.content for m in said_in.messages if m.role == role] for role in index.ROLES}
+        for row, conversation in enumerate(tiny_store.texts(range(tiny_store.manifest.rows))["conversation"]):
+            turns = pairs(conversation.messages)
+            said = {role: [content for other, content in turns if other == role] for role in index.ROLES}
             expected.append({"row": row, **{role: "\n".join(texts).lower() for role, texts in said.items()}})
         got = [{name: row[name] for name in ("row", *index.ROLES)} for row in rows_of(tiny_store)]
         assert got == expected
@@ -260,7 +262,7 @@ class TestScript:
             if any(counts[name] for name in ("Hiragana", "Katakana")) or not any(counts.values()):
                 continue
             best = max(counts, key=counts.__getitem__)
-            assert script_of(turns(*(turn["content"] for turn in conversation))) == best
+            assert script_of(talk(*((turn["role"], turn["content"]) for turn in conversation))) == best
             seen.add(best)
         assert len(seen) > 2
 

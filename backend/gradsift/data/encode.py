@@ -7,19 +7,27 @@ so merges across a turn's boundary cannot shift the mask.
 
 import copy
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import compress
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradsift.data.conversation import Conversation, Message
-from gradsift.data.rendering import OPENS_THINK, Habits, RenderError, Rendering, Span, plain_text, read_rendering
+from gradsift.data.rendering import (
+    OPENS_THINK,
+    Habits,
+    RenderError,
+    Rendering,
+    Span,
+    plain_text,
+    read_rendering,
+    shared_length,
+)
 from gradsift.data.template import TemplateSyntaxError, check_syntax, render
-from gradsift.data.tracked import NOWHERE, Tracked, TrackedDict, join, origin, track
+from gradsift.data.tracked import NOWHERE, Tracked, TrackedDict, join, origin, runs_of, track
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.hashing import hash_json
 
@@ -122,6 +130,7 @@ class Encoder:
         self.tokenizer = tokenizer
         if template == "chat":
             _require_template(tokenizer)
+        self._name = {"chat": "the model's chat template", "tulu": "the template tulu"}.get(template, "the template")
         self._given = {"chat": None, "tulu": _bos(tokenizer) + TULU}.get(template, template)
         self._options = dict(options or {})
         self._rules = copy.deepcopy(tokenizer.backend_tokenizer)  # nobody else pads or truncates with a copy
@@ -180,31 +189,28 @@ class Encoder:
 
     @cached_property
     def _habits(self) -> Habits:
-        """What the template does in every conversation, found out by rendering three short ones."""
-        question = Message("user", "Why?")
-        plain, thoughtful = Message("assistant", "Because."), Message("assistant", "Because.", reasoning="Hm.")
-        header: str | None = ""
-        asking, asked = self._probe([question], True), self._probe([question], False)
-        answered = self._probe([question, plain], False)
-        if asking is not None and asked is not None:
-            prompt = asking[len(os.path.commonprefix([asking, asked])) :]
-            header = prompt[: match.start()] if (match := OPENS_THINK.search(prompt)) else prompt
-            if answered is not None:
-                shared = os.path.commonprefix([header, answered[len(os.path.commonprefix([answered, asked])) :]])
-                header = None if header and not shared else header
-        thoughts = self._probe([question, thoughtful], False)
-        keeps = thoughts is not None and any(run.part == "reasoning" for run in thoughts._runs)
+        """What the template does in every conversation, found out by rendering four short ones."""
+        question, answer = Message("user", "Why?"), Message("assistant", "Because.")
+        asked, asking = self._probe(question), self._probe(question, asks=True)
+        answered, thought = self._probe(question, answer), self._probe(question, replace(answer, reasoning="Hm."))
+        header: str | None = _beyond(asking, asked)
+        if header and (thinking := OPENS_THINK.search(header)):
+            header = header[: thinking.start()]
+        if header and not shared_length(header, _beyond(answered, asked)):
+            header = None
+        keeps = any(run.part == "reasoning" for run in runs_of(thought))
         ends = [self.tokenizer.eos_token, *sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)]
-        closes = answered is None or not answered.rstrip().endswith(plain.content)
-        return Habits(header, keeps, closes, tuple(end for end in ends if end))
+        closes = not answered.rstrip().endswith(answer.content)
+        return Habits(self._name, header, keeps, closes, tuple(end for end in ends if end))
 
-    def _probe(self, messages: list[Message], asks: bool) -> Tracked | None:
+    def _probe(self, *messages: Message, asks: bool = False) -> str:
+        """The messages rendered, or nothing if the template refuses them."""
         for form in (_Form(), _Form(parts=True)):
             try:
-                return self._apply(Conversation(tuple(messages)), form, add_generation_prompt=asks)
+                return self._apply(Conversation(messages), form, add_generation_prompt=asks)
             except RenderError:
                 continue
-        return None
+        return ""
 
     def _apply(self, conversation: Conversation, form: _Form, add_generation_prompt: bool = False) -> Tracked:
         tools = track(json.loads(conversation.tools), NOWHERE, "tools") if conversation.tools else None
@@ -214,7 +220,20 @@ class Encoder:
             messages = _messages(conversation, form)
             return render(template, messages, {**values, "add_generation_prompt": add_generation_prompt})
         except Exception as error:  # a template is a program: it may raise anything
-            raise Refusal(f"the chat template refuses it: {_clause(error)}") from error
+            raise Refusal(f"{self._name} refuses it: {_clause(error)}") from error
+
+
+def _beyond(longer: str, shorter: str) -> str:
+    """The text of a rendering from the first piece on that another one does not have."""
+    pieces, others = _texts(longer), _texts(shorter)
+    return "".join(pieces[shared_length(pieces, others) :])
+
+
+def _texts(rendered: str) -> list[str]:
+    stops = accumulate(run.size for run in runs_of(rendered))
+    return [
+        str(rendered[stop - run.size : stop]) for run, stop in zip(runs_of(rendered), stops, strict=True) if run.size
+    ]
 
 
 def _forms(conversation: Conversation) -> Iterator[_Form]:

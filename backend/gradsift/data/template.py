@@ -1,8 +1,8 @@
 """Chat templates, rendered so that every character of the result says where it comes from.
 
-A template is compiled as Hugging Face does (a sandbox, whitespace rules, `tojson`, `raise_exception`, `{% generation %}`),
-with three additions to its syntax tree: whatever it writes is marked with the message that it is writing, the joins of
-`~` keep their origin, and each loop over messages says which message it is at.
+A template is compiled as Hugging Face does (a sandbox, whitespace rules, `tojson`, `raise_exception`,
+`{% generation %}`), with three additions to its syntax tree: whatever it writes is marked with the message that it is
+writing, the joins of `~` keep their origin, and each loop over messages says which message it is at.
 """
 
 from collections.abc import Callable, Iterable, Mapping
