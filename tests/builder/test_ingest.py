@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradsift.builder.ingest import NothingUsableError, ingest
+from gradsift.config import BuildConfig
+from gradsift.data.conversation import Message
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import PoolError
 from gradsift.datastore import pool_files
@@ -23,7 +25,8 @@ def encoder(tiny_model: Path) -> Encoder:
 
 def take_in(path: Path, encoder: Encoder, out: Path, max_length: int = 96, limit: int | None = None, seed: int = 0):
     """Ingest one path; returns (intake, table)."""
-    intake = ingest([path], out / "pool.parquet", encoder, max_length, limit, seed, Progress(quiet=True))
+    config = BuildConfig(model="m", limit_per_source=limit, seed=seed)
+    intake = ingest([path], out / "pool.parquet", encoder, config, max_length, Progress(quiet=True))
     return intake, pq.read_table(out / "pool.parquet")
 
 
@@ -123,7 +126,7 @@ def test_nothing_usable_says_why_and_leaves_no_file(encoder: Encoder, tmp_path: 
     with pytest.raises(
         NothingUsableError, match=r"None of the 3 rows .*1 x no answer token is left.*Raise --max-length"
     ):
-        ingest([path], tmp_path / "pool.parquet", encoder, 32, None, 0, Progress(quiet=True))
+        take_in(path, encoder, tmp_path, max_length=32)
     assert not (tmp_path / "pool.parquet").exists()
 
 
@@ -138,7 +141,7 @@ def test_texts_come_in_the_order_asked(tiny_store: Store) -> None:
     texts = tiny_store.texts(numbers)
     assert texts["row"].tolist() == numbers
     assert texts["raw"][1] == texts["raw"][3]
-    assert texts["messages"][2][0] == {"role": "user", "content": "what is in box 16?"}
+    assert texts["conversation"][2].messages[0] == Message("user", "what is in box 16?")
     assert list(tiny_store.texts([]).columns) == list(texts.columns)
     assert tiny_store.texts([6])["raw"][0] == b'{"messages": [{"role": "user", "content": "half a line'
 
@@ -147,7 +150,7 @@ def test_texts_read_across_row_groups(encoder: Encoder, tmp_path: Path, tiny_sto
     path = write(tmp_path / "many.jsonl", *(conversation(f"{n}", "a") for n in range(2100)))
     take_in(path, encoder, tmp_path)
     texts = Store(tmp_path, tiny_store.manifest).texts([2099, 3, 1000, 999])
-    assert [turns[0]["content"] for turns in texts["messages"]] == ["2099", "3", "1000", "999"]
+    assert [one.messages[0].content for one in texts["conversation"]] == ["2099", "3", "1000", "999"]
 
 
 def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
