@@ -29,6 +29,7 @@ def draw(store: Store) -> None:
         _warmup(store)
     with right:
         _checkpoints(store)
+    _unused(store)
     _excluded(store)
     _parameters(store)
 
@@ -144,6 +145,27 @@ def _checkpoints(store: Store) -> None:
     }
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, column_config=config, alt="Checkpoints and weights", key="weights"
+    )
+
+
+def _unused(store: Store) -> None:
+    """Draw the columns of the pool's files that held text and were not used, if there are any."""
+    unused = store.manifest.unused
+    if not unused:
+        return
+    st.subheader("Columns that were not used")
+    st.caption("They held text, but no part of a conversation was read from them.")
+    ordered = sorted(unused.items(), key=lambda pair: -pair[1])
+    config: tables.Columns = {
+        "column": st.column_config.TextColumn("Column", width="medium"),
+        "rows": NUMBER("Rows with text in it", format="localized"),
+    }
+    st.dataframe(
+        pd.DataFrame(ordered, columns=["column", "rows"]),
+        hide_index=True,
+        column_config=config,
+        alt="Columns that held text and were not used",
+        key="unused",
     )
 
 

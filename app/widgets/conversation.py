@@ -143,7 +143,7 @@ def _tools(text: str) -> str:
     if not tools:
         return ""
     names = ", ".join(name for name, _ in tools if name)
-    left, inside = LONGEST, []
+    left, inside = LONGEST, list[str]()
     for _, definition in tools:
         if left <= 0:
             inside.append(

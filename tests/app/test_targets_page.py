@@ -155,4 +155,6 @@ def test_a_proposed_name_that_somebody_took_meanwhile_is_proposed_anew(app, work
     at.button(key="save-targets").click().run()
     assert not at.error
     assert at.query_params["targets"] == "my-targets-2"
-    assert [row.messages[0].content for row in read_targets(workspace.target_set("my-targets").path).rows] == ["theirs?"]
+    assert [row.messages[0].content for row in read_targets(workspace.target_set("my-targets").path).rows] == [
+        "theirs?"
+    ]

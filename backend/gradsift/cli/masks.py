@@ -1,7 +1,7 @@
 """`gradsift masks`: what is learned of a conversation under a model's template, before paying for a build."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,7 +133,7 @@ def _show(console: "Console", title: str, masked: "Masked") -> None:
     _line(console, f"tokens: {masked.prompt:,} in the prompt ({own}), {masked.learned:,} learned")
 
 
-def _joined(pieces: list[tuple[str, str]], colours: bool, between: str = "") -> "Text":
+def _joined(pieces: Sequence[tuple[str, str]], colours: bool, between: str = "") -> "Text":
     """Pieces of text by kind, in colours or between marks; neighbours of one kind are one."""
     from rich.text import Text
 
