@@ -1,5 +1,6 @@
 """How a pool is read, before a build: its first rows as conversations, its columns, and what is learned of it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,24 +130,27 @@ def _counts(seen: Preview) -> None:
         unused = ", ".join(f"{_name(name)} ({plural(n, 'row')})" for name, n in seen.unused.most_common(12))
         lines.append(f"<b>Held text and not used</b>: {unused}.")
     st.html("".join(f'<p class="gs-small gs-read">{line}</p>' for line in lines))
-    reasons = [
+    problems = "".join(f'<div class="gs-bad gs-small">{escape(problem)}</div>' for problem in seen.problems)
+    if reasons := _reasons(seen.excluded) + problems:
+        st.html(reasons)
+
+
+def _reasons(excluded: Counter[str]) -> str:
+    """Reasons why rows cannot be used, in full, as HTML; the most frequent first."""
+    shown = "".join(
         f'<div class="gs-bad gs-small"><b>{plural(count, "row")}</b>: {escape(reason)}</div>'
-        for reason, count in seen.excluded.most_common(_SHOWN)
-    ]
-    more = len(seen.excluded) - _SHOWN
-    if more > 0:
-        reasons.append(f'<p class="gs-small gs-dim">and {plural(more, "more reason")}</p>')
-    reasons += [f'<div class="gs-bad gs-small">{escape(problem)}</div>' for problem in seen.problems]
-    if reasons:
-        st.html("".join(reasons))
+        for reason, count in excluded.most_common(_SHOWN)
+    )
+    more = len(excluded) - _SHOWN
+    return shown + (f'<p class="gs-small gs-dim">and {plural(more, "more reason")}</p>' if more > 0 else "")
 
 
 def _mapping(columns: Sequence[str], wanted: bool) -> None:
     """Draw the form that says which column holds which part. wanted: whether nothing can be read without it."""
     chosen = values()
     used = bool(chosen["columns"] or chosen["take"] or chosen["source_column"])
-    with st.expander("Say which column holds what", expanded=wanted or used, icon=":material/table_rows:"):
-        st.caption("Only for columns that are not recognized by their names. Rows are read again with every change.")
+    with st.expander("Say which column holds what", expanded=wanted or used):
+        st.caption("For columns that are not recognized by their names. The rows are read again with every change.")
         for parts in (list(PARTS)[:4], list(PARTS)[4:]):
             for slot, part in zip(st.columns(4), parts, strict=True):
                 with slot:
@@ -165,7 +169,7 @@ def _mapping(columns: Sequence[str], wanted: bool) -> None:
             _choice("Source", "build_source_column", columns, "dataset or source")
 
 
-def _choice(title: str, key: str, columns: Sequence[str], nothing: str = "as recognized") -> None:
+def _choice(title: str, key: str, columns: Sequence[str], nothing: str = "no column") -> None:
     """Draw the choice of a column; one that was chosen for other files stays until it is removed."""
     chosen = st.session_state.get(key)
     options = [*columns, *([chosen] if chosen and chosen not in columns else [])]
@@ -181,7 +185,7 @@ def _rows(files: Files, config: BuildConfig, seen: Preview) -> None:
         "The first rows as", [ROWS, LEARNED], default=ROWS, required=True, key="build_rows_as", persist_state="session"
     )
     if view == LEARNED:
-        _learned(files, config)
+        _learned(files, config, seen)
         return
     cards = (
         f'<article class="gs-card"><p class="gs-small gs-dim"><bdi>{escape(row.file)}</bdi>, line {row.line:,}: '
@@ -191,8 +195,8 @@ def _rows(files: Files, config: BuildConfig, seen: Preview) -> None:
     st.html(f'<div class="gs-firsts">{"".join(cards)}</div>')
 
 
-def _learned(files: Files, config: BuildConfig) -> None:
-    """Draw what the chosen model would learn of the first rows, and which of them its template refuses."""
+def _learned(files: Files, config: BuildConfig, read: Preview) -> None:
+    """Draw what the chosen model would learn of the first rows, and which of those that can be read it refuses."""
     try:
         with st.spinner("Reading the tokenizer"):
             encoder = views.encoder_for(config)
@@ -201,12 +205,9 @@ def _learned(files: Files, config: BuildConfig) -> None:
     except (GradsiftError, OSError) as error:
         st.warning(label(error))
         return
-    refused = [
-        f'<div class="gs-bad gs-small"><b>{plural(count, "row")}</b>: {escape(reason)}</div>'
-        for reason, count in seen.excluded.most_common(_SHOWN)
-    ]
-    drawn = (masks.draw(masked, f"{row.file}, line {row.line:,}: {shape_of(row)}") for row, masked in shown)
-    st.html(f"{''.join(refused)}{masks.legend() if shown else ''}{''.join(drawn)}")
+    drawn = "".join(masks.draw(masked, f"{row.file}, line {row.line:,}: {shape_of(row)}") for row, masked in shown)
+    refused = _reasons(seen.excluded - read.excluded)
+    st.html(f'{refused}{masks.legend() if shown else ""}<div class="gs-firsts">{drawn}</div>')
 
 
 def _raw(seen: Preview) -> None:

@@ -6,6 +6,7 @@ from app.text import label
 from app.views.masks import mask_in
 from app.widgets import masks
 from gradsift.data.conversation import Conversation
+from gradsift.data.rendering import RenderError
 from gradsift.datastore.store import Store
 from gradsift.runtime.errors import GradsiftError
 
@@ -15,6 +16,9 @@ def draw(store: Store, conversation: Conversation, max_length: int | None = None
     try:
         with st.spinner("Reading the tokenizer"):
             masked = mask_in(store, conversation, max_length)
+    except RenderError as error:
+        st.warning(label(f"The model cannot use it: {error}."))
+        return
     except (GradsiftError, OSError) as error:
         st.warning(label(error))
         return

@@ -199,7 +199,7 @@ class TestLearned:
         )
         path = write(tmp_path / "pool.jsonl", chat("where?", "here"), chat("q", "no"))
         text = text_of(form(path, build_rows_as=reading.LEARNED, build_template=str(template)))
-        assert re.search(r"1 row : .*never", text)
+        assert re.search(r"2 usable\b.*1 row : .*never", text)
 
     def test_the_bundled_model_is_never_converted_by_a_page(self, form, tmp_path, monkeypatch):
         monkeypatch.setattr(views, "is_converted", lambda: False)

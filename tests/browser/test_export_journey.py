@@ -38,7 +38,10 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
     sessions.decide(session, store.fingerprint, order[-1:], "accept")
     leaking = store.texts(order[:1])["conversation"].iloc[0].messages
     held = tmp_path / "held-out.jsonl"
-    held.write_text(json.dumps({"messages": [{"role": turn.role, "content": turn.content} for turn in leaking]}) + "\n", encoding="utf-8")
+    held.write_text(
+        json.dumps({"messages": [{"role": turn.role, "content": turn.content} for turn in leaking]}) + "\n",
+        encoding="utf-8",
+    )
 
     visit.go(f"export?store=toy&targets=two&budget=6&session={session}&compress=gzip")
     visit.sees("1 accepted and 1 rejected in this session")
