@@ -371,8 +371,7 @@ def _written() -> Iterator[str]:
         path = Path(folder) / "facts.jsonl"
         path.write_text(json.dumps(_EXAMPLES[0]) + "\n")
         row = next(iter(_defining("read_rows").read_rows([path])))
-    turns = [{"role": role, "content": content} for role, content in row.messages]
-    values = {"rank": 1, "score": 0.2, "messages": turns, "tokens": 20, "best_subtask": "sums", "raw": row.raw}
+    values = {"rank": 1, "score": 0.2, "tokens": 20, "best_subtask": "sums", "raw": row.raw}
     kind = _defining("Pick").Pick
     pick = kind(**{**{name: getattr(row, name, None) for name in kind.__dataclass_fields__}, **values})
     for name in formats.FORMATS:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conversations import pairs
 
 from app.compare import facets
 from app.state import address
@@ -71,7 +72,7 @@ def test_scripts_are_those_of_the_index(opened, view):
     facet = filters.facets_of(view)["script"]
     assert len(facet.values) > 1
     result = filters.matching(view, Filter(script=("Bengali",)), NOTHING)
-    assert result.tolist() == expected(opened, lambda _, turns: script_of(turns) == "Bengali")
+    assert result.tolist() == expected(opened, lambda _, conversation: script_of(conversation) == "Bengali")
     assert result.any()
 
 
@@ -101,8 +102,9 @@ def test_words_are_searched_by_role_in_the_whole_pool(opened, role, view):
     word = some_text(opened)
     result = filters.matching(view, Filter(q=f" {word.upper()} ", role=role), NOTHING)
 
-    def holds(_, turns) -> bool:
-        return any(word in turn.text.lower() for turn in turns.messages if role in ("any", turn.role))
+    def holds(_, conversation) -> bool:
+        turns = pairs(conversation.messages)
+        return any(word in text.lower() for other, text in turns if role in ("any", other))
 
     assert result.tolist() == expected(opened, holds)
 
@@ -254,8 +256,9 @@ class TestMarks:
         for at in column.picks[:8].tolist():
             conversation = store.texts(scoring.rows[[at]])["conversation"][0]
             won = column.ranking.subtasks[column.ranking.best_subtask[at]]
-            theirs = {w for t in scoring.targets if t.subtask == won for w in tokenize(t.conversation.text)}
-            shared = theirs & set(tokenize(conversation.text))
+            targets = [pairs(target.messages) for target in scoring.targets if target.subtask == won]
+            theirs = {word for turns in targets for _, text in turns for word in tokenize(text)}
+            shared = theirs & {word for _, text in pairs(conversation.messages) for word in tokenize(text)}
             result = highlights.matched(view, column, at, conversation)
             weights = scoring.word_weights
             assert result == sorted(shared & set(weights), key=lambda w: (-weights[w], w))[: len(result)]
@@ -267,7 +270,8 @@ class TestMarks:
         from gradsift.text.words import tokenize
 
         store, scoring = opened
-        texts = [conversation.text for conversation in store.texts(scoring.rows)["conversation"]]
+        turns = [pairs(conversation.messages) for conversation in store.texts(scoring.rows)["conversation"]]
+        texts = ["\n".join(text for _, text in row) for row in turns]
         index = BM25Okapi([tokenize(text) for text in texts])
         assert scoring.word_weights
         for word, weight in scoring.word_weights.items():

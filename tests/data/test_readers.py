@@ -6,7 +6,9 @@ import json
 import pandas as pd
 import pytest
 
-from gradsift.data.readers import PoolError, parse_object, read_hub, records_of
+from gradsift.data.hub_reader import read_hub
+from gradsift.data.readers import records_of
+from gradsift.data.records import PoolError, parse_object
 
 RECORDS = [{"prompt": f"q{number}é", "completion": "a\u0000\u2028"} for number in range(3)]
 

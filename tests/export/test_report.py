@@ -59,8 +59,8 @@ def test_numbers_are_those_of_the_tables(report: Path, tiny_store: Store, tiny_t
     assert tiny_store.fingerprint in lines
     for heading in ("come from", "answers are", "cut lies", "Which subtask", "other methods", "norm", "Leakage"):
         assert any(heading in part for part in lines.split("\n")), heading
-    first = tiny_store.texts(tiny_store.rows[picks[:1]])["messages"].iloc[0]
-    assert first[0]["content"] in lines
+    first = tiny_store.texts(tiny_store.rows[picks[:1]])["conversation"].iloc[0]
+    assert first.messages[0].content in lines
 
 
 def test_a_method_that_ignores_the_targets_has_no_subtask(

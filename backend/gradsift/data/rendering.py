@@ -292,7 +292,9 @@ def _check(text: str, pieces: Sequence[Piece], conversation: Conversation, habit
                     f"{habits.name} leaves out a tool call: {call.name[:40]!r} in message {turn + 1}; use another "
                     "with --template"
                 )
-        if turn == prefixed and _missing(text, f"{conversation.prefix} ", by_part.get((turn, "prefix"), []), turn, habits):
+        if turn == prefixed and _missing(
+            text, f"{conversation.prefix} ", by_part.get((turn, "prefix"), []), turn, habits
+        ):
             raise RenderError(f"{habits.name} does not keep the prefix at the start of the answer")
         for part, source in (("reasoning", message.reasoning), ("content", message.content)):
             found = by_part.get((turn, part), [])

@@ -46,12 +46,13 @@ class PoolFiles:
         """Columns row, conversation and, on request, raw of `rows`, in that order; reads only their row groups."""
         numbers = np.asarray(rows, dtype=np.int64)
         columns = [*_TEXT, "raw"] if raw else list(_TEXT)
+        names = ["row", "conversation", *columns[len(_TEXT) :]]
         if not len(numbers):
-            return pd.DataFrame(columns=["row", "conversation", *columns[len(_TEXT) :]])
+            return pd.DataFrame(columns=names)
         records = {
             record["row"]: _text(record) for piece in self._pieces(numbers, columns) for record in piece.to_pylist()
         }
-        return pd.DataFrame([records[row] for row in numbers.tolist()])
+        return pd.DataFrame([records[row] for row in numbers.tolist()], columns=names)
 
     def tokens(self, rows: Any) -> StoredTokens:
         """The tokens of `rows`, in that order; reads only their row groups. An excluded row has none."""

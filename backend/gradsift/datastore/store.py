@@ -286,7 +286,7 @@ class Store:
         return self._pool.columns(_POOL_COLUMNS).to_pandas().set_index("row")
 
     def texts(self, rows: Any, raw: bool = True) -> pd.DataFrame:
-        """Text of `rows`, in their order: row, conversation, raw (bytes).
+        """Text of `rows`, in their order: row, conversation (a `Conversation`), raw (bytes).
 
         Reads only the row groups that hold them; without `raw`, which is as long as the rest, it takes half the time.
         """

@@ -19,7 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gradsift.data.readers import data_suffix, parse_object
+from gradsift.data.records import parse_object
+from gradsift.data.streams import data_suffix
 from gradsift.export.card import Tally
 from gradsift.runtime.errors import UsageError
 from gradsift.selection.picks import Pick
