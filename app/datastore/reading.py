@@ -129,6 +129,8 @@ def _counts(seen: Preview) -> None:
     if seen.unused:
         unused = ", ".join(f"{_name(name)} ({plural(n, 'row')})" for name, n in seen.unused.most_common(12))
         lines.append(f"<b>Held text and not used</b>: {unused}.")
+    if seen.left_out:
+        lines.append(f"Left out: {escape(clip('; '.join(seen.left_out), 600))}.")
     st.html("".join(f'<p class="gs-small gs-read">{line}</p>' for line in lines))
     problems = "".join(f'<div class="gs-bad gs-small">{escape(problem)}</div>' for problem in seen.problems)
     if reasons := _reasons(seen.excluded) + problems:

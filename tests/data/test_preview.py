@@ -8,6 +8,7 @@ import pytest
 from gradsift.data.conversation import Message, ToolCall
 from gradsift.data.pool import PoolError, Row
 from gradsift.data.preview import preview, shape_of
+from gradsift.data.schemas import Reading
 
 
 def write(path: Path, *records: object) -> Path:
@@ -33,13 +34,35 @@ def test_every_row_is_counted_once_as_usable_or_excluded(tmp_path):
     assert seen.columns == ["messages", "instruction", "output", "x"]
 
 
-def test_only_the_first_rows_of_every_path_are_read(tmp_path):
+def test_only_the_first_rows_of_every_file_are_read(tmp_path):
     paths = [write(tmp_path / f"{name}.jsonl", *[chat(name)] * 50) for name in "ab"]
-    seen = preview(paths, most=60)
+    seen = preview([tmp_path], most=60)
+    assert {row.file for row in preview([tmp_path], most=60, each=60).first} == {"a.jsonl", "b.jsonl"}
     assert (seen.rows, seen.whole) == (60, False)
     assert len(seen.first) == 3
     assert preview(paths, most=100).whole
-    assert preview(paths, most=2).rows == 40  # never fewer than 20 of a path
+    assert preview(paths, most=2).rows == 20  # at least 20 of a file, and fewer files instead
+
+
+def test_test_files_that_a_build_leaves_out_are_named(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.jsonl", chat())
+    seen = preview([tmp_path])
+    assert (seen.rows, seen.whole) == (1, True)
+    assert "test.jsonl" in " ".join(seen.left_out)
+
+
+def test_tools_reasoning_and_mapped_columns_are_seen(tmp_path):
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    tool_row = chat(tools=[{"name": "f"}])
+    tool_row["messages"][1:1] = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "1"}]
+    thought = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "so"}]}
+    seen = preview([write(tmp_path / "a.jsonl", chat(), tool_row, thought)])
+    assert seen.shapes == {"messages": 1, "messages with tools": 1, "messages with reasoning": 1}
+    path = write(tmp_path / "b.jsonl", {"ask": "q", "reply": "a", "note": "n"})
+    assert preview([path]).usable == 0
+    seen = preview([path], Reading(columns=(("user", "ask"), ("assistant", "reply"))))
+    assert (seen.usable, seen.unused, seen.used) == (1, {"note": 1}, ["ask", "reply"])
 
 
 def test_a_row_that_something_else_refuses_is_excluded_with_that_reason(tmp_path):

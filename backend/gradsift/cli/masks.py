@@ -159,6 +159,7 @@ def _summary(seen: "Preview") -> Iterator[str]:
     yield from (
         f"not used: the column {column}, with text in {count:,} rows" for column, count in seen.unused.most_common()
     )
+    yield from (f"left out: {clause}" for clause in seen.left_out)
     yield from seen.problems
 
 
@@ -170,6 +171,7 @@ def _counts(seen: "Preview") -> dict[str, Any]:
         "schemas": dict(seen.shapes),
         "excluded": dict(seen.excluded.most_common()),
         "unused": dict(seen.unused.most_common()),
+        "left_out": seen.left_out,
         "problems": seen.problems,
     }
 

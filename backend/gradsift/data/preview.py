@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from gradsift.data.pool import PoolError, Row, read_rows
+from gradsift.data.inputs import Inputs, find_inputs
+from gradsift.data.pool import PoolError, Row, Rows
 from gradsift.data.schemas import Reading
 
 MOST = 1000  # rows that are read
 EACH = 3  # rows that are kept of each shape, and of each reason why rows cannot be used
-_FEWEST = 20  # rows of each path, if there are many
+_FEWEST = 20  # rows of each file, if there are many
 _BAD = 50  # unusable rows that are kept
 
 
@@ -23,7 +24,7 @@ class Preview:
     rows: number read; whole: whether the pool has no others. shapes: shape -> number of usable rows, as `shape_of`
     names it; kept: shape -> the first of them. excluded: reason -> number of rows; bad: the first rows of each reason.
     unused: column -> number of usable rows in which it held text and was not used. columns: all columns, as they first
-    appear. problems: sentences about files that cannot be read.
+    appear. left_out: what was found and is not read, as of `Rows`. problems: sentences about files that cannot be read.
     """
 
     rows: int = 0
@@ -34,6 +35,7 @@ class Preview:
     bad: list[Row] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)
     columns: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -59,7 +61,7 @@ def preview(
     each: int = EACH,
     refuse: Callable[[Row], str] | None = None,
 ) -> Preview:
-    """Read the first rows of every path, together at most `most` (a few more if there are many paths).
+    """Read the first rows of every file, together at most `most` (of very many files, only the first are read).
 
     refuse: why a row that can be read is excluded all the same, "" if it is not.
 
@@ -67,20 +69,21 @@ def preview(
         PoolError: a path does not exist, or nothing can be read.
     """
     reading, result = reading or Reading(), Preview()
-    read_rows(paths, reading=reading)  # a path that does not exist is an error at once
-    share = max(_FEWEST, most // len(paths))
+    inputs = find_inputs(paths)
+    share = max(_FEWEST, most // len(inputs.read))
+    few = inputs.read[: max(1, most // share)]
+    result.whole, result.left_out = len(few) == len(inputs.read), list(inputs.left_out)
     columns: dict[str, None] = {}
-    for path in paths:
-        rows = read_rows([path], reading=reading)
+    for entry in few:
+        rows = Rows(Inputs([entry]), (), reading)
         try:
             for row in islice(rows, share):
                 _take(result, row, row.reason or (refuse(row) if refuse else ""), each)
                 columns |= dict.fromkeys(_columns(row))
             result.whole = result.whole and next(rows, None) is None
         except PoolError as error:
-            if len(paths) == 1:
-                raise
             result.problems.append(str(error))
+        result.left_out += rows.left_out
     if not result.rows:
         raise PoolError(result.problems[0])
     result.columns = list(columns)
