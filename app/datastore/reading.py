@@ -118,11 +118,11 @@ def _columns(files: Files, model: str) -> list[str]:
 def _counts(seen: Preview) -> None:
     """Draw how many rows can be read and as what, the columns, and the reasons why rows cannot be used."""
     which = "All" if seen.whole else "The first"
-    shapes = ", ".join(f"{count:,} {shape}" for shape, count in seen.shapes.most_common())
+    shapes = ", ".join(f"{shape} ({count:,})" for shape, count in seen.shapes.most_common())
     lines = [
         f"<b>{which} {plural(seen.rows, 'row')}: {seen.usable:,} usable</b>"
         + (f", {seen.rows - seen.usable:,} cannot be used" if seen.usable < seen.rows else "")
-        + (f". As {escape(shapes)}." if shapes else ".")
+        + (f". Read as {escape(shapes)}." if shapes else ".")
     ]
     if seen.usable and seen.used:
         lines.append(f"Columns read: {_names(seen.used)}.")

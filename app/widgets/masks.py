@@ -12,6 +12,11 @@ from gradsift.data.rendering import Stretch
 
 LONGEST = 20_000  # characters of a rendering that go to the browser; the rest are counted
 DROPPED = 400  # characters of a text that the template left out
+FOLD = {
+    "template": 240,
+    "given": 1200,
+}  # characters above which the middle of a piece is folded
+ENDS = 100  # characters that a folded piece shows at its beginning and its end
 _NAMES = {"learned": "learned", "given": "context", "template": "added by the template"}
 _TAGS = {"learned": "mark", "given": "span", "template": "span"}
 
@@ -26,10 +31,10 @@ def draw(masked: Masked, title: str = "") -> str:
     """A conversation as the model sees it, as HTML. title: what it is; text from data, escaped here."""
     text = masked.rendering.text
     rest = f"\n[{len(text) - LONGEST:,} more characters are not shown here]" if len(text) > LONGEST else ""
-    body = "".join(_marked(kind, part) for kind, part in _pieces(text, masked.rendering.stretches))
+    body = "".join(_folded(kind, part) for kind, part in _pieces(text, masked.rendering.stretches))
     head = f'<p class="gs-small"><b dir="auto">{escape(title)}</b></p>' if title else ""
     return (
-        f'<div class="gs-mask">{head}<p class="gs-said gs-code" dir="auto">{body}{rest}</p>'
+        f'<div class="gs-mask">{head}<div class="gs-said gs-code" dir="auto">{body}{rest}</div>'
         f'{"".join(_left_out(masked))}<p class="gs-small gs-dim">{_tokens(masked)}</p></div>'
     )
 
@@ -40,6 +45,17 @@ def _pieces(text: str, stretches: Sequence[Stretch]) -> Iterator[tuple[str, str]
         members = list(group)
         if members[0].start < LONGEST:
             yield kind, text[members[0].start : min(members[-1].stop, LONGEST)]
+
+
+def _folded(kind: str, text: str) -> str:
+    """A piece, the middle of a long one folded unless it is learned."""
+    if len(text) <= FOLD.get(kind, LONGEST):
+        return _marked(kind, text)
+    middle = text[ENDS:-ENDS]
+    return (
+        f"{_marked(kind, text[:ENDS])}<details class='gs-skip'><summary>… {len(middle):,} more characters</summary>"
+        f"{_marked(kind, middle)}</details>{_marked(kind, text[-ENDS:])}"
+    )
 
 
 def _marked(kind: str, text: str) -> str:

@@ -71,7 +71,7 @@ class TestPreview:
             tmp_path / "pool.jsonl", chat("where?", "here"), {"instruction": "do", "output": "done"}, "{broken"
         )
         text = text_of(form(path))
-        assert "All 3 rows: 2 usable , 1 cannot be used. As 1 messages, 1 alpaca." in text
+        assert "All 3 rows: 2 usable , 1 cannot be used. Read as messages (1), alpaca (1)." in text
         assert "Columns read: messages , instruction , output ." in text
         assert "1 row : not valid JSON" in text
         assert "User where? Assistant here" in text
@@ -218,6 +218,12 @@ class TestMask:
         assert '<span class="gs-template">&lt;a&gt;</span><mark class="gs-learned">bc</mark>' in html
         assert "<b>3</b> learned, 7 in the prompt (5 of them the template’s own); 2 more are cut off" in html
 
+    def test_long_context_is_folded_and_what_is_learned_is_not(self):
+        text = "head " * 50 + "rule " * 400 + "answer " * 400
+        html = masks.draw(self.masked(text, (0, 250, "template"), (250, 2250, "given"), (2250, len(text), "learned")))
+        assert re.findall(r"… ([\d,]+) more characters", html) == ["50", "1,800"]
+        assert re.sub("<summary>.*?</summary>|<[^>]+>", "", html).startswith(text)
+
     def test_what_was_left_out_is_struck_and_named(self):
         html = masks.draw(self.masked("a", (0, 1, "given"), dropped=(Dropped(0, "reasoning", "<hm>"),)))
         assert "the reasoning of message 1, assistant" in html
@@ -225,9 +231,8 @@ class TestMask:
 
     def test_a_long_rendering_is_cut_and_says_so(self):
         n = masks.LONGEST
-        html = masks.draw(self.masked("x" * (n + 5), (0, n + 2, "given"), (n + 2, n + 5, "learned")))
-        assert "x" * n in html
-        assert "x" * (n + 1) not in html
+        html = masks.draw(self.masked("0" * (n + 5), (0, n + 2, "learned"), (n + 2, n + 5, "given")))
+        assert f">{'0' * n}<" in html
         assert "[5 more characters are not shown here]" in html
 
 

@@ -29,7 +29,7 @@ def test_every_row_is_counted_once_as_usable_or_excluded(tmp_path):
     seen = preview([write(tmp_path / "a.jsonl", chat(), ALPACA, "{broken", {"x": "y"}, chat())])
     assert (seen.rows, seen.usable, seen.excluded.total(), seen.whole) == (5, 3, 2, True)
     assert seen.shapes == {"messages": 2, "alpaca": 1}
-    assert [row.line for row in seen.first] == [1, 5, 2]
+    assert [row.line for row in seen.first] == [1, 2, 5]
     assert [row.line for row in seen.bad] == [3, 4]
     assert seen.columns == ["messages", "instruction", "output", "x"]
 

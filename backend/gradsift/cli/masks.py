@@ -152,7 +152,7 @@ def _summary(seen: "Preview") -> Iterator[str]:
     yield ""
     which = "All" if seen.whole else "The first"
     yield f"{which} {seen.rows:,} rows: {seen.usable:,} usable, {seen.rows - seen.usable:,} excluded"
-    yield from (f"  {count:,} {shape}" for shape, count in seen.shapes.most_common())
+    yield from (f"  {shape}: {count:,}" for shape, count in seen.shapes.most_common())
     yield from (f"excluded {count:,}: {reason}" for reason, count in seen.excluded.most_common(_REASONS))
     if len(seen.excluded) > _REASONS:
         yield f"and {len(seen.excluded) - _REASONS:,} more reasons"

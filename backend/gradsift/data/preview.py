@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from gradsift.data.inputs import Inputs, find_inputs
@@ -50,8 +50,9 @@ class Preview:
 
     @property
     def first(self) -> list[Row]:
-        """The rows that were kept, those of the most frequent shape first."""
-        return [row for shape, _ in self.shapes.most_common() for row in self.kept[shape]]
+        """The rows that were kept: the first of each shape, then the second of each, the most frequent shapes first."""
+        rows = (self.kept[shape] for shape, _ in self.shapes.most_common())
+        return [row for turn in zip_longest(*rows) for row in turn if row is not None]
 
 
 def preview(
