@@ -13,6 +13,7 @@ from app.widgets import charts, tables
 from gradsift.datastore.store import Store
 
 NUMBER = st.column_config.NumberColumn
+REASONS = 8  # kinds of reasons that stand above the table of excluded rows, which has them all
 
 
 def draw(store: Store) -> None:
@@ -176,6 +177,13 @@ def _excluded(store: Store) -> None:
         st.caption("Every row is usable.")
         return
     st.caption(f"{plural(excluded, 'row')} have no features: they are never picked, but always listed here.")
+    reasons = sorted(store.manifest.excluded.items(), key=lambda pair: -pair[1])
+    st.html(
+        "".join(
+            f'<div class="gs-bad gs-small"><b>{plural(count, "row")}</b>: {escape(reason)}</div>'
+            for reason, count in reasons[:REASONS]
+        )
+    )
     pool = pool_of(store)
     frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
     config: tables.Columns = {

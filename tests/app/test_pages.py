@@ -45,6 +45,7 @@ def test_a_complete_store_shows_its_rows_warmup_checkpoints_and_excluded_rows(ap
     excluded = table(at, "reason")
     assert sorted(excluded.loc[excluded["file"] == "broken.jsonl", "line"]) == [1, 2]
     assert all(excluded["reason"].str.len() > 0)
+    assert "<b>1 row</b>: no assistant turn" in texts(at)
     assert at.get("plotly_chart")
 
 
