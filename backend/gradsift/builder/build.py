@@ -214,9 +214,13 @@ class _Build:
 
     def _begin(self, restart: bool) -> Store:
         """Begin a store; what an earlier one left is removed only now, with the new pool and the model at hand."""
-        base, intake = self.base.load(self.progress), self._intake
-        if restart:  # otherwise nothing can be lost, and a draft needs no layers that LoRA fits
-            self._check_lora(base)
+        try:
+            base, intake = self.base.load(self.progress), self._intake
+            if restart:  # otherwise nothing can be lost, and a draft needs no layers that LoRA fits
+                self._check_lora(base)
+        except BaseException:
+            atomic.remove(self._fresh)
+            raise
         manifest = Manifest(
             config=self.config,
             model_fingerprint=self.base.fingerprint,
@@ -230,7 +234,7 @@ class _Build:
             excluded=dict(intake.excluded),
             unused=dict(intake.unused),
             sources=intake.sources(),
-            notes=self._notes(intake.rows, intake.usable, intake.truncated),
+            notes=self._notes(intake),
             versions=library_versions(),
             files={"pool.parquet": hash_file(self._fresh)},
         )
@@ -262,18 +266,18 @@ class _Build:
             if name not in kept:
                 atomic.remove(self.out / name)
 
-    def _notes(self, rows: int, usable: int, truncated: int) -> tuple[str, ...]:
+    def _notes(self, intake: Intake) -> tuple[str, ...]:
         notes: list[str | None] = []
         if self.max_length < self.config.max_length:
             notes.append(f"--max-length is lowered to {self.window:,}, the model's window.")
-        if usable < rows:
+        if excluded := intake.rows - intake.usable:
             notes.append(
-                f"{rows - usable:,} of {rows:,} rows are excluded; gradsift inspect lists each with its reason."
+                f"{excluded:,} of {intake.rows:,} rows are excluded; gradsift inspect lists each with its reason."
             )
-        if truncated:
-            notes.append(f"{truncated:,} rows are cut at {self.max_length:,} tokens.")
+        if intake.truncated:
+            notes.append(f"{intake.truncated:,} rows are cut at {self.max_length:,} tokens.")
         if not self.config.checkpoints:
-            count = len(choose_rows(usable, self.config.warmup_fraction, self.config.seed))
+            count = len(choose_rows(intake.usable, self.config.warmup_fraction, self.config.seed))
             notes.append(short_epoch_note(count, self.config.batch_size))
         return tuple(note for note in notes if note)
 

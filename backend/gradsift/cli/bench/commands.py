@@ -94,6 +94,28 @@ def features(
     _print(figures, as_json)
 
 
+def encoding(
+    pool: Annotated[list[str] | None, typer.Argument(help="as for build [default: the embedded sample]")] = None,
+    model: ModelOption = "smollm2",
+    template: TemplateOption = "chat",
+    template_option: TemplateOptions = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows to encode; the pool's are repeated or cut")] = 4000,
+    as_json: JsonOption = False,
+) -> None:
+    """Rows encoded a second, of the pool and synthetic ones of 20 exchanges, by one process and by several."""
+    from gradsift.cli.bench.encoding import bench_encoding
+    from gradsift.data.encode import read_template
+    from gradsift.runtime.progress import Progress
+    from gradsift.workspace.workspace import sample_pool
+
+    options = parse_options(template_option or ())
+    config = make_config(model=model, template=read_template(template), template_options=options)
+    progress = Progress()
+    with progress.running():
+        figures = bench_encoding(pool or sample_pool(), config, rows, progress)
+    _print(figures, as_json)
+
+
 def _print(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(figures)
@@ -118,6 +140,7 @@ bench = make_group(
         app: "gradsift bench app --json",
         scoring: "gradsift bench scoring --rows 20000 --json",
         bm25: "gradsift bench bm25 --json",
+        encoding: "gradsift bench encoding pool/*.jsonl --json",
         features: "gradsift bench features pool/*.jsonl --bergson ENV --json",
     },
 )
