@@ -158,4 +158,8 @@ def _openai_call(call: ToolCall) -> dict[str, Any]:
 def _arguments(call: ToolCall) -> Any:
     """The object that the arguments are, or their text: an object only if it is read back as the same text."""
     value = call.value
-    return value if isinstance(value, dict) and json_text(value) == call.arguments else call.arguments
+    try:
+        same = isinstance(value, dict) and json_text(value) == call.arguments
+    except ValueError:  # NaN
+        same = False
+    return value if same else call.arguments

@@ -20,16 +20,17 @@ class Fields:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
-        self._names: dict[str, str] = {}
-        for name in values:
-            lower = str(name).strip().lower()
-            if lower == name or lower not in self._names:
-                self._names[lower] = name
+        self._names = {str(name).strip().lower(): name for name in values}
+        self._names.update((name, name) for name in values if name in self._names)
         self._used: set[str] = set()
         self._left: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return self._name(name) is not None
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """Those of some names, in lower case, for which there is a field."""
+        return [name for name in names if name in self._names]
 
     def peek(self, name: str) -> Any:
         """A field's value, None if there is none."""
@@ -43,7 +44,9 @@ class Fields:
 
     def use(self, *names: str) -> None:
         """Note that the row keeps these fields, where there are any."""
-        self._used.update(found for name in names if (found := self._name(name)) is not None)
+        for name in names:
+            if (found := self._name(name)) is not None:
+                self._used.add(found)
 
     def leave(self, name: str, inner: "Fields") -> None:
         """Note what an object inside of the field `name` holds and the row does not keep."""
@@ -55,7 +58,10 @@ class Fields:
         return tuple(sorted(names | self._left))
 
     def _name(self, name: str) -> str | None:
-        return name if name in self.values else self._names.get(name.strip().lower())
+        found = self._names.get(name)
+        if found is None and not name.islower():  # a column that a person named as it is written
+            found = name if name in self.values else self._names.get(name.strip().lower())
+        return found
 
 
 def holds_text(value: Any) -> bool:
@@ -73,12 +79,12 @@ def holds_media(value: Any) -> bool:
         return any(holds_media(item) for item in value)
     if isinstance(value, Mapping):
         return any(holds_media(item) for item in value.values())
-    return bool(value.strip()) if isinstance(value, str) else value is not None and value is not False
+    return bool(value.strip()) if isinstance(value, str) else bool(value)
 
 
 def refuse_media(fields: Fields, names: Iterable[str], where: str) -> None:
     """Raise `Unusable` if one of these fields holds something: the text is only a part of the example."""
-    for name in names:
+    for name in fields.among(names):
         if holds_media(fields.peek(name)):
             raise Unusable(f"{where} holds {name}, and its text alone is not the example")
 

@@ -10,19 +10,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gradsift.data.conversation import Conversation, Message
+from gradsift.data.fields import Fields
 from gradsift.data.hub_reader import read_hub
 from gradsift.data.inputs import Input, Inputs, find_inputs
 from gradsift.data.readers import records_of
-from gradsift.data.reasons import Unusable, kind
+from gradsift.data.reasons import Unusable, kind, shorten
 from gradsift.data.records import PoolError, Record
-from gradsift.data.schemas import Found, Reading, read_conversation
+from gradsift.data.schemas import Reading, Recognized, read_conversation
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
 __all__ = ["PoolError", "Row", "Rows", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
+
+_AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,10 @@ class Row:
     subtask: str  # `subtask`, else ""
     messages: tuple[Message, ...]
     prefix: str  # start of the last assistant turn that is supplied, not learned; else ""
-    schema: str  # as in data/schemas.py; "" for a bad row
+    schema: str  # as `data.schemas` names it; "" for a bad row
     reason: str  # "" when good
     tools: str = ""  # JSON text of the list of tools that the row offers, "" if none
-    unused: tuple[str, ...] = ()  # columns of the record that held text and were not used
+    unused: tuple[str, ...] = ()  # columns that held text and were not used, sorted; () for a bad row
 
     @property
     def conversation(self) -> Conversation:
@@ -93,7 +95,7 @@ class Rows(Iterator[Row]):
 
 
 def read_rows(
-    paths: Sequence[str | Path], taken: Iterable[str] = (), reading: Reading | None = None, *, whole: bool = False
+    paths: Sequence[str | Path], taken: Iterable[str] = (), reading: Reading = _AS_IT_IS, *, whole: bool = False
 ) -> Rows:
     """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
 
@@ -108,7 +110,7 @@ def read_rows(
         PoolError: a path does not exist or has an unknown type, or there is nothing to read. Problems with paths are
             raised at once, those that show only in the contents while streaming.
     """
-    return Rows(find_inputs(paths, whole), taken, reading or Reading())
+    return Rows(find_inputs(paths, whole), taken, reading)
 
 
 def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -146,33 +148,37 @@ def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple
     return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(counts)
 
 
-def make_row(record: Record, file: str, source: str, reading: Reading | None = None) -> Row:
-    """Turn a record into a row; `source` is used if the record names none."""
-    value = record.value or {}
-    source = _first_text(value, "dataset", "source") or source
-    found, reason = Found("", ()), record.reason
-    prefix = value.get("prefix")
+def make_row(record: Record, file: str, source: str, reading: Reading = _AS_IT_IS) -> Row:
+    """Turn a record into a row; `source` is used if the record names none.
+
+    A record without the column that `reading` names for sources is bad; one with a blank there has the usual source.
+    """
+    value = Fields(record.value or {})
+    source = _label(value.peek(reading.source_column)) or _first_text(value, "dataset", "source") or source
+    read, reason, prefix = Recognized("", ()), record.reason, value.peek("prefix")
     if not reason:
         try:
-            found = read_conversation(value, reading)
+            if reading.source_column and reading.source_column not in value:
+                raise Unusable(f"has no column {shorten(reading.source_column)}, which is to name the source")
             if prefix is not None and not isinstance(prefix, str):
                 raise Unusable(f"prefix is not a string but {kind(prefix)}")
+            read = read_conversation(value.values, reading)
         except Unusable as unusable:
-            found, reason = Found("", ()), str(unusable)
+            reason = str(unusable)
     return Row(
         file=file,
         line=record.line,
         raw=record.raw,
         source=source,
-        id=_label(value.get("id")) or f"{source}:{record.line}",
+        id=_label(value.peek("id")) or f"{source}:{record.line}",
         task=_first_text(value, "task", "category"),
-        subtask=_label(value.get("subtask")),
-        messages=found.messages,
+        subtask=_label(value.peek("subtask")),
+        messages=read.messages,
         prefix=prefix if isinstance(prefix, str) and not reason else "",
-        schema=found.schema,
+        schema=read.schema,
         reason=reason,
-        tools=found.tools,
-        unused=found.unused,
+        tools=read.tools,
+        unused=read.unused,
     )
 
 
@@ -200,8 +206,8 @@ def _hash(seed: int, row: Row) -> int:
     return int.from_bytes(raw_hash(key))
 
 
-def _first_text(value: dict[str, Any], *names: str) -> str:
-    return next((value[name] for name in names if isinstance(value.get(name), str) and value[name]), "")
+def _first_text(value: Fields, *names: str) -> str:
+    return next((found for name in names if isinstance(found := value.peek(name), str) and found), "")
 
 
 def _label(value: object) -> str:

@@ -1,18 +1,24 @@
 """From a record to a conversation: the schemas in which instruction data comes.
 
-`read_conversation` recognizes each record by its own fields, in any case, so a file may mix schemas:
+`read_conversation` recognizes each record by its own columns, whatever their case, so a file may mix schemas. The first
+of these that a record has is taken:
 
-    messages     messages, conversations or conversation: a list of turns with `role` or `from` and `content` or `value`,
-                 also as JSON text, or as an object of lists
-    pairs        a question and its answer in two columns (`PAIRS`, the first complete one), with `input`, `context`,
-                 `system` or `system_prompt`, `history` and reasoning where present
-    text         a column `text` alone, all of it learned: only when asked for
-    preferences  `chosen` and `rejected`: the chosen side, only when asked for
-    labels       a `label` that is true or false (KTO): the true ones, only when asked for
+    messages           messages, conversations or conversation: turns {role, content}, as in LESS and open-instruct
+    sharegpt           the same columns: turns {from, value}
+    prompt-completion  prompt with completion or response: strings, or lists of messages
+    alpaca             instruction and output
+    dolly              instruction and response
+    QUESTION-ANSWER    the other pairs of columns, in the order of `PAIRS`: question and answer, query and response, ...
+    messages           dialogue, dialog, chat or turns: a list of turns
+                       one of these below body, data, conversation or request, as in files of requests
 
-Texts are not trimmed. A question and its input (or context) are joined by a blank line. `tools` (or `functions`) are
-kept with the row. What cannot be kept whole, such as an image, makes the record unusable; columns that hold text and
-were not used are named in `Found.unused`.
+Any pair takes `input` and `context`, joined to the question by a blank line, `history`, and the answer's `reasoning`,
+`thinking` or `reasoning_content`; any schema takes `system` or `system_prompt`, and `tools` or `functions`. Turns, tools
+and prompts may be written as JSON strings, turns also as an object of lists. Texts are not trimmed.
+
+`Reading` maps other columns, and asks for rows that are not read otherwise: plain text, the chosen side of a
+preference, rows with a label. A part that cannot be kept, such as an image, makes the whole record unusable; it is never left out.
+Columns that held text and were not used are named.
 """
 
 from collections.abc import Mapping
@@ -21,45 +27,42 @@ from typing import Any, Literal, NamedTuple
 
 from gradsift.data.calls import read_tools
 from gradsift.data.conversation import Message
-from gradsift.data.fields import MEDIA, Fields, parsed, refuse_media
+from gradsift.data.fields import MEDIA, Fields, holds_text, parsed, refuse_media
+from gradsift.data.pairs import CONTEXTS, read_chosen, read_pair, with_reasoning
 from gradsift.data.reasons import Unusable, kind, shorten
-from gradsift.data.turns import REASONING, is_turn, one_reasoning, read_text, read_turns
+from gradsift.data.turns import is_turn, read_text, read_turns
 
-PARTS = ("user", "assistant", "system", "context", "reasoning", "tools", "messages", "text")  # that --columns can map
-CHATS = ("messages", "conversations", "conversation")
-PAIRS = {
+PAIRS = (
+    *(("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response")),
+    *(("question", "answer"), ("query", "response"), ("problem", "solution"), ("question", "response")),
+    *(("user", "assistant"), ("inputs", "targets"), ("prompt", "output"), ("prompt", "answer")),
+    *(("instruction", "completion"), ("instruction", "answer"), ("input", "output"), ("query", "answer")),
+    *(("problem", "answer"), ("question", "solution"), ("question", "output"), ("question", "completion")),
+    *(("prompt", "solution"), ("problem", "response"), ("query", "output"), ("input", "response"), ("input", "answer")),
+)
+_SCHEMAS = {
     ("prompt", "completion"): "prompt-completion",
     ("prompt", "response"): "prompt-completion",
     ("instruction", "output"): "alpaca",
     ("instruction", "response"): "dolly",
-    **{
-        (question, answer): f"{question}-{answer}"
-        for question, answers in (
-            ("prompt", ("output", "answer", "solution")),
-            ("instruction", ("completion", "answer", "solution")),
-            ("question", ("answer", "response", "output", "completion", "solution")),
-            ("query", ("response", "answer", "output", "completion", "solution")),
-            ("problem", ("solution", "answer", "response", "output", "completion")),
-            ("user", ("assistant",)),
-            ("human", ("assistant", "gpt")),
-            ("input", ("output", "response", "answer", "completion")),
-            ("inputs", ("targets", "outputs", "output")),
-        )
-        for answer in answers
-    },
 }
-_SYSTEMS = ("system", "system_prompt")
-_CONTEXTS = ("input", "context")
-_ABOUT = ("id", "dataset", "source", "task", "category", "subtask", "prefix")  # used by `make_row`
-_SWITCHES = frozenset({"on", "off", "true", "false", "yes", "no", "none", "low", "medium", "high"})  # not a reasoning
+_CHATS = ("messages", "conversations", "conversation")
+_MORE_CHATS = ("dialogue", "dialog", "chat", "turns")
+_AROUND = ("body", "data", "conversation", "request")
+_QUESTIONS = tuple(dict.fromkeys(question for question, _ in PAIRS))
+_ANSWERS = tuple(dict.fromkeys(answer for _, answer in PAIRS))
+_METADATA = ("id", "source", "dataset", "task", "category", "subtask", "prefix")
+_LABELS = ("label", "kto_tag")
+_MARKS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How records are read where their own fields do not say it.
 
-    columns: (part, column) pairs, such as ("user", "question"). take: kinds of rows that are read only when asked for.
-    source_column: the column that names a row's source.
+    columns: (part, column) pairs, such as ("user", "question"); the parts are system, user, assistant, reasoning,
+    tools, messages, text and context. A record without a column that is named here is unusable. take: kinds of rows that are
+    read only when asked for. source_column: the column that names a row's source.
     """
 
     columns: tuple[tuple[str, str], ...] = ()
@@ -67,8 +70,8 @@ class Reading:
     source_column: str = ""
 
 
-class Found(NamedTuple):
-    """A record's schema, turns and tools (JSON text), and the columns that held text and were not used."""
+class Recognized(NamedTuple):
+    """What a record says. tools: JSON text, "" if none. unused: columns that held text and were not used, sorted."""
 
     schema: str
     messages: tuple[Message, ...]
@@ -76,239 +79,241 @@ class Found(NamedTuple):
     unused: tuple[str, ...] = ()
 
 
-def read_conversation(record: Mapping[str, Any], reading: Reading | None = None) -> Found:
-    """The conversation of a record.
+class _Draft(NamedTuple):
+    schema: str
+    messages: list[Message]
+    tools: str = ""
+
+
+def read_conversation(record: Mapping[str, Any], reading: Reading | None = None) -> Recognized:
+    """Return the conversation of a record.
 
     Raises:
-        Unusable: the schema is unknown, a part cannot be kept whole, or there is nothing to learn.
+        Unusable: the schema is unknown, a part cannot be kept, or no assistant turn with text is to be learned.
     """
-    reading, fields = reading or Reading(), Fields(record)
-    fields.use(*_ABOUT, reading.source_column)
-    mapped = dict(reading.columns)
-    refuse_media(fields, MEDIA, "the row")
-    schema, turns = _mapped(fields, mapped) if mapped else _detected(fields, reading)
-    if schema == "nested":
-        return _nested(fields, reading)
-    turns = _with_system(fields, turns, mapped)
-    tools = next((name for name in (mapped.get("tools", "tools"), "functions") if fields.peek(name)), "")
-    text = read_tools(fields.get(tools), tools) if tools else ""
-    _require_answer(turns)
-    return Found(schema, tuple(turns), text, fields.unused())
+    fields, reading = Fields(record), reading or Reading()
+    fields.use(*_METADATA, reading.source_column)
+    try:
+        draft = _recognize(fields, reading, dict(reading.columns))
+        return Recognized(draft.schema, tuple(draft.messages), draft.tools, fields.unused())
+    except RecursionError:
+        raise Unusable("nested too deeply to be read") from None
 
 
-def has_schema(names: frozenset[str]) -> bool:
+def has_schema(fields: frozenset[str]) -> bool:
     """Whether records with these fields would be recognized; it distinguishes a header line from text."""
-    fields = {name.strip().lower() for name in names}
-    return any(name in fields for name in CHATS) or any(
-        fields >= set(pair) for pair in (*PAIRS, ("chosen", "rejected"))
+    names = {name.strip().lower() for name in fields}
+    return (
+        any(name in names for name in (*_CHATS, *_MORE_CHATS))
+        or any(names >= set(pair) for pair in PAIRS)
+        or names >= {"chosen", "rejected"}
     )
 
 
-def _mapped(fields: Fields, mapped: dict[str, str]) -> tuple[str, list[Message]]:
-    """The turns in the columns that the person named."""
-    for part, column in mapped.items():
-        if part in ("user", "assistant", "messages", "text") and column not in fields:
-            raise Unusable(f"there is no column {shorten(column)}, which --columns names as {part}")
-    if "messages" in mapped:
-        return "messages", _chat(fields, mapped["messages"])
-    if "text" in mapped:
-        return "text", [_whole_text(fields, mapped["text"])]
-    contexts = (mapped["context"],) if "context" in mapped else ()
-    reasoning = (mapped["reasoning"],) if "reasoning" in mapped else ()
-    return "columns", _pair(fields, mapped["user"], mapped["assistant"], contexts, reasoning)
+def _recognize(fields: Fields, reading: Reading, columns: dict[str, str]) -> _Draft:
+    for part, column in columns.items():
+        if column not in fields:
+            raise Unusable(f"has no column {shorten(column)}, which is to be the {part}")
+    refuse_media(fields, (name for name in MEDIA if name not in columns.values()), "it")
+    draft = _mapped(fields, columns) or _known(fields, reading, columns)
+    if draft is None:
+        raise Unusable(_why_unknown(fields))
+    if draft.schema == "text":
+        return draft
+    _require_good(fields, reading, draft.schema)
+    messages = _with_system(draft.messages, fields, columns.get("system", ""))
+    _require_answer(messages)
+    return draft._replace(messages=messages, tools=_tools(draft.tools, fields, columns))
 
 
-def _detected(fields: Fields, reading: Reading) -> tuple[str, list[Message]]:
-    for name in CHATS:
-        value = _list(fields.peek(name), name)
-        if isinstance(value, list):
-            return _labelled(fields, reading, _schema(value), _chat(fields, name))
-    for (question, answer), schema in PAIRS.items():
-        if fields.peek(question) is not None and fields.peek(answer) is not None:
-            return _labelled(fields, reading, schema, _pair(fields, question, answer, _CONTEXTS, REASONING))
-    if fields.peek("chosen") is not None and "rejected" in fields:
-        return "preferences", _chosen(fields, reading)
-    if _inner(fields):
-        return "nested", []
-    _refuse_nulls(fields)
-    if isinstance(fields.peek("text"), str) and not any(fields.peek(question) for question, _ in PAIRS):
+def _mapped(fields: Fields, columns: dict[str, str]) -> _Draft | None:
+    """What the columns say that a person has named, None if they name neither turns nor text."""
+    if "text" in columns:
+        return _plain(fields, columns["text"])
+    if "messages" in columns:
+        return _with_parts(_chat(fields, columns["messages"]), fields, columns)
+    if "user" not in columns and "assistant" not in columns:
+        return None
+    question = columns.get("user") or next((name for name in _QUESTIONS if fields.peek(name) is not None), "")
+    answer = columns.get("assistant") or next((name for name in _ANSWERS if fields.peek(name) is not None), "")
+    for part, column in (("user", question), ("assistant", answer)):
+        if not column:
+            raise Unusable(f"no known column is the {part}: name it with --columns {part}=COLUMN")
+        if fields.peek(column) is None:
+            raise Unusable(f"{column} is null")
+    return _Draft("columns", read_pair(fields, question, answer, _contexts(columns), columns.get("reasoning", "")))
+
+
+def _known(fields: Fields, reading: Reading, columns: dict[str, str]) -> _Draft | None:
+    """What the usual columns say, in a fixed order."""
+    for name in _CHATS:
+        if _turns(fields, name):
+            return _with_parts(_chat(fields, name), fields, columns)
+    chosen = holds_text(fields.peek("chosen"))
+    if chosen and holds_text(fields.peek("rejected")):
+        return _preference(fields, reading, columns)
+    pair = _pair(fields)
+    if pair:
+        messages = read_pair(fields, *pair, _contexts(columns), columns.get("reasoning", ""))
+        return _Draft(_SCHEMAS.get(pair, "-".join(pair)), messages)
+    if chosen:
+        return _preference(fields, reading, columns)
+    for name in _MORE_CHATS:
+        turns = _turns(fields, name)
+        if turns and all(is_turn(turn) for turn in turns):
+            return _with_parts(_chat(fields, name), fields, columns)
+    inner = _inner(fields, reading)
+    if inner or any(isinstance(fields.peek(name), list) for name in _CHATS):
+        return inner or _chat(fields, next(name for name in _CHATS if isinstance(fields.peek(name), list)))
+    if isinstance(fields.peek("text"), str) and not any(name in fields for name in (*_QUESTIONS, *_ANSWERS)):
         if "text" not in reading.take:
-            raise Unusable("plain text: add --take text to learn every token of it")
-        return "text", [_whole_text(fields, "text")]
-    raise Unusable(_unknown(fields.values))
+            raise Unusable("plain text; add --take text to learn every token of it")
+        return _plain(fields, "text")
+    return None
 
 
-def _labelled(fields: Fields, reading: Reading, schema: str, turns: list[Message]) -> tuple[str, list[Message]]:
-    """The turns, unless a label that is true or false asks for a decision (KTO)."""
-    label = fields.peek("label")
-    if isinstance(label, str) and label.strip().lower() in ("true", "false"):
-        label = label.strip().lower() == "true"
-    if isinstance(label, bool):
-        fields.use("label")
-        if "label" not in reading.take:
-            raise Unusable("a label says whether the answer is good (KTO): add --take label to learn the good ones")
-        if not label:
-            raise Unusable("its label is false")
-    return schema, turns
-
-
-def _schema(turns: list[Any]) -> str:
-    first = turns[0] if turns else None
-    return "sharegpt" if isinstance(first, dict) and Fields(first).peek("from") is not None else "messages"
-
-
-def _list(value: Any, column: str) -> Any:
-    """The list of turns that a column holds: a list, JSON text of one, or an object of lists."""
-    found = parsed(value, column)
-    if isinstance(found, Mapping) and found and all(isinstance(item, list) for item in found.values()):
-        lengths = {len(item) for item in found.values()}
-        if any(Fields(found).peek(name) for name in ("role", "from")):
-            if len(lengths) > 1:
-                raise Unusable(f"the lists of {column} have different lengths")
-            return [dict(zip(found, turn, strict=True)) for turn in zip(*found.values(), strict=True)]
-    return found
-
-
-def _chat(fields: Fields, column: str) -> list[Message]:
-    items = _list(fields.get(column), column)
-    if not isinstance(items, list):
-        raise Unusable(f"{column} is not a list but {kind(items)}")
-    if not items:
-        raise Unusable(f"{column} is empty")
-    return read_turns(items, fields, column)
-
-
-def _pair(
-    fields: Fields, question: str, answer: str, contexts: tuple[str, ...], reasoning: tuple[str, ...]
-) -> list[Message]:
-    """A question and its answer in two columns, with what belongs to them in others."""
-    asked, answered = _side(fields, question, "user"), _side(fields, answer, "assistant")
-    texts = [read_text(fields.get(name), name) for name in contexts if name != question and fields.peek(name)]
-    if extra := [text for text in texts if text.strip()]:
-        at = max((at for at, turn in enumerate(asked) if turn.role == "user"), default=None)
-        if at is None:
-            raise Unusable(f"there is no question in {question} for what {contexts[0]} holds")
-        asked[at] = replace(asked[at], content="\n\n".join([asked[at].content, *extra] if asked[at].content else extra))
-    found = [fields.get(name) for name in reasoning if _is_reasoning(fields.peek(name))]
-    if found:
-        last = max((at for at, turn in enumerate(answered) if turn.role == "assistant"), default=None)
-        if last is None:
-            raise Unusable(f"there is no answer in {answer} for the row's reasoning")
-        thought = one_reasoning([*found, answered[last].reasoning], "the row")
-        answered[last] = replace(answered[last], reasoning=thought)
-    return [*_history(fields), *asked, *answered]
-
-
-def _is_reasoning(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.strip().lower() not in _SWITCHES
-
-
-def _side(fields: Fields, column: str, role: str) -> list[Message]:
-    """One side of a pair: text (one turn of `role`) or a list of turns."""
-    value = fields.get(column)
-    turns = parsed(value, column)
-    if isinstance(turns, list) and turns and all(map(is_turn, turns)):
-        return read_turns(turns, fields, column)
-    if isinstance(value, str | list):
-        return [Message(role, read_text(value, column))]
-    raise Unusable(f"{column} is neither a string nor a list of messages but {kind(value)}")
-
-
-def _history(fields: Fields) -> list[Message]:
-    """Earlier exchanges in `history`, as [question, answer] pairs."""
-    history = parsed(fields.get("history"), "history") or []
-    if not isinstance(history, list):
-        raise Unusable(f"history is not a list but {kind(history)}")
-    if history and all(map(is_turn, history)):
-        return read_turns(history, fields, "history")
-    turns = []
-    for number, pair in enumerate(history, 1):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise Unusable(f"turn {number} of history is not a pair of user and assistant text")
-        turns.append(Message("user", read_text(pair[0], f"turn {number} of history")))
-        turns.append(Message("assistant", read_text(pair[1], f"turn {number} of history")))
-    return turns
-
-
-def _with_system(fields: Fields, turns: list[Message], mapped: dict[str, str]) -> list[Message]:
-    names = (mapped["system"],) if "system" in mapped else _SYSTEMS
-    if turns and turns[0].role in ("system", "text"):
-        return turns
-    name = next((name for name in names if fields.peek(name) is not None), "")
-    text = read_text(fields.get(name), name) if name else ""
-    return [Message("system", text), *turns] if text else turns
-
-
-def _chosen(fields: Fields, reading: Reading) -> list[Message]:
-    if "chosen" not in reading.take:
-        raise Unusable("a preference row (chosen, rejected): add --take chosen to learn the chosen side")
-    chosen = _side(fields, "chosen", "assistant")
-    names = ("prompt", "question", "instruction", "query", "input")
-    name = next((name for name in names if fields.peek(name) is not None), "")
-    if len(chosen) > 1 and chosen[0].role != "assistant":
-        if any(turn.content == fields.peek(name) for turn in chosen):
-            fields.use(name)
-        return chosen
-    if not name:
-        raise Unusable("chosen is an answer, and there is no prompt beside it")
-    return [*_side(fields, name, "user"), *chosen]
-
-
-def _whole_text(fields: Fields, column: str) -> Message:
-    text = read_text(fields.get(column), column)
+def _plain(fields: Fields, column: str) -> _Draft:
+    text = fields.get(column)
+    if not isinstance(text, str):
+        raise Unusable(f"{column} is not text but {kind(text)}")
     if not text.strip():
         raise Unusable(f"{column} is empty")
-    return Message("text", text)
+    return _Draft("text", [Message("text", text)])
 
 
-def _inner(fields: Fields) -> str:
-    """The only field that is an object with a known schema."""
-    inner = [
-        str(name)
-        for name, value in fields.values.items()
-        if isinstance(value, Mapping) and has_schema(frozenset(map(str, value)))
-    ]
-    return inner[0] if len(inner) == 1 else ""
+def _pair(fields: Fields) -> tuple[str, str] | None:
+    """The first pair with a question and an answer that is not blank, else the first without a null."""
+    pairs = [pair for pair in PAIRS if all(fields.peek(name) is not None for name in pair)]
+    return next((pair for pair in pairs if fields.peek(pair[1]) not in ("", [])), pairs[0] if pairs else None)
 
 
-def _nested(fields: Fields, reading: Reading) -> Found:
-    name = _inner(fields)
-    found = read_conversation(fields.get(name), reading)
-    unused = {*fields.unused(), *(f"{name}.{column}" for column in found.unused)}
-    return found._replace(unused=tuple(sorted(unused)))
+def _preference(fields: Fields, reading: Reading, columns: dict[str, str]) -> _Draft:
+    if "chosen" not in reading.take:
+        raise Unusable("a preference (chosen, rejected); add --take chosen to learn the chosen side")
+    question = next((name for name in _QUESTIONS if fields.peek(name) is not None), "")
+    return _Draft("chosen", read_chosen(fields, question, _contexts(columns)))
 
 
-def _refuse_nulls(fields: Fields) -> None:
-    """Name what is null in a record that would have a schema, and a chat that is none."""
-    for name in CHATS:
-        if name in fields:
-            value = fields.peek(name)
-            raise Unusable(f"{name} is null" if value is None else f"{name} is not a list but {kind(value)}")
-    for pair in PAIRS:
-        if all(name in fields for name in pair):
-            missing = next(name for name in reversed(pair) if fields.peek(name) is None)
-            raise Unusable(f"{missing} is null")
+def _contexts(columns: dict[str, str]) -> tuple[str, ...]:
+    return (columns["context"],) if "context" in columns else CONTEXTS
 
 
-def _unknown(record: Mapping[str, Any]) -> str:
-    if not record:
-        return "no known schema: the object is empty"
-    names = [shorten(str(name)) for name in list(record)[:8]]
-    more = f" and {len(record) - 8} more" if len(record) > 8 else ""
-    return (
-        f"no known schema among the fields {', '.join(names)}{more}: name the columns with --columns "
-        "user=COLUMN,assistant=COLUMN, or messages=COLUMN"
-    )
+def _turns(fields: Fields, name: str) -> list[Any]:
+    """The turns in a column: a list, JSON text of one, or an object of lists; none if it holds something else."""
+    value = parsed(fields.peek(name), name)
+    if not isinstance(value, dict):
+        return value if isinstance(value, list) else []
+    lists = {key: items for key, items in value.items() if items is not None}
+    if not lists or not all(isinstance(items, list) for items in lists.values()):
+        return []
+    if len({len(items) for items in lists.values()}) > 1:
+        raise Unusable(f"the lists in {name} are of different lengths")
+    return [dict(zip(lists, items, strict=True)) for items in zip(*lists.values(), strict=True)]
 
 
-def _require_answer(turns: list[Message]) -> None:
-    if turns and turns[0].role == "text":
-        return
-    answers = [turn for turn in turns if turn.role == "assistant"]
+def _chat(fields: Fields, name: str) -> _Draft:
+    turns = _turns(fields, name)
+    if not turns:
+        value = fields.peek(name)
+        raise Unusable(f"{name} is empty" if value in ([], {}) else f"{name} is not a list but {kind(value)}")
+    fields.use(name)
+    first = turns[0] if isinstance(turns[0], dict) else {}
+    schema = "sharegpt" if first.get("from") is not None else "messages"
+    return _Draft(schema, read_turns(turns, fields, name))
+
+
+def _with_parts(draft: _Draft, fields: Fields, columns: dict[str, str]) -> _Draft:
+    """A chat with the reasoning that a person has mapped, where it is clear to which answer it belongs."""
+    if "context" in columns:
+        raise Unusable(
+            f"{columns['context']} is to be the context, but the row has turns and no question to join it to"
+        )
+    if "reasoning" not in columns:
+        return draft
+    if sum(message.role == "assistant" for message in draft.messages) != 1:
+        raise Unusable(f"{columns['reasoning']} is to be the reasoning, but the row has not one answer")
+    return draft._replace(messages=with_reasoning(draft.messages, fields, columns["reasoning"]))
+
+
+def _inner(fields: Fields, reading: Reading) -> _Draft | None:
+    """The conversation of an object inside of the record, as in files of requests."""
+    for name in _AROUND:
+        value = parsed(fields.peek(name), name)
+        if isinstance(value, dict) and has_schema(frozenset(map(str, value))):
+            inner = Fields(value)
+            draft = _recognize(inner, replace(reading, columns=()), {})
+            fields.use(name)
+            fields.leave(name, inner)
+            return draft
+    return None
+
+
+def _require_good(fields: Fields, reading: Reading, schema: str) -> None:
+    """Refuse a row that a label marks as bad, and every labelled row unless it was asked for.
+
+    A label beside a prompt and its completion may be a number or text; elsewhere, only true and false are one.
+    """
+    for name in _LABELS:
+        value = fields.peek(name)
+        loose = schema == "prompt-completion" or name == "kto_tag"
+        good = _MARKS.get(str(value).strip().lower()) if loose and isinstance(value, bool | int | str) else value
+        if not isinstance(good, bool) or (name == "label" and schema == "chosen"):
+            continue
+        if "label" not in reading.take:
+            raise Unusable(f"{name} says whether the answer is good; add --take label to learn rows where it is true")
+        if not good:
+            raise Unusable(f"its {name} is false")
+        fields.use(name)
+
+
+def _with_system(messages: list[Message], fields: Fields, column: str) -> list[Message]:
+    """The turns after the text of `system` or `system_prompt`, unless they begin with a system turn of their own."""
+    present = bool(messages) and messages[0].role == "system"
+    for name in [column] if column else ["system", "system_prompt"]:
+        value = fields.peek(name)
+        if value is None or value == "":
+            continue
+        if not present:
+            text = read_text(value, name, fields, name)
+            messages = [Message("system", text), *messages] if text else messages
+            present = bool(text)
+        elif messages[0].content == value:
+            fields.use(name)
+    return messages
+
+
+def _tools(inner: str, fields: Fields, columns: dict[str, str]) -> str:
+    names = [columns["tools"]] if "tools" in columns else ["tools", "functions"]
+    found = [inner, *(read_tools(fields.get(name), name) for name in names)]
+    texts = list(dict.fromkeys(text for text in found if text))
+    if len(texts) > 1:
+        raise Unusable("it offers two lists of tools that differ")
+    return texts[0] if texts else ""
+
+
+def _require_answer(messages: list[Message]) -> None:
+    answers = [message for message in messages if message.role == "assistant"]
     if not answers:
         raise Unusable("no assistant turn")
-    answers = [turn for turn in answers if turn.content.strip() or turn.reasoning.strip() or turn.tool_calls]
+    answers = [message for message in answers if message.text.strip()]
     if not answers:
         raise Unusable("no assistant turn with text")
-    if not any(turn.is_learned for turn in answers):
-        raise Unusable("every assistant turn is marked as not learned")
+    if not any(message.is_learned for message in answers):
+        raise Unusable("no assistant turn is to be learned: the row marks each as not learned")
+
+
+def _why_unknown(fields: Fields) -> str:
+    if not fields.values:
+        return "no known schema: the object is empty"
+    for name in _CHATS:
+        if fields.peek(name) is not None:
+            return f"{name} is not a list but {kind(fields.peek(name))}"
+    for pair in PAIRS:
+        if all(name in fields for name in pair):
+            return " and ".join(name for name in pair if fields.peek(name) is None) + " is null"
+    null = next((name for name in _CHATS if name in fields), "")
+    if null:
+        return f"{null} is null"
+    names = [shorten(str(name), 24) for name in list(fields.values)[:8]]
+    more = f" and {len(fields.values) - 8} more" if len(fields.values) > 8 else ""
+    return f"no known schema among the fields {', '.join(names)}{more}; map them with --columns user=…,assistant=…"

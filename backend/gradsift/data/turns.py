@@ -35,6 +35,7 @@ _LEARNED = (
 )
 _NOT_LEARNED = ("mask", "masked", "is_masked")
 _PARTLY = ("train_detail", "training_detail")  # spans of characters
+_KINDS = {"reasoning": "reasoning", "text": "text", "call": "a tool's call", "result": "a tool's result"}
 _TRUE_AND_FALSE = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
@@ -59,6 +60,10 @@ def read_turns(items: list[Any], record: Fields, column: str) -> list[Message]:
     turns: list[Message] = []
     joinable = False
     for number, item in enumerate(items, 1):
+        if (simple := _simple(item)) is not None:
+            turns.append(simple)
+            joinable = False
+            continue
         found, calls = _turn(parsed(item, column), f"message {number} of {column}", record, column)
         if calls and joinable and not found[0].reasoning and turns[-1].learned is found[0].learned:
             turns[-1] = replace(turns[-1], tool_calls=turns[-1].tool_calls + found[0].tool_calls)
@@ -68,15 +73,26 @@ def read_turns(items: list[Any], record: Fields, column: str) -> list[Message]:
     return turns
 
 
-def read_text(value: Any, what: str) -> str:
-    """A string, unchanged; or a list of text parts, joined.
+def _simple(item: Any) -> Message | None:
+    """The turn that an item of nothing but a known role and text is: what `_turn` returns, much faster."""
+    if type(item) is not dict or len(item) != 2:
+        return None
+    role, text = (item["role"], item.get("content")) if "role" in item else (item.get("from"), item.get("value"))
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    return Message(known, text) if known and known != "call" and isinstance(text, str) else None
+
+
+def read_text(value: Any, what: str, owner: Fields, field: str) -> str:
+    """The text in a field of `owner`: a string, unchanged; or a list of text parts, joined.
 
     Raises:
         Unusable: it is something else.
     """
-    pieces = list(_pieces(value, what, Fields({})))
-    if any(piece.kind != "text" for piece in pieces):
-        raise Unusable(f"{what} holds a part that is not text but {pieces[0].kind}")
+    owner.use(field)
+    pieces = list(_pieces(value, what, owner, field))
+    for piece in pieces:
+        if piece.kind != "text":
+            raise Unusable(f"{what} holds a part that is not text but {_KINDS[piece.kind]}")
     return "".join(piece.value for piece in pieces)
 
 
@@ -114,6 +130,7 @@ def _role(turn: Fields, where: str) -> str:
     role = _ROLES.get(name.strip().lower())
     if role is None:
         raise Unusable(f"{where} has the unknown role {shorten(name)}")
+    turn.use(*(other for other in ROLE_FIELDS if turn.peek(other) == name))
     return role
 
 
@@ -121,8 +138,8 @@ def _assistant(turn: Fields, where: str, learned: bool | None) -> Message:
     calls = _tool_calls(turn, where)
     reasoning_alone = any(isinstance(turn.peek(name), str) and turn.peek(name) for name in REASONING)
     value = _content(turn)
-    pieces = [] if value is None and (calls or reasoning_alone) else list(_pieces(value, _what(where), turn))
-    order = [("reasoning", "text", "call", "result").index(piece.kind) for piece in pieces if piece.value != ""]
+    pieces = [] if value is None and (calls or reasoning_alone) else list(_pieces(value, _what(where), turn, "content"))
+    order = [list(_KINDS).index(piece.kind) for piece in pieces if piece.value != ""]
     if order != sorted(order) or 3 in order:
         raise Unusable(f"{_what(where)} mixes text, reasoning and tools in an order that a turn cannot keep")
     reasoning = "".join(piece.value for piece in pieces if piece.kind == "reasoning")
@@ -149,7 +166,7 @@ def _others(turn: Fields, role: str, where: str, learned: bool | None) -> list[M
         name, call_id = name or _name(turn, "tool_name"), _name(turn, "tool_call_id") or _name(turn, "call_id")
     messages: list[Message] = []
     text: list[str] = []
-    pieces = list(_pieces(_content(turn), _what(where), turn))
+    pieces = list(_pieces(_content(turn), _what(where), turn, "content"))
     for piece in pieces:
         if piece.kind == "text":
             text.append(piece.value)
@@ -159,7 +176,7 @@ def _others(turn: Fields, role: str, where: str, learned: bool | None) -> list[M
                 text = []
             messages.append(replace(piece.value, learned=learned))
         else:
-            raise Unusable(f"{_what(where)} holds {piece.kind}, but its role is {role}")
+            raise Unusable(f"{_what(where)} holds {_KINDS[piece.kind]}, but its role is {role}")
     if "".join(text) or not messages:
         messages.append(Message(role, "".join(text), name=name, call_id=call_id, learned=learned))
     return messages
@@ -189,19 +206,20 @@ def _called(turn: Fields, where: str) -> tuple[ToolCall, ...]:
 
 
 def _tool_calls(turn: Fields, where: str) -> tuple[ToolCall, ...]:
-    found = [read_calls(turn.get(field), where, turn, field) for field in ("tool_calls", "function_call")]
-    if found[0] and found[1] and found[0] != found[1]:
+    fields = turn.among(("tool_calls", "function_call"))
+    found = [calls for field in fields if (calls := read_calls(turn.get(field), where, turn, field))]
+    if len(set(found)) > 1:
         raise Unusable(f"{where} calls tools in two places that differ")
-    return found[0] or found[1]
+    return found[0] if found else ()
 
 
 def _reasoning(turn: Fields, found: list[str], where: str) -> str:
-    for name in REASONING:
+    for name in turn.among(REASONING):
         value = turn.peek(name)
         if isinstance(value, str):
             found.append(turn.get(name))
         elif value and not isinstance(value, bool):  # true and false say how the answer was made
-            found.append(read_text(turn.get(name), f"{name} of {where}"))
+            found.append(read_text(value, f"{name} of {where}", turn, name))
     return one_reasoning(found, where)
 
 
@@ -212,68 +230,73 @@ def _name(turn: Fields, field: str) -> str:
 
 def _learned(turn: Fields, where: str) -> bool | None:
     """Whether the row says that the turn is learned; None if it says nothing."""
-    for field in _PARTLY:
+    for field in turn.among(_PARTLY):
         if turn.peek(field):
             raise Unusable(f"{where} is to be learned in part ({field}), which is not supported")
     found = set()
-    for field in (*_LEARNED, *_NOT_LEARNED):
+    for field in turn.among((*_LEARNED, *_NOT_LEARNED)):
         value = turn.get(field)
         if value is None or value == "":
             continue
         mark = _TRUE_AND_FALSE.get(str(value).strip().lower()) if isinstance(value, bool | int | float | str) else None
         if mark is None:
             said = shorten(str(value)) if isinstance(value, bool | int | float | str) else kind(value)
-            raise Unusable(
-                f"{field} of {where} is {said}: a turn is learned or not, so 0, 1, true or false is expected"
-            )
+            raise Unusable(f"{field} of {where} is {said}: 0, 1, true or false is expected")
         found.add(mark is (field in _LEARNED))
     if len(found) > 1:
         raise Unusable(f"{where} says both that it is learned and that it is not")
     return found.pop() if found else None
 
 
-def _pieces(value: Any, what: str, turn: Fields) -> Iterator[_Piece]:
+def _pieces(value: Any, what: str, owner: Fields, field: str) -> Iterator[_Piece]:
     if isinstance(value, str):
         yield _Piece("text", value)
     elif isinstance(value, list):
         for part in value:
-            yield _piece(part, what, turn)
+            yield _piece(part, what, owner, field)
     else:
         raise Unusable(f"{what} is not text but {kind(value)}")
 
 
-def _piece(value: Any, what: str, turn: Fields) -> _Piece:
-    """A part of a content; what it holds beside its text is noted on the turn."""
+def _piece(value: Any, what: str, owner: Fields, field: str) -> _Piece:
+    """A part of a content; what it holds beside its text is noted on the owner of the field."""
     if not isinstance(value, dict):
         raise Unusable(f"{what} holds a part that is not text but {kind(value)}")
     part = Fields(value)
     type_ = part.get("type")
-    found: _Piece | None = None
+    refuse_media(part, _MEDIA, what)
+    if type_ == "tool_use":
+        return _Piece("call", read_calls(value, what, owner, field)[0])
+    found = None
     if type_ in (None, "text", "input_text", "output_text"):
         found = _part_text(part, "text", ("text", "content"))
     elif type_ in ("thinking", "reasoning"):
         found = _part_text(part, "reasoning", ("thinking", "reasoning", "text", "content", "summary"))
-    elif type_ == "tool_use":
-        found = _Piece("call", read_calls(value, what, turn, "content")[0])
-        part.use("id", "name", "input", "arguments")
     elif type_ == "tool_result":
-        text = read_text(part.get("content") or "", f"a tool's result in {what}")
+        text = read_text(part.peek("content") or "", f"a tool's result in {what}", part, "content")
         found = _Piece("result", Message("tool", text, name=_name(part, "name"), call_id=_name(part, "tool_use_id")))
     if found is None:
         raise Unusable(f"{what} holds a part that is not text but of type {shorten(str(type_))}")
-    refuse_media(part, _MEDIA, what)
-    turn.leave("content", part)
+    owner.leave(field, part)
     return found
 
 
-def _part_text(part: Fields, kind_: Literal["reasoning", "text"], names: tuple[str, ...]) -> _Piece | None:
+def _part_text(part: Fields, piece: Literal["reasoning", "text"], names: tuple[str, ...]) -> _Piece | None:
     for name in names:
         value = part.peek(name)
         if isinstance(value, str):
-            return _Piece(kind_, part.get(name))
-        if isinstance(value, list) and value and kind_ == "reasoning":
-            texts = [item.get("text") if isinstance(item, dict) else None for item in value]
-            if all(isinstance(text, str) for text in texts):
-                part.use(name)
-                return _Piece(kind_, "".join(text for text in texts if text))
+            return _Piece(piece, part.get(name))
+        if isinstance(value, list) and value and piece == "reasoning":
+            return _Piece(piece, "".join(_summary(item, part, name) for item in value))
     return None
+
+
+def _summary(item: Any, part: Fields, name: str) -> str:
+    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+        raise Unusable(f"{name} of a part holds something that is not text but {kind(item)}")
+    part.use(name)
+    inner = Fields(item)
+    inner.use("type")
+    text = str(inner.get("text"))
+    part.leave(name, inner)
+    return text
