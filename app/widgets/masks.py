@@ -13,7 +13,7 @@ from gradsift.data.rendering import Stretch
 LONGEST = 20_000  # characters of a rendering that go to the browser; the rest are counted
 DROPPED = 400  # characters of a text that the template left out
 FOLD = {
-    "template": 240,
+    "template": 480,
     "given": 1200,
 }  # characters above which the middle of a piece is folded
 ENDS = 100  # characters that a folded piece shows at its beginning and its end

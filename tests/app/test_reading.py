@@ -219,9 +219,9 @@ class TestMask:
         assert "<b>3</b> learned, 7 in the prompt (5 of them the template’s own); 2 more are cut off" in html
 
     def test_long_context_is_folded_and_what_is_learned_is_not(self):
-        text = "head " * 50 + "rule " * 400 + "answer " * 400
-        html = masks.draw(self.masked(text, (0, 250, "template"), (250, 2250, "given"), (2250, len(text), "learned")))
-        assert re.findall(r"… ([\d,]+) more characters", html) == ["50", "1,800"]
+        text = "head " * 100 + "rule " * 400 + "answer " * 400
+        html = masks.draw(self.masked(text, (0, 500, "template"), (500, 2500, "given"), (2500, len(text), "learned")))
+        assert re.findall(r"… ([\d,]+) more characters", html) == ["300", "1,800"]
         assert re.sub("<summary>.*?</summary>|<[^>]+>", "", html).startswith(text)
 
     def test_what_was_left_out_is_struck_and_named(self):
