@@ -346,7 +346,7 @@ def schemas() -> str:
     parts = [_SCHEMAS, "## Records that are read", _prose(reading)]
     for record in _EXAMPLES:
         conversation = reading.read_conversation(record)
-        turns = [list(turn) for turn in conversation.messages]
+        turns = [_defining("openai_message").openai_message(turn) for turn in conversation.messages]
         parts += [f"### {conversation.schema}", f"```json\n{json.dumps(record)}\n```", "is read as"]
         parts.append(f"```json\n{json.dumps(turns)}\n```")
     for title, name in (("Files", "records_of"), ("Fields of a row", "read_rows"), ("Target examples", "read_targets")):

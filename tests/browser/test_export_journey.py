@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conversations import records
 
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
@@ -38,10 +39,7 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
     sessions.decide(session, store.fingerprint, order[-1:], "accept")
     leaking = store.texts(order[:1])["conversation"].iloc[0].messages
     held = tmp_path / "held-out.jsonl"
-    held.write_text(
-        json.dumps({"messages": [{"role": turn.role, "content": turn.content} for turn in leaking]}) + "\n",
-        encoding="utf-8",
-    )
+    held.write_text(json.dumps({"messages": records(leaking)}) + "\n", encoding="utf-8")
 
     visit.go(f"export?store=toy&targets=two&budget=6&session={session}&compress=gzip")
     visit.sees("1 accepted and 1 rejected in this session")
@@ -61,10 +59,10 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
     rows = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     questions = [turns[0]["content"] for turns in rows["messages"]]
     texts = store.texts(order)["conversation"]
-    expected = {text.messages[0].content for text in texts.iloc[[2, len(order) - 1]]}
+    expected = {conversation.messages[0].content for conversation in texts.iloc[[2, len(order) - 1]]}
     assert len(rows) == 6
     assert expected <= set(questions)
-    assert not {text.messages[0].content for text in texts.iloc[:2]} & set(questions)
+    assert not {conversation.messages[0].content for conversation in texts.iloc[:2]} & set(questions)
 
     bundle = taken(visit, re.compile("^.*All files as zip"), tmp_path)
     with zipfile.ZipFile(bundle) as archive:

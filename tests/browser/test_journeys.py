@@ -173,7 +173,7 @@ def test_what_is_pressed_right_after_an_edit_takes_the_edit(visit, workspace):
     visit.page.get_by_role("button", name="Save and score 2 examples").click()  # leaving the field sends its text
     visit.sees("Compare the picks", timeout=120_000)
     saved = read_targets(workspace.target_set("my-targets").path).rows
-    assert saved[0].messages[-1][1] == "Paris, of course."
+    assert saved[0].messages[-1].content == "Paris, of course."
     visit.check()
 
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -49,9 +49,12 @@ def rows(count: int) -> Iterator[Row]:
 
 
 def workers_of(process: int) -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process(process).children() if "encoding import serve" in " ".join(child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process(process).children():
+        with suppress(psutil.NoSuchProcess):  # it has ended, perhaps without having been waited for yet
+            if "encoding import serve" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def joined(chunks: Iterator[tuple[list[Row], pa.Table]]) -> tuple[list[Row], pa.Table]:

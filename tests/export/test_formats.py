@@ -6,16 +6,17 @@ import json
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conversations import pairs, records, talk
+from conversations import pairs as pairs_of
+from conversations import records, talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picked import pick_of
 
 from gradsift.data.pool import read_rows
 from gradsift.data.schemas import read_conversation
 from gradsift.export.files import ExportError, export_picks
 from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime.errors import UsageError
-from gradsift.selection.picks import Pick
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]}, index=[7, 9])
 BESIDE = ("scores.parquet", "picks.csv", "manifest.json", "README.md", "SHA256SUMS")
@@ -30,10 +31,9 @@ ALSO = {
 HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
 
 
-def pick(*turns, rank=1, prefix="", **fields):
-    values = {"score": 1 / rank, "id": f"i{rank}", "source": "s", "task": "", "file": "pool.csv", "raw": b"{}"}
-    values |= {"line": rank, "tokens": 10 * rank, "best_subtask": "sums", **fields}
-    return Pick(rank=rank, conversation=talk(*turns, prefix=prefix), **values)
+def pick(*turns, prefix="", **fields):
+    """A pick of (role, content) turns."""
+    return pick_of(talk(*turns, prefix=prefix), **fields)
 
 
 def picks():
@@ -143,7 +143,7 @@ def test_less_copies_lines_and_rewrites_the_rest(tmp_path):
 def test_less_lines_of_the_real_pool_equal_the_source_lines(tmp_path, shared_data):
     rows = [row for number, row in enumerate(read_rows([shared_data / "pool"])) if number % 50 == 0]
     chosen = [
-        pick(*pairs(row.messages), rank=rank, raw=row.raw, file=row.file, line=row.line, source=row.source)
+        pick(*pairs_of(row.messages), rank=rank, raw=row.raw, file=row.file, line=row.line, source=row.source)
         for rank, row in enumerate(rows, 1)
     ]
     path = export(tmp_path, "less", chosen)
@@ -184,7 +184,7 @@ def test_alternating_conversations_come_back_through_alpaca(pairs, system):
     messages = [turn for user, answer in pairs for turn in (("user", user), ("assistant", answer))]
     messages = [("system", system), *messages] if system else messages
     record = json.loads(preview("alpaca", [pick(*messages)], 1))
-    assert list(read_conversation(record).messages) == messages
+    assert pairs_of(read_conversation(record).messages) == messages
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -21,14 +21,11 @@ from gradsift.data.arrow_reader import is_saved_dataset
 from gradsift.data.hub_reader import NOTATION, hub_name
 from gradsift.data.records import PoolError
 from gradsift.data.signatures import refusal
-from gradsift.data.sources import Place, label_of, name_sources
+from gradsift.data.sources import Place, name_sources, split_words
 from gradsift.data.streams import FORMATS, data_suffix
 
-_HELD_OUT = frozenset({"test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"})
-_TRAIN = frozenset({"train", "training"})
 _NO_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "_delta_log"})
 _CACHED = re.compile(r"cache-[0-9a-f]+.*\.arrow|tmp\w+\.arrow")  # what `datasets` derives from a data set
-_WORDS = re.compile(r"[-_.\s]+")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://?(.*)")
 _HUB_PAGE = re.compile(r"(?:(?:www\.)?(?:huggingface\.co|hf\.co)/)?datasets/([^/@]+/[^/@]+?)(?:@([^/]+))?(?:/.*)?")
 
@@ -164,13 +161,13 @@ def _held_out(entries: list[Input], given: str) -> frozenset[Input]:
         root, asked = path, frozenset[str]()
     elif glob.has_magic(given) and not path.exists():
         root = _root(path)
-        asked = _split_words(str(path.relative_to(root)))
+        asked = split_words(re.sub(r"[*?]", "", str(path.relative_to(root))))
     else:
         return frozenset()
     files = [entry for entry in entries if entry.path and entry.path != path]
-    held_out = [entry for entry in files if _split_words(entry.name) - asked]
+    held_out = [entry for entry in files if split_words(entry.name) - asked]
     if held_out and len(held_out) == len(entries):
-        if root.name.lower() in _HELD_OUT:
+        if split_words(f"{root.name}/"):
             return frozenset()
         names = ", ".join(entry.name for entry in held_out[:3]) + (", ..." if len(held_out) > 3 else "")
         raise PoolError(
@@ -178,16 +175,6 @@ def _held_out(entries: list[Input], given: str) -> frozenset[Input]:
             f"{held_out[0].path}."
         )
     return frozenset(held_out)
-
-
-def _split_words(name: str) -> frozenset[str]:
-    """The words of a path that make it a test or validation split: a folder's name; a file's first or last word."""
-    *folders, file = name.replace("*", "").replace("?", "").lower().split("/")
-    words = [word for word in _WORDS.split(label_of(file)) if word]
-    ends = {words[0], words[-1]} if words else set()
-    if _TRAIN & set(words):
-        ends = set()
-    return _HELD_OUT & (ends | set(folders))
 
 
 def _with_sources(inputs: list[Input]) -> list[Input]:

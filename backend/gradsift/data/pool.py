@@ -79,19 +79,12 @@ class Rows(Iterator[Row]):
     def _rows_of(self, entry: Input) -> Iterator[Row]:
         notes: list[str] = []
         records = read_hub(entry.name) if entry.path is None else records_of(entry.path, notes)
-        own = not entry.given and not self._reading.source_column
         for record in records:
             if notes:
                 self.left_out += [f"{entry.name}: {note}" for note in notes]
                 notes.clear()
-            yield make_row(record if own else self._with_source(record, entry), entry.name, entry.source, self._reading)
+            yield make_row(_named(record, entry) if entry.given else record, entry.name, entry.source, self._reading)
         self.left_out += [f"{entry.name}: {note}" for note in notes]
-
-    def _with_source(self, record: Record, entry: Input) -> Record:
-        """A record whose `dataset` is its source: by the column that is asked for, or by the name that was given."""
-        value = record.value or {}
-        source = _label(value.get(self._reading.source_column)) or (entry.source if entry.given else "")
-        return record._replace(value={**value, "dataset": source}) if source and record.value is not None else record
 
 
 def read_rows(
@@ -180,6 +173,11 @@ def make_row(record: Record, file: str, source: str, reading: Reading = _AS_IT_I
         tools=read.tools,
         unused=read.unused,
     )
+
+
+def _named(record: Record, entry: Input) -> Record:
+    """A record whose `dataset` is the source that a person named with NAME=PATH."""
+    return record if record.value is None else record._replace(value={**record.value, "dataset": entry.source})
 
 
 def unique_ids(rows: Iterable[Row], taken: Iterable[str] = ()) -> Iterator[Row]:

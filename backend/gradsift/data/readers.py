@@ -15,7 +15,7 @@ from gradsift.data.csv_reader import read_csv
 from gradsift.data.json_reader import read_json
 from gradsift.data.records import PoolError, Record
 from gradsift.data.signatures import HEAD, disguise, pointer
-from gradsift.data.streams import COMPRESSIONS, data_suffix, open_stream, peek
+from gradsift.data.streams import BREAKS, COMPRESSIONS, break_reason, data_suffix, open_stream, peek
 
 _Reader = Callable[[IO[bytes], Path, list[str]], Iterator[Record]]
 
@@ -50,8 +50,12 @@ def records_of(path: Path, left_out: list[str] | None = None) -> Iterator[Record
 
 
 def _disguise(path: Path, stream: IO[bytes], suffix: str) -> str:
+    """Why the file as a whole cannot be what its name says, or ""."""
     if path.suffix.lower() in COMPRESSIONS:
         with open(path, "rb") as file:  # a pointer is not compressed, whatever its name
             if reason := pointer(file.read(HEAD)):
                 return reason
-    return disguise(peek(stream)[:HEAD], suffix)
+    try:
+        return disguise(peek(stream)[:HEAD], suffix)
+    except BREAKS as error:
+        return break_reason(error)

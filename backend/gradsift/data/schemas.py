@@ -13,11 +13,12 @@ of these that a record has is taken:
                        one of these below body, data, conversation or request, as in files of requests
 
 Any pair takes `input` and `context`, joined to the question by a blank line, `history`, and the answer's `reasoning`,
-`thinking` or `reasoning_content`; any schema takes `system` or `system_prompt`, and `tools` or `functions`. Turns, tools
-and prompts may be written as JSON strings, turns also as an object of lists. Texts are not trimmed.
+`thinking` or `reasoning_content`; any schema takes `system` or `system_prompt`, and `tools` or `functions`. Turns,
+tools and prompts may be written as JSON strings, turns also as an object of lists. Texts are not trimmed.
 
 `Reading` maps other columns, and asks for rows that are not read otherwise: plain text, the chosen side of a
-preference, rows with a label. A part that cannot be kept, such as an image, makes the whole record unusable; it is never left out.
+preference, rows with a label. A part that cannot be kept, such as an image, makes the whole record unusable; it is
+never left out.
 Columns that held text and were not used are named.
 """
 
@@ -61,8 +62,8 @@ class Reading:
     """How records are read where their own fields do not say it.
 
     columns: (part, column) pairs, such as ("user", "question"); the parts are system, user, assistant, reasoning,
-    tools, messages, text and context. A record without a column that is named here is unusable. take: kinds of rows that are
-    read only when asked for. source_column: the column that names a row's source.
+    tools, messages, text and context. A record without a column that is named here is unusable. take: kinds of rows
+    that are read only when asked for. source_column: the column that names a row's source.
     """
 
     columns: tuple[tuple[str, str], ...] = ()

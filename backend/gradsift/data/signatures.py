@@ -74,4 +74,4 @@ def _wide(head: bytes) -> int:
         return 32
     # Latin text has a zero in every second byte; in other scripts at least its punctuation has.
     odd, even = head[1::2].count(0), head[0::2].count(0)
-    return 16 if (odd == 0 or even == 0) and max(odd, even) * 4 >= len(head) else 0
+    return 16 if (odd == 0 or even == 0) and max(odd, even) * 8 >= len(head) else 0

@@ -18,6 +18,9 @@ _SHARD = re.compile(r"(.+?)[-_.]?\d{3,}-of-\d{3,}")
 _SPARK = re.compile(r"(part)-\d{5}(-.*)?")
 _NUMBER = re.compile(r"0\d{3,}|\d{3,}-of-\d{3,}")
 _HUB_FOLDER = re.compile(r"datasets--(.+)")
+_HELD_OUT = frozenset({"test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"})
+_TRAIN = frozenset({"train", "training"})
+_WORDS = re.compile(r"[-_.\s]+")
 _SAYS_NOTHING = re.compile(
     r"(?i)data|default|main|raw|snapshots|refs|convert|parquet|jsonl?|arrow|processed|train(ing)?|test(ing)?|dev|val(id)?"
     r"|validation|eval(uation)?|v?\d+([._]\d+)*|[0-9a-f]{8,}"
@@ -42,6 +45,14 @@ def label_of(name: str) -> str:
     return match[1] if match else stem
 
 
+def split_words(path: str) -> frozenset[str]:
+    """The words of a path that make it a test or validation split: a folder's name; a file's first or last word."""
+    *folders, file = path.lower().split("/")
+    words = [word for word in _WORDS.split(label_of(file)) if word]
+    ends = set() if _TRAIN & set(words) else {*words[:1], *words[-1:]}
+    return _HELD_OUT & (ends | set(folders))
+
+
 def name_sources(places: Sequence[Place], taken: Collection[str] = ()) -> list[str]:
     """The source of every place. taken: names that others have."""
     places = [_numbered_by_folder(place) for place in places]
@@ -51,7 +62,8 @@ def name_sources(places: Sequence[Place], taken: Collection[str] = ()) -> list[s
         groups[name].append(at)
     alone = {name for name, group in groups.items() if len({_identity(places[at]) for at in group}) == 1}
     used = alone | set(taken)
-    for name, group in groups.items():
+    # Names are given to test and validation splits last, so that the others' do not depend on whether these are read.
+    for name, group in sorted(groups.items(), key=lambda item: bool(split_words(item[0]))):
         if name in alone and name not in taken:
             continue
         ways = _ways([places[at] for at in group])

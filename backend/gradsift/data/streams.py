@@ -44,12 +44,10 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
 def peek(stream: IO[bytes]) -> bytes:
     """The next bytes of a stream, some thousand at least if it has them, without reading past them.
 
-    Empty if the stream is at its end, or cannot be read.
+    Raises:
+        One of `BREAKS` if there are none because the file is damaged.
     """
-    try:
-        return stream.peek(_CHUNK)  # type: ignore[attr-defined]  # every stream of `open_stream` has it
-    except BREAKS:
-        return b""
+    return stream.peek(_CHUNK)  # type: ignore[attr-defined]  # every stream of `open_stream` has it
 
 
 def split_lines(
