@@ -151,7 +151,8 @@ def _others(turn: Fields, role: str, where: str, learned: bool | None) -> list[M
     field, value = _content(turn)
     pieces = list(_pieces(value, _what(where), turn, field))
     name = call_id = ""
-    if not pieces or any(piece.kind == "text" and piece.value for piece in pieces):
+    kinds = {piece.kind for piece in pieces if piece.kind == "result" or piece.value}
+    if kinds != {"result"}:  # it says something of its own, if only that it is empty
         name = _name(turn, "name")
         if role == "tool":
             name, call_id = name or _name(turn, "tool_name"), _name(turn, "tool_call_id") or _name(turn, "call_id")
