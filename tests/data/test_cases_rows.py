@@ -178,6 +178,13 @@ def test_results_of_tools(role):
     assert turns({"messages": [U, result, A]})[1] == Message("tool", "x", name="f", call_id="c")
 
 
+def test_the_name_of_a_turn_that_is_only_a_result_is_told():
+    user = {"role": "user", "name": "ann", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x"}]}
+    found = read({"messages": [user, A]})
+    assert (found.messages, found.unused) == ((Message("tool", "x", call_id="c"), ANSWER), ("messages.name",))
+    assert turns({"messages": [user | {"content": []}, A]})[0] == Message("user", "", name="ann")
+
+
 def test_a_result_among_the_parts_of_a_user_turn():
     parts = [
         {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "sunny"}]},

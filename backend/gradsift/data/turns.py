@@ -161,13 +161,17 @@ def _others(turn: Fields, role: str, where: str, learned: bool | None) -> list[M
     for field in ("tool_calls", "function_call"):
         if turn.peek(field) and read_calls(turn.peek(field), where, turn, field):
             raise Unusable(f"{where} calls a tool, but its role is {role}")
-    name, call_id = _name(turn, "name"), ""
-    if role == "tool":
-        name, call_id = name or _name(turn, "tool_name"), _name(turn, "tool_call_id") or _name(turn, "call_id")
+    field, value = _content(turn)
+    pieces = list(_pieces(value, _what(where), turn, field))
+    name = call_id = ""
+    kinds = {piece.kind for piece in pieces if piece.kind == "result" or piece.value}
+    if kinds != {"result"}:  # it says something of its own, if only that it is empty
+        name = _name(turn, "name")
+        if role == "tool":
+            name, call_id = name or _name(turn, "tool_name"), _name(turn, "tool_call_id") or _name(turn, "call_id")
     messages: list[Message] = []
     text: list[str] = []
-    field, value = _content(turn)
-    for piece in _pieces(value, _what(where), turn, field):
+    for piece in pieces:
         if piece.kind == "text":
             text.append(piece.value)
         elif piece.kind == "result":
