@@ -1,6 +1,7 @@
 """Parts of the app that need no page: text made harmless, budgets, the build's command line, looks."""
 
 import pytest
+from conversations import talk
 
 from app import theme
 from app.datastore import build
@@ -87,8 +88,8 @@ def test_every_method_has_a_mark_and_a_color_of_its_own():
 def test_a_card_escapes_everything_and_tells_membership():
     card = cards.Card(
         method="less", rank=3, score=0.25, share=0.5, ranks={"less": (3, True), "bm25": (40, False)}, source=HOSTILE,
-        task=HOSTILE, subtask=HOSTILE, turns=[("user", HOSTILE), ("assistant", HOSTILE * 40)], prefix=HOSTILE,
-        foot=[HOSTILE],
+        task=HOSTILE, subtask=HOSTILE,
+        content=talk(("user", HOSTILE), ("assistant", HOSTILE * 40), prefix=HOSTILE), foot=[HOSTILE],
     )  # fmt: skip
     html = cards.draw(card, [HOSTILE])
     assert "<script" not in html
@@ -99,16 +100,16 @@ def test_a_card_escapes_everything_and_tells_membership():
 
 def test_a_long_conversation_is_folded_and_nothing_of_it_is_lost():
     turns = [("user", "q" * 500), ("assistant", "a1"), ("user", "more"), ("assistant", "the very end")]
-    html = conversation.draw(turns)
+    html = conversation.draw(talk(*turns))
     assert "<details" in html
     assert "Show all 4 turns" in html
     assert "the very end" in html
-    assert "<details" not in conversation.draw(turns[2:])
+    assert "<details" not in conversation.draw(talk(*turns[2:]))
 
 
 def test_a_prefix_is_shown_apart_in_the_last_answer_only():
     html = conversation.draw(
-        [("user", "q"), ("assistant", "one"), ("user", "r"), ("assistant", "two")], "The answer is:"
+        talk(("user", "q"), ("assistant", "one"), ("user", "r"), ("assistant", "two"), prefix="The answer is:")
     )
     assert html.count("The answer is:") == 1
     assert html.index("The answer is:") > html.index("one")

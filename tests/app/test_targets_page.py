@@ -142,7 +142,7 @@ def test_a_set_is_never_saved_over_another_one(app, workspace):
         at.button(key="save-targets").click().run()
         assert "exists already: choose another name" in at.error[0].value.replace("\\", "")
         assert at.text_input(key="targets_name").value == name
-    assert [row.messages[0][1] for row in read_targets(workspace.target_set("mine").path).rows] == ["theirs?"]
+    assert [row.messages[0].content for row in read_targets(workspace.target_set("mine").path).rows] == ["theirs?"]
     at.text_input(key="targets_name").set_value("mine-too")
     at.button(key="save-targets").click().run()
     assert at.query_params["targets"] == "mine-too"
@@ -155,4 +155,6 @@ def test_a_proposed_name_that_somebody_took_meanwhile_is_proposed_anew(app, work
     at.button(key="save-targets").click().run()
     assert not at.error
     assert at.query_params["targets"] == "my-targets-2"
-    assert [row.messages[0][1] for row in read_targets(workspace.target_set("my-targets").path).rows] == ["theirs?"]
+    assert [row.messages[0].content for row in read_targets(workspace.target_set("my-targets").path).rows] == [
+        "theirs?"
+    ]

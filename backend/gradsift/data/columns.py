@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from gradsift.data.reasons import shorten
 from gradsift.data.records import MEDIA, PoolError, Record, to_record
-from gradsift.data.schemas import shorten
 from gradsift.data.streams import clause
 
 BATCH = 64  # rows that are turned into Python objects at a time

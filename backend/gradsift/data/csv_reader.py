@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from gradsift.data.reasons import shorten
 from gradsift.data.records import PoolError, Record, to_record
-from gradsift.data.schemas import has_schema, shorten
+from gradsift.data.schemas import has_schema
 from gradsift.data.streams import BREAKS, LONGEST_LINE, break_reason
 
 

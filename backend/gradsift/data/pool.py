@@ -10,18 +10,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gradsift.data.conversation import Conversation, Message
+from gradsift.data.fields import Fields
 from gradsift.data.hub_reader import read_hub
 from gradsift.data.inputs import Input, Inputs, find_inputs
 from gradsift.data.readers import records_of
+from gradsift.data.reasons import Unusable, kind, shorten
 from gradsift.data.records import PoolError, Record
-from gradsift.data.schemas import Unusable, kind, read_conversation
+from gradsift.data.schemas import Reading, Recognized, read_conversation
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
 __all__ = ["PoolError", "Row", "Rows", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
+
+_AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,10 @@ class Row:
     subtask: str  # `subtask`, else ""
     messages: tuple[Message, ...]
     prefix: str  # start of the last assistant turn that is supplied, not learned; else ""
-    schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
+    schema: str  # as `data.schemas` names it; "" for a bad row
     reason: str  # "" when good
     tools: str = ""  # JSON text of the list of tools that the row offers, "" if none
+    unused: tuple[str, ...] = ()  # columns that held text and were not used, sorted; () for a bad row
 
     @property
     def conversation(self) -> Conversation:
@@ -54,10 +58,10 @@ class Rows(Iterator[Row]):
     them, other splits of a saved data set and other lists of a JSON file. One clause each.
     """
 
-    def __init__(self, inputs: Inputs, taken: Iterable[str], source_column: str) -> None:
+    def __init__(self, inputs: Inputs, taken: Iterable[str], reading: Reading) -> None:
         self.left_out = list(inputs.left_out)
         self._inputs = inputs.read
-        self._source_column = source_column
+        self._reading = reading
         self._rows = self._stream(taken)
 
     def __next__(self) -> Row:
@@ -75,23 +79,16 @@ class Rows(Iterator[Row]):
     def _rows_of(self, entry: Input) -> Iterator[Row]:
         notes: list[str] = []
         records = read_hub(entry.name) if entry.path is None else records_of(entry.path, notes)
-        own = not entry.given and not self._source_column
         for record in records:
             if notes:
                 self.left_out += [f"{entry.name}: {note}" for note in notes]
                 notes.clear()
-            yield make_row(record if own else self._with_source(record, entry), entry.name, entry.source)
+            yield make_row(_named(record, entry) if entry.given else record, entry.name, entry.source, self._reading)
         self.left_out += [f"{entry.name}: {note}" for note in notes]
-
-    def _with_source(self, record: Record, entry: Input) -> Record:
-        """A record whose `dataset` is its source: by the column that is asked for, or by the name that was given."""
-        value = record.value or {}
-        source = _label(value.get(self._source_column)) or (entry.source if entry.given else "")
-        return record._replace(value={**value, "dataset": source}) if source and record.value is not None else record
 
 
 def read_rows(
-    paths: Sequence[str | Path], taken: Iterable[str] = (), *, source_column: str = "", whole: bool = False
+    paths: Sequence[str | Path], taken: Iterable[str] = (), reading: Reading = _AS_IT_IS, *, whole: bool = False
 ) -> Rows:
     """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
 
@@ -100,14 +97,13 @@ def read_rows(
     stands for. `org/name@revision:configuration:split` is a data set on the hub; only `org/name` is needed.
     Memory: one record and all ids.
 
-    taken: ids that are in use already. source_column: the field that names a row's source, in place of `dataset` and
-    `source`. whole: also read the test and validation files.
+    taken: ids that are in use already. reading: how records are read. whole: also read the test and validation files.
 
     Raises:
         PoolError: a path does not exist or has an unknown type, or there is nothing to read. Problems with paths are
             raised at once, those that show only in the contents while streaming.
     """
-    return Rows(find_inputs(paths, whole), taken, source_column)
+    return Rows(find_inputs(paths, whole), taken, reading)
 
 
 def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -145,34 +141,43 @@ def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple
     return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(counts)
 
 
-def make_row(record: Record, file: str, source: str) -> Row:
-    """Turn a record into a row; `source` is used if the record names none."""
-    value = record.value or {}
-    source = _first_text(value, "dataset", "source") or source
-    messages: tuple[Message, ...] = ()
-    schema, reason = "", record.reason
-    prefix = value.get("prefix")
+def make_row(record: Record, file: str, source: str, reading: Reading = _AS_IT_IS) -> Row:
+    """Turn a record into a row; `source` is used if the record names none.
+
+    A record without the column that `reading` names for sources is bad; one with a blank there has the usual source.
+    """
+    value = Fields(record.value or {})
+    source = _label(value.peek(reading.source_column)) or _first_text(value, "dataset", "source") or source
+    read, reason, prefix = Recognized("", ()), record.reason, value.peek("prefix")
     if not reason:
         try:
-            schema, pairs = read_conversation(value)
-            messages = tuple(Message(role, content) for role, content in pairs)
+            if reading.source_column and reading.source_column not in value:
+                raise Unusable(f"has no column {shorten(reading.source_column)}, which is to name the source")
             if prefix is not None and not isinstance(prefix, str):
                 raise Unusable(f"prefix is not a string but {kind(prefix)}")
+            read = read_conversation(value.values, reading)
         except Unusable as unusable:
-            schema, messages, reason = "", (), str(unusable)
+            reason = str(unusable)
     return Row(
         file=file,
         line=record.line,
         raw=record.raw,
         source=source,
-        id=_label(value.get("id")) or f"{source}:{record.line}",
+        id=_label(value.peek("id")) or f"{source}:{record.line}",
         task=_first_text(value, "task", "category"),
-        subtask=_label(value.get("subtask")),
-        messages=messages,
+        subtask=_label(value.peek("subtask")),
+        messages=read.messages,
         prefix=prefix if isinstance(prefix, str) and not reason else "",
-        schema=schema,
+        schema=read.schema,
         reason=reason,
+        tools=read.tools,
+        unused=read.unused,
     )
+
+
+def _named(record: Record, entry: Input) -> Record:
+    """A record whose `dataset` is the source that a person named with NAME=PATH."""
+    return record if record.value is None else record._replace(value={**record.value, "dataset": entry.source})
 
 
 def unique_ids(rows: Iterable[Row], taken: Iterable[str] = ()) -> Iterator[Row]:
@@ -199,8 +204,8 @@ def _hash(seed: int, row: Row) -> int:
     return int.from_bytes(raw_hash(key))
 
 
-def _first_text(value: dict[str, Any], *names: str) -> str:
-    return next((value[name] for name in names if isinstance(value.get(name), str) and value[name]), "")
+def _first_text(value: Fields, *names: str) -> str:
+    return next((found for name in names if isinstance(found := value.peek(name), str) and found), "")
 
 
 def _label(value: object) -> str:

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from gradsift.data.schemas import kind
+from gradsift.data.reasons import kind
 from gradsift.runtime.errors import GradsiftError
 
 TOO_DEEP = "not valid JSON: nested too deeply, or a number with too many digits"

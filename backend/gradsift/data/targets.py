@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gradsift.data.conversation import openai_message
 from gradsift.data.csv_reader import csv_records
 from gradsift.data.json_reader import LIST_NAMES
 from gradsift.data.pool import PoolError, Row, make_row, read_rows, unique_ids
@@ -102,13 +103,15 @@ def parse_targets(text: str, file: str = "pasted") -> TargetSet:
 
 
 def write_targets(path: Path, rows: Iterable[Row]) -> None:
-    """Write target examples as JSON Lines: subtask, id, prefix (if any), messages."""
+    """Write target examples as JSON Lines: subtask, id, prefix (if any), messages, tools (if any)."""
     with atomic.open_for_write(path) as file:
         for row in rows:
             value: dict[str, Any] = {"subtask": row.subtask or DEFAULT_SUBTASK, "id": row.id}
             if row.prefix:
                 value["prefix"] = row.prefix
-            value["messages"] = [{"role": message.role, "content": message.content} for message in row.messages]
+            value["messages"] = [openai_message(message) for message in row.messages]
+            if row.tools:
+                value["tools"] = json.loads(row.tools)
             file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
 
 
