@@ -1,4 +1,4 @@
-"""Files as people have them: links, pointers, encodings, layouts of JSON, damaged tables, saved data sets, hub names."""
+"""Files as people have them: links, pointers, encodings, layouts of JSON, damaged tables, saved data sets, the hub."""
 
 import gzip
 import io
