@@ -20,6 +20,15 @@ def test_a_sample_set_is_chosen_and_counted(app, workspace):
     assert (table["answer"] > 0).all()
 
 
+def test_what_is_learned_of_an_example_is_marked(app, scored):
+    at = app("targets", store="toy", targets="two")
+    at.toggle(key="two-learned").set_value(True).run()
+    assert not at.exception, at.exception
+    html = "".join(html.value for html in at.html)
+    assert '<mark class="gs-learned">Paris.&lt;|im_end|&gt;</mark>' in html
+    assert '<span class="gs-given">What is the capital of France?</span>' in html
+
+
 def test_scores_that_the_command_line_made_lead_to_compare(app, scored):
     at = app("targets", store="toy", targets="two")
     assert at.button(key="to-compare")

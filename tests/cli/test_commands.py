@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Of version 0.1.0: scripts rely on them. `!` is required, `*` may be repeated; a name without dashes is an argument.
 FLAGS = """
+masks: model! pool* --template --template-option* --columns* --take* --source-column --rows --json
 evaluate: store!* --targets!* --test!* --out! --method* --budget --seeds --train-model --template --template-option*
     --lora-targets --epochs --batch-size --lr --script --json
 plan: pool!* --model! --limit-per-source --max-length --template --template-option* --columns* --take* --source-column

@@ -1,13 +1,19 @@
-"""Every schema to its turns, and every way to be unusable, with its reason."""
+"""Every schema to (role, content) turns, and every way to be unusable, with its reason."""
 
 import pytest
-from conversations import pairs
 
+from gradsift.data.conversation import Message
 from gradsift.data.reasons import Unusable, shorten
 from gradsift.data.schemas import has_schema, read_conversation
 
 ANSWER = {"role": "assistant", "content": "a"}
 QA = (("user", "q"), ("assistant", "a"))
+
+
+def pairs(found):
+    """The turns as (role, content), which is all that these records hold."""
+    assert all(message == Message(message.role, message.content) for message in found.messages)
+    return tuple((message.role, message.content) for message in found.messages)
 
 
 @pytest.mark.parametrize(
@@ -36,34 +42,37 @@ QA = (("user", "q"), ("assistant", "a"))
 )
 def test_schemas(record, schema, messages):
     found = read_conversation(record)
-    assert (found.schema, tuple(pairs(found.messages))) == (schema, messages)
+    assert (found.schema, pairs(found)) == (schema, messages)
 
 
 def test_text_is_kept_as_it_is():
     text = " \n a\u0000b\u2028 é \t"
-    found = read_conversation({"prompt": text, "completion": text})
-    assert pairs(found.messages) == [("user", text), ("assistant", text)]
+    assert pairs(read_conversation({"prompt": text, "completion": text})) == (("user", text), ("assistant", text))
 
 
 def test_text_parts_are_joined():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "image_url": None}]
-    found = read_conversation({"messages": [{"role": "assistant", "content": parts}]})
-    assert pairs(found.messages) == [("assistant", "ab")]
+    assert pairs(read_conversation({"messages": [{"role": "assistant", "content": parts}]})) == (("assistant", "ab"),)
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
         ({}, "the object is empty"),
-        ({"body": "x", "url": "y"}, "no known schema among the fields 'body', 'url'"),
+        ({"text": "x", "url": "y"}, "plain text; add --take text to learn every token of it"),
+        ({"ask": "x", "reply": "y"}, "no known schema among the fields 'ask', 'reply'; map them with --columns user=…"),
         ({"messages": []}, "messages is empty"),
         ({"messages": "hello"}, "messages is not a list but a string"),
         ({"messages": ["hello"]}, "message 1 of messages is not an object but a string"),
         ({"messages": [{"content": "x"}]}, "message 1 of messages has no role"),
         ({"messages": [{"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"),
         (
+            {"messages": [ANSWER, {"role": "tool", "content": None}]},
+            "the content of message 2 of messages is not text but",
+        ),
+        (
             {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
-            "call 1 of message 1 of messages has no name",
+            "call 1 of message 1 of messages has no",
         ),
         ({"messages": [{"role": "assistant", "content": None}]}, "is not text but null"),
         ({"messages": [{"role": "assistant", "content": 5}]}, "is not text but a number"),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gradsift.data.pool import PoolError, input_hashes, read_rows
+from gradsift.data.schemas import Reading
 from gradsift.data.sources import Place, name_sources
 from gradsift.data.targets import read_targets
 
@@ -118,7 +119,7 @@ def test_a_column_names_the_source(tmp_path):
     path = write(tmp_path / "x.jsonl", origin="web", source="own")
     write(tmp_path / "y.jsonl", source="own")
     write(tmp_path / "z.jsonl", origin=7)
-    rows = list(read_rows([tmp_path], source_column="origin"))
+    rows = list(read_rows([tmp_path], reading=Reading(source_column="origin")))
     assert [(row.source, row.id) for row in rows] == [("web", "web:1"), ("own", "own:1"), ("7", "7:1")]
     assert b"dataset" not in rows[0].raw
     assert [row.source for row in read_rows([path])] == ["own"]

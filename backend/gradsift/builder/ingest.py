@@ -22,7 +22,7 @@ from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import Row, read_rows, sample_rows
 from gradsift.data.reading import reading_of
-from gradsift.data.schemas import shorten
+from gradsift.data.reasons import shorten
 from gradsift.datastore.manifest import Part, SourceInfo
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError

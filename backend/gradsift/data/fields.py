@@ -83,10 +83,13 @@ def holds_media(value: Any) -> bool:
 
 
 def refuse_media(fields: Fields, names: Iterable[str], where: str) -> None:
-    """Raise `Unusable` if one of these fields holds something: the text is only a part of the example."""
+    """Raise `Unusable` if one of these fields holds something: the text is only a part of the example.
+
+    where: the words before "holds images", with a blank after them; "" for a record.
+    """
     for name in fields.among(names):
         if holds_media(fields.peek(name)):
-            raise Unusable(f"{where} holds {name}, and its text alone is not the example")
+            raise Unusable(f"{where}holds {name}, and its text alone is not the example")
 
 
 def parsed(value: Any, what: str) -> Any:

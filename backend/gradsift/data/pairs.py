@@ -118,7 +118,7 @@ def _history(record: Fields) -> list[Message]:
 
 
 def _transcript(text: str) -> list[Message]:
-    """The turns of a text in which each begins with a blank line and "Human:" or "Assistant:"; none if it is another."""
+    """The turns of a text whose turns begin with a blank line and "Human:" or "Assistant:"; none if it is another."""
     before, *parts = _SPEAKER.split(text if text.startswith("\n\n") else f"\n\n{text}")
     if before or not parts:
         return []

@@ -18,8 +18,7 @@ tools and prompts may be written as JSON strings, turns also as an object of lis
 
 `Reading` maps other columns, and asks for rows that are not read otherwise: plain text, the chosen side of a
 preference, rows with a label. A part that cannot be kept, such as an image, makes the whole record unusable; it is
-never left out.
-Columns that held text and were not used are named.
+never left out. Columns that held text and were not used are named.
 """
 
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ from gradsift.data.conversation import Message
 from gradsift.data.fields import MEDIA, Fields, holds_text, parsed, refuse_media
 from gradsift.data.pairs import CONTEXTS, read_chosen, read_pair, with_reasoning
 from gradsift.data.reasons import Unusable, kind, shorten
-from gradsift.data.turns import is_turn, read_text, read_turns
+from gradsift.data.turns import ROLE_FIELDS, is_turn, read_text, read_turns
 
 PAIRS = (
     *(("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response")),
@@ -61,9 +60,9 @@ _MARKS = {"true": True, "1": True, "false": False, "0": False}
 class Reading:
     """How records are read where their own fields do not say it.
 
-    columns: (part, column) pairs, such as ("user", "question"); the parts are system, user, assistant, reasoning,
-    tools, messages, text and context. A record without a column that is named here is unusable. take: kinds of rows
-    that are read only when asked for. source_column: the column that names a row's source.
+    columns: (part, column) pairs, such as ("user", "question"); parts are system, user, assistant, reasoning, tools,
+    messages, text and context. A record without a column that is named here is unusable. take: kinds of rows that are
+    read only when asked for. source_column: the column that names a row's source.
     """
 
     columns: tuple[tuple[str, str], ...] = ()
@@ -115,7 +114,7 @@ def _recognize(fields: Fields, reading: Reading, columns: dict[str, str]) -> _Dr
     for part, column in columns.items():
         if column not in fields:
             raise Unusable(f"has no column {shorten(column)}, which is to be the {part}")
-    refuse_media(fields, (name for name in MEDIA if name not in columns.values()), "it")
+    refuse_media(fields, (name for name in MEDIA if name not in columns.values()), "")
     draft = _mapped(fields, columns) or _known(fields, reading, columns)
     if draft is None:
         raise Unusable(_why_unknown(fields))
@@ -147,11 +146,14 @@ def _mapped(fields: Fields, columns: dict[str, str]) -> _Draft | None:
 
 def _known(fields: Fields, reading: Reading, columns: dict[str, str]) -> _Draft | None:
     """What the usual columns say, in a fixed order."""
+    chosen = holds_text(fields.peek("chosen"))
+    preference = chosen and holds_text(fields.peek("rejected"))
+    if preference and "chosen" in reading.take:
+        return _preference(fields, reading, columns)
     for name in _CHATS:
         if _turns(fields, name):
             return _with_parts(_chat(fields, name), fields, columns)
-    chosen = holds_text(fields.peek("chosen"))
-    if chosen and holds_text(fields.peek("rejected")):
+    if preference:
         return _preference(fields, reading, columns)
     pair = _pair(fields)
     if pair:
@@ -205,7 +207,9 @@ def _turns(fields: Fields, name: str) -> list[Any]:
     if not isinstance(value, dict):
         return value if isinstance(value, list) else []
     lists = {key: items for key, items in value.items() if items is not None}
-    if not lists or not all(isinstance(items, list) for items in lists.values()):
+    if not any(role in Fields(lists) for role in ROLE_FIELDS):
+        return []
+    if not all(isinstance(items, list) for items in lists.values()):
         return []
     if len({len(items) for items in lists.values()}) > 1:
         raise Unusable(f"the lists in {name} are of different lengths")
@@ -311,7 +315,8 @@ def _why_unknown(fields: Fields) -> str:
             return f"{name} is not a list but {kind(fields.peek(name))}"
     for pair in PAIRS:
         if all(name in fields for name in pair):
-            return " and ".join(name for name in pair if fields.peek(name) is None) + " is null"
+            nulls = [name for name in pair if fields.peek(name) is None]
+            return f"{' and '.join(nulls)} {'are' if len(nulls) > 1 else 'is'} null"
     null = next((name for name in _CHATS if name in fields), "")
     if null:
         return f"{null} is null"

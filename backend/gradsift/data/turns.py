@@ -110,7 +110,7 @@ def _turn(item: Any, where: str, record: Fields, column: str) -> tuple[list[Mess
         raise Unusable(f"{where} is not an object but {kind(item)}")
     turn = Fields(item)
     role = _role(turn, where)
-    refuse_media(turn, _MEDIA, where)
+    refuse_media(turn, _MEDIA, f"{where} ")
     learned = _learned(turn, where)
     if role == "call":
         messages = [Message("assistant", "", _reasoning(turn, [], where), _called(turn, where), learned=learned)]
@@ -137,8 +137,8 @@ def _role(turn: Fields, where: str) -> str:
 def _assistant(turn: Fields, where: str, learned: bool | None) -> Message:
     calls = _tool_calls(turn, where)
     reasoning_alone = any(isinstance(turn.peek(name), str) and turn.peek(name) for name in REASONING)
-    value = _content(turn)
-    pieces = [] if value is None and (calls or reasoning_alone) else list(_pieces(value, _what(where), turn, "content"))
+    field, value = _content(turn)
+    pieces = [] if value is None and (calls or reasoning_alone) else list(_pieces(value, _what(where), turn, field))
     order = [list(_KINDS).index(piece.kind) for piece in pieces if piece.value != ""]
     if order != sorted(order) or 3 in order:
         raise Unusable(f"{_what(where)} mixes text, reasoning and tools in an order that a turn cannot keep")
@@ -166,8 +166,8 @@ def _others(turn: Fields, role: str, where: str, learned: bool | None) -> list[M
         name, call_id = name or _name(turn, "tool_name"), _name(turn, "tool_call_id") or _name(turn, "call_id")
     messages: list[Message] = []
     text: list[str] = []
-    pieces = list(_pieces(_content(turn), _what(where), turn, "content"))
-    for piece in pieces:
+    field, value = _content(turn)
+    for piece in _pieces(value, _what(where), turn, field):
         if piece.kind == "text":
             text.append(piece.value)
         elif piece.kind == "result":
@@ -186,11 +186,12 @@ def _what(where: str) -> str:
     return f"the content of {where}"
 
 
-def _content(turn: Fields) -> Any:
+def _content(turn: Fields) -> tuple[str, Any]:
+    """The field that holds what the turn says, and its value."""
     field = next((field for field in _TEXTS if turn.peek(field) is not None), "content")
     value = turn.get(field)
     turn.use(*(name for name in _TEXTS if turn.peek(name) == value))
-    return value
+    return field, value
 
 
 def _called(turn: Fields, where: str) -> tuple[ToolCall, ...]:
@@ -264,7 +265,7 @@ def _piece(value: Any, what: str, owner: Fields, field: str) -> _Piece:
         raise Unusable(f"{what} holds a part that is not text but {kind(value)}")
     part = Fields(value)
     type_ = part.get("type")
-    refuse_media(part, _MEDIA, what)
+    refuse_media(part, _MEDIA, f"{what} ")
     if type_ == "tool_use":
         return _Piece("call", read_calls(value, what, owner, field)[0])
     found = None

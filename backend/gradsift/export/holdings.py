@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from gradsift.data.conversation import Conversation, Message
-from gradsift.data.schemas import shorten
+from gradsift.data.reasons import shorten
 
 PARTS = {
     "text": "plain text without turns",
