@@ -427,6 +427,9 @@ def test_media_are_not_read_and_leave_a_mark(tmp_path, name, column):
     assert (str(first.value[name]), json.dumps(first.value[name], default=str)) == ("<media>", '"<media>"')
     assert second.value.get(name) is None
     assert json.loads(first.raw) == {"messages": [{"role": "assistant", "content": "a0"}]}
+    assert reasons(list(read_rows([tmp_path / "a.parquet"]))) == [
+        f"holds {name}, and its text alone is not the example"
+    ]
 
 
 def test_images_are_never_decoded(tmp_path, monkeypatch):

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from gradsift.data.media import MEDIA
 from gradsift.data.reasons import shorten
-from gradsift.data.records import MEDIA, PoolError, Record, to_record
+from gradsift.data.records import PoolError, Record, to_record
 from gradsift.data.streams import clause
 
 BATCH = 64  # rows that are turned into Python objects at a time
