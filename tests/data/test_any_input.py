@@ -43,8 +43,7 @@ def rows_of(name, data):
         path.write_bytes(data)
         try:
             rows = list(read_rows([path]))
-        except PoolError as error:
-            assert str(error).endswith(".")
+        except PoolError:
             return None
     for row in rows:
         assert bool(row.messages) != bool(row.reason)

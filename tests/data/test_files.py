@@ -1,4 +1,4 @@
-"""Files as people have them: links, pointers, encodings, layouts of JSON, damaged tables, saved data sets, hub names."""
+"""Files as people have them: links, pointers, encodings, layouts of JSON, damaged tables, saved data sets, the hub."""
 
 import gzip
 import io
@@ -37,7 +37,7 @@ def answers(rows):
 ALL = [f"A {place}é." for place in PLACES]
 
 
-# -- names and links -----------------------------------------------------------------------------------------------------
+# -- names and links ---------------------------------------------------------------------------------------------------
 
 
 def table(rows=ROWS):
@@ -136,7 +136,7 @@ def test_files_without_a_row(tmp_path, name):
             read(tmp_path / name, content)
 
 
-# -- encodings -----------------------------------------------------------------------------------------------------------
+# -- encodings ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
@@ -186,7 +186,7 @@ def test_latin_1_costs_its_line(tmp_path):
     assert (answers(rows), reasons(rows)) == (ALL[1:2], ["not valid UTF-8"])
 
 
-# -- layouts of JSON -----------------------------------------------------------------------------------------------------
+# -- layouts of JSON ---------------------------------------------------------------------------------------------------
 
 LAYOUTS = {
     "a list on one line": json.dumps(ROWS),
@@ -306,7 +306,7 @@ def test_a_large_list_streams(tmp_path):
     ]
 
 
-# -- separated text ------------------------------------------------------------------------------------------------------
+# -- separated text ----------------------------------------------------------------------------------------------------
 
 
 def test_an_unclosed_quote_costs_its_own_row(tmp_path):
@@ -338,7 +338,7 @@ def test_backslashes_before_quotes(tmp_path):
     assert len(rows) == 20
 
 
-# -- tables --------------------------------------------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
 def chats(count):
@@ -427,6 +427,9 @@ def test_media_are_not_read_and_leave_a_mark(tmp_path, name, column):
     assert (str(first.value[name]), json.dumps(first.value[name], default=str)) == ("<media>", '"<media>"')
     assert second.value.get(name) is None
     assert json.loads(first.raw) == {"messages": [{"role": "assistant", "content": "a0"}]}
+    assert reasons(list(read_rows([tmp_path / "a.parquet"]))) == [
+        f"holds {name}, and its text alone is not the example"
+    ]
 
 
 def test_images_are_never_decoded(tmp_path, monkeypatch):
@@ -474,7 +477,7 @@ def test_arrow_files(tmp_path, new):
     assert ["breaks off" in reason for reason in reasons(rows)] == [True]
 
 
-# -- folders of other tools ----------------------------------------------------------------------------------------------
+# -- folders of other tools --------------------------------------------------------------------------------------------
 
 
 def test_the_cache_of_datasets(tmp_path):
@@ -517,7 +520,7 @@ def test_splits_of_a_saved_data_set(tmp_path):
         list(read_rows([tmp_path / "sft"]))
 
 
-# -- the hub and addresses -----------------------------------------------------------------------------------------------
+# -- the hub and addresses ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def read_arrow(stream: IO[bytes], path: Path, left_out: list[str]) -> Iterator[R
     """Arrow's IPC format, as a file or as a stream (which `datasets` writes into its cache)."""
     import pyarrow as pa
 
-    from gradsift.data.columns import Columns
+    from gradsift.data.columns import Columns, check
 
     with _seekable(stream, path) as file:
         try:
@@ -74,7 +74,7 @@ def read_arrow(stream: IO[bytes], path: Path, left_out: list[str]) -> Iterator[R
         for number in batches:
             try:
                 batch = reader.get_batch(number) if is_file else reader.read_next_batch()
-                batch.validate()
+                check(batch)
             except StopIteration:
                 return
             except Exception as error:
@@ -103,7 +103,7 @@ def read_saved_dataset(folder: Path, left_out: list[str]) -> Iterator[Record]:
     """
     from datasets import Dataset, load_from_disk
 
-    from gradsift.data.columns import Columns
+    from gradsift.data.columns import Columns, check
 
     try:
         dataset = load_from_disk(str(folder))
@@ -124,6 +124,7 @@ def read_saved_dataset(folder: Path, left_out: list[str]) -> Iterator[Record]:
     try:
         for table in dataset.with_format("arrow").iter(batch_size=64):
             for batch in table.to_batches():
+                check(batch)
                 yield from columns.records(batch, done + 1)
                 done += batch.num_rows
     except PoolError:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from gradsift.data.media import MEDIA
 from gradsift.data.reasons import shorten
-from gradsift.data.records import MEDIA, PoolError, Record, to_record
+from gradsift.data.records import PoolError, Record, to_record
 from gradsift.data.streams import clause
 
 BATCH = 64  # rows that are turned into Python objects at a time
@@ -86,6 +87,35 @@ class Columns:
                     reason = f"a cell that cannot be read in the column {shorten(name)}: {clause(error)}"
         record = self._record(number, value, media)
         return record._replace(value=None, reason=reason) if reason else record
+
+
+def check(batch: pa.RecordBatch) -> None:
+    """Check that a batch of an Arrow file can be read at all: the library reads beyond its memory if it cannot.
+
+    Text is checked as bytes, since text that is not UTF-8 costs its row only.
+
+    Raises:
+        pyarrow.ArrowInvalid: it is damaged.
+    """
+    batch.validate()
+    for column in batch.columns:
+        kind = _as_bytes(column.type)
+        (column if kind == column.type else column.view(kind)).validate(full=True)
+
+
+def _as_bytes(kind: pa.DataType) -> pa.DataType:
+    """A type with bytes in place of its strings."""
+    if kinds.is_string(kind):
+        return pa.binary()
+    if kinds.is_large_string(kind):
+        return pa.large_binary()
+    if kinds.is_list(kind):
+        return pa.list_(_as_bytes(kind.value_type))
+    if kinds.is_large_list(kind):
+        return pa.large_list(_as_bytes(kind.value_type))
+    if kinds.is_struct(kind):
+        return pa.struct([(kind.field(at).name, _as_bytes(kind.field(at).type)) for at in range(kind.num_fields)])
+    return kind
 
 
 def without_media(value: Any) -> tuple[Any, Any]:

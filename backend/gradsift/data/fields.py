@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gradsift.data.media import Media
 from gradsift.data.reasons import Unusable
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
@@ -87,8 +88,9 @@ def refuse_media(fields: Fields, names: Iterable[str], where: str) -> None:
 
     where: the words before "holds images", with a blank after them; "" for a record.
     """
-    for name in fields.among(names):
-        if holds_media(fields.peek(name)):
+    read = [name for name, value in fields.values.items() if isinstance(value, Media)]
+    for name in (*fields.among(names), *read):
+        if name in read or holds_media(fields.peek(name)):
             raise Unusable(f"{where}holds {name}, and its text alone is not the example")
 
 

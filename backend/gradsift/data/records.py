@@ -25,16 +25,6 @@ class Record(NamedTuple):
     reason: str
 
 
-class Media:
-    """What stands in a record for an image, a recording or a film, which is never read."""
-
-    def __repr__(self) -> str:
-        return "<media>"
-
-
-MEDIA = Media()
-
-
 def parse_object(raw: bytes) -> tuple[dict[str, Any] | None, str]:
     """Parse one line: (the object, "") or (None, why not)."""
     try:
