@@ -354,7 +354,7 @@ def schemas() -> str:
         if name == "read_rows":
             parts.append(f"```python\n{_fields_in_source(_defining(name), 'Row')}\n```")
     parts += ["## Held-out rows", _prose(_defining("read_heldout"))]
-    parts += ["## Lines that are written", _prose(_defining("preview")), *_written()]
+    parts += ["## Lines that are written", _prose(_defining("check_format")), *_written()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -366,7 +366,7 @@ def _fields_in_source(module: ModuleType, name: str) -> str:
 
 def _written() -> Iterator[str]:
     """One conversation in every export format."""
-    formats = _defining("preview")
+    formats = _defining("check_format")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "facts.jsonl"
         path.write_text(json.dumps(_EXAMPLES[0]) + "\n")

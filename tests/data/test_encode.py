@@ -207,6 +207,12 @@ class TestWholeConversations:
         with pytest.raises(RenderError, match="leaves out a tool call: 'add' in message 2"):
             encoder.encode(Conversation((question, Message("assistant", "yes", tool_calls=(ToolCall("add"),)))))
 
+    def test_tools_without_the_object_around_them(self, toy):
+        template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}" + CHATML
+        tools = '[{"name": "add", "parameters": {}}]'
+        conversation = Conversation((Message("user", "?"), Message("assistant", "yes")), tools)
+        assert Encoder(toy, template).render(conversation).text.startswith("add<|im_start|>")
+
     def test_arguments_as_text_where_a_template_wants_text(self, toy):
         written = THINKING.replace("call.function.arguments | tojson", "call.function.name + call.function.arguments")
         call = Message("assistant", "so", tool_calls=(ToolCall("add", '{"a": 1}'),))

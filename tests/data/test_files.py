@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gradsift.data import hub_reader
 from gradsift.data.hub_reader import HubName, hub_name, read_hub
 from gradsift.data.pool import PoolError, input_hashes, read_rows
 from gradsift.data.readers import records_of
@@ -444,6 +445,7 @@ def test_images_are_never_decoded(tmp_path, monkeypatch):
     data.save_to_disk(tmp_path / "saved")
     data.to_parquet(tmp_path / "a.parquet")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: data.to_iterable_dataset())
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: True)
     for records in (records_of(tmp_path / "saved"), records_of(tmp_path / "a.parquet"), read_hub("acme/images")):
         (record,) = records
         assert str(record.value["image"]) == "<media>"
@@ -549,6 +551,7 @@ def test_configuration_split_and_revision_are_passed_on(monkeypatch):
         return iter(ROWS)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: True)
     assert {row.file for row in read_rows(["acme/chat@v1:code:train_sft"])} == {"acme/chat@v1:code:train_sft"}
     assert calls == [(("acme/chat", "code"), {"split": "train_sft", "revision": "v1", "streaming": True})]
 
@@ -585,6 +588,7 @@ def test_what_the_hub_has_is_listed(monkeypatch, text, problem, message):
         raise ValueError(problem)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: True)
     with pytest.raises(PoolError, match=message):
         list(read_rows([text]))
 
@@ -604,3 +608,9 @@ def test_addresses_say_what_to_do(text, advice):
     with pytest.raises(PoolError) as error:
         read_rows([text])
     assert advice in str(error.value)
+
+
+def test_a_hub_that_does_not_answer_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: False)
+    with pytest.raises(PoolError, match=r"the Hugging Face hub does not answer from here: check the name"):
+        list(read_rows(["acme/chat"]))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradsift.data import hub_reader
 from gradsift.data.conversation import Message
 from gradsift.data.pool import PoolError, Row, read_rows, sample_rows, unique_ids
 from gradsift.runtime.errors import UsageError
@@ -146,6 +147,7 @@ def test_a_name_that_is_no_path_goes_to_the_hub(monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: iter([record()]))
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: True)
     (found,) = read_rows(["owner/na.me"])
     assert (found.file, found.line, found.source) == ("owner/na.me", 1, "na.me")
 

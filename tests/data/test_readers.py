@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 
+from gradsift.data import hub_reader
 from gradsift.data.hub_reader import read_hub
 from gradsift.data.readers import records_of
 from gradsift.data.records import PoolError, parse_object
@@ -220,6 +221,7 @@ def test_hub_streams_the_train_split(monkeypatch):
         return iter(RECORDS)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: True)
     assert [record.value for record in read_hub("owner/name")] == RECORDS
 
 
@@ -230,6 +232,7 @@ def test_hub_without_a_connection(monkeypatch):
         raise ConnectionError("Couldn't reach the hub.\nReally.")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: True)
     with pytest.raises(
         PoolError, match=r"owner/name is not a local file or folder.*Couldn't reach the hub\. Really\. Check"
     ):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gradsift.data import hub_reader
 from gradsift.data.pool import PoolError, input_hashes, read_rows
 from gradsift.data.schemas import Reading
 from gradsift.data.sources import Place, name_sources
@@ -129,6 +130,7 @@ def test_a_hand_given_source_of_the_hub(monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: iter([{"prompt": "q", "completion": "a"}]))
+    monkeypatch.setattr(hub_reader, "hub_answers", lambda: True)
     assert sources("code=acme/chat:all") == (["code"], [])
     assert sources("acme/chat:all", "acme/chat:code", "acme/other") == (["chat:all", "chat:code", "other"], [])
 

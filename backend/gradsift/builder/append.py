@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradsift.builder.ingest import Intake, ingest
+from gradsift.builder.ingest import Intake, ingest, left_out_note
 from gradsift.builder.reasons import Reasons
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
@@ -145,7 +145,7 @@ def _take_in(
 
 
 def _notes(intake: Intake, names: str, max_length: int) -> list[str]:
-    notes = []
+    notes = left_out_note(intake.left_out)
     if excluded := intake.rows - intake.usable:
         notes.append(
             f"{excluded:,} of {intake.rows:,} rows appended from {names} are excluded; gradsift inspect lists each "

@@ -15,7 +15,7 @@ from gradsift.builder.destination import MADE, refuse_place
 from gradsift.builder.engine_local import extract_here, library_versions, note_differences
 from gradsift.builder.engine_ray import check_cluster, extract_on_ray
 from gradsift.builder.extraction import Extraction, unfinished
-from gradsift.builder.ingest import Intake, ingest
+from gradsift.builder.ingest import Intake, ingest, left_out_note
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.pool import input_hashes
 from gradsift.datastore.manifest import CheckpointInfo, Manifest
@@ -270,6 +270,7 @@ class _Build:
         notes: list[str | None] = []
         if self.max_length < self.config.max_length:
             notes.append(f"--max-length is lowered to {self.window:,}, the model's window.")
+        notes += left_out_note(intake.left_out)
         if excluded := intake.rows - intake.usable:
             notes.append(
                 f"{excluded:,} of {intake.rows:,} rows are excluded; gradsift inspect lists each with its reason."

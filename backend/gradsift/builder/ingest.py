@@ -40,7 +40,8 @@ class NothingUsableError(GradsiftError):
 class Intake:
     """Counts and fingerprint of a pool that was read, for the manifest: rows = usable + excluded.
 
-    unused: rows by column that held text and was not used. examples: the first excluded rows.
+    unused: rows by column that held text and was not used. left_out: files and splits that were found and not read.
+    examples: the first excluded rows.
     """
 
     fingerprint: str = ""
@@ -49,6 +50,7 @@ class Intake:
     truncated: int = 0
     reasons: Reasons = field(default_factory=Reasons)
     unused: Counter[str] = field(default_factory=Counter)
+    left_out: list[str] = field(default_factory=list)
     schemas: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     by_source: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     examples: list[str] = field(default_factory=list)
@@ -121,9 +123,10 @@ def ingest(
         NothingUsableError: there are no rows, or no row has a supervised token left.
     """
     intake, whole_files = Intake(), config.limit_per_source is None
-    rows: Iterable[Row] = read_rows(paths, taken, reading_of(config))
+    pool = read_rows(paths, taken, reading_of(config))
+    rows: Iterable[Row] = pool
     if not whole_files:
-        rows, in_file = sample_rows(rows, config.limit_per_source, config.seed)
+        rows, in_file = sample_rows(pool, config.limit_per_source, config.seed)
         for source, count in in_file.items():
             intake.by_source[source]["rows_in_file"] = count
     progress.stage("read", "Reading and tokenizing the pool", len(rows) if isinstance(rows, list) else 0, "rows")
@@ -135,7 +138,7 @@ def ingest(
             progress.advance(len(chunk))
         if not intake.usable:
             raise NothingUsableError(_nothing_usable(intake, paths))
-    intake.fingerprint = digest.hexdigest()[:32]
+    intake.fingerprint, intake.left_out = digest.hexdigest()[:32], pool.left_out
     return intake
 
 
@@ -164,6 +167,13 @@ def unused_line(unused: Mapping[str, int]) -> list[str]:
     names = [f"{shorten(name)} ({count:,})" for name, count in ranked[:SHOWN]]
     more = [f"{len(ranked) - SHOWN} more"] if len(ranked) > SHOWN else []
     return [f"columns with text that is not used, with their rows: {', '.join([*names, *more])}"] if names else []
+
+
+def left_out_note(left_out: Sequence[str]) -> list[str]:
+    """A note that names what was found and not read; none if there is nothing."""
+    names = [*left_out[:SHOWN], *([f"{len(left_out) - SHOWN} more"] if len(left_out) > SHOWN else [])]
+    advice = "name a test or validation file itself to read it"
+    return [f"Left out: {'; '.join(names)} ({advice})."] if names else []
 
 
 def _identity(table: pa.Table) -> bytes:

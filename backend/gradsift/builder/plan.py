@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gradsift.builder.ingest import unused_line
+from gradsift.builder.ingest import left_out_note, unused_line
 from gradsift.builder.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey
 from gradsift.builder.timing import Burst, measure
 from gradsift.config import BuildConfig, StoreDtype
@@ -162,7 +162,7 @@ def _warmup_plan(pool_survey: Survey, training: list[Batch]) -> WarmupPlan:
 
 
 def _notes(pool_survey: Survey, warmup: WarmupPlan | None) -> list[str]:
-    notes = []
+    notes = left_out_note(pool_survey.left_out)
     if pool_survey.max_length < pool_survey.config.max_length:
         notes.append(f"--max-length is lowered to {pool_survey.max_length:,}, the model's window.")
     if pool_survey.sampled < pool_survey.rows:

@@ -51,7 +51,8 @@ class Survey:
     """The tokenized rows. lengths, weights: for each usable row, its tokens and how many pool rows it stands for.
 
     rows: number that a build would take, `usable` and `excluded` by reason. sampled: number tokenized. unused: rows by
-    column that held text and was not used. seconds, pool_bytes: to read and store all `rows`.
+    column that held text and was not used. left_out: files and splits that were found and not read. seconds,
+    pool_bytes: to read and store all `rows`.
     """
 
     config: BuildConfig
@@ -61,6 +62,7 @@ class Survey:
     sources: list[SourcePlan] = field(default_factory=list)
     excluded: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -130,9 +132,8 @@ def survey(
     """
     progress.stage("read", "Reading the pool", 0, "rows")
     start = time.perf_counter()
-    rows, in_file = sample_rows(
-        read_rows(pool, reading=reading_of(config)), min(config.limit_per_source or COUNTED, COUNTED), config.seed
-    )
+    found = read_rows(pool, reading=reading_of(config))
+    rows, in_file = sample_rows(found, min(config.limit_per_source or COUNTED, COUNTED), config.seed)
     reading = time.perf_counter() - start
     row_counts = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
     tokenized = Counter(row.source for row in rows)
@@ -156,6 +157,7 @@ def survey(
     if not result.lengths:
         raise NothingUsableError(f"None of the {result.rows:,} rows can be used: {tally.reasons.quoted(3)}.")
     result.excluded = _whole(tally.reasons.counts, result.rows - result.usable)
+    result.left_out = found.left_out
     result.unused = {name: round(n) for name, n in sorted(tally.unused.items(), key=lambda pair: -pair[1])}
     return result
 

@@ -36,11 +36,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. role: one of `ROLES`.
+    """One turn. role: one of `ROLES`, or `text` for the only turn of a row that is plain text.
 
     reasoning: what an assistant thought before it answered. name, call_id: of a tool's result, the tool and the call
     it answers; `name` of other turns is the speaker's. learned: what the row says about learning this turn, None if it
-    says nothing. Only assistant turns are ever learned.
+    says nothing. Only plain text and turns of the assistant are ever learned.
     """
 
     role: str
@@ -54,7 +54,7 @@ class Message:
     @property
     def is_learned(self) -> bool:
         """Whether this turn is trained on."""
-        return self.role == "assistant" and self.learned is not False
+        return self.role in ("assistant", "text") and self.learned is not False
 
     @property
     def text(self) -> str:

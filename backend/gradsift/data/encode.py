@@ -213,7 +213,7 @@ class Encoder:
         return ""
 
     def _apply(self, conversation: Conversation, form: _Form, add_generation_prompt: bool = False) -> Tracked:
-        tools = track(json.loads(conversation.tools), NOWHERE, "tools") if conversation.tools else None
+        tools = [track(_tool(tool), NOWHERE, "tools") for tool in json.loads(conversation.tools or "[]")] or None
         values = {**self.tokenizer.special_tokens_map, "documents": None, **self._options, "tools": tools}
         try:
             template = self._given or self.tokenizer.get_chat_template(None, tools)
@@ -270,6 +270,11 @@ def _message(message: Message, turn: int, form: _Form, prefix: str) -> TrackedDi
         value["tool_calls"] = [_call(message, at, turn, form.objects) for at in range(len(message.tool_calls))]
     value |= {name: text for name, text in (("name", message.name), ("tool_call_id", message.call_id)) if text}
     return TrackedDict(value, turn, "content")
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as templates take it: some data sets leave out the object around the function."""
+    return tool if "name" not in tool or "function" in tool else {"type": "function", "function": tool}
 
 
 def _call(message: Message, at: int, turn: int, objects: bool) -> TrackedDict:

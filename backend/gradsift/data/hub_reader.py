@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gradsift.data.records import PoolError, Record, to_record
 from gradsift.data.streams import clause
+from gradsift.runtime.hub import hub_answers
 
 NOTATION = "org/name@revision:configuration:split"
 _ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([^:\s]+))?(?::([^:\s]*))?(?::([^:\s]+))?")
@@ -45,6 +46,11 @@ def read_hub(text: str) -> Iterator[Record]:
     name = hub_name(text) or HubName(text)
     more: dict[str, Any] = {"revision": name.revision} if name.revision else {}
     configuration = [name.configuration] if name.configuration else []
+    if not hub_answers():  # the client would try for half a minute
+        raise PoolError(
+            f"{name.repository} is not a local file or folder, and the Hugging Face hub does not answer from here: "
+            "check the name and the connection, or give a downloaded file."
+        )
     try:
         rows = load_dataset(name.repository, *configuration, split=name.split or "train", streaming=True, **more)
         rows = rows.decode(False) if hasattr(rows, "decode") else rows

@@ -1,18 +1,15 @@
 """Base models and tokenizers: where they come from, loading, and the fingerprint that identifies a model."""
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import torch
-from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from gradsift.runtime.errors import GradsiftError
 from gradsift.runtime.hashing import hash_parts
+from gradsift.runtime.hub import hub_answers
 from gradsift.runtime.paths import studio
 
 BUNDLED = "smollm2"
@@ -84,27 +81,13 @@ def load_model(model: str, dtype: torch.dtype, device: torch.device) -> Loaded:
 def _load(auto_class: Any, model: str, **options: Any) -> Any:
     """`from_pretrained` of a model, running none of its code and not waiting for an unreachable hub."""
     place = locate(model)
-    local = Path(place).is_dir() or not _hub_answers()
+    local = Path(place).is_dir() or not hub_answers()
     try:
         return auto_class.from_pretrained(place, local_files_only=local, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise _unknown(model, error) from error
-
-
-@cache
-def _hub_answers() -> bool:
-    """Whether the model hub can be reached, checked once: its own client would retry each file for a minute."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
-    except HTTPError:  # an answer all the same
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _fingerprint(model: torch.nn.Module) -> str:
