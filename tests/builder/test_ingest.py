@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from gradsift.builder.build import build
 from gradsift.builder.ingest import NothingUsableError, ingest, unused_line
 from gradsift.builder.reasons import Reasons
 from gradsift.config import BuildConfig
+from gradsift.data import pool
 from gradsift.data.conversation import Message
 from gradsift.data.encode import Encoded, Encoder
-from gradsift.data.pool import PoolError, Row, read_rows
+from gradsift.data.pool import PoolError, Row, make_row
+from gradsift.data.records import Record
 from gradsift.datastore import pool_files
 from gradsift.datastore.store import Store
 from gradsift.model.load import load_tokenizer
@@ -167,23 +168,23 @@ def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPat
     assert list(pool_files._batches({})) == []
 
 
-def with_unused(monkeypatch: pytest.MonkeyPatch, owner: object) -> None:
+def with_unused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every record had text in `meta` that is not used, every third one in a column with an odd name as well."""
 
-    def read(*given: Any) -> Iterator[Row]:
-        for number, row in enumerate(read_rows(*given)):
-            yield replace(row, unused=("meta",) if number % 3 else ("meta", "\x1b[2J\ud800"))
+    def make(record: Record, *given: Any) -> Row:
+        unused = ("meta",) if (record.line - 1) % 3 else ("meta", "\x1b[2J\ud800")
+        return replace(make_row(record, *given), unused=unused)
 
-    monkeypatch.setattr(owner, "read_rows", read)
+    monkeypatch.setattr(pool, "make_row", make)
 
 
 def test_columns_that_are_not_used_are_counted_and_named(
     tiny_pool: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_unused(monkeypatch, ingesting)
+    with_unused(monkeypatch)
     intake, _ = take_in(tiny_pool, encoder, tmp_path)
-    assert intake.unused == {"meta": 42, "\x1b[2J?": 14}
-    assert "columns with text that is not used, with their rows: 'meta' (42), '\\x1b[2J?' (14)" in intake.report()
+    assert intake.unused == {"meta": 42, "\x1b[2J?": 15}
+    assert "columns with text that is not used, with their rows: 'meta' (42), '\\x1b[2J?' (15)" in intake.report()
 
 
 def test_only_the_most_frequent_unused_columns_are_printed() -> None:
@@ -248,7 +249,7 @@ def test_long_rows_end_a_row_group(encoder: Encoder, tmp_path: Path, monkeypatch
 def test_a_store_says_what_was_not_used_also_after_an_append(
     tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_unused(monkeypatch, ingesting)
+    with_unused(monkeypatch)
     config = tiny_config.model_copy(update={"epochs": 1, "gradients": ("sgd",)})
     for name, append in (("facts", False), ("talk", True)):
         pool = [tiny_pool / f"{name}.jsonl"]

@@ -197,7 +197,8 @@ def _not_there(text: str) -> str:
     """What to do about an input that is no path, as a sentence."""
     match = _URL.match(text)
     if not match or len(match[1]) < 2:
-        return f"{text} does not exist: check the path. A data set on the hub is named {NOTATION}."
+        named = "" if data_suffix(Path(text)) in FORMATS else f" A data set on the hub is named {NOTATION}."
+        return f"{text} does not exist: check the path.{named}"
     scheme, rest = match[1].lower(), match[2].lstrip("/")
     if page := _HUB_PAGE.fullmatch(rest.partition("?")[0]) if scheme in ("hf", "http", "https") else None:
         revision = f"@{page[2]}" if page[2] else ""
