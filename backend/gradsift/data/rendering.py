@@ -186,7 +186,7 @@ class _Layout:
         own = inside or own
         blocks = list(_blocks(hosted))
         start = self._start(own, *blocks[0])
-        spans = [Span(max(start, first), last, turn) for first, last in blocks if last > start]
+        spans = [Span(max(start, first), last, turn) for first, last in blocks if last >= start]
         if spans:
             spans[-1] = spans[-1]._replace(stop=self._stop(turn, spans[-1].stop, own[-1].stop if own else start))
         return [span for span in spans if span.start < span.stop]
@@ -232,10 +232,12 @@ class _Layout:
             after = self._after(stop)
             stop = next((piece.start for piece in after if piece.run.part or piece.host >= 0), len(self.text))
         tail = self.text[own:stop].rstrip()
-        if not tail and stop < len(self.text):  # some templates write a turn's end token when they begin the next turn
+        late = not tail or not self.habits.closes  # some templates write a turn's end token when they begin the next turn
+        if late and stop < len(self.text):
             end = re.compile(r"\s*" + (re.escape(self.habits.ends[0]) if self.habits.closes else r"<[^<>\s]+>"))
             match = end.match(self.text, stop, self._after(stop)[0].stop)
-            return match.end() if match else own
+            if match:
+                return match.end()
         return own + len(tail)
 
 
