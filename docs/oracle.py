@@ -228,8 +228,10 @@ class Family:
         for turn, message in enumerate(conversation.messages):
             if message.is_learned:
                 stops = [span.stop for span in rendering.spans if span.turn == turn]
-                if stops and any(span.start == stops[-1] for span in rendering.spans):
-                    continue  # DiffusionGemma goes on with the next turn of the assistant, and ends both there
+                if self.name == "glm4moe" and not stops and turn == len(conversation.messages) - 1:
+                    continue  # an empty answer that no token follows
+                if stops and rendering.text.startswith("<|turn>model\n", stops[-1]):
+                    continue  # DiffusionGemma opens the next turn without an end where a turn called tools and then spoke
                 found.turns += 1
                 found.ended += bool(stops) and self._ends(rendering.text, stops[-1])
 
@@ -254,9 +256,11 @@ class Family:
         text = ours.text[ours.offsets[start][0] : ours.offsets[stop - 1][1]]
         if start and ours.learned[start - 1] and text.isspace():
             return ["break"]
-        if stop < len(ours.learned) and ours.learned[stop]:
-            head = re.fullmatch(rf"((?:{HEADERS.get(self.name, '(?!)')})*)\s*({EMPTY})*", text)
-            return [rule for rule, part in (("header", head[1]), ("think", head[2])) if part] if head else []
+        nothing = self.name == "glm4moe" and stop == len(ours.learned)  # an empty answer that no token follows
+        if nothing or (stop < len(ours.learned) and ours.learned[stop]):
+            header = HEADERS.get(self.name, "(?!)")
+            if re.fullmatch(rf"\s*(?:{header})*\s*(?:{EMPTY})*", text):
+                return [rule for rule, part in (("header", header), ("think", EMPTY)) if re.search(part, text)]
         return []
 
 
