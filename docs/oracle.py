@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+from drawn import without
+
 from gradsift.data.conversation import Conversation, Message, ToolCall
 from gradsift.data.encode import Encoder, RenderError, _Form, _messages
 from gradsift.data.rendering import Rendering
@@ -29,7 +31,7 @@ RULES = {
     "break": "the line break after the end token",
     "header": "the template's header",
     "think": "an empty think block",
-    "earlier": "reasoning of earlier turns",
+    "earlier": "think blocks of earlier turns",
     "breaks": "line breaks before an answer",
     "last": "the token after the last turn",
     "character": "a character of several tokens",
@@ -45,9 +47,10 @@ HEADERS = {  # what a twin's block holds before the turn's own text, beside thin
     "qwen2_5": r"\n",
     "smolvlm": " ",
 }
-NO_PLACE = re.compile("has no place for (?:reasoning|the row's tools)|leaves out a tool call")
 EMPTY = r"<think>\s*</think>\s*"
-MARKS = re.compile(r"<\|[^|<>\s'\"]+\|>|<｜[^｜<>\s'\"]+｜>|<(?:start|end)_of_\w+>|<\w+\|>|<\|\w+>|</?s>|\[gMASK\]|<sop>")
+MARKS = re.compile(
+    r"<\|[^|<>\s'\"]+\|>|<｜[^｜<>\s'\"]+｜>|<(?:start|end)_of_\w+>|<\w+\|>|<\|\w+>|</?s>|\[gMASK\]|<sop>"
+)
 WORDS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 
 
@@ -137,14 +140,20 @@ class Family:
         """What the published template has no place for, found by asking transformers (see drawn.py)."""
         call = ToolCall("qcall", '{"x": "qargument"}', "call_00001")
         other = ToolCall("qother", '{"x": "qargument"}', "call_00002")
-        user, answer, asking = Message("user", "quser"), Message("assistant", "qanswer"), Message("assistant", "", "", (call,))
+        user, answer, asking = (
+            Message("user", "quser"),
+            Message("assistant", "qanswer"),
+            Message("assistant", "", "", (call,)),
+        )
         result, tools = Message("tool", "qresult", name="qcall", call_id="call_00001"), json.dumps([_TOOL])
         probes = {
             "system": Conversation((Message("system", "qsystem"), user, answer)),
             "reasoning": Conversation((user, Message("assistant", "qanswer", "qreasoning"))),
             "tools": Conversation((user, answer), tools),
             "calls": Conversation((user, asking, result, answer), tools),
-            "beside": Conversation((user, Message("assistant", "qbeside", "qreasoning", (call,)), result, answer), tools),
+            "beside": Conversation(
+                (user, Message("assistant", "qbeside", "qreasoning", (call,)), result, answer), tools
+            ),
             "several": Conversation((user, Message("assistant", "", "", (call, other)), result, answer), tools),
             "first": Conversation((answer, user, answer)),
             "last": Conversation((user, answer, user)),
@@ -203,11 +212,13 @@ class Family:
         ours = Tokens(text, self._offsets(text), encoded.supervised)
         theirs = Tokens(text, ours.offsets, [False, *mask[1:]])
         differences = ours.differences(theirs)
-        return [ours.show(start, stop) for start, stop, _ in differences if not all(map(ours.shares, range(start, stop)))]
+        return [
+            ours.show(start, stop) for start, stop, _ in differences if not all(map(ours.shares, range(start, stop)))
+        ]
 
     def _refused(self, conversation: Conversation, reason: str) -> Compared:
         """Right where both templates refuse the conversation in transformers too, or have no place for what it holds."""
-        if NO_PLACE.search(reason):
+        if without(conversation, self.lacking) != conversation:
             return Compared("refused", reason=reason)
         for template in (self.published, self.twin):
             for form in forms(conversation):
@@ -390,7 +401,9 @@ def _aligned(ours: str, theirs: str, i: int, j: int) -> list[Cut] | None:
             breaks = re.compile(r"\n*").match(ours, i).end()
             for here in dict.fromkeys((i, breaks)):
                 for stop in range(close.end(), close.start() + len("</think>") - 1, -1):
-                    rest = _aligned(ours, theirs, here, stop) if theirs[stop : stop + 9] == ours[here : here + 9] else None
+                    rest = (
+                        _aligned(ours, theirs, here, stop) if theirs[stop : stop + 9] == ours[here : here + 9] else None
+                    )
                     if rest is not None:
                         own = [Cut("breaks", i, here, ours=True)] if here > i else []
                         return [Cut("earlier", at, stop), *own, *rest]

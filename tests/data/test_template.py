@@ -128,7 +128,9 @@ def test_generation_marks_what_is_inside():
     )
     text = rendered(template)
     inside = "".join(
-        piece for (piece, _, _), run in zip(parts(text), filter(lambda run: run.size, runs_of(text)), strict=True) if run.generation
+        piece
+        for (piece, _, _), run in zip(parts(text), filter(lambda run: run.size, runs_of(text)), strict=True)
+        if run.generation
     )
     assert inside == "  Pong.\n/Yes/"
 
@@ -175,7 +177,9 @@ def test_values_in_a_template_are_not_changed_by_it():
 
 
 def test_two_threads_render_at_once():
-    template = "{% for m in messages %}{% for x in range(30) %}{{ m.content[:0] }}{% endfor %}<{{ m.content }}>{% endfor %}"
+    template = (
+        "{% for m in messages %}{% for x in range(30) %}{{ m.content[:0] }}{% endfor %}<{{ m.content }}>{% endfor %}"
+    )
     talks = [[("user", f"{n}"), ("assistant", f"answer {n}")] * (n % 5 + 1) for n in range(40)]
     expected = [parts(render(template, messages(*talk), {})) for talk in talks]
     with ThreadPoolExecutor(4) as pool:

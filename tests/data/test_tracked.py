@@ -161,7 +161,12 @@ def test_everything_else_is_as_of_a_string(pieces):
     assert hash(text) == hash(plain)
     assert {text: 1}[plain] == 1
     assert str(text) is text
-    assert (text in plain, plain in text, text.find("a"), text.count("b")) == (True, True, plain.find("a"), plain.count("b"))
+    assert (text in plain, plain in text, text.find("a"), text.count("b")) == (
+        True,
+        True,
+        plain.find("a"),
+        plain.count("b"),
+    )
     assert json.dumps({text: text}) == json.dumps({plain: plain})
     assert f"{text}" == plain
     assert text.isspace() == plain.isspace()
@@ -170,7 +175,16 @@ def test_everything_else_is_as_of_a_string(pieces):
 
 def test_joining_with_a_text_between_keeps_it_too():
     found = join([origin("a", 0, "content"), 3, origin("b", 1, "content")], origin("-", 2, "content"))
-    same(found, [("a", 0, "content", 0), ("-", 2, "content", 0), ("3", -1, "", -1), ("-", 2, "content", 0), ("b", 1, "content", 0)])
+    same(
+        found,
+        [
+            ("a", 0, "content", 0),
+            ("-", 2, "content", 0),
+            ("3", -1, "", -1),
+            ("-", 2, "content", 0),
+            ("b", 1, "content", 0),
+        ],
+    )
 
 
 def test_json_comes_from_where_its_value_came_from():

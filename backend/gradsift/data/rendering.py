@@ -237,7 +237,9 @@ class _Layout:
             after = self._after(stop)
             stop = next((piece.start for piece in after if piece.run.part or piece.host >= 0), len(self.text))
         tail = self.text[own:stop].rstrip()
-        late = not tail or not self.habits.closes  # some templates write a turn's end token when they begin the next turn
+        late = (
+            not tail or not self.habits.closes
+        )  # some templates write a turn's end token when they begin the next turn
         if late and stop < len(self.text):
             end = re.compile(r"\s*" + (re.escape(self.habits.ends[0]) if self.habits.closes else r"<[^<>\s]+>"))
             match = end.match(self.text, stop, self._said(stop))
@@ -299,7 +301,9 @@ def _check(text: str, pieces: Sequence[Piece], conversation: Conversation, habit
                     f"{habits.name} leaves out a tool call: {call.name[:40]!r} in message {turn + 1}; use another "
                     "with --template"
                 )
-        if turn == prefixed and _missing(text, f"{conversation.prefix} ", by_part.get((turn, "prefix"), []), turn, habits):
+        if turn == prefixed and _missing(
+            text, f"{conversation.prefix} ", by_part.get((turn, "prefix"), []), turn, habits
+        ):
             raise RenderError(f"{habits.name} does not keep the prefix at the start of the answer")
         for part, source in (("reasoning", message.reasoning), ("content", message.content)):
             found = by_part.get((turn, part), [])
