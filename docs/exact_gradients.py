@@ -88,7 +88,7 @@ class Gradients:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(load.load_tokenizer(self.config.model), self.config.template)
+        return Encoder(load.load_tokenizer(self.config.model), self.config.template, self.config.template_options)
 
     @cached_property
     def pool(self) -> list[Row]:
@@ -103,7 +103,7 @@ class Gradients:
     def examples(self) -> list[Encoded]:
         """Pool, then targets, as tokens."""
         rows = [*self.pool, *(row for name in SETS for row in self.targets[name])]
-        return [self.encoder.encode(row.messages, row.prefix) for row in rows]
+        return [self.encoder.encode(row.conversation) for row in rows]
 
     def _sample_pool(self, path: Path) -> None:
         """A seeded draw of equally many rows of every file, at most `LONGEST` tokens each, short ones first."""
@@ -113,7 +113,7 @@ class Gradients:
             rows = [row for row in read_rows([file]) if not row.reason]
             limit = len(sample) + self.rows // len(files)
             for position in np.random.default_rng(self.config.seed).permutation(len(rows)):
-                encoded = self.encoder.encode(rows[position].messages, rows[position].prefix)
+                encoded = self.encoder.encode(rows[position].conversation)
                 if encoded.n_answer and len(encoded.ids) <= LONGEST and len(sample) < limit:
                     sample.append((len(encoded.ids), rows[position]))
         sample.sort(key=lambda pair: pair[0])
@@ -123,7 +123,7 @@ class Gradients:
         """The first target of every subtask that fits the model's window."""
         window, chosen = load.model_window(self.config.model), {}
         for row in read_targets(self.data / "targets" / path.name).rows:
-            if row.subtask not in chosen and len(self.encoder.encode(row.messages, row.prefix).ids) <= window:
+            if row.subtask not in chosen and len(self.encoder.encode(row.conversation).ids) <= window:
                 chosen[row.subtask] = row
         write_targets(path, chosen.values())
 

@@ -346,7 +346,7 @@ def schemas() -> str:
     parts = [_SCHEMAS, "## Records that are read", _prose(reading)]
     for record in _EXAMPLES:
         conversation = reading.read_conversation(record)
-        turns = [list(turn) for turn in conversation.messages]
+        turns = [_defining("openai_message").openai_message(turn) for turn in conversation.messages]
         parts += [f"### {conversation.schema}", f"```json\n{json.dumps(record)}\n```", "is read as"]
         parts.append(f"```json\n{json.dumps(turns)}\n```")
     for title, name in (("Files", "records_of"), ("Fields of a row", "read_rows"), ("Target examples", "read_targets")):
@@ -371,8 +371,7 @@ def _written() -> Iterator[str]:
         path = Path(folder) / "facts.jsonl"
         path.write_text(json.dumps(_EXAMPLES[0]) + "\n")
         row = next(iter(_defining("read_rows").read_rows([path])))
-    turns = [{"role": role, "content": content} for role, content in row.messages]
-    values = {"rank": 1, "score": 0.2, "messages": turns, "tokens": 20, "best_subtask": "sums", "raw": row.raw}
+    values = {"rank": 1, "score": 0.2, "tokens": 20, "best_subtask": "sums", "raw": row.raw}
     kind = _defining("Pick").Pick
     pick = kind(**{**{name: getattr(row, name, None) for name in kind.__dataclass_fields__}, **values})
     for name in formats.FORMATS:

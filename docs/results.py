@@ -26,6 +26,7 @@ from results_page import CORE, OTHER_STORES, REPORTS, write_page
 
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
+from gradsift.data.conversation import Conversation, Message
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import read_rows
 from gradsift.data.targets import require_targets
@@ -79,7 +80,7 @@ class Stopwatch(Progress):
 
 def prepare(data: Path, work: Path) -> None:
     """Draw the rows of the pool, the targets and the held-out sets, the same on every machine."""
-    encoder = Encoder(load.load_tokenizer(CONFIG.model), CONFIG.template)
+    encoder = Encoder(load.load_tokenizer(CONFIG.model), CONFIG.template, CONFIG.template_options)
     for name in ("pool", "targets", "eval"):
         (work / name).mkdir(parents=True, exist_ok=True)
     for path in sorted((data / "pool").glob("*.jsonl")):
@@ -100,8 +101,8 @@ def _fitting(path: Path, encoder: Encoder, longest: int) -> Iterator[dict[str, A
         record = json.loads(row.raw)
         if "messages_zeroshot" in record:
             record["messages"] = record.pop("messages_zeroshot")
-        messages = [(turn["role"], turn["content"]) for turn in record["messages"]]
-        encoded = encoder.encode(messages, record.get("prefix", ""))
+        messages = tuple(Message(turn["role"], turn["content"]) for turn in record["messages"])
+        encoded = encoder.encode(Conversation(messages, prefix=record.get("prefix", "")))
         if len(encoded.ids) <= longest and encoded.n_answer:
             yield record
 

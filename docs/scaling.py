@@ -121,7 +121,7 @@ def paper_cost() -> Cost:
 def house(store: Store, data: Path) -> dict[str, Any]:
     """Seconds and bytes of everything that grows with the rows; the texts are real, the store's rows synthetic."""
     scoring = open_scoring(store, next((store.path / "scorings").iterdir()))
-    texts = ["\n".join(c for _, c in row.messages) for row in read_rows(sorted((data / "pool").glob("*.jsonl")))]
+    texts = [row.conversation.text for row in read_rows(sorted((data / "pool").glob("*.jsonl")))]
     index = bm25_index(texts)
     search_rows(store, "warm")
     rank(scoring, "less")

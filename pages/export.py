@@ -11,6 +11,7 @@ from app.text import label
 from app.widgets import controls, empty, required, running
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import FORMATS, preview
+from gradsift.export.holdings import refusal
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 
@@ -40,21 +41,26 @@ if not count:
         empty.say("Nothing is picked", "These choices leave no rows: loosen them in What if.")
     st.stop()
 
+holdings = exports.holdings_of(view)
 left, right = st.columns([2, 3], gap="large")
 with left:
     figures = st.container()
     with address.bound("format", list(FORMATS), default=FORMATS[0]):
-        format = st.radio("Format", FORMATS, key="format", captions=[exports.NOTES[f] for f in FORMATS])
+        format = st.radio("Format", FORMATS, key="format", captions=[exports.note(f, holdings) for f in FORMATS])
+    reason = refusal(format, holdings)
     compress = "none"
     if format != "parquet":
         with address.bound("compress", list(COMPRESSIONS), default="none"):
             packed = st.segmented_control("Compression", list(COMPRESSIONS), key="compress", required=True)
         compress = packed or "none"
     with figures:
-        download.summary(view, ranked, format, compress)
+        download.summary(view, ranked, format, compress, fits=not reason)
 with right:
+    if reason:
+        st.error(label(reason))
+        st.stop()
     st.markdown(f"**The first {min(PREVIEW, count)} rows**, as they will appear in the file")
-    lines = preview(format, exports.picks_of(view, PREVIEW), PREVIEW)
+    lines = preview(format, exports.picks_of(view, PREVIEW), PREVIEW, holdings)
     st.code(download.shortened(lines), language="json", wrap_lines=True)
     files = download.evaluation(session, scoring)
     with st.container(horizontal=True, gap="medium"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from conversations import talk
 from rank_bm25 import BM25Okapi
 from reference import adam_of_one, cosine, small_config
 from safetensors.torch import load_file
@@ -241,7 +242,7 @@ def features_without_projection(store: Store, epoch: int, kinds: dict[str, str],
     set_adapter(peft, checkpoint.adapter)
     gradients = PerExampleGradients(peft)
     encoder = Encoder(load.load_tokenizer(store.manifest.config.model), "chat")
-    encoded = [encoder.encode(row["messages"], row.get("prefix", ""), limit) for row in rows]
+    encoded = [encoder.encode(talk(*row["messages"], prefix=row.get("prefix", "")), limit) for row in rows]
     updates = {name: make_update(kind, form, checkpoint, CPU) for name, (kind, form) in kinds.items()}
     identity = Unprojected(0, epoch + 1, P, gradients.shapes, CPU)
     result = FeatureExtractor(gradients, identity, updates, 256).extract([row for row in encoded if row.n_answer])
@@ -262,7 +263,7 @@ class TestByHand:
         for number in store.rows:
             row = POOL[number]
             ids, learned = tokens_by_hand(tokenizer, row, MAX_LENGTH)
-            encoded = encoder.encode(row["messages"], row.get("prefix", ""), MAX_LENGTH)
+            encoded = encoder.encode(talk(*row["messages"], prefix=row.get("prefix", "")), MAX_LENGTH)
             assert (encoded.ids, encoded.supervised) == (ids, learned)
             counts = pool.loc[number, ["n_prompt_tokens", "n_answer_tokens"]].tolist()
             assert counts == [len(ids) - sum(learned), sum(learned)]

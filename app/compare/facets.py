@@ -32,6 +32,8 @@ _ROLES = {
     "user": "in user turns",
     "assistant": "in assistant turns",
     "system": "in the system prompt",
+    "tool": "in tool results",
+    "text": "in plain text",
 }
 _SORTS = {
     "rank": "By rank",

@@ -99,6 +99,10 @@ def _sentences(plan: dict[str, Any]) -> list[str]:
     """The rest, one sentence each: what is excluded, where time and disk space go, notes."""
     excluded = sorted(plan["excluded"].items(), key=lambda pair: -pair[1])
     sentences = [f"Excluded: {plural(count, 'row')}, {reason}." for reason, count in excluded]
+    unused = sorted(plan.get("unused", {}).items(), key=lambda pair: -pair[1])
+    if unused:
+        columns = ", ".join(f"{column} ({plural(count, 'row')})" for column, count in unused)
+        sentences.append(f"Columns that held text and are not used: {columns}.")
     if estimate := plan["estimate"]:
         stages = ", ".join(f"{stage} {duration(estimate['seconds'][stage])}" for stage in _STAGES)
         sentences.append(

@@ -4,10 +4,11 @@ from typing import Any
 
 import streamlit as st
 
-from app.datastore import build, estimate, stores
+from app.datastore import build, estimate, reading, stores
 from app.state.session import Session, current_session, remember
 from app.text import label
 from app.views.commands import Build, Plan
+from app.views.masks import Files
 from gradsift.runtime import jobs
 from gradsift.runtime.errors import GradsiftError
 from gradsift.workspace.workspace import sample_pool
@@ -39,22 +40,19 @@ def draw() -> None:
             persist_state="session",
         )
     st.caption(build.NOTES[st.session_state.build_preset])
+    uploads = _pool(origin)
+    _model()
+    reading.draw(
+        _files(origin, uploads), st.session_state.build_model or build.BUNDLED, st.session_state.build_template
+    )
     with st.form("build", border=True):
-        uploads = _pool(origin)
-        left, right = st.columns(2)
-        left.text_input(
+        st.text_input(
             "Name of the datastore",
             key="build_name",
             max_chars=64,
             persist_state="session",
             placeholder="letters, digits, dots and dashes",
             help="It names a folder in the workspace.",
-        )
-        right.text_input(
-            "Model",
-            key="build_model",
-            persist_state="session",
-            help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a reachable Hugging Face id.",
         )
         _common()
         with st.expander("More parameters"):
@@ -83,9 +81,37 @@ def _pool(origin: str) -> list[Any]:
         height=100,
         persist_state="session",
         placeholder="/data/flan/*.jsonl\n~/pools/dolly.parquet",
-        help="JSONL, JSON, CSV, Parquet (.gz, .zst): messages, prompt/completion, alpaca, sharegpt, dolly or LESS.",
+        help="JSONL, JSON, CSV, Parquet (.gz, .zst): conversations, or questions with answers, in any usual schema.",
     )
     return []
+
+
+def _model() -> None:
+    """Draw the model and its template, which decide what is learned of a row."""
+    a, b, c = st.columns(3)
+    a.text_input(
+        "Model",
+        key="build_model",
+        persist_state="session",
+        help=f"`{build.BUNDLED}` (bundled, 135M parameters), a local folder, or a reachable Hugging Face id.",
+    )
+    b.text_input(
+        "Chat template",
+        key="build_template",
+        persist_state="session",
+        help="`chat` (the tokenizer's own), `tulu` (Open-Instruct's), or the path of a Jinja file.",
+    )
+    with c:
+        reading.template_options()
+
+
+def _files(origin: str, uploads: list[Any]) -> Files:
+    """The pool's files as they are now, for a look at how they are read."""
+    if origin == "Upload":
+        return Files(uploads=tuple((file.name, file.getvalue()) for file in uploads or []))
+    if origin == "The sample":
+        return Files(tuple(map(str, sample_pool())))
+    return Files(tuple(build.pool_paths(st.session_state.get("build_paths") or "")))
 
 
 def _common() -> None:
@@ -149,18 +175,12 @@ def _rare() -> None:
     )
     b.selectbox("Features stored as", ["int8", "fp16", "bit"], key="build_store_dtype", persist_state="session")
     c.number_input("Seed", min_value=0, max_value=2**32 - 1, step=1, key="build_seed", persist_state="session")
-    st.text_input(
-        "Chat template",
-        key="build_template",
-        persist_state="session",
-        help="`chat` (the tokenizer's own), `tulu` (Open-Instruct's), or the path of a Jinja file.",
-    )
 
 
 def _parameters() -> dict[str, Any]:
     """The parameters by name; None leaves the command's own default."""
     values = {name: st.session_state.get(f"build_{name}") for name in build.PARAMETERS}
-    return {name: None if value == "" else value for name, value in values.items()}
+    return {name: None if value == "" else value for name, value in values.items()} | reading.values()
 
 
 def _values(origin: str) -> tuple[Any, ...]:

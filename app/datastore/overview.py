@@ -13,6 +13,7 @@ from app.widgets import charts, tables
 from gradsift.datastore.store import Store
 
 NUMBER = st.column_config.NumberColumn
+REASONS = 8  # kinds of reasons that stand above the table of excluded rows, which has them all
 
 
 def draw(store: Store) -> None:
@@ -29,6 +30,7 @@ def draw(store: Store) -> None:
         _warmup(store)
     with right:
         _checkpoints(store)
+    _unused(store)
     _excluded(store)
     _parameters(store)
 
@@ -147,6 +149,27 @@ def _checkpoints(store: Store) -> None:
     )
 
 
+def _unused(store: Store) -> None:
+    """Draw the columns of the pool's files that held text and were not used, if there are any."""
+    unused = store.manifest.unused
+    if not unused:
+        return
+    st.subheader("Columns that were not used")
+    st.caption("They held text, but no part of a conversation was read from them.")
+    ordered = sorted(unused.items(), key=lambda pair: -pair[1])
+    config: tables.Columns = {
+        "column": st.column_config.TextColumn("Column", width="medium"),
+        "rows": NUMBER("Rows with text in it", format="localized"),
+    }
+    st.dataframe(
+        pd.DataFrame(ordered, columns=["column", "rows"]),
+        hide_index=True,
+        column_config=config,
+        alt="Columns that held text and were not used",
+        key="unused",
+    )
+
+
 def _excluded(store: Store) -> None:
     excluded = store.manifest.rows - store.manifest.usable
     st.subheader("Excluded rows")
@@ -154,6 +177,13 @@ def _excluded(store: Store) -> None:
         st.caption("Every row is usable.")
         return
     st.caption(f"{plural(excluded, 'row')} have no features: they are never picked, but always listed here.")
+    reasons = sorted(store.manifest.excluded.items(), key=lambda pair: -pair[1])
+    st.html(
+        "".join(
+            f'<div class="gs-bad gs-small"><b>{plural(count, "row")}</b>: {escape(reason)}</div>'
+            for reason, count in reasons[:REASONS]
+        )
+    )
     pool = pool_of(store)
     frame = pool.loc[pool["status"] != "usable", ["file", "line", "reason", "source", "id"]]
     config: tables.Columns = {

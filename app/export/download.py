@@ -46,19 +46,18 @@ def take(decisions: Decisions) -> str:
     return chosen or exports.DECIDED
 
 
-def summary(view: View, ranked: np.ndarray, format: str, compress: str) -> None:
+def summary(view: View, ranked: np.ndarray, format: str, compress: str, fits: bool) -> None:
     """Draw the number of rows, tokens and bytes, what the decisions changed, and the sources.
 
-    ranked: the positions that would be picked without the session's decisions.
+    ranked: the positions that would be picked without the session's decisions. fits: whether the format has a place for
+    what the picks hold; without one there is no file whose bytes could be told.
     """
     column = view.comparison.columns[0]
     rows, tokens = len(column.picks), column.tokens
     packed = compress != "none" or format == "parquet"
-    figures = {
-        "row" if rows == 1 else "rows": f"{rows:,}",
-        "tokens": f"{tokens:,}",
-        "before compression" if packed else "as a file": f"~ {size(exports.size_of(view, format))}",
-    }
+    figures = {"row" if rows == 1 else "rows": f"{rows:,}", "tokens": f"{tokens:,}"}
+    if fits:
+        figures["before compression" if packed else "as a file"] = f"~ {size(exports.size_of(view, format))}"
     cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in figures.items())
     st.html(f'<div class="gs-figures">{cells}</div>')
     added, removed = len(np.setdiff1d(column.picks, ranked)), len(np.setdiff1d(ranked, column.picks))

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from app.text import label
 from app.views.commands import Select
 from app.views.store import pool_of
 from app.views.targets import targets_file
 from app.views.view import View
 from gradsift.export.files import COMPRESSIONS
 from gradsift.export.formats import preview
+from gradsift.export.holdings import Holdings, refusal, survey
 from gradsift.runtime import atomic
 from gradsift.runtime.hashing import hash_file, hash_json
 from gradsift.scoring.choices import Choices
@@ -24,12 +26,12 @@ from gradsift.workspace.workspace import TargetEntry
 
 SAMPLE = 20  # picks from which the size is estimated
 NOTES = {
-    "messages": "`messages` with role and content: TRL, axolotl, LLaMA-Factory, most trainers.",
+    "messages": "`messages` as OpenAI's, with tools, calls and reasoning: TRL, axolotl, most trainers.",
     "prompt-completion": "`prompt` and `completion` as messages: TRL trains on the completion only.",
     "alpaca": "`instruction`, `input`, `output`, `system`, `history`: LLaMA-Factory.",
-    "sharegpt": "`conversations` with from and value: LLaMA-Factory, axolotl, older trainers.",
+    "sharegpt": "`conversations` with from and value, and tools: LLaMA-Factory, axolotl, older trainers.",
     "less": "The original lines byte for byte, and sorted.csv, as the LESS authors' code writes them.",
-    "parquet": "A Parquet file with a `messages` column.",
+    "parquet": "A Parquet file with a `messages` column, as `messages`.",
 }
 DECIDED, RANKED, ACCEPTED = "decided", "ranked", "accepted"
 TAKES = {
@@ -122,6 +124,17 @@ def picks_of(view: View, limit: int) -> Iterator[Pick]:
     return column.selection.read(column.picks[:limit], pool_of(view.store))
 
 
+def holdings_of(view: View) -> Holdings:
+    """What the picks hold, which decides the formats that have a place for it."""
+    column = view.comparison.columns[0]
+    return _holdings(str(view.store.path), column.ranking.rows[column.picks].tobytes(), view)
+
+
+def note(format: str, holdings: Holdings) -> str:
+    """The line below a format: what it is for, or why these picks cannot be written in it."""
+    return f":orange[{label(refusal(format, holdings))}]" if refusal(format, holdings) else NOTES[format]
+
+
 def size_of(view: View, format: str) -> int:
     """Approximate bytes of the picks in this format before compression, from a sample's bytes per token."""
     return _size(str(view.scoring.path), view.comparison.columns[0].picks.tobytes(), format, view)
@@ -154,11 +167,18 @@ def _leaks(path: str, changed: int) -> list[dict[str, Any]]:
     return list(json.loads(Path(path).read_text(encoding="utf-8"))["leaks"])
 
 
+@st.cache_resource(max_entries=64, show_spinner="Looking at what the rows hold …")
+def _holdings(path: str, rows: bytes, _view: View) -> Holdings:
+    column = _view.comparison.columns[0]
+    picks = column.selection.read(column.picks, pool_of(_view.store))
+    return survey((pick.id, pick.conversation) for pick in picks)
+
+
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _size(path: str, picks: bytes, format: str, _view: View) -> int:
     column, traits, pool = _view.comparison.columns[0], _view.traits, pool_of(_view.store)
     n = len(column.picks)
     sample = column.picks[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).round().astype(int))]
-    lines = preview(format, column.selection.read(sample, pool), SAMPLE)
+    lines = preview(format, column.selection.read(sample, pool), SAMPLE, holdings_of(_view))
     tokens = traits.n_tokens + pool.loc[traits.rows, "n_cut"].to_numpy()  # rows are exported uncut
     return int(len(lines.encode()) / tokens[sample].sum() * tokens[column.picks].sum())

@@ -9,8 +9,9 @@ import streamlit as st
 
 from app.text import clip, escape, plural
 from app.views.targets import TokenCount
-from app.widgets import conversation, tables
+from app.widgets import conversation, learned, tables
 from gradsift.data.pool import Row
+from gradsift.datastore.store import Store
 
 FEW = 5  # up to so many unusable rows are listed unfolded
 SHOWN = 50  # unusable rows that are listed; the rest are counted
@@ -89,12 +90,15 @@ def refused(rows: Sequence[Row], counts: Sequence[TokenCount]) -> None:
     _list([(f"Line {row.line}", reason, _first(row, "user")) for row, reason in left_out])
 
 
-def reader(rows: Sequence[Row], key: str) -> None:
-    """Draw one example in full, chosen by number."""
+def reader(rows: Sequence[Row], key: str, store: Store | None) -> None:
+    """Draw one example in full, chosen by number, and with an open store what is learned of it."""
     with st.expander("Read an example in full"):
         number = st.number_input("Example", 1, len(rows), key=f"{key}-reader", width=160) if len(rows) > 1 else 1
         row = rows[min(int(number or 1), len(rows)) - 1]
-        st.html(f'<div class="gs-reader">{conversation.draw(row.conversation)}</div>')
+        if store is not None and st.toggle("What is learned of it", key=f"{key}-learned"):
+            learned.draw(store, row.conversation)
+        else:
+            st.html(f'<div class="gs-reader">{conversation.draw(row.conversation)}</div>')
 
 
 def _list(items: Sequence[tuple[str, str, str]]) -> None:

@@ -77,7 +77,7 @@ def show(chosen: Chosen, store: Store | None) -> None:
         line = st.empty()  # filled after the table, to include edits
         chosen.rows = examples.table(chosen.rows, chosen.counts, f"examples-{chosen.key}", chosen.entry is None)
         line.markdown(f"**{label(examples.summary(chosen.rows, chosen.bad, chosen.counts))}**")
-        examples.reader(chosen.rows, chosen.key)
+        examples.reader(chosen.rows, chosen.key, None if problem else store)
     if chosen.counts:
         examples.refused(chosen.rows, chosen.counts)
     if problem:

@@ -75,6 +75,10 @@ class _OfPool(Command):
     pool: tuple[str, ...]
     model: str | None = None
     template: str | None = None
+    template_option: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    take: tuple[str, ...] = ()
+    source_column: str | None = None
     limit_per_source: int | None = None
     max_length: int | None = None
     warmup_fraction: float | None = None

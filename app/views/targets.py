@@ -82,6 +82,15 @@ def start_scoring(
     command.start(folder)
 
 
+def encoder_of(store: Store) -> "tuple[Encoder, int]":
+    """The store's own encoder, and its model's window; cached, no weights are loaded.
+
+    Raises:
+        GradsiftError: the store's model cannot be loaded here.
+    """
+    return _encoder(_model(store), store)
+
+
 def _model(store: Store) -> str:
     """Cache key of a count: models with the same tokenizer may differ in their windows."""
     return f"{store.manifest.encoder_fingerprint} {store.manifest.config.model}"
@@ -97,7 +106,7 @@ def _encoder(model: str, _store: Store) -> "tuple[Encoder, int]":
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _count(model: str, digest: str, _store: Store, _rows: Sequence[Row]) -> list[TokenCount]:
-    encoder, window = _encoder(model, _store)
+    encoder, window = encoder_of(_store)
     return [_one(encoder, window, row) for row in _rows]
 
 

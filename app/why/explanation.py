@@ -8,7 +8,7 @@ from app.views.store import pool_of
 from app.views.view import View
 from app.why import head, scores, tokens
 from app.why.subject import Subject, near_duplicates, position_of, subject_of
-from app.widgets import conversation
+from app.widgets import conversation, learned
 from app.widgets.controls import method_label
 from gradsift.analysis.row import best_target, by_target
 from gradsift.data.conversation import Conversation, Message
@@ -37,6 +37,7 @@ def draw(view: View, row: int) -> None:
     if position is None:
         st.info(label(f"This row is excluded, so no method scores it: {subject.reason}."), icon=":material/block:")
         st.html(_pane("This row", _conversation(subject)))
+        _learned(subject)
         return
     _decide(view, row)
     lens = _lens(view)
@@ -46,6 +47,7 @@ def draw(view: View, row: int) -> None:
     else:
         _beside(subject, position, lens)
         scores.draw(subject, position, lens)
+    _learned(subject)
     tokens.draw(subject)
     _duplicates(view, row)
 
@@ -56,6 +58,17 @@ def _conversation(subject: Subject) -> str:
         return conversation.unfolded(subject.conversation)
     raw = subject.view.store.texts([subject.row])["raw"].iloc[0] or b""
     return conversation.unfolded(Conversation((Message("line", raw.decode("utf-8", "replace")),)))
+
+
+def _learned(subject: Subject) -> None:
+    """Draw, folded, the row as the model sees it and what is learned of it."""
+    if not subject.conversation.messages:
+        return
+    fold = st.expander("What is learned of this row", key=f"why-learned-{subject.row}", on_change="rerun")
+    if fold.open:
+        with fold:
+            store = subject.view.store
+            learned.draw(store, subject.conversation, store.manifest.config.max_length)
 
 
 def _lens(view: View) -> str:

@@ -3,12 +3,14 @@
 The same class is an argument of the Python API, the command line's flags, the app's form and the manifest's record.
 """
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from gradsift.runtime.errors import UsageError
 
@@ -21,6 +23,15 @@ Similarity = Literal["cosine", "dot"]
 TargetPooling = Literal["cosine-of-mean", "mean-of-cosines"]
 Aggregate = Literal["max", "mean", "round-robin"]
 EngineName = Literal["local", "ray"]
+ColumnPart = Literal["system", "user", "assistant", "reasoning", "tools", "messages", "text", "context"]
+Take = Literal["text", "chosen", "label"]
+
+_LEARNED = ("assistant", "messages", "text")  # the parts that can hold what is learned
+_GIVEN = {  # keywords of `apply_chat_template` that the encoder gives, or that are not the template's
+    *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"),
+    *("padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    *("continue_final_message", "tokenizer_kwargs"),
+}
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -35,6 +46,14 @@ class BuildConfig(BaseModel):
 
     model: str = Field(description="`smollm2` (bundled), a local folder, or a Hugging Face model id")
     template: str = Field("chat", description="`chat` (the tokenizer's own), `tulu`, or the text of a Jinja template")
+    template_options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="keywords for the template, such as enable_thinking=false"
+    )
+    columns: tuple[tuple[ColumnPart, str], ...] = Field(
+        (), description="which column holds which part of a conversation"
+    )
+    take: tuple[Take, ...] = Field((), description="kinds of rows that are read only when asked for")
+    source_column: str = Field("", description="the column that names a row's source; by default dataset or source")
     limit_per_source: int | None = Field(None, ge=1, description="rows to take per source, as a seeded sample")
     max_length: int = Field(2048, ge=8, description="maximum tokens per pool row; the rest is cut off")
 
@@ -71,6 +90,59 @@ class BuildConfig(BaseModel):
                 values = {**values, "lora_alpha": 4 * rank}
         return values
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _check_parts(cls, pairs: Any) -> Any:
+        known = get_args(ColumnPart)
+        for pair in pairs if isinstance(pairs, list | tuple) else ():
+            if isinstance(pair, list | tuple) and len(pair) == 2 and pair[0] not in known:
+                raise ValueError(
+                    f"--columns {pair[0]}={pair[1]}: {pair[0]!r} is not a part of a conversation; the parts are "
+                    f"{', '.join(known)}."
+                )
+        return pairs
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, pairs: tuple[tuple[ColumnPart, str], ...]) -> tuple[tuple[ColumnPart, str], ...]:
+        parts = [part for part, _ in pairs]
+        for part, column in pairs:
+            if not column:
+                raise ValueError(f"--columns {part}=: name the column that holds it, as in {part}=NAME.")
+            if parts.count(part) > 1:
+                raise ValueError(f"--columns names {part} {parts.count(part)} times: give one column for each part.")
+            _require_text(f"--columns {part}", column)
+        if pairs and not any(part in _LEARNED for part in parts):
+            raise ValueError(
+                "--columns names no column that is learned from: add the answers' column, as in assistant=NAME."
+            )
+        return pairs
+
+    @field_validator("take", mode="before")
+    @classmethod
+    def _check_take(cls, kinds: Any) -> Any:
+        for kind in kinds if isinstance(kinds, list | tuple) else ():
+            if kind not in get_args(Take):
+                raise ValueError(f"--take {kind}: use {', '.join(get_args(Take))}.")
+        return tuple(dict.fromkeys(kinds)) if isinstance(kinds, list | tuple) else kinds
+
+    @field_validator("source_column")
+    @classmethod
+    def _check_source_column(cls, name: str) -> str:
+        _require_text("--source-column", name)
+        return name
+
+    @field_validator("template_options")
+    @classmethod
+    def _check_options(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name, value in options.items():
+            if not name.isidentifier():
+                raise ValueError(f"--template-option {name}=...: {name!r} cannot be the name of a template's variable.")
+            if name in _GIVEN:
+                raise ValueError(f"--template-option {name}=...: {name} is set by gradsift; leave it out.")
+            _require_text(f"--template-option {name}", json.dumps([name, value], ensure_ascii=False))
+        return options
+
     def differences(self, other: "BuildConfig", but: tuple[str, ...] = ()) -> list[str]:
         """A clause for every field, except `but`, in which `other` (here) differs from this config (there)."""
         fields = [name for name in type(self).model_fields if name not in but]
@@ -104,8 +176,60 @@ def make_config(**values: Any) -> BuildConfig:
         return BuildConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).replace("gradients", "gradient").replace("_", "-")
+        if first["type"] == "value_error":  # one of ours, a whole sentence
+            raise UsageError(str(first["ctx"]["error"])) from error
+        flags = {"gradients": "gradient", "template_options": "template-option"}
+        name = flags.get(str(first["loc"][0]), str(first["loc"][0]).replace("_", "-"))
         raise UsageError(f"--{name} {first['input']}: {first['msg'].lower()}.") from error
+
+
+def parse_columns(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """`user=question,assistant=answer` as (part, column) pairs; a comma belongs to a name unless `PART=` follows it.
+
+    Raises:
+        UsageError: a piece has no `=`.
+    """
+    pairs = []
+    for piece in (piece for text in texts for piece in re.split(r",\s*(?=\w+=)", text)):
+        part, equals, column = piece.partition("=")
+        if not equals:
+            raise UsageError(f"--columns {piece}: use PART=COLUMN, as in user=question,assistant=answer.")
+        pairs.append((part.strip(), column))
+    return tuple(pairs)
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` texts as a template's keywords; a value is JSON if it parses as such, otherwise text.
+
+    Raises:
+        UsageError: a text has no `=`, or a name comes twice with different values.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--template-option {text}: use NAME=VALUE, as in enable_thinking=false.")
+        if options.setdefault(name, _json_or_text(value)) != _json_or_text(value):
+            raise UsageError(f"--template-option {name} is given twice with different values: give it once.")
+    return options
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")  # although Python reads it
+
+
+def _require_text(flag: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{flag}: its text is not valid Unicode; give it as UTF-8.") from None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 import reference
 import torch
 from commands import gradsift
+from conversations import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import gradient_of_one, relative_error
@@ -53,7 +54,7 @@ POOL = [
 def store(tmp_path_factory, tiny_model) -> Store:
     """Seven rows, of which row 4 is excluded, at two checkpoints."""
     folder = tmp_path_factory.mktemp("tokens")
-    lines = [{"messages": [{"role": role, "content": text} for role, text in talk]} for talk in POOL]
+    lines = [{"messages": [{"role": role, "content": text} for role, text in turns]} for turns in POOL]
     lines[3]["prefix"] = "The answer is:"
     (folder / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = reference.small_config(tiny_model, gradients=("adam", "sgd"))
@@ -99,12 +100,12 @@ def encoder_of(store) -> Encoder:
 
 def pool_row(store, row):
     prefix = "The answer is:" if row == 3 else ""
-    return encoder_of(store).encode(POOL[row], prefix, store.manifest.config.max_length)
+    return encoder_of(store).encode(talk(*POOL[row], prefix=prefix), store.manifest.config.max_length)
 
 
 def mean_gradient(model, store, targets) -> torch.Tensor:
     encoder = encoder_of(store)
-    result = [flat(gradient_of_one(model, encoder.encode(t.messages, t.prefix))) for t in targets]
+    result = [flat(gradient_of_one(model, encoder.encode(t.conversation))) for t in targets]
     return sum(result) / len(result)
 
 
@@ -171,7 +172,7 @@ class TestValues:
         seen = set()
         for row in (0, 2, 3, 5, 6):
             for subtask, name in enumerate(scoring.subtask_names):
-                members = [encoder.encode(t.messages, t.prefix) for t in targets if t.subtask == name]
+                members = [encoder.encode(t.conversation) for t in targets if t.subtask == name]
                 model = exact[1]
                 step = gradient_of_one(model, pool_row(store, row))
                 lora = {n.replace(".default.", "."): p for n, p in model.named_parameters() if "lora_" in n}
@@ -284,18 +285,18 @@ class TestPieces:
         """With a template without a header, nothing predicts the first token, so it is not learned."""
         bare = "{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}"
         encoder = Encoder(load_tokenizer(str(tiny_model)), bare)
-        talk = [("assistant", "the cat")]
-        pieces = encoder.pieces(talk)
-        assert sum(piece.n_tokens for piece in pieces) == encoder.encode(talk).n_answer
+        conversation = talk(("assistant", "the cat"))
+        pieces = encoder.pieces(conversation)
+        assert sum(piece.n_tokens for piece in pieces) == encoder.encode(conversation).n_answer
         assert ("the cat" + END).endswith("".join(piece.text for piece in pieces))
 
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=3))
     def test_end_to_end_they_are_the_answers(self, tiny_model, answers):
         encoder = Encoder(load_tokenizer(str(tiny_model)), "chat")
-        talk = [turn for answer in answers for turn in (("user", "q"), ("assistant", answer))]
-        pieces = encoder.pieces(talk)
-        assert sum(piece.n_tokens for piece in pieces) == encoder.encode(talk).n_answer
+        conversation = talk(*(turn for answer in answers for turn in (("user", "q"), ("assistant", answer))))
+        pieces = encoder.pieces(conversation)
+        assert sum(piece.n_tokens for piece in pieces) == encoder.encode(conversation).n_answer
         for turn, answer in enumerate(answers):
             assert "".join(piece.text for piece in pieces if piece.turn == 2 * turn + 1) == answer + END
 
@@ -394,7 +395,7 @@ class TestRefusals:
             TokenExplainer(store).explain(moved, 0, 0, "adam")
 
     def test_targets_that_cannot_be_used(self, scoring, explainer):
-        long = replace(scoring.targets[0], messages=(("user", "the cat " * 600), ("assistant", "yes")))
+        long = replace(scoring.targets[0], messages=talk(("user", "the cat " * 600), ("assistant", "yes")).messages)
         with pytest.raises(TargetError, match=r"Target 1 of boxes cannot be used: .*window of 512"):
             explainer.explain(replace(scoring, targets=[long]), 0, 0)
 
@@ -474,7 +475,7 @@ class TestOneCall:
 class TestBf16:
     def test_a_store_built_in_bf16_is_explained_in_fp32(self, tiny_model, tmp_path):
         """Rounded weights, but exact arithmetic: the identity holds as elsewhere."""
-        lines = [{"messages": [{"role": r, "content": c} for r, c in talk]} for talk in (POOL[0], POOL[1], POOL[5])]
+        lines = [{"messages": [{"role": r, "content": c} for r, c in turns]} for turns in (POOL[0], POOL[1], POOL[5])]
         (tmp_path / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         config = reference.small_config(tiny_model, dtype="bf16", epochs=1)
         store = build([tmp_path / "pool.jsonl"], tmp_path / "store", config, progress=Progress(quiet=True))
@@ -485,7 +486,7 @@ class TestBf16:
         base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
         peft = attach_adapter(base.float(), store.path / "checkpoints" / "epoch-1")
         set_adapter(peft, store.checkpoint(0).adapter)
-        g = flat(gradient_of_one(reference.in_float64(peft.eval()), encoder_of(store).encode(POOL[1])))
+        g = flat(gradient_of_one(reference.in_float64(peft.eval()), encoder_of(store).encode(talk(*POOL[1]))))
         assert relative_error(torch.tensor(result.grad_norm[0]), g.norm()) < 1e-4
 
 

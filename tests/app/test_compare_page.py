@@ -11,6 +11,7 @@ from boards import board, card, press
 
 from app.compare.board import PAGE
 from app.views.comparison import EVERY, ONLY, OTHERS, SHARED, compare
+from gradsift.data.conversation import Message
 from gradsift.data.targets import parse_targets, read_targets
 from gradsift.datastore.store import Store
 from gradsift.scoring.choices import Choices
@@ -256,7 +257,7 @@ def test_hostile_texts_are_text_on_the_board(app, scored):
     rows = table.to_pylist()
     for at, row in enumerate(rows):
         content = HOSTILE + ("x" * 1_000_000 if at % 2 else "")
-        row["messages"] = [{"role": role, "content": content} for role in ("user", HOSTILE, "assistant")]
+        row["messages"] = [Message(role, content).record() for role in ("user", HOSTILE, "assistant")]
         row |= dict.fromkeys(("prefix", "task", "id", "file"), HOSTILE)
     pq.write_table(table.from_pylist(rows, schema=table.schema), path)
     st.cache_resource.clear()  # an equal store elsewhere has been shown before

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.datastore import build
+from app.datastore import build, estimate
 from gradsift.builder.plan import PLAN
 from gradsift.runtime import jobs
 from gradsift.runtime.progress import Progress
@@ -78,6 +78,8 @@ def test_counts_stand_there_while_the_estimate_is_made(app, workspace, tiny_mode
     assert "usable of 42 rows" in text_of(at)
     assert "on disk" not in text_of(at)
     assert at.progress[0].text == "Timing a few batches"
+    sentences = estimate._sentences(counted | {"unused": {"note": 3, "comment": 1}})
+    assert "Columns that held text and are not used: note (3 rows), comment (1 row)." in sentences
 
 
 def test_an_estimate_that_fails_says_why(app, workspace, tiny_model):

@@ -9,8 +9,10 @@ import pytest
 
 from app.export import exports
 from app.widgets import uploads
+from gradsift.data.conversation import Conversation, Message
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.export.holdings import survey
 from gradsift.export.selection import select
 from gradsift.runtime import jobs
 from gradsift.scoring.score_targets import score_targets
@@ -52,6 +54,20 @@ def test_the_preview_is_what_will_be_written(app, scored):
     assert rows_by_source(at) == 5
     at.radio(key="format").set_value("sharegpt").run()
     assert '"conversations"' in at.code[0].value
+
+
+def test_a_format_without_a_place_says_so_before_a_run(app, scored, monkeypatch):
+    held = Conversation((Message("user", "q"), Message("assistant", "a", reasoning="r")))
+    monkeypatch.setattr(exports, "holdings_of", lambda view: survey([("row-1", held)]))
+    at = app("export", **ASK, format="alpaca")
+    assert not at.exception
+    assert "alpaca has no place for reasoning (1 row, first 'row-1'): choose messages" in at.error[0].value.replace(
+        "\\", ""
+    )
+    assert "Write the files" not in labels(at)
+    at.radio(key="format").set_value("messages").run()
+    assert not at.error
+    assert "Write the files" in labels(at)
 
 
 def test_the_files_are_written_by_a_run_and_taken_home(app, scored):

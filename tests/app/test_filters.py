@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conversations import pairs
 
 from app.compare import facets
 from app.state import address
@@ -44,16 +45,16 @@ def comparison(view):
 
 
 def expected(opened, keep) -> list[bool]:
-    """Check every scored row one by one. keep: takes a row of the pool and its turns."""
+    """Check every scored row one by one. keep: takes a row of the pool and its conversation."""
     store, scoring = opened
     pool = store.pool()
-    texts = dict(zip(scoring.rows.tolist(), store.texts(scoring.rows)["messages"], strict=True))
+    texts = dict(zip(scoring.rows.tolist(), store.texts(scoring.rows)["conversation"], strict=True))
     return [bool(keep(pool.loc[row], texts[row])) for row in scoring.rows.tolist()]
 
 
 def some_text(opened) -> str:
     store, scoring = opened
-    return store.texts(scoring.rows[:1])["messages"][0][0]["content"].split()[0].lower().strip(".,:?")
+    return store.texts(scoring.rows[:1])["conversation"][0].messages[0].content.split()[0].lower().strip(".,:?")
 
 
 @pytest.mark.parametrize("facet", ["source", "task"])
@@ -71,7 +72,7 @@ def test_scripts_are_those_of_the_index(opened, view):
     facet = filters.facets_of(view)["script"]
     assert len(facet.values) > 1
     result = filters.matching(view, Filter(script=("Bengali",)), NOTHING)
-    assert result.tolist() == expected(opened, lambda _, turns: script_of(turns) == "Bengali")
+    assert result.tolist() == expected(opened, lambda _, conversation: script_of(conversation) == "Bengali")
     assert result.any()
 
 
@@ -101,8 +102,9 @@ def test_words_are_searched_by_role_in_the_whole_pool(opened, role, view):
     word = some_text(opened)
     result = filters.matching(view, Filter(q=f" {word.upper()} ", role=role), NOTHING)
 
-    def holds(_, turns) -> bool:
-        return any(word in turn["content"].lower() for turn in turns if role in ("any", turn["role"]))
+    def holds(_, conversation) -> bool:
+        turns = pairs(conversation.messages)
+        return any(word in text.lower() for other, text in turns if role in ("any", other))
 
     assert result.tolist() == expected(opened, holds)
 
@@ -252,11 +254,12 @@ class TestMarks:
         store, scoring = opened
         column = next(column for column in comparison.columns if column.method == "bm25")
         for at in column.picks[:8].tolist():
-            turns = [(t["role"], t["content"]) for t in store.texts(scoring.rows[[at]])["messages"][0]]
+            conversation = store.texts(scoring.rows[[at]])["conversation"][0]
             won = column.ranking.subtasks[column.ranking.best_subtask[at]]
-            theirs = {w for t in scoring.targets if t.subtask == won for _, text in t.messages for w in tokenize(text)}
-            shared = theirs & {word for _, text in turns for word in tokenize(text)}
-            result = highlights.matched(view, column, at, turns)
+            targets = [pairs(target.messages) for target in scoring.targets if target.subtask == won]
+            theirs = {word for turns in targets for _, text in turns for word in tokenize(text)}
+            shared = theirs & {word for _, text in pairs(conversation.messages) for word in tokenize(text)}
+            result = highlights.matched(view, column, at, conversation)
             weights = scoring.word_weights
             assert result == sorted(shared & set(weights), key=lambda w: (-weights[w], w))[: len(result)]
             assert bool(result) == bool(shared & set(weights))
@@ -267,7 +270,8 @@ class TestMarks:
         from gradsift.text.words import tokenize
 
         store, scoring = opened
-        texts = ["\n".join(t["content"] for t in turns) for turns in store.texts(scoring.rows)["messages"]]
+        turns = [pairs(conversation.messages) for conversation in store.texts(scoring.rows)["conversation"]]
+        texts = ["\n".join(text for _, text in row) for row in turns]
         index = BM25Okapi([tokenize(text) for text in texts])
         assert scoring.word_weights
         for word, weight in scoring.word_weights.items():

@@ -1,11 +1,13 @@
 """Every page from the entry script, on a real store of the toy model."""
 
 import gc
+import json
 
 import pytest
 
 from app.state import run
 from gradsift.datastore.store import Store
+from gradsift.runtime.hashing import hash_json
 
 
 def texts(at) -> str:
@@ -43,7 +45,18 @@ def test_a_complete_store_shows_its_rows_warmup_checkpoints_and_excluded_rows(ap
     excluded = table(at, "reason")
     assert sorted(excluded.loc[excluded["file"] == "broken.jsonl", "line"]) == [1, 2]
     assert all(excluded["reason"].str.len() > 0)
+    assert "<b>1 row</b>: no assistant turn" in texts(at)
     assert at.get("plotly_chart")
+
+
+def test_columns_that_were_not_used_are_listed_with_their_rows(app, workspace):
+    assert not [frame for frame in app(store="toy").dataframe if "column" in frame.value]
+    path = workspace.store_path("toy") / "manifest.json"
+    record = json.loads(path.read_text(encoding="utf-8")) | {"unused": {"note": 3, "<b>labels": 12}}
+    del record["sha256"]
+    path.write_text(json.dumps({**record, "sha256": hash_json(record)}), encoding="utf-8")
+    unused = table(app(store="toy"), "column")
+    assert unused.to_numpy().tolist() == [["<b>labels", 12], ["note", 3]]
 
 
 def test_excluded_rows_are_searched(app, workspace):

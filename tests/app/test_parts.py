@@ -6,12 +6,21 @@ from app import theme
 from app.datastore import build
 from app.state.session import _readable
 from app.text import clip, duration, ends, escape, label, plural, size
-from app.widgets import budget, cards, conversation, running, tables
+from app.widgets import budget, cards, running, tables
 from gradsift.config import BuildConfig
+from gradsift.data.conversation import Conversation, Message, ToolCall
 from gradsift.runtime.progress import Status
 from gradsift.scoring.methods import METHODS
 
 HOSTILE = "<script>alert(1)</script> **bold** $x$ ![i](http://e.com/i.png) :red[x] `c` \n# h"
+
+
+def hostile_row() -> Conversation:
+    """A row that is hostile in every place where a row has text."""
+    call = ToolCall(HOSTILE, f'{{"a": "{HOSTILE}"}}', HOSTILE)
+    answer = Message("assistant", HOSTILE * 40, HOSTILE, (call,), HOSTILE, HOSTILE, learned=False)
+    messages = (Message("user", HOSTILE, name=HOSTILE), answer, Message("tool", HOSTILE, name=HOSTILE))
+    return Conversation(messages, f'[{{"name": "{HOSTILE}"}}]', HOSTILE)
 
 
 def test_html_shows_every_character():
@@ -87,31 +96,13 @@ def test_every_method_has_a_mark_and_a_color_of_its_own():
 def test_a_card_escapes_everything_and_tells_membership():
     card = cards.Card(
         method="less", rank=3, score=0.25, share=0.5, ranks={"less": (3, True), "bm25": (40, False)}, source=HOSTILE,
-        task=HOSTILE, subtask=HOSTILE, turns=[("user", HOSTILE), ("assistant", HOSTILE * 40)], prefix=HOSTILE,
-        foot=[HOSTILE],
+        task=HOSTILE, subtask=HOSTILE, content=hostile_row(), foot=[HOSTILE],
     )  # fmt: skip
     html = cards.draw(card, [HOSTILE])
     assert "<script" not in html
     assert "<img" not in html
     assert "only here" in html
     assert "BM25: rank 40, not picked" in html
-
-
-def test_a_long_conversation_is_folded_and_nothing_of_it_is_lost():
-    turns = [("user", "q" * 500), ("assistant", "a1"), ("user", "more"), ("assistant", "the very end")]
-    html = conversation.draw(turns)
-    assert "<details" in html
-    assert "Show all 4 turns" in html
-    assert "the very end" in html
-    assert "<details" not in conversation.draw(turns[2:])
-
-
-def test_a_prefix_is_shown_apart_in_the_last_answer_only():
-    html = conversation.draw(
-        [("user", "q"), ("assistant", "one"), ("user", "r"), ("assistant", "two")], "The answer is:"
-    )
-    assert html.count("The answer is:") == 1
-    assert html.index("The answer is:") > html.index("one")
 
 
 def test_a_stage_is_said_in_one_line():

@@ -20,6 +20,15 @@ def test_a_sample_set_is_chosen_and_counted(app, workspace):
     assert (table["answer"] > 0).all()
 
 
+def test_what_is_learned_of_an_example_is_marked(app, scored):
+    at = app("targets", store="toy", targets="two")
+    at.toggle(key="two-learned").set_value(True).run()
+    assert not at.exception, at.exception
+    html = "".join(html.value for html in at.html)
+    assert '<mark class="gs-learned">Paris.&lt;|im_end|&gt;</mark>' in html
+    assert '<span class="gs-given">What is the capital of France?</span>' in html
+
+
 def test_scores_that_the_command_line_made_lead_to_compare(app, scored):
     at = app("targets", store="toy", targets="two")
     assert at.button(key="to-compare")
@@ -142,7 +151,7 @@ def test_a_set_is_never_saved_over_another_one(app, workspace):
         at.button(key="save-targets").click().run()
         assert "exists already: choose another name" in at.error[0].value.replace("\\", "")
         assert at.text_input(key="targets_name").value == name
-    assert [row.messages[0][1] for row in read_targets(workspace.target_set("mine").path).rows] == ["theirs?"]
+    assert [row.messages[0].content for row in read_targets(workspace.target_set("mine").path).rows] == ["theirs?"]
     at.text_input(key="targets_name").set_value("mine-too")
     at.button(key="save-targets").click().run()
     assert at.query_params["targets"] == "mine-too"
@@ -155,4 +164,6 @@ def test_a_proposed_name_that_somebody_took_meanwhile_is_proposed_anew(app, work
     at.button(key="save-targets").click().run()
     assert not at.error
     assert at.query_params["targets"] == "my-targets-2"
-    assert [row.messages[0][1] for row in read_targets(workspace.target_set("my-targets").path).rows] == ["theirs?"]
+    assert [row.messages[0].content for row in read_targets(workspace.target_set("my-targets").path).rows] == [
+        "theirs?"
+    ]

@@ -10,6 +10,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from app.text import escape
 from app.views.comparison import METHODS, compare, ranking_of
 from app.why.subject import neighbors
 from gradsift.analysis.row import by_subtask, by_target
@@ -171,6 +172,20 @@ def test_an_excluded_row_says_why_and_has_no_scores(app, scored):
     assert "excluded" in at.info[0].value
     assert "gs-why-ranks" not in text_of(at)
     assert not at.get("plotly_chart")
+
+
+def test_what_is_learned_of_a_row_is_folded_and_marked(app, scored):
+    store, scoring = opened(scored, "toy", "two")
+    row = int(scoring.rows[5])
+    at = app("why", store="toy", targets="two", row=str(row))
+    assert "gs-mask" not in text_of(at)
+    at.session_state[f"why-learned-{row}"] = True
+    at.run()
+    assert not at.exception, at.exception
+    answer = store.texts([row])["conversation"].iloc[0].messages[-1].content
+    assert f'<mark class="gs-learned">{escape(answer)}&lt;|im_end|&gt;</mark>' in text_of(at)
+    n_prompt, n_answer = store.pool().loc[row, ["n_prompt_tokens", "n_answer_tokens"]]
+    assert f"<b>{n_answer:,}</b> learned, {n_prompt:,} in the prompt" in text_of(at)
 
 
 def test_next_and_previous_go_through_the_picks_of_a_method(app, scored):

@@ -42,8 +42,8 @@ def test_the_store_is_whole_and_scored_by_every_method(made):
         ranking = rank(scoring, method)
         assert np.isfinite(ranking.score).all()
         assert ranking.subtasks == tuple(f"subtask {j + 1}" for j in range(SUBTASKS))
-    texts = store.texts(store.rows)["messages"]
-    assert len({turns[1]["content"] for turns in texts}) == 1500
+    texts = store.texts(store.rows)["conversation"]
+    assert len({conversation.messages[1].content for conversation in texts}) == 1500
 
 
 def test_a_store_of_another_size_is_refused(made):

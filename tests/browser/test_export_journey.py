@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conversations import records
 
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
@@ -36,9 +37,9 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
     session = sessions.create().id
     sessions.decide(session, store.fingerprint, order[1:2], "reject")
     sessions.decide(session, store.fingerprint, order[-1:], "accept")
-    leaking = store.texts(order[:1])["messages"].iloc[0]
+    leaking = store.texts(order[:1])["conversation"].iloc[0].messages
     held = tmp_path / "held-out.jsonl"
-    held.write_text(json.dumps({"messages": list(leaking)}) + "\n", encoding="utf-8")
+    held.write_text(json.dumps({"messages": records(leaking)}) + "\n", encoding="utf-8")
 
     visit.go(f"export?store=toy&targets=two&budget=6&session={session}&compress=gzip")
     visit.sees("1 accepted and 1 rejected in this session")
@@ -57,11 +58,11 @@ def test_decisions_leaks_and_everything_taken_home(visit, scored, tmp_path: Path
     path = taken(visit, "Download train.jsonl.gz", tmp_path)
     rows = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     questions = [turns[0]["content"] for turns in rows["messages"]]
-    texts = store.texts(order)["messages"]
-    expected = {turns[0]["content"] for turns in texts.iloc[[2, len(order) - 1]]}
+    texts = store.texts(order)["conversation"]
+    expected = {conversation.messages[0].content for conversation in texts.iloc[[2, len(order) - 1]]}
     assert len(rows) == 6
     assert expected <= set(questions)
-    assert not {turns[0]["content"] for turns in texts.iloc[:2]} & set(questions)
+    assert not {conversation.messages[0].content for conversation in texts.iloc[:2]} & set(questions)
 
     bundle = taken(visit, re.compile("^.*All files as zip"), tmp_path)
     with zipfile.ZipFile(bundle) as archive:

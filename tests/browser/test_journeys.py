@@ -84,9 +84,9 @@ def test_from_the_store_to_a_file_that_loads(visit, workspace, tmp_path: Path):
     [session] = Sessions(workspace.sessions_path).list()
     decided = Sessions(workspace.sessions_path).decisions(session.id, store.fingerprint)
     questions = {row["messages"][0]["content"] for row in rows}
-    [rejected], [accepted] = (store.texts(rows)["messages"] for rows in (decided.rejected, decided.accepted))
-    assert rejected[0]["content"] not in questions
-    assert accepted[0]["content"] in questions
+    [rejected], [accepted] = (store.texts(rows)["conversation"] for rows in (decided.rejected, decided.accepted))
+    assert rejected.messages[0].content not in questions
+    assert accepted.messages[0].content in questions
     visit.check()
 
     visit.page.goto("about:blank")
@@ -173,7 +173,7 @@ def test_what_is_pressed_right_after_an_edit_takes_the_edit(visit, workspace):
     visit.page.get_by_role("button", name="Save and score 2 examples").click()  # leaving the field sends its text
     visit.sees("Compare the picks", timeout=120_000)
     saved = read_targets(workspace.target_set("my-targets").path).rows
-    assert saved[0].messages[-1][1] == "Paris, of course."
+    assert saved[0].messages[-1].content == "Paris, of course."
     visit.check()
 
 

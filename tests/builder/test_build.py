@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ from stores import assert_same_files, contents
 import gradsift
 from gradsift.builder import build as builder
 from gradsift.builder import extraction
+from gradsift.builder import ingest as ingesting
 from gradsift.builder.destination import refuse_place
 from gradsift.builder.ingest import NothingUsableError
 from gradsift.config import BuildConfig
-from gradsift.data.pool import PoolError
+from gradsift.data.pool import PoolError, read_rows
+from gradsift.data.reading import reading_of
+from gradsift.data.schemas import Reading
 from gradsift.datastore.store import Store
+from gradsift.evaluation.plan import store_recipe
 from gradsift.gradients.store_model import StoreModel
 from gradsift.model import load
 from gradsift.runtime.errors import GradsiftError, StoreError, UsageError
@@ -371,3 +377,72 @@ def _change_weights(model: Path) -> None:
     weights = load_file(model / "model.safetensors")
     weights = {name: tensor + torch.full_like(tensor, 1e-3) for name, tensor in weights.items()}
     save_file(weights, model / "model.safetensors", {"format": "pt"})
+
+
+def test_the_pool_is_read_before_the_device_is_held(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others may use it in the meantime."""
+    events = []
+    ingest = builder.ingest
+
+    @contextmanager
+    def held(*_: object) -> Iterator[None]:
+        events.append("held")
+        yield
+        events.append("free")
+
+    monkeypatch.setattr(builder, "exclusive", held)
+    monkeypatch.setattr(builder, "ingest", lambda *given: events.append("read") or ingest(*given))
+    builder.begin([tiny_pool], tmp_path / "begun", tiny_config, progress=Progress(quiet=True))
+    build(tiny_pool, tmp_path / "store", tiny_config)
+    build(tiny_pool, tmp_path / "store", tiny_config, restart=True)
+    assert events == ["read", "held", "free"] * 3
+
+
+MOODY = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' + mood|default('plain') + '\n'"
+    " + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant ' + mood|default('plain') + '\n' }}{% endif %}"
+)
+
+
+def test_a_templates_options_are_the_stores(tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path) -> None:
+    config = tiny_config.model_copy(update={"template": MOODY, "template_options": {"mood": "merry"}, "epochs": 1})
+    build(tiny_pool, tmp_path / "merry", config)
+    store = Store.open(tmp_path / "merry")
+    model = StoreModel(store)
+    tokens = model.encode(store.rows[:1])
+    assert "user merry" in model.encoder.tokenizer.decode(tokens[0].ids)
+    assert list(tokens) == [model.encoder.encode(store.texts(store.rows[:1])["conversation"][0], model.max_length)]
+    with pytest.raises(StoreError, match=r"template_options {'mood': 'merry'} there, {} here; another tokenizer"):
+        build(tiny_pool, tmp_path / "merry", config.model_copy(update={"template_options": {}}))
+    recipe = store_recipe(store)
+    assert recipe.config(0).template_options == {"mood": "merry"}
+    assert store_recipe(store, template_options={}).template_options == {}
+
+
+def test_the_reading_is_the_stores(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def rows(paths: Any, taken: Any = (), reading: Any = None) -> Any:
+        read.append(reading)
+        return read_rows(paths, taken)
+
+    monkeypatch.setattr(ingesting, "read_rows", rows)
+    changed = {
+        "columns": (("user", "q"), ("assistant", "a")),
+        "take": ("label",),
+        "source_column": "origin",
+        "epochs": 1,
+    }
+    config = tiny_config.model_copy(update=changed)
+    build(tiny_pool / "facts.jsonl", tmp_path / "store", config)
+    with pytest.raises(StoreError, match="take \\('label',\\) there"):
+        build(tiny_pool / "talk.jsonl", tmp_path / "store", config.model_copy(update={"take": ()}), append=True)
+    build(tiny_pool / "talk.jsonl", tmp_path / "store", config, append=True)
+    assert read == [Reading(config.columns, ("label",), "origin")] * 2
+    recipe = store_recipe(Store.open(tmp_path / "store"))
+    assert reading_of(recipe.config(0)) == read[0]

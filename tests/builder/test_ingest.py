@@ -2,14 +2,23 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from gradsift.builder.ingest import NothingUsableError, ingest
-from gradsift.data.encode import Encoder
-from gradsift.data.pool import PoolError
+from gradsift.analysis.summary import describe, inspect
+from gradsift.builder import ingest as ingesting
+from gradsift.builder.build import build
+from gradsift.builder.ingest import NothingUsableError, ingest, unused_line
+from gradsift.builder.reasons import Reasons
+from gradsift.config import BuildConfig
+from gradsift.data.conversation import Message
+from gradsift.data.encode import Encoded, Encoder
+from gradsift.data.pool import PoolError, Row, read_rows
 from gradsift.datastore import pool_files
 from gradsift.datastore.store import Store
 from gradsift.model.load import load_tokenizer
@@ -23,7 +32,8 @@ def encoder(tiny_model: Path) -> Encoder:
 
 def take_in(path: Path, encoder: Encoder, out: Path, max_length: int = 96, limit: int | None = None, seed: int = 0):
     """Ingest one path; returns (intake, table)."""
-    intake = ingest([path], out / "pool.parquet", encoder, max_length, limit, seed, Progress(quiet=True))
+    config = BuildConfig(model="m", limit_per_source=limit, seed=seed)
+    intake = ingest([path], out / "pool.parquet", encoder, config, max_length, Progress(quiet=True))
     return intake, pq.read_table(out / "pool.parquet")
 
 
@@ -123,7 +133,7 @@ def test_nothing_usable_says_why_and_leaves_no_file(encoder: Encoder, tmp_path: 
     with pytest.raises(
         NothingUsableError, match=r"None of the 3 rows .*1 x no answer token is left.*Raise --max-length"
     ):
-        ingest([path], tmp_path / "pool.parquet", encoder, 32, None, 0, Progress(quiet=True))
+        take_in(path, encoder, tmp_path, max_length=32)
     assert not (tmp_path / "pool.parquet").exists()
 
 
@@ -138,7 +148,7 @@ def test_texts_come_in_the_order_asked(tiny_store: Store) -> None:
     texts = tiny_store.texts(numbers)
     assert texts["row"].tolist() == numbers
     assert texts["raw"][1] == texts["raw"][3]
-    assert texts["messages"][2][0] == {"role": "user", "content": "what is in box 16?"}
+    assert texts["conversation"][2].messages[0] == Message("user", "what is in box 16?")
     assert list(tiny_store.texts([]).columns) == list(texts.columns)
     assert tiny_store.texts([6])["raw"][0] == b'{"messages": [{"role": "user", "content": "half a line'
 
@@ -147,7 +157,7 @@ def test_texts_read_across_row_groups(encoder: Encoder, tmp_path: Path, tiny_sto
     path = write(tmp_path / "many.jsonl", *(conversation(f"{n}", "a") for n in range(2100)))
     take_in(path, encoder, tmp_path)
     texts = Store(tmp_path, tiny_store.manifest).texts([2099, 3, 1000, 999])
-    assert [turns[0]["content"] for turns in texts["messages"]] == ["2099", "3", "1000", "999"]
+    assert [one.messages[0].content for one in texts["conversation"]] == ["2099", "3", "1000", "999"]
 
 
 def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,3 +165,96 @@ def test_row_groups_are_read_together_up_to_a_size(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(pool_files, "_AT_ONCE", 25)
     assert list(pool_files._batches({4: 10, 5: 10, 7: 30, 8: 5})) == [[4, 5], [7], [8]]
     assert list(pool_files._batches({})) == []
+
+
+def with_unused(monkeypatch: pytest.MonkeyPatch, owner: object) -> None:
+    """As if every record had text in `meta` that is not used, every third one in a column with an odd name as well."""
+
+    def read(*given: Any) -> Iterator[Row]:
+        for number, row in enumerate(read_rows(*given)):
+            yield replace(row, unused=("meta",) if number % 3 else ("meta", "\x1b[2J\ud800"))
+
+    monkeypatch.setattr(owner, "read_rows", read)
+
+
+def test_columns_that_are_not_used_are_counted_and_named(
+    tiny_pool: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_unused(monkeypatch, ingesting)
+    intake, _ = take_in(tiny_pool, encoder, tmp_path)
+    assert intake.unused == {"meta": 42, "\x1b[2J?": 14}
+    assert "columns with text that is not used, with their rows: 'meta' (42), '\\x1b[2J?' (14)" in intake.report()
+
+
+def test_only_the_most_frequent_unused_columns_are_printed() -> None:
+    assert unused_line({}) == []
+    (line,) = unused_line({f"c{number}": number for number in range(1, 15)})
+    assert "'c14' (14)" in line
+    assert line.endswith("'c5' (5), 4 more")
+
+
+def test_reasons_are_those_of_the_first_rows_in_full(encoder: Encoder, tmp_path: Path) -> None:
+    bad = ['{"messages": 5}', "{", '{"a": 1}', '{"messages": 7}', "[", '{"messages": "x"}']
+    intake, table = take_in(write(tmp_path / "p.jsonl", *bad, conversation("q", "a")), encoder, tmp_path)
+    reasons = [reason for reason in table["reason"].to_pylist() if reason]
+    assert set(intake.excluded) <= set(reasons)
+    assert intake.excluded.total() == len(reasons) == 6
+    assert intake.excluded[reasons[1]] == 2  # both are not valid JSON
+    assert reasons[4] not in intake.excluded
+    assert reasons[1].startswith("not valid JSON: ")
+
+
+def test_similar_reasons_count_under_the_first() -> None:
+    reasons = Reasons({"the answer begins after token 32": 2})
+    for reason in ("not valid JSON: a", "the answer begins after token 64", "not valid JSON: b"):
+        reasons.add(reason)
+    assert reasons.counts == {"the answer begins after token 32": 3, "not valid JSON: a": 2}
+    assert reasons.quoted(1) == "3 x the answer begins after token 32"
+
+
+def test_tokens_are_those_of_the_encoder_and_not_read_with_the_text(
+    tiny_store: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [41, 0, 17, 0, 30]
+    expected = [encoder.encode(one, 96) for one in tiny_store.texts(rows)["conversation"]]
+    tokens = tiny_store.tokens(rows)
+    assert list(tokens) == list(tokens[:]) == expected
+    assert tokens[-1] == expected[-1]
+    assert tiny_store.tokens([6])[0] == Encoded([], [], 0, 0, 0)  # excluded
+    assert list(tiny_store.tokens([])) == []
+    with pytest.raises(KeyError):
+        tiny_store.tokens([42])
+    read: list[str] = []
+    groups = pq.ParquetFile.read_row_groups
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_groups", lambda *a, columns, **k: read.extend(columns) or groups(*a, columns=columns)
+    )
+    table = pq.read_table
+    monkeypatch.setattr(pq, "read_table", lambda *a, columns, **k: read.extend(columns) or table(*a, columns=columns))
+    tiny_store.texts(rows)
+    tiny_store.pool()
+    assert {"messages", "raw", "status"} < set(read)
+    assert not {"ids", "learned"} & set(read)
+
+
+def test_long_rows_end_a_row_group(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingesting, "_GROUP_BYTES", 3_000_000)
+    path = write(tmp_path / "p.jsonl", *(conversation(f"{n}", "a", note="x" * 700_000) for n in range(9)))
+    take_in(path, encoder, tmp_path)
+    metadata = pq.read_metadata(tmp_path / "pool.parquet")
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [6, 3]
+
+
+def test_a_store_says_what_was_not_used_also_after_an_append(
+    tiny_pool: Path, tiny_config: BuildConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_unused(monkeypatch, ingesting)
+    config = tiny_config.model_copy(update={"epochs": 1, "gradients": ("sgd",)})
+    for name, append in (("facts", False), ("talk", True)):
+        pool = [tiny_pool / f"{name}.jsonl"]
+        store = build(pool, tmp_path / "store", config, append=append, progress=Progress(quiet=True))
+    assert store.manifest.unused == {"meta": 42, "\x1b[2J?": 15}
+    assert store.manifest.excluded == {reason: 1 for reason in store.pool()["reason"] if reason}
+    shown = inspect(store)
+    assert shown["unused"] == store.manifest.unused
+    assert "columns with text that is not used, with their rows: 'meta' (42), '\\x1b[2J?' (15)" in describe(shown)

@@ -93,11 +93,36 @@ def test_of_a_large_source_a_sample_is_scaled_up_with_a_note(
     result = plan([tiny_pool], tiny_config)
     assert (result.exact, result.tokenized_rows, result.rows) == (False, 26, 42)
     assert [s.rows for s in result.sources] == [26, 16]
-    assert result.usable + sum(result.excluded.values()) == pytest.approx(42, abs=1)
+    assert result.usable + sum(result.excluded.values()) == 42
+    assert all(s.usable + s.excluded == s.rows for s in result.sources)
+    assert result.usable == sum(s.usable for s in result.sources)
     assert result.prompt_tokens + result.answer_tokens == pytest.approx(
         planned.prompt_tokens + planned.answer_tokens, rel=0.3
     )
     assert any(note.startswith("26 of 42 rows were tokenized") for note in result.notes)
+
+
+def test_as_json_the_rows_add_up(tiny_pool: Path, tiny_model: Path, tiny_store: Store) -> None:
+    flags = ("--max-length", 96, "--warmup-fraction", 0.5, "--epochs", 2, "--batch-size", 4, "--lora-rank", 4)
+    shown = json.loads(gradsift("plan", tiny_pool, "--model", tiny_model, *flags, "--dim", 256, "--json").out)
+    assert shown["rows"] == 42 == shown["usable"] + sum(shown["excluded"].values())
+    assert shown["excluded"] == tiny_store.manifest.excluded
+    assert set(shown["excluded"]) == {reason for reason in tiny_store.pool()["reason"] if reason}
+    assert shown["unused"] == {}
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "whole"),
+    [
+        ({"a": 3.0, "b": 1.0}, 4, {"a": 3, "b": 1}),
+        ({"a": 1.4, "b": 1.4, "c": 1.4}, 4, {"a": 2, "b": 1, "c": 1}),
+        ({"a": 2.5, "b": 7.6}, 9, {"b": 7, "a": 2}),
+        ({"a": 100 / 3 * 3}, 100, {"a": 100}),
+        ({}, 0, {}),
+    ],
+)
+def test_scaled_counts_add_up_in_whole_numbers(counts: dict, total: int, whole: dict) -> None:
+    assert survey._whole(counts, total) == whole
 
 
 def test_given_checkpoints_need_no_warmup(tiny_pool: Path, tiny_config: BuildConfig, tiny_store: Store) -> None:

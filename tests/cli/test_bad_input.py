@@ -49,9 +49,14 @@ def score(store: Store, targets: Path, *flags: object) -> Command:
         (
             [GOOD.replace("where", "where " * 40)] * 2,
             ["--max-length", 32],
-            "None of the 2 rows of {pool} can be used: 2 x no answer token is left. Raise --max-length.",
+            "None of the 2 rows of {pool} can be used: 2 x no answer token is left: the answer begins after token 32. "
+            "Raise --max-length.",
         ),
-        (["not", "json"], [], "None of the 2 rows of {pool} can be used: 2 x not valid JSON."),
+        (
+            ["not", "json"],
+            [],
+            "None of the 2 rows of {pool} can be used: 2 x not valid JSON: Expecting value at column 1.",
+        ),
     ],
 )
 def test_a_pool_without_a_usable_row(tiny_model: Path, tmp_path: Path, lines: list, flags: list, message: str) -> None:

@@ -13,15 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Of version 0.1.0: scripts rely on them. `!` is required, `*` may be repeated; a name without dashes is an argument.
 FLAGS = """
-evaluate: store!* --targets!* --test!* --out! --method* --budget --seeds --train-model --template --lora-targets
-    --epochs --batch-size --lr --script --json
-plan: pool!* --model! --limit-per-source --max-length --template --warmup-fraction --epochs --batch-size --lr
-    --lora-rank --lora-alpha --lora-targets --lora-dropout --checkpoints* --dim --projection --gradient* --adam
-    --store-dtype --dtype --seed --workers --json
-build: pool!* --model! --limit-per-source --max-length --template --warmup-fraction --epochs --batch-size --lr
-    --lora-rank --lora-alpha --lora-targets --lora-dropout --checkpoints* --dim --projection --gradient* --adam
-    --store-dtype --dtype --seed --out! --append --restart --engine --workers --ray-address
-draft: pool!* --model! --targets! --out! --store --template --limit-per-source --max-length
+masks: model! pool* --template --template-option* --columns* --take* --source-column --rows --json
+evaluate: store!* --targets!* --test!* --out! --method* --budget --seeds --train-model --template --template-option*
+    --lora-targets --epochs --batch-size --lr --script --json
+plan: pool!* --model! --limit-per-source --max-length --template --template-option* --columns* --take* --source-column
+    --warmup-fraction --epochs --batch-size --lr --lora-rank --lora-alpha --lora-targets --lora-dropout --checkpoints*
+    --dim --projection --gradient* --adam --store-dtype --dtype --seed --workers --json
+build: pool!* --model! --limit-per-source --max-length --template --template-option* --columns* --take*
+    --source-column --warmup-fraction --epochs --batch-size --lr --lora-rank --lora-alpha --lora-targets
+    --lora-dropout --checkpoints* --dim --projection --gradient* --adam --store-dtype --dtype --seed --out! --append
+    --restart --engine --workers --ray-address
+draft: pool!* --model! --targets! --out! --store --template --template-option* --columns* --take* --source-column
+    --limit-per-source --max-length
 features: store! --targets! --out!
 score: store! --targets! --out! --method* --similarity --target-pooling --aggregate --gradient --target-features
     --json
@@ -37,7 +40,8 @@ app: workspace --port --address
 bench app: --rows --folder --json
 bench scoring: --rows --dim --checkpoints --store-dtype --folder --json
 bench bm25: pool* --rows --json
-bench features: pool* --model --template --dtype --rank --rows --runs --bergson --json
+bench encoding: pool* --model --template --template-option* --rows --json
+bench features: pool* --model --template --template-option* --dtype --rank --rows --runs --bergson --json
 """
 
 

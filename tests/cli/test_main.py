@@ -63,7 +63,7 @@ def test_help_of_every_command_has_an_example() -> None:
 
 def test_every_build_parameter_has_a_flag_and_its_default_is_shown() -> None:
     shown = " ".join(gradsift("build", "--help", COLUMNS="200").out.split())
-    renamed = {"gradients": "gradient"}
+    renamed = {"gradients": "gradient", "template_options": "template-option"}
     inner = {"token_budget", "shard_rows"}  # parameters of the store that have no flag
     for name, field in BuildConfig.model_fields.items():
         if name not in inner:

@@ -6,7 +6,9 @@ import json
 import pandas as pd
 import pytest
 
-from gradsift.data.readers import PoolError, parse_object, read_hub, records_of
+from gradsift.data.hub_reader import read_hub
+from gradsift.data.readers import records_of
+from gradsift.data.records import PoolError, parse_object
 
 RECORDS = [{"prompt": f"q{number}é", "completion": "a\u0000\u2028"} for number in range(3)]
 
@@ -85,7 +87,6 @@ def test_json_list_with_bad_elements(tmp_path):
 @pytest.mark.parametrize(
     ("data", "line", "reason"),
     [
-        (b'[\n{"a": 1},\n\n{"b" 2}\n]', 4, "not valid JSON: Expecting ':' delimiter at column 6"),
         (b"[" * 100_000, 1, "nested too deeply"),
         (b'[\n"\xff"]', 1, "not valid UTF-8"),
     ],
@@ -96,9 +97,20 @@ def test_json_that_does_not_parse_is_one_bad_record(tmp_path, data, line, reason
     assert reason in record.reason
 
 
+def test_a_broken_item_of_a_json_list_costs_only_itself(tmp_path):
+    records = read(tmp_path / "a.json", b'[\n{"a": 1},\n\n{"b" 2},\n{"c": 3}]')
+    assert [(record.line, record.reason) for record in records] == [
+        (1, ""),
+        (2, "not valid JSON: Expecting ':' delimiter at column 6 of line 4"),
+        (3, ""),
+    ]
+
+
 def test_truncated_json_archive(tmp_path):
-    (record,) = read(tmp_path / "a.json.gz", gzip.compress(json.dumps(RECORDS, indent=1).encode())[:-12])
-    assert "breaks off" in record.reason
+    *records, last = read(tmp_path / "a.json.gz", gzip.compress(json.dumps(RECORDS, indent=1).encode())[:-12])
+    assert [record.value for record in records] == RECORDS[: len(records)]
+    assert len(records) > 0
+    assert "breaks off" in last.reason
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
@@ -137,10 +149,11 @@ def test_broken_csv_rows_cost_only_themselves(tmp_path):
         (3, "not valid CSV: ',' expected after '\"'"),
         (4, "not valid UTF-8"),
         (5, ""),
-        (6, "not valid CSV: unexpected end of data"),
+        (6, "not valid CSV: a quote is opened and not closed"),
+        (7, ""),
     ]
     assert records[3].raw == b"\xffq,a"
-    assert records[5].raw == b'"never closed,a\nq,a'
+    assert records[5].raw == b'"never closed,a'
 
 
 def test_csv_header_problems(tmp_path):

@@ -2,10 +2,18 @@
 
 import pytest
 
-from gradsift.data.schemas import Unusable, has_schema, read_conversation, shorten
+from gradsift.data.conversation import Message
+from gradsift.data.reasons import Unusable, shorten
+from gradsift.data.schemas import has_schema, read_conversation
 
 ANSWER = {"role": "assistant", "content": "a"}
 QA = (("user", "q"), ("assistant", "a"))
+
+
+def pairs(found):
+    """The turns as (role, content), which is all that these records hold."""
+    assert all(message == Message(message.role, message.content) for message in found.messages)
+    return tuple((message.role, message.content) for message in found.messages)
 
 
 @pytest.mark.parametrize(
@@ -33,37 +41,45 @@ QA = (("user", "q"), ("assistant", "a"))
     ],
 )
 def test_schemas(record, schema, messages):
-    assert read_conversation(record) == (schema, messages)
+    found = read_conversation(record)
+    assert (found.schema, pairs(found)) == (schema, messages)
 
 
 def test_text_is_kept_as_it_is():
     text = " \n a\u0000b\u2028 é \t"
-    assert read_conversation({"prompt": text, "completion": text}).messages == (("user", text), ("assistant", text))
+    assert pairs(read_conversation({"prompt": text, "completion": text})) == (("user", text), ("assistant", text))
 
 
 def test_text_parts_are_joined():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "image_url": None}]
-    assert read_conversation({"messages": [{"role": "assistant", "content": parts}]}).messages == (("assistant", "ab"),)
+    assert pairs(read_conversation({"messages": [{"role": "assistant", "content": parts}]})) == (("assistant", "ab"),)
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
         ({}, "the object is empty"),
-        ({"text": "x", "url": "y"}, "no known schema among the fields 'text', 'url'"),
+        ({"text": "x", "url": "y"}, "plain text; add --take text to learn every token of it"),
+        ({"ask": "x", "reply": "y"}, "no known schema among the fields 'ask', 'reply'; map them with --columns user=…"),
         ({"messages": []}, "messages is empty"),
         ({"messages": "hello"}, "messages is not a list but a string"),
         ({"messages": ["hello"]}, "message 1 of messages is not an object but a string"),
         ({"messages": [{"content": "x"}]}, "message 1 of messages has no role"),
         ({"messages": [{"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"),
-        ({"messages": [ANSWER, {"role": "tool", "content": "x"}]}, "message 2 of messages has the role 'tool'"),
-        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "calls a tool"),
+        (
+            {"messages": [ANSWER, {"role": "tool", "content": None}]},
+            "the content of message 2 of messages is not text but",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
+            "call 1 of message 1 of messages has no",
+        ),
         ({"messages": [{"role": "assistant", "content": None}]}, "is not text but null"),
         ({"messages": [{"role": "assistant", "content": 5}]}, "is not text but a number"),
         ({"messages": [{"role": "assistant", "content": [{"type": "image_url"}]}]}, "not text but of type 'image_url'"),
         ({"messages": [{"role": "user", "content": "x"}]}, "no assistant turn"),
         ({"messages": [{"role": "assistant", "content": " \n"}]}, "no assistant turn with text"),
-        ({"conversations": [{"from": "observation", "value": "x"}]}, "the role 'observation', which is not supported"),
+        ({"conversations": [{"from": "observation", "value": "x"}]}, "no assistant turn"),
         ({"prompt": {"a": 1}, "completion": "x"}, "prompt is neither a string nor a list of messages but an object"),
         ({"instruction": "x", "output": ["y"]}, "output holds a part that is not text but a string"),
         ({"instruction": "x", "output": "y", "history": [["only one"]]}, "turn 1 of history is not a pair"),

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from conversations import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,11 +10,15 @@ from gradsift.data.pool import PoolError
 from gradsift.data.targets import parse_targets, read_targets, write_targets
 
 GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
-QA = talk(("user", "q"), ("assistant", "a")).messages
+QA = (("user", "q"), ("assistant", "a"))
+
+
+def turns(row):
+    return tuple((message.role, message.content) for message in row.messages)
 
 
 def good(text):
-    return [(row.line, row.messages) for row in parse_targets(text).rows]
+    return [(row.line, turns(row)) for row in parse_targets(text).rows]
 
 
 def bad(text):
@@ -51,7 +54,7 @@ def test_json_lines_with_a_broken_line():
 )
 def test_ways_to_paste_json(text, lines):
     targets = parse_targets(text)
-    assert [(row.line, row.messages) for row in targets.rows] == [(line, QA) for line in lines]
+    assert [(row.line, turns(row)) for row in targets.rows] == [(line, QA) for line in lines]
     assert not targets.bad
     assert all(row.subtask == row.source == "target" for row in targets.rows)
     assert len({row.id for row in targets.rows}) == len(lines)
@@ -89,21 +92,17 @@ Subtask: last part
 **A:** third
 """
     targets = parse_targets(text)
-    assert [(row.line, row.subtask, row.messages) for row in targets.rows] == [
-        (
-            2,
-            "target",
-            talk(("user", "one\n  more"), ("assistant", "answer\nA line that only begins like one")).messages,
-        ),
-        (7, "target", talk(("user", "two"), ("assistant", "second")).messages),
-        (11, "last part", talk(("user", "three?"), ("assistant", "third")).messages),
+    assert [(row.line, row.subtask, turns(row)) for row in targets.rows] == [
+        (2, "target", (("user", "one\n  more"), ("assistant", "answer\nA line that only begins like one"))),
+        (7, "target", (("user", "two"), ("assistant", "second"))),
+        (11, "last part", (("user", "three?"), ("assistant", "third"))),
     ]
     assert not targets.bad
 
 
 def test_question_and_answer_spelled_out():
     assert good("Question: x\nQ: part of it\nAnswer: y\n\nQuestion: q\nANSWER: a") == [
-        (1, talk(("user", "x\nQ: part of it"), ("assistant", "y")).messages),
+        (1, (("user", "x\nQ: part of it"), ("assistant", "y"))),
         (5, QA),
     ]
 
@@ -163,7 +162,7 @@ def test_write_and_read_again(tmp_path):
     rows = parse_targets(f"{text}\n{GOOD}").rows
     write_targets(tmp_path / "t.jsonl", rows)
     again = read_targets(tmp_path / "t.jsonl").rows
-    assert [(r.subtask, r.id, r.prefix, r.messages) for r in again] == [
+    assert [(r.subtask, r.id, r.prefix, turns(r)) for r in again] == [
         ("é\n\u2028", "x\u0000", "The answer is:", QA),
         ("target", "target:2", "", QA),
     ]
@@ -172,10 +171,31 @@ def test_write_and_read_again(tmp_path):
     assert list(second) == ["subtask", "id", "messages"]
 
 
+def test_every_field_is_written_and_read_again(tmp_path):
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    odd = {"type": "function", "function": {"name": "now", "arguments": '{"zone": null}'}}
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "q", "weight": 1, "name": "ann"},
+        {"role": "assistant", "content": "", "reasoning_content": "r", "tool_calls": [call, odd], "weight": 0},
+        {"role": "tool", "content": "3", "name": "add", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "a", "reasoning_content": "so", "weight": 1},
+    ]
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    record = {"subtask": "sums", "id": "1", "prefix": "It is", "messages": messages, "tools": tools}
+    (row,) = parse_targets(json.dumps(record)).rows
+    assert (row.messages[2].learned, len(row.messages[2].tool_calls), row.messages[3].call_id) == (False, 2, "c1")
+    write_targets(tmp_path / "t.jsonl", [row])
+    assert json.loads((tmp_path / "t.jsonl").read_text()) == record
+    (again,) = read_targets(tmp_path / "t.jsonl").rows
+    assert (again.conversation, again.subtask, again.id) == (row.conversation, row.subtask, row.id)
+    assert row.conversation.tools
+
+
 def test_uploads_of_text_and_other_types(tmp_path):
     (tmp_path / "t.txt").write_text("Q: q\nA: a\n", encoding="utf-8")
     (row,) = read_targets(tmp_path / "t.txt").rows
-    assert (row.file, row.line, row.messages) == ("t.txt", 1, QA)
+    assert (row.file, row.line, turns(row)) == ("t.txt", 1, QA)
     (tmp_path / "t.bin").write_bytes(b"\xff\xfe")
     with pytest.raises(PoolError, match="is not UTF-8 text"):
         read_targets(tmp_path / "t.bin")

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from conversations import talk
 from transformers import GenerationConfig
 
 from gradsift.data.encode import Encoder
@@ -23,9 +24,9 @@ from gradsift.model import load
 from gradsift.runtime.progress import Progress
 
 TEXTS = [
-    [("user", "where is the cat?"), ("assistant", "on the mat")],
-    [("user", "and the dog, where is it?"), ("assistant", "it sat on the cat and the cat sat on the dog")],
-    [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "B")],
+    talk(("user", "where is the cat?"), ("assistant", "on the mat")),
+    talk(("user", "and the dog, where is it?"), ("assistant", "it sat on the cat and the cat sat on the dog")),
+    talk(("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "B")),
 ]
 
 
@@ -36,7 +37,7 @@ def encoder(tiny_model):
 
 @pytest.fixture(scope="module")
 def rows(encoder):
-    return [encoder.encode(messages) for messages in TEXTS]
+    return [encoder.encode(conversation) for conversation in TEXTS]
 
 
 @pytest.fixture
@@ -108,7 +109,8 @@ class TestEnds:
         """A template that marks no end: the golds' last tokens must not tell the model where to stop."""
         tokenizer = load.load_tokenizer(str(tiny_model))
         bare = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
-        rows = [Encoder(tokenizer, bare).encode([("user", "where?"), ("assistant", said)]) for said in ("the mat", "B")]
+        talks = [talk(("user", "where?"), ("assistant", said)) for said in ("the mat", "B")]
+        rows = [Encoder(tokenizer, bare).encode(conversation) for conversation in talks]
         last = [row.ids[_last_answer(row)[1] - 1] for row in rows]
         assert last[0] != last[1]
         assert _ends(tokenizer, last) == [tokenizer.eos_token_id]
@@ -121,8 +123,8 @@ def test_rows_that_the_template_refuses_or_that_are_too_long_are_not_trainable(t
     lines = [turns, [("system", "be brief"), *turns], [("user", "word " * 90), ("assistant", "two")]]
     rows = [
         Row(
-            file="p", line=n, raw=b"", source="s", id=str(n), task="", subtask="", messages=tuple(said), prefix="",
-            schema="messages", reason="",
+            file="p", line=n, raw=b"", source="s", id=str(n), task="", subtask="",
+            messages=talk(*said).messages, prefix="", schema="messages", reason="",
         )
         for n, said in enumerate(lines)
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import gradsift
+from conversations import records
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -186,7 +187,7 @@ class TestRuns:
         ids = pool["id"].tolist()[5:2:-1]
         rows = store_rows(store, ids)
         assert [row.id for row in rows] == ids
-        assert [json.loads(row.raw)["messages"][0]["content"] for row in rows] == [row.messages[0][1] for row in rows]
+        assert [json.loads(row.raw)["messages"] for row in rows] == [records(row.messages) for row in rows]
 
 
 class TestReport:
@@ -352,6 +353,6 @@ def test_the_training_script_trains_what_the_evaluation_trained(made, store, box
     peft = attach_adapter(base, tmp_path / "adapter")
     set_adapter(peft, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
     encoder = Encoder(load.load_tokenizer(report.recipe.model), report.recipe.template)
-    encoded = [encoder.encode(row.messages, row.prefix) for row in boxes.targets]
+    encoded = [encoder.encode(row.conversation) for row in boxes.targets]
     run = next(run for run in report.runs if run.key == run_key("boxes", "less", 1))
     assert mean_loss(peft.eval(), encoded, 512) == pytest.approx(run.target_loss_by_epoch[-1], rel=1e-4)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 import zstandard
+from conversations import records, talk
 
 from gradsift.cli.main import cli
 from gradsift.export.files import COMPRESSIONS, export_picks
@@ -25,11 +26,11 @@ HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
 
 
 def pick(rank=1, text=HARD, **fields):
-    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": f"{text} {rank}"}]
-    values = {"id": f"i{rank}", "source": "s", "task": "", "prefix": "", "file": "pool.jsonl", "line": rank}
-    line = json.dumps({"messages": turns}, ensure_ascii=False).encode()
-    values |= {"score": 1 / rank, "messages": turns, "raw": line, "tokens": 10 * rank, "best_subtask": "sums", **fields}
-    return Pick(rank=rank, **values)
+    conversation = talk(("user", text), ("assistant", f"{text} {rank}"))
+    values = {"id": f"i{rank}", "source": "s", "task": "", "file": "pool.jsonl", "line": rank}
+    line = json.dumps({"messages": records(conversation.messages)}, ensure_ascii=False).encode()
+    values |= {"score": 1 / rank, "raw": line, "tokens": 10 * rank, "best_subtask": "sums", **fields}
+    return Pick(rank=rank, conversation=conversation, **values)
 
 
 def picks(count=3):

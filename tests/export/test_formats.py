@@ -6,15 +6,17 @@ import json
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from conversations import pairs as pairs_of
+from conversations import records, talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picked import pick_of
 
 from gradsift.data.pool import read_rows
 from gradsift.data.schemas import read_conversation
 from gradsift.export.files import ExportError, export_picks
 from gradsift.export.formats import FORMATS, preview
 from gradsift.runtime.errors import UsageError
-from gradsift.selection.picks import Pick
 
 SCORES = pd.DataFrame({"row": [0, 1], "score": [0.5, -0.25]}, index=[7, 9])
 BESIDE = ("scores.parquet", "picks.csv", "manifest.json", "README.md", "SHA256SUMS")
@@ -29,11 +31,9 @@ ALSO = {
 HARD = "a\u0000b\r\n\u2028\u0085 é 中 😀 \\ \" '"
 
 
-def pick(*turns, rank=1, **fields):
-    messages = [{"role": role, "content": content} for role, content in turns]
-    values = {"score": 1 / rank, "id": f"i{rank}", "source": "s", "task": "", "prefix": "", "file": "pool.csv"}
-    values |= {"messages": messages, "raw": b"{}", "line": rank, "tokens": 10 * rank, "best_subtask": "sums", **fields}
-    return Pick(rank=rank, **values)
+def pick(*turns, prefix="", **fields):
+    """A pick of (role, content) turns."""
+    return pick_of(talk(*turns, prefix=prefix), **fields)
 
 
 def picks():
@@ -62,16 +62,16 @@ def turns(*pairs):
 def test_messages(tmp_path):
     rows = load(tmp_path, export(tmp_path, "messages"))
     assert [list(row) for row in rows] == [["messages"]] * 3
-    assert rows[0]["messages"] == picks()[0].messages
+    assert rows[0]["messages"] == records(picks()[0].conversation.messages)
     assert rows[1]["messages"] == turns(("user", "q"), ("assistant", "The answer is: a"))
-    assert rows[2]["messages"] == picks()[2].messages
+    assert rows[2]["messages"] == records(picks()[2].conversation.messages)
 
 
 def test_prompt_completion(tmp_path):
     path = export(tmp_path, "prompt-completion")
     rows = load(tmp_path, path)
-    assert rows[0]["prompt"] == picks()[0].messages[:-1]
-    assert rows[0]["completion"] == picks()[0].messages[-1:]
+    assert rows[0]["prompt"] == records(picks()[0].conversation.messages[:-1])
+    assert rows[0]["completion"] == records(picks()[0].conversation.messages[-1:])
     assert rows[1] == {"prompt": turns(("user", "q")), "completion": turns(("assistant", "The answer is: a"))}
     assert rows[2] == {"prompt": turns(("user", "q")), "completion": turns(("assistant", "a"))}
     assert "- 1 row: turns after the last assistant turn were left out" in (path.parent / "README.md").read_text()
@@ -109,7 +109,7 @@ def test_parquet(tmp_path):
     path = export(tmp_path, "parquet")
     assert path.name == "train.parquet"
     assert str(pq.read_schema(path).field("messages").type).startswith("list<")
-    assert load(tmp_path, path, "parquet")[0]["messages"] == picks()[0].messages
+    assert load(tmp_path, path, "parquet")[0]["messages"] == records(picks()[0].conversation.messages)
     assert preview("parquet", picks(), 1) == preview("messages", picks(), 1)
 
 
@@ -143,16 +143,14 @@ def test_less_copies_lines_and_rewrites_the_rest(tmp_path):
 def test_less_lines_of_the_real_pool_equal_the_source_lines(tmp_path, shared_data):
     rows = [row for number, row in enumerate(read_rows([shared_data / "pool"])) if number % 50 == 0]
     chosen = [
-        pick(*row.messages, rank=rank, raw=row.raw, file=row.file, line=row.line, source=row.source)
+        pick(*pairs_of(row.messages), rank=rank, raw=row.raw, file=row.file, line=row.line, source=row.source)
         for rank, row in enumerate(rows, 1)
     ]
     path = export(tmp_path, "less", chosen)
     source = {file.name: file.read_bytes().split(b"\n") for file in (shared_data / "pool").iterdir()}
     assert path.read_bytes().split(b"\n")[:-1] == [source[row.file][row.line - 1] for row in rows]
     loaded = load(tmp_path, path)
-    assert [[(turn["role"], turn["content"]) for turn in row["messages"]] for row in loaded] == [
-        list(row.messages) for row in rows
-    ]
+    assert [row["messages"] for row in loaded] == [records(row.messages) for row in rows]
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -186,7 +184,7 @@ def test_alternating_conversations_come_back_through_alpaca(pairs, system):
     messages = [turn for user, answer in pairs for turn in (("user", user), ("assistant", answer))]
     messages = [("system", system), *messages] if system else messages
     record = json.loads(preview("alpaca", [pick(*messages)], 1))
-    assert list(read_conversation(record).messages) == messages
+    assert pairs_of(read_conversation(record).messages) == messages
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -87,7 +87,7 @@ def test_picks_are_read_with_their_text(tiny_store: Store, targets: list[Row]) -
     selection = gradsift.pick(tiny_store, targets, "5", method="bm25")
     texts = tiny_store.texts(selection.rows)
     picks = list(selection.read())
-    assert [pick.messages for pick in picks] == texts["messages"].tolist()
+    assert [pick.conversation for pick in picks] == texts["conversation"].tolist()
     assert [pick.rank for pick in picks] == selection.table()["rank"].tolist()
     assert [pick.id for pick in selection.read(selection.positions[1:3])] == [pick.id for pick in picks[1:3]]
     assert list(selection.read(np.empty(0, dtype=np.int64))) == []

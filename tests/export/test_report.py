@@ -9,8 +9,10 @@ import pytest
 
 from gradsift import select
 from gradsift.analysis import distributions
+from gradsift.data.conversation import Conversation, Message, ToolCall
 from gradsift.data.targets import read_targets
 from gradsift.datastore.store import Store
+from gradsift.export.report import _turns
 from gradsift.export.svg import bar, cells, chart, dots, line, number, steps, text_of, x_axis, y_axis
 from gradsift.scoring.score_targets import score_targets
 
@@ -59,8 +61,8 @@ def test_numbers_are_those_of_the_tables(report: Path, tiny_store: Store, tiny_t
     assert tiny_store.fingerprint in lines
     for heading in ("come from", "answers are", "cut lies", "Which subtask", "other methods", "norm", "Leakage"):
         assert any(heading in part for part in lines.split("\n")), heading
-    first = tiny_store.texts(tiny_store.rows[picks[:1]])["messages"].iloc[0]
-    assert first[0]["content"] in lines
+    first = tiny_store.texts(tiny_store.rows[picks[:1]])["conversation"].iloc[0]
+    assert first.messages[0].content in lines
 
 
 def test_a_method_that_ignores_the_targets_has_no_subtask(
@@ -118,6 +120,25 @@ def test_it_opens_without_a_request_or_an_error(report: Path, chromium: str, sch
         assert (background == "rgb(255, 255, 255)") == (scheme == "light")
         assert [url for url in seen if not url.startswith("data:")] == [report.as_uri()]
         browser.close()
+
+
+def test_calls_results_and_reasoning_are_shown_as_such(report: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    messages = (
+        Message("user", "q", name="Ann"),
+        Message("assistant", "", hostile, (ToolCall(f"weather{hostile}", '{"place": "Bern"}'),), learned=False),
+        Message("tool", "r" * 500, name="weather"),
+        Message("assistant", "fine"),
+    )
+    shown = _turns(Conversation(messages, tools='[{"name": "weather"}]', prefix="It is"))
+    page = Page(shown)
+    assert "script" not in page.tags
+    assert hostile in page.text
+    folds = re.findall(r'<details class="part"( open)?><summary>(.*?)</summary>', shown)
+    assert [name[:12] for _, name in folds] == ["tools", "reasoning", "call of weat", "result"]
+    assert [bool(open_) for open_, _ in folds] == [False, True, True, False]  # tools and long parts are folded
+    for heading in ("user · Ann", "assistant · not learned", "tool · weather", "starts with It is"):
+        assert heading in page.text
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conversations import records
 
 from gradsift import score, select
 from gradsift.data.pool import Row
@@ -90,8 +91,8 @@ def test_files_of_an_export(tiny_store: Store, targets: list[Row], table: pd.Dat
         *("scores.parquet", "train.jsonl"),
     ]
     best = table[table["method"] == "less"].sort_values("rank").head(5)
-    messages = tiny_store.texts(best["row"])["messages"]
-    assert [line["messages"] for line in lines(path)] == messages.tolist()
+    expected = tiny_store.texts(best["row"])["conversation"].map(lambda conversation: records(conversation.messages))
+    assert [line["messages"] for line in lines(path)] == expected.tolist()
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), table[table["method"] == "less"])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["store"] == tiny_store.fingerprint

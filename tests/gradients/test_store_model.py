@@ -56,10 +56,17 @@ def test_encodes_rows_as_the_build_did(tiny_store):
     rows = tiny_store.rows[[5, 2, 9]].tolist()
     encoder = Encoder(load.load_tokenizer(config.model), config.template)
     assert model.encoder.fingerprint == encoder.fingerprint
+    conversations = tiny_store.texts(rows)["conversation"]
+    assert list(model.encode(rows)) == [encoder.encode(one, model.max_length) for one in conversations]
     for row, encoded, pieces in zip(rows, model.encode(rows), model.pieces(rows), strict=True):
         assert (encoded.n_prompt, encoded.n_answer) == tuple(pool.loc[row, ["n_prompt_tokens", "n_answer_tokens"]])
         assert len(encoded.ids) <= model.max_length
         assert sum(piece.n_tokens for piece in pieces) == encoded.n_answer
+
+
+def test_kept_tokens_need_no_tokenizer(tiny_store, monkeypatch):
+    monkeypatch.setattr(load, "load_tokenizer", lambda *_: pytest.fail("a tokenizer was loaded"))
+    assert all(encoded.n_answer for encoded in StoreModel(tiny_store).encode(tiny_store.rows))
 
 
 def test_what_is_not_the_stores_is_refused(tiny_store, monkeypatch):

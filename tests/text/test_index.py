@@ -16,7 +16,7 @@ from stores import flip
 
 from gradsift.builder.build import build
 from gradsift.config import BuildConfig
-from gradsift.data.conversation import Conversation
+from gradsift.data.conversation import Conversation, Message, ToolCall
 from gradsift.datastore.store import Store
 from gradsift.datastore.verify import verify
 from gradsift.runtime.errors import GradsiftError, StoreError
@@ -61,7 +61,8 @@ class TestFile:
         (tmp_path / "pool.jsonl").write_text("\n".join(lines) + "\n")
         store = build([tmp_path / "pool.jsonl"], tmp_path / "store", tiny_config, progress=Progress(quiet=True))
         text = {"user": "größe?\n" + "İ".lower(), "assistant": "ΣΟΦΟΣ\nДа".lower(), "system": "be brief"}
-        nothing = {"script": "None", "user": "", "assistant": "", "system": ""}
+        text |= {"tool": "", "text": ""}
+        nothing = {"script": "None", **dict.fromkeys(index.ROLES, "")}
         assert rows_of(store) == [
             {"row": 0, "script": "Latin", "near": 0, **text},
             {"row": 1, "near": 1, **nothing},
@@ -70,6 +71,23 @@ class TestFile:
         ]
         assert near(store).tolist() == [0, 1, 0, 3]
         assert scripts(store).tolist() == ["Latin", "None", "Latin", "None"]
+
+    def test_reasoning_and_calls_are_the_assistants_and_results_the_tools(self) -> None:
+        call = ToolCall("get_weather", '{"city": "Zürich"}')
+        turns = (
+            Message("user", "Rain?"),
+            Message("assistant", "One moment.", "I must LOOK", (call,)),
+            Message("tool", "Sun", name="get_weather"),
+            Message("assistant", "No."),
+            Message("text", "Plain"),
+        )
+        assert {role: index._text(Conversation(turns), role) for role in index.ROLES} == {
+            "user": "rain?",
+            "assistant": 'i must look\none moment.\nget_weather({"city": "zürich"})\nno.',
+            "system": "",
+            "tool": "sun",
+            "text": "plain",
+        }
 
     def test_columns_come_by_row_number_over_row_groups(self, unindexed: Store, monkeypatch) -> None:
         monkeypatch.setattr(index, "_ROW_GROUP", 5)

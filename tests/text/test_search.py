@@ -141,5 +141,5 @@ def test_a_damaged_index_is_a_sentence(tiny_copy: Store) -> None:
 
 
 def test_an_unknown_role(talks: Store) -> None:
-    with pytest.raises(UsageError, match="no role 'tool'"):
-        search_rows(talks, "france", "tool")
+    with pytest.raises(UsageError, match="no role 'narrator'"):
+        search_rows(talks, "france", "narrator")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gradsift.analysis.norms import correlation, norm_table
+from gradsift.builder.ingest import unused_line
 from gradsift.datastore.store import BASE_KINDS, Store
 from gradsift.runtime.tables import table
 
@@ -37,6 +38,7 @@ def inspect(store: Store) -> dict[str, Any]:
         "usable": manifest.usable,
         "shards": len(store.shard_ranges),
         "excluded": manifest.excluded,
+        "unused": manifest.unused,
         "excluded_rows": excluded.reset_index()[["row", "file", "line", "id", "reason"]].to_dict("records"),
         "truncated": sum(source.truncated for source in manifest.sources),
         "sources": [source.model_dump() for source in manifest.sources],
@@ -82,6 +84,7 @@ def describe(description: dict[str, Any]) -> str:
     ]
     lines += ["", *(f"{file}: {_counts(schemas)}" for file, schemas in d["schemas"].items())]
     lines += [f"appended {p['rows']:,} rows ({p['usable']:,} usable): {_names(p['inputs'])}" for p in d["parts"][1:]]
+    lines += unused_line(d["unused"])
     if d["excluded_rows"]:
         lines += ["", "excluded (the first twenty; --json lists all):"]
         lines += [f"  {row['file']}, line {row['line']}: {row['reason']}" for row in d["excluded_rows"][:20]]

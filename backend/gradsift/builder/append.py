@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradsift.builder.ingest import Intake, ingest
+from gradsift.builder.reasons import Reasons
 from gradsift.config import BuildConfig
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import input_hashes
-from gradsift.datastore.manifest import Manifest, Part, SourceInfo
+from gradsift.datastore.manifest import Manifest, SourceInfo
 from gradsift.datastore.pool_files import pool_file
 from gradsift.datastore.store import MANIFEST, Store
 from gradsift.runtime import atomic
@@ -111,9 +112,8 @@ def _take_in(
         pool,
         store.path / name,  # not part of the store until a manifest names it
         encoder,
+        config,
         max_length,
-        config.limit_per_source,
-        config.seed,
         progress,
         first=manifest.rows,
         taken=store.ids,
@@ -123,22 +123,18 @@ def _take_in(
     notes = _notes(intake, _names(inputs), max_length)
     for note in notes:
         progress.note(note)
-    part = Part(
-        inputs=inputs,
-        limit_per_source=config.limit_per_source,
-        pool_fingerprint=intake.fingerprint,
-        rows=intake.rows,
-        usable=intake.usable,
-        shard_rows=config.resolve_shard_rows(intake.usable),
-    )
     schemas = {file: dict(counts) for file, counts in manifest.schemas.items()}
     for file, counts in intake.schemas.items():
         schemas[file] = dict(Counter(schemas.get(file, {})) + counts)
+    reasons = Reasons(manifest.excluded)
+    for reason, count in intake.excluded.items():
+        reasons.add(reason, count)
     changed: dict[str, object] = {
-        "parts": (*manifest.parts, part),
+        "parts": (*manifest.parts, intake.part(inputs, config)),
         "begun": manifest.begun or store.fingerprint,
         "schemas": schemas,
-        "excluded": dict(Counter(manifest.excluded) + intake.excluded),
+        "excluded": dict(reasons.counts),
+        "unused": dict(Counter(manifest.unused) + intake.unused),
         "sources": _merged(manifest.sources, intake.sources()),
         "notes": (*manifest.notes, *notes),
         "files": dict(sorted({**manifest.files, name: hash_file(store.path / name)}.items())),

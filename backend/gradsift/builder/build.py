@@ -15,10 +15,10 @@ from gradsift.builder.destination import MADE, refuse_place
 from gradsift.builder.engine_local import extract_here, library_versions, note_differences
 from gradsift.builder.engine_ray import check_cluster, extract_on_ray
 from gradsift.builder.extraction import Extraction, unfinished
-from gradsift.builder.ingest import ingest
+from gradsift.builder.ingest import Intake, ingest
 from gradsift.config import BuildConfig, Engine
 from gradsift.data.pool import input_hashes
-from gradsift.datastore.manifest import CheckpointInfo, Manifest, Part
+from gradsift.datastore.manifest import CheckpointInfo, Manifest
 from gradsift.datastore.store import BASE_KINDS, MANIFEST, Store
 from gradsift.gradients.per_example import PerExampleGradients
 from gradsift.gradients.projection import projector_id
@@ -75,8 +75,9 @@ def build(
         with progress.running():
             atomic.sweep(out, keep=LOCKED)
             run = _Build(list(pool), out, config, progress)
+            run.read(restart, append)
             with exclusive(run.device, progress):
-                store = run.prepare(restart, append)
+                store = run.prepare(restart)
                 todo = unfinished(store)
                 run.check_disk(store, todo)
                 if todo and engine.name == "local":
@@ -106,6 +107,7 @@ def begin(
         progress = progress or Progress(out)
         with progress.running():
             run = _Build(list(pool), out, config, progress)
+            run.read()
             with exclusive(run.device, progress):
                 store = run.begin()
                 run.base.release()
@@ -118,16 +120,29 @@ class _Build:
     def __init__(self, pool: list[str | Path], out: Path, config: BuildConfig, progress: Progress) -> None:
         self.pool, self.out, self.config, self.progress = pool, out, config, progress
         self.device = default_device()
-        self.base = BaseModel(config.model, config.template, resolve_dtype(config.dtype, self.device), self.device)
+        dtype = resolve_dtype(config.dtype, self.device)
+        self.base = BaseModel(config.model, config.template, config.template_options, dtype, self.device)
         self.encoder, self.window = self.base.encoder, self.base.window
+        self._store: Store | None = None
+        self._intake = Intake()
+        self._fresh = out / f"{atomic.TEMPORARY}pool.parquet"
+
+    def read(self, restart: bool = False, append: bool = False) -> None:
+        """Find the store at `out`, with what is appended, or else read the pool: all that needs no device."""
+        if append:
+            self._store = self._appended()
+        elif not restart:
+            self._store = self._resumed()
+        if self._store is None:
+            self._read_pool()
 
     def begin(self, restart: bool = False) -> Store:
-        """The store with its pool: the one already at `out`, or else a new one."""
-        return (None if restart else self._resumed()) or self._read_pool(restart)
+        """The store with its pool: the one that `read` has found, or else a new one of the pool that it has read."""
+        return self._store or self._begin(restart)
 
-    def prepare(self, restart: bool, append: bool) -> Store:
+    def prepare(self, restart: bool) -> Store:
         """The store with its pool and its checkpoints."""
-        store = self._appended() if append else self.begin(restart)
+        store = self.begin(restart)
         processes.agree(self.trains(store))
         if not store.manifest.checkpoints:
             store = self._warm_up(store)
@@ -188,32 +203,24 @@ class _Build:
         here = {"threads": str(torch.get_num_threads()), "device": self.device.type, **library_versions()}
         note_differences(manifest, here, "this run", self.progress)
 
-    def _read_pool(self, restart: bool) -> Store:
-        """Begin a store; what an earlier one left is removed only once the new pool and the model have been read."""
+    def _read_pool(self) -> None:
+        """Read the pool into `_fresh`, beside whatever store is at `out`."""
         for folder in self.config.checkpoints:
             check_folder(Path(folder), moments="adam" in self.config.gradients)
-        if restart:  # otherwise nothing can be lost, and a draft needs no layers that LoRA fits
-            self._check_lora(self.base.load(self.progress))
-        inputs = input_hashes(self.pool)
-        fresh = self.out / f"{atomic.TEMPORARY}pool.parquet"
-        intake = ingest(
-            self.pool,
-            fresh,
-            self.encoder,
-            self.max_length,
-            self.config.limit_per_source,
-            self.config.seed,
-            self.progress,
-        )
-        self.base.load(self.progress)
-        part = Part(
-            inputs=inputs,
-            limit_per_source=self.config.limit_per_source,
-            pool_fingerprint=intake.fingerprint,
-            rows=intake.rows,
-            usable=intake.usable,
-            shard_rows=self.config.resolve_shard_rows(intake.usable),
-        )
+        self._inputs = input_hashes(self.pool)
+        self._intake = ingest(self.pool, self._fresh, self.encoder, self.config, self.max_length, self.progress)
+        for line in self._intake.report():
+            self.progress.say(line)
+
+    def _begin(self, restart: bool) -> Store:
+        """Begin a store; what an earlier one left is removed only now, with the new pool and the model at hand."""
+        try:
+            base, intake = self.base.load(self.progress), self._intake
+            if restart:  # otherwise nothing can be lost, and a draft needs no layers that LoRA fits
+                self._check_lora(base)
+        except BaseException:
+            atomic.remove(self._fresh)
+            raise
         manifest = Manifest(
             config=self.config,
             model_fingerprint=self.base.fingerprint,
@@ -222,21 +229,20 @@ class _Build:
             threads=torch.get_num_threads(),
             dtype=str(self.base.dtype).removeprefix("torch."),
             token_budget=self.config.resolve_token_budget(self.device.type),
-            parts=(part,),
+            parts=(intake.part(self._inputs, self.config),),
             schemas={file: dict(counts) for file, counts in intake.schemas.items()},
             excluded=dict(intake.excluded),
+            unused=dict(intake.unused),
             sources=intake.sources(),
-            notes=self._notes(intake.rows, intake.usable, intake.truncated),
+            notes=self._notes(intake),
             versions=library_versions(),
-            files={"pool.parquet": hash_file(fresh)},
+            files={"pool.parquet": hash_file(self._fresh)},
         )
-        for line in intake.report():
-            self.progress.say(line)
         for note in manifest.notes:
             self.progress.note(note)
         store = Store(self.out, manifest)
         self._clear(store, restart)
-        os.replace(fresh, self.out / "pool.parquet")
+        os.replace(self._fresh, self.out / "pool.parquet")
         store.save_manifest()
         return store
 
@@ -260,18 +266,18 @@ class _Build:
             if name not in kept:
                 atomic.remove(self.out / name)
 
-    def _notes(self, rows: int, usable: int, truncated: int) -> tuple[str, ...]:
+    def _notes(self, intake: Intake) -> tuple[str, ...]:
         notes: list[str | None] = []
         if self.max_length < self.config.max_length:
             notes.append(f"--max-length is lowered to {self.window:,}, the model's window.")
-        if usable < rows:
+        if excluded := intake.rows - intake.usable:
             notes.append(
-                f"{rows - usable:,} of {rows:,} rows are excluded; gradsift inspect lists each with its reason."
+                f"{excluded:,} of {intake.rows:,} rows are excluded; gradsift inspect lists each with its reason."
             )
-        if truncated:
-            notes.append(f"{truncated:,} rows are cut at {self.max_length:,} tokens.")
+        if intake.truncated:
+            notes.append(f"{intake.truncated:,} rows are cut at {self.max_length:,} tokens.")
         if not self.config.checkpoints:
-            count = len(choose_rows(usable, self.config.warmup_fraction, self.config.seed))
+            count = len(choose_rows(intake.usable, self.config.warmup_fraction, self.config.seed))
             notes.append(short_epoch_note(count, self.config.batch_size))
         return tuple(note for note in notes if note)
 

@@ -1,64 +1,35 @@
-"""The first stage of a build: every row of the pool goes into `pool.parquet`, tokenized once to see which are usable.
+"""The first stage of a build: every row of the pool goes into `pool.parquet` with its tokens, encoded once and for all.
 
 Every row is either usable or excluded with a reason. A bad line becomes an excluded row with its original bytes;
 nothing is dropped or cut without being counted.
 """
 
 import hashlib
-import re
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradsift.data.encode import Encoder, RenderError
+from gradsift.builder.encoding import Chunk, encode_rows
+from gradsift.builder.reasons import Reasons
+from gradsift.builder.records import SCHEMA
+from gradsift.config import BuildConfig
+from gradsift.data.encode import Encoder
 from gradsift.data.pool import Row, read_rows, sample_rows
-from gradsift.datastore.manifest import SourceInfo
+from gradsift.data.reading import reading_of
+from gradsift.data.reasons import shorten
+from gradsift.datastore.manifest import Part, SourceInfo
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
-from gradsift.runtime.hashing import hash_bytes
 from gradsift.runtime.progress import Progress
 
-ROW_GROUP = 1000
-SHOWN = 10  # files, and excluded rows, that a build prints; the store lists them all
-MESSAGE = pa.struct(
-    [
-        ("role", pa.string()),
-        ("content", pa.string()),
-        ("reasoning", pa.string()),
-        ("tool_calls", pa.list_(pa.struct([("name", pa.string()), ("arguments", pa.string()), ("id", pa.string())]))),
-        ("name", pa.string()),
-        ("call_id", pa.string()),
-        ("learned", pa.bool_()),
-    ]
-)
-SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("task", pa.string()),
-        ("file", pa.string()),
-        ("line", pa.int64()),
-        ("schema", pa.string()),
-        ("messages", pa.list_(MESSAGE)),
-        ("tools", pa.string()),
-        ("prefix", pa.string()),
-        ("raw", pa.binary()),
-        ("sha256", pa.string()),
-        ("n_prompt_tokens", pa.int32()),
-        ("n_answer_tokens", pa.int32()),
-        ("n_cut", pa.int32()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
+ROW_GROUP, _GROUP_BYTES = 1000, 64_000_000  # rows of a row group; fewer if their original lines are this long
+SHOWN = 10  # files, unused columns and excluded rows that a build prints; the store lists them all
 
 
 class NothingUsableError(GradsiftError):
@@ -67,37 +38,74 @@ class NothingUsableError(GradsiftError):
 
 @dataclass
 class Intake:
-    """Counts and fingerprint of a pool that was read, for the manifest. examples: the first excluded rows."""
+    """Counts and fingerprint of a pool that was read, for the manifest: rows = usable + excluded.
+
+    unused: rows by column that held text and was not used. examples: the first excluded rows.
+    """
 
     fingerprint: str = ""
     rows: int = 0
     usable: int = 0
     truncated: int = 0
-    excluded: Counter = field(default_factory=Counter)
+    reasons: Reasons = field(default_factory=Reasons)
+    unused: Counter[str] = field(default_factory=Counter)
     schemas: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     by_source: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     examples: list[str] = field(default_factory=list)
 
+    @property
+    def excluded(self) -> Counter[str]:
+        """Rows by reason; similar reasons count together, under the first one in full."""
+        return self.reasons.counts
+
     def report(self) -> list[str]:
-        """Lines to print at once: how each file was read, and the first excluded rows."""
+        """Lines to print at once: how each file was read, what was not used, and the first excluded rows."""
         files = [
             f"{file}: {', '.join(f'{n:,} {schema}' for schema, n in c.items())}" for file, c in self.schemas.items()
         ]
         more = [f"and {len(files) - SHOWN} more files"] if len(files) > SHOWN else []
-        return [*files[:SHOWN], *more, *self.examples]
+        return [*files[:SHOWN], *more, *unused_line(self.unused), *self.examples]
+
+    def part(self, inputs: tuple[str, ...], config: BuildConfig) -> Part:
+        """The rows as a part of a store. inputs: the files that they were read from."""
+        return Part(
+            inputs=inputs,
+            limit_per_source=config.limit_per_source,
+            pool_fingerprint=self.fingerprint,
+            rows=self.rows,
+            usable=self.usable,
+            shard_rows=config.resolve_shard_rows(self.usable),
+        )
 
     def sources(self) -> tuple[SourceInfo, ...]:
         """Coverage of every source, in the order of first appearance."""
         return tuple(SourceInfo(source=source, **counts) for source, counts in self.by_source.items())
+
+    def add(self, rows: Sequence[Row], table: pa.Table, whole_files: bool) -> None:
+        """Count rows. table: their records. whole_files: whether all rows of the files are taken."""
+        columns = (table[name].to_pylist() for name in ("status", "reason", "n_cut"))
+        for row, status, reason, n_cut in zip(rows, *columns, strict=True):
+            source = self.by_source[row.source]
+            source.update({"rows_in_file": int(whole_files), "rows_in_store": 1, status: 1})
+            self.rows += 1
+            self.schemas[row.file][row.schema or "unreadable"] += 1
+            self.unused.update(name.encode("utf-8", "replace").decode() for name in row.unused)
+            if status == "usable":
+                self.usable += 1
+                source["truncated"] += bool(n_cut)
+                self.truncated += bool(n_cut)
+                continue
+            self.reasons.add(reason)
+            if len(self.examples) < SHOWN:
+                self.examples.append(f"{row.file}, line {row.line}: {reason}")
 
 
 def ingest(
     paths: Sequence[str | Path],
     out: Path,
     encoder: Encoder,
+    config: BuildConfig,
     max_length: int,
-    limit_per_source: int | None,
-    seed: int,
     progress: Progress,
     *,
     first: int = 0,
@@ -105,104 +113,67 @@ def ingest(
 ) -> Intake:
     """Read, encode and write the pool to `out` (a Parquet file).
 
-    first: number of the first row. taken: ids that other rows of the store already have.
+    config: how the files are read, and how many rows of each source. max_length: tokens kept of a row. first: number of
+    the first row. taken: ids that other rows of the store already have.
 
     Raises:
         PoolError: a path cannot be read at all.
         NothingUsableError: there are no rows, or no row has a supervised token left.
     """
-    intake = Intake()
-    rows: Iterable[Row] = read_rows(paths, taken)
-    if limit_per_source is not None:
-        rows, in_file = sample_rows(rows, limit_per_source, seed)
+    intake, whole_files = Intake(), config.limit_per_source is None
+    rows: Iterable[Row] = read_rows(paths, taken, reading_of(config))
+    if not whole_files:
+        rows, in_file = sample_rows(rows, config.limit_per_source, config.seed)
         for source, count in in_file.items():
             intake.by_source[source]["rows_in_file"] = count
     progress.stage("read", "Reading and tokenizing the pool", len(rows) if isinstance(rows, list) else 0, "rows")
     digest = hashlib.sha256()
-    with atomic.open_for_write(out) as file, closing(write_records(rows, file, encoder, max_length, first)) as records:
-        for record in records:
-            _count(intake, record, limit_per_source is None)
-            digest.update(_identity(record).encode())
-            progress.advance()
+    with atomic.open_for_write(out) as file, closing(write_rows(rows, file, encoder, max_length, first)) as written:
+        for chunk, table in written:
+            intake.add(chunk, table, whole_files)
+            digest.update(_identity(table))
+            progress.advance(len(chunk))
         if not intake.usable:
             raise NothingUsableError(_nothing_usable(intake, paths))
     intake.fingerprint = digest.hexdigest()[:32]
     return intake
 
 
-def write_records(
+def write_rows(
     rows: Iterable[Row], sink: Any, encoder: Encoder, max_length: int, first: int = 0
-) -> Generator[dict[str, Any], None, None]:
-    """Encode rows and write them to `sink` (a file for Parquet), group by group; yields each record once written."""
-    records = _records(rows, encoder, max_length, first)
+) -> Generator[tuple[Chunk, pa.Table], None, None]:
+    """Encode rows and write them to `sink` (a file for Parquet); yields them in chunks, with their records."""
     with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
-        while group := list(islice(records, ROW_GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, SCHEMA))
-            yield from group
+        group: list[pa.Table] = []
+        count = size = 0
+        with closing(encode_rows(rows, encoder, max_length, first)) as chunks:
+            for chunk, table in chunks:
+                group.append(table)
+                count, size = count + len(chunk), size + sum(len(row.raw) for row in chunk)
+                if count >= ROW_GROUP or size >= _GROUP_BYTES:
+                    writer.write_table(pa.concat_tables(group).combine_chunks())
+                    group, count, size = [], 0, 0
+                yield chunk, table
+        if group:
+            writer.write_table(pa.concat_tables(group).combine_chunks())
 
 
-def reason_kind(reason: str) -> str:
-    """A row's reason without its numbers and details, so that similar ones count together."""
-    return re.sub(r"\d+", "N", reason.partition(":")[0])
+def unused_line(unused: Mapping[str, int]) -> list[str]:
+    """A line that names the columns whose text is not used, the most frequent first; none if there are none."""
+    ranked = sorted(unused.items(), key=lambda pair: -pair[1])
+    names = [f"{shorten(name)} ({count:,})" for name, count in ranked[:SHOWN]]
+    more = [f"{len(ranked) - SHOWN} more"] if len(ranked) > SHOWN else []
+    return [f"columns with text that is not used, with their rows: {', '.join([*names, *more])}"] if names else []
 
 
-def _records(rows: Iterable[Row], encoder: Encoder, max_length: int, first: int) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(rows, start=first):
-        counts, reason = (0, 0, 0), row.reason
-        if not reason:
-            try:
-                encoded = encoder.encode(row.conversation, max_length)
-                counts = (encoded.n_prompt, encoded.n_answer, encoded.n_cut)
-                if not encoded.n_answer:
-                    reason = f"no answer token is left: the answer begins after token {max_length}"
-                    reason = reason if encoded.n_cut else "the answer has no token to learn"
-            except RenderError as error:
-                reason = str(error)
-        yield {
-            "row": number,
-            "id": row.id,
-            "source": row.source,
-            "task": row.task,
-            "file": row.file,
-            "line": row.line,
-            "schema": row.schema,
-            "messages": [message.record() for message in row.messages],
-            "tools": row.tools or None,
-            "prefix": row.prefix,
-            "raw": row.raw,
-            "sha256": hash_bytes(row.raw),
-            **dict(zip(("n_prompt_tokens", "n_answer_tokens", "n_cut"), counts, strict=True)),
-            "status": "excluded" if reason else "usable",
-            "reason": reason,
-        }
-
-
-def _count(intake: Intake, record: dict[str, Any], whole_file: bool) -> None:
-    source = intake.by_source[record["source"]]
-    source.update({"rows_in_file": int(whole_file), "rows_in_store": 1})
-    intake.rows += 1
-    intake.schemas[record["file"]][record["schema"] or "unreadable"] += 1
-    if record["status"] == "excluded":
-        source["excluded"] += 1
-        intake.excluded[reason_kind(record["reason"])] += 1
-        if len(intake.examples) < SHOWN:
-            intake.examples.append(f"{record['file']}, line {record['line']}: {record['reason']}")
-        return
-    source["usable"] += 1
-    intake.usable += 1
-    if record["n_cut"]:
-        source["truncated"] += 1
-        intake.truncated += 1
-
-
-def _identity(record: dict[str, Any]) -> str:
-    return "\t".join(str(record[key]) for key in ("row", "id", "source", "sha256", "status")) + "\n"
+def _identity(table: pa.Table) -> bytes:
+    columns = (table[key].to_pylist() for key in ("row", "id", "source", "sha256", "status"))
+    return "".join("\t".join(map(str, values)) + "\n" for values in zip(*columns, strict=True)).encode()
 
 
 def _nothing_usable(intake: Intake, paths: Sequence[str | Path]) -> str:
     where = ", ".join(str(path) for path in paths)
     if not intake.rows:
         return f"The pool {where} has no rows: give files with at least one conversation."
-    reasons = "; ".join(f"{count} x {reason}" for reason, count in intake.excluded.most_common(5))
     hint = " Raise --max-length." if any(r.startswith("no answer token") for r in intake.excluded) else ""
-    return f"None of the {intake.rows} rows of {where} can be used: {reasons}.{hint}"
+    return f"None of the {intake.rows} rows of {where} can be used: {intake.reasons.quoted(5)}.{hint}"

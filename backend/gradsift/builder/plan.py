@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gradsift.builder.ingest import unused_line
 from gradsift.builder.survey import COUNTED, Batch, SourcePlan, Survey, padded, survey
 from gradsift.builder.timing import Burst, measure
 from gradsift.config import BuildConfig, StoreDtype
@@ -66,7 +67,8 @@ class Estimate:
 class Plan:
     """What a build would process and, once measured, what it would cost.
 
-    padded_tokens: of one pass over the pool. feature_bytes: by store dtype, for all checkpoints and gradients.
+    excluded: rows by reason, which with `usable` add up to `rows`. unused: rows by column that held text and was not
+    used. padded_tokens: of one pass over the pool. feature_bytes: by store dtype, for all checkpoints and gradients.
     """
 
     model: str
@@ -78,6 +80,7 @@ class Plan:
     usable: int
     truncated: int
     excluded: dict[str, int]
+    unused: dict[str, int]
     prompt_tokens: int
     answer_tokens: int
     padded_tokens: int
@@ -103,7 +106,7 @@ def plan(pool: Sequence[str | Path], config: BuildConfig, workers: int = 1, prog
     progress = progress or Progress(quiet=True)
     for checkpoint in config.checkpoints:
         check_folder(Path(checkpoint), moments="adam" in config.gradients)
-    encoder = Encoder(load.load_tokenizer(config.model), config.template)
+    encoder = Encoder(load.load_tokenizer(config.model), config.template, config.template_options)
     max_length = min(config.max_length, load.model_window(config.model))
     pool_survey = survey(pool, config, encoder, max_length, progress)
     device = default_device()
@@ -136,6 +139,7 @@ def _counted(pool_survey: Survey, batches: list[Batch], training: list[Batch], d
         usable=pool_survey.usable,
         truncated=sum(source.truncated for source in pool_survey.sources),
         excluded=pool_survey.excluded,
+        unused=pool_survey.unused,
         prompt_tokens=sum(source.prompt_tokens for source in pool_survey.sources),
         answer_tokens=sum(source.answer_tokens for source in pool_survey.sources),
         padded_tokens=round(pool_survey.padded_tokens(batches)),
@@ -164,7 +168,7 @@ def _notes(pool_survey: Survey, warmup: WarmupPlan | None) -> list[str]:
     if pool_survey.sampled < pool_survey.rows:
         notes.append(
             f"{pool_survey.sampled:,} of {pool_survey.rows:,} rows were tokenized, at most {COUNTED:,} per source: the "
-            "counts of usable, excluded and cut rows and of tokens are scaled up."
+            "counts of usable, excluded and cut rows, of tokens and of unused columns are scaled up."
         )
     if warmup and (short := short_epoch_note(warmup.rows, pool_survey.config.batch_size)):
         notes.append(short)
@@ -234,6 +238,7 @@ def describe(result: Plan) -> str:
         _sources_table(result),
     ]
     lines += ["", *(f"excluded {count:,}: {reason}" for reason, count in result.excluded.items())]
+    lines += unused_line(result.unused)
     if result.warmup:
         w = result.warmup
         lines.append(f"warmup {w.rows:,} rows, {w.steps_per_epoch:,} optimizer steps per epoch, {w.epochs} epochs")

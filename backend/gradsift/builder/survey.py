@@ -5,18 +5,22 @@ Of a source with more than `COUNTED` rows, only a seeded sample is tokenized; ea
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from gradsift.builder.ingest import NothingUsableError, reason_kind, write_records
+from gradsift.builder.ingest import NothingUsableError, write_rows
+from gradsift.builder.reasons import Reasons
 from gradsift.config import BuildConfig
-from gradsift.data.conversation import Conversation, read_messages
 from gradsift.data.encode import Encoded, Encoder
-from gradsift.data.pool import read_rows, sample_rows
+from gradsift.data.pool import Row, read_rows, sample_rows
+from gradsift.data.reading import reading_of
+from gradsift.datastore.tokens import TOKEN_COLUMNS, StoredTokens
 from gradsift.model.batches import pack
 from gradsift.runtime.progress import Progress
 from gradsift.training.schedule import choose_rows, epoch_order
@@ -46,30 +50,35 @@ class SourcePlan:
 class Survey:
     """The tokenized rows. lengths, weights: for each usable row, its tokens and how many pool rows it stands for.
 
-    rows: number that a build would take. sampled: number tokenized. seconds, pool_bytes: to read and store all `rows`.
+    rows: number that a build would take, `usable` and `excluded` by reason. sampled: number tokenized. unused: rows by
+    column that held text and was not used. seconds, pool_bytes: to read and store all `rows`.
     """
 
     config: BuildConfig
-    encoder: Encoder
     max_length: int
     rows: int
     sampled: int
     sources: list[SourcePlan] = field(default_factory=list)
     excluded: dict[str, int] = field(default_factory=dict)
+    unused: dict[str, int] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     seconds: float = 0.0
     pool_bytes: int = 0
-    _conversations: list[Conversation] = field(default_factory=list)
+    _tokens: list[pa.Table] = field(default_factory=list)
 
     @property
     def usable(self) -> int:
         """Number of usable rows among `rows`."""
-        return round(sum(self.weights))
+        return sum(source.usable for source in self.sources)
 
     def encode(self, batch: Batch) -> list[Encoded]:
         """The tokens of a batch of usable rows."""
-        return [self.encoder.encode(self._conversations[position], self.max_length) for position in batch]
+        return list(self._encoded.take(batch))
+
+    @cached_property
+    def _encoded(self) -> StoredTokens:
+        return StoredTokens.of(self._tokens)
 
     def feature_batches(self, token_budget: int) -> list[Batch]:
         """The batches of one pass, packed as in a build: within shards of consecutive rows."""
@@ -121,40 +130,71 @@ def survey(
     """
     progress.stage("read", "Reading the pool", 0, "rows")
     start = time.perf_counter()
-    rows, in_file = sample_rows(read_rows(pool), min(config.limit_per_source or COUNTED, COUNTED), config.seed)
+    rows, in_file = sample_rows(
+        read_rows(pool, reading=reading_of(config)), min(config.limit_per_source or COUNTED, COUNTED), config.seed
+    )
     reading = time.perf_counter() - start
     row_counts = {source: min(count, config.limit_per_source or count) for source, count in in_file.items()}
     tokenized = Counter(row.source for row in rows)
-    result = Survey(config, encoder, max_length, sum(row_counts.values()), len(rows))
-    counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    excluded: dict[str, float] = defaultdict(float)
+    shares = {source: row_counts[source] / count for source, count in tokenized.items()}
+    result = Survey(config, max_length, sum(row_counts.values()), len(rows))
+    tally = _Tally()
     progress.stage("tokenize", "Tokenizing the pool", len(rows), "rows")
     start, sink = time.perf_counter(), pa.MockOutputStream()
-    with closing(write_records(rows, sink, encoder, max_length)) as records:
-        for row in records:
-            share, source = row_counts[row["source"]] / tokenized[row["source"]], counts[row["source"]]
-            source[row["status"]] += share
-            if row["status"] == "excluded":
-                excluded[reason_kind(row["reason"])] += share
-            else:
-                source["truncated"] += share * bool(row["n_cut"])
-                source["prompt"] += share * row["n_prompt_tokens"]
-                source["answer"] += share * row["n_answer_tokens"]
-                result.lengths.append(row["n_prompt_tokens"] + row["n_answer_tokens"])
-                result.weights.append(share)
-                messages = read_messages(row["messages"])
-                result._conversations.append(Conversation(messages, row["tools"] or "", row["prefix"]))
-            progress.advance()
+    with closing(write_rows(rows, sink, encoder, max_length)) as written:
+        for chunk, table in written:
+            tally.add(chunk, table, shares)
+            usable = table.filter(pc.equal(table["status"], "usable"))
+            result._tokens.append(usable.select(TOKEN_COLUMNS))
+            result.lengths += pc.add(usable["n_prompt_tokens"], usable["n_answer_tokens"]).to_pylist()
+            result.weights += [shares[source] for source in usable["source"].to_pylist()]
+            progress.advance(len(chunk))
     scale = result.rows / result.sampled
     result.seconds = reading + (time.perf_counter() - start) * scale
     result.pool_bytes = round(sink.size() * scale)
-    result.excluded = {r: round(n) for r, n in sorted(excluded.items(), key=lambda pair: -pair[1])}
-    parts = ("usable", "excluded", "truncated", "prompt", "answer")
-    result.sources = [
-        SourcePlan(name, in_file[name], row_counts[name], *(round(counts[name][part]) for part in parts))
-        for name in counts
-    ]
+    result.sources = [tally.source(name, in_file[name], row_counts[name]) for name in tally.by_source]
     if not result.lengths:
-        reasons = "; ".join(f"{count:,} x {reason}" for reason, count in list(result.excluded.items())[:3])
-        raise NothingUsableError(f"None of the {result.rows:,} rows can be used: {reasons}.")
+        raise NothingUsableError(f"None of the {result.rows:,} rows can be used: {tally.reasons.quoted(3)}.")
+    result.excluded = _whole(tally.reasons.counts, result.rows - result.usable)
+    result.unused = {name: round(n) for name, n in sorted(tally.unused.items(), key=lambda pair: -pair[1])}
     return result
+
+
+@dataclass
+class _Tally:
+    """Counts of tokenized rows, each scaled to the rows it stands for."""
+
+    by_source: dict[str, dict[str, float]] = field(default_factory=dict)
+    reasons: Reasons = field(default_factory=Reasons)
+    unused: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, rows: Sequence[Row], table: pa.Table, shares: Mapping[str, float]) -> None:
+        columns = ("status", "reason", "n_cut", "n_prompt_tokens", "n_answer_tokens")
+        for row, record in zip(rows, table.select(columns).to_pylist(), strict=True):
+            share, source = shares[row.source], self.by_source.setdefault(row.source, defaultdict(float))
+            for name in row.unused:
+                self.unused[name] += share
+            source[record["status"]] += share
+            if record["status"] == "excluded":
+                self.reasons.add(record["reason"], share)
+                continue
+            source["truncated"] += share * bool(record["n_cut"])
+            source["prompt"] += share * record["n_prompt_tokens"]
+            source["answer"] += share * record["n_answer_tokens"]
+
+    def source(self, name: str, rows_in_file: int, rows: int) -> SourcePlan:
+        """The counts of a source in whole numbers, where rows = usable + excluded."""
+        counts = self.by_source[name]
+        usable, truncated, prompt, answer = (round(counts[key]) for key in ("usable", "truncated", "prompt", "answer"))
+        return SourcePlan(name, rows_in_file, rows, usable, rows - usable, truncated, prompt, answer)
+
+
+def _whole(counts: Mapping[str, float], total: int) -> dict[str, int]:
+    """Counts, the largest first, in whole numbers that add up to `total`: those with the largest remainders go up."""
+    scale = total / sum(counts.values()) if counts else 0.0
+    scaled = {name: count * scale for name, count in sorted(counts.items(), key=lambda pair: -pair[1])}
+    whole = {name: int(count) for name, count in scaled.items()}
+    by_remainder = sorted(scaled, key=lambda name: whole[name] - scaled[name])
+    for name in by_remainder[: total - sum(whole.values())]:
+        whole[name] += 1
+    return whole

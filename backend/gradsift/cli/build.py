@@ -10,13 +10,17 @@ import typer
 
 from gradsift.cli.commands import print_json
 from gradsift.cli.options import (
+    ColumnsOption,
     JsonOption,
     LimitOption,
     ModelOption,
     PoolArgument,
     ScoresOut,
+    SourceColumnOption,
+    TakeOption,
     TargetsOption,
     TemplateOption,
+    TemplateOptions,
 )
 from gradsift.config import (
     AdamForm,
@@ -27,6 +31,8 @@ from gradsift.config import (
     ProjectionKind,
     StoreDtype,
     make_config,
+    parse_columns,
+    parse_options,
 )
 from gradsift.runtime.errors import UsageError
 
@@ -46,6 +52,10 @@ _FLAGS: dict[str, Any] = {  # one per parameter, in the order of the help
     "template": Annotated[
         str | None, typer.Option(help="chat (the tokenizer's own), tulu, or a Jinja file [default: chat]")
     ],
+    "template_option": TemplateOptions,
+    "columns": ColumnsOption,
+    "take": TakeOption,
+    "source_column": SourceColumnOption,
     "warmup_fraction": Annotated[float | None, typer.Option(help=_default("warmup_fraction"))],
     "epochs": Annotated[int | None, typer.Option(help=_default("epochs"))],
     "batch_size": Annotated[int | None, typer.Option(help=_default("batch_size"))],
@@ -92,6 +102,10 @@ def _fields(flags: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in flags.items() if value is not None}
     if "template" in fields:
         fields["template"] = read_template(fields["template"])
+    if "template_option" in fields:
+        fields["template_options"] = parse_options(fields.pop("template_option"))
+    if "columns" in fields:
+        fields["columns"] = parse_columns(fields["columns"])
     if "lora_targets" in fields:
         fields["lora_targets"] = tuple(fields["lora_targets"].replace(",", " ").split())
     if "gradient" in fields:
@@ -169,6 +183,10 @@ def draft(
         Path | None, typer.Option(help="keeps the vectors for other targets [default: OUT with -store as its ending]")
     ] = None,
     template: TemplateOption = "chat",
+    template_option: TemplateOptions = None,
+    columns: ColumnsOption = None,
+    take: TakeOption = None,
+    source_column: SourceColumnOption = None,
     limit_per_source: LimitOption = None,
     max_length: Annotated[int, typer.Option(help=_MAX_LENGTH.description)] = _MAX_LENGTH.default,
 ) -> None:
@@ -181,7 +199,14 @@ def draft(
     from gradsift.selection.score import score
 
     config = make_config(
-        model=model, template=read_template(template), limit_per_source=limit_per_source, max_length=max_length
+        model=model,
+        template=read_template(template),
+        template_options=parse_options(template_option or ()),
+        columns=parse_columns(columns or ()),
+        take=tuple(take or ()),
+        source_column=source_column or "",
+        limit_per_source=limit_per_source,
+        max_length=max_length,
     )
     rows = require_targets(targets)
     place = store or out.with_name(f"{out.stem}-store")

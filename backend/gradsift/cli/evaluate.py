@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradsift.cli.options import JsonOption
+from gradsift.cli.options import JsonOption, TemplateOptions
 
 
 def evaluate(
@@ -31,6 +31,7 @@ def evaluate(
         str | None,
         typer.Option(help="template of the trained model: chat, tulu or a Jinja file [default: the store's]"),
     ] = None,
+    template_option: TemplateOptions = None,
     lora_targets: Annotated[
         str | None, typer.Option(help="layers of the trained model that get LoRA [default: the store's]")
     ] = None,
@@ -45,6 +46,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune on each method's picks and compare held-out loss, also of zero-shot, random and the targets."""
+    from gradsift.config import parse_options
     from gradsift.data.encode import read_template
     from gradsift.data.targets import require_targets
     from gradsift.datastore.store import Store
@@ -68,6 +70,7 @@ def evaluate(
         ]
         changes: dict[str, Any] = {"model": train_model, "epochs": epochs, "batch_size": batch_size, "lr": lr}
         changes["template"] = read_template(template) if template else None
+        changes["template_options"] = parse_options(template_option) if template_option else None
         changes["lora_targets"] = tuple(lora_targets.replace(",", " ").split()) if lora_targets else None
         recipe = store_recipe(Store.open(store[0]), **{k: v for k, v in changes.items() if v is not None})
         if script is not None:

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Callable
 
-from gradsift.cli import app, build, doctor, evaluate, explain, score, select, store
+from gradsift.cli import app, build, doctor, evaluate, explain, masks, score, select, store
 from gradsift.cli.bench.commands import bench
 from gradsift.cli.commands import make_group
 from gradsift.runtime import errors
 
 COMMANDS: dict[Callable[..., None], str] = {  # in the order of the help
+    masks.masks: "gradsift masks smollm2 pool/*.jsonl --rows 1",
     build.plan: "gradsift plan pool/*.jsonl --model smollm2 --epochs 2 --lora-rank 16",
     build.build: "gradsift build pool/*.jsonl --model smollm2 --epochs 2 --lora-rank 16 --out store. "
     "More rows later: gradsift build new.jsonl --model smollm2 --out store --append",

@@ -113,3 +113,53 @@ def read_messages(records: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
         )
         for record in records
     )
+
+
+def openai_message(message: Message) -> dict[str, Any]:
+    """The message as files for people and trainers hold it: an OpenAI-style record that `read_conversation` reads back.
+
+    What the message does not have is absent; `content` is always there. Arguments that are a JSON object are written as
+    one, other arguments as text. `weight` is 0 for a turn that the row says not to learn, 1 for one that it says to.
+    """
+    value: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        value["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        value["tool_calls"] = [_openai_call(call) for call in message.tool_calls]
+    if message.name:
+        value["name"] = message.name
+    if message.call_id:
+        value["tool_call_id"] = message.call_id
+    if message.learned is not None:
+        value["weight"] = int(message.learned)
+    return value
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON text. Keys whose value is null are left out: `datasets` gives every row the keys of all others.
+
+    Raises:
+        TypeError, ValueError: JSON has no such value; NaN is one.
+    """
+    return json.dumps(_without_nulls(value), ensure_ascii=False, allow_nan=False)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _openai_call(call: ToolCall) -> dict[str, Any]:
+    value: dict[str, Any] = {"id": call.id} if call.id else {}
+    return value | {"type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
+
+
+def _arguments(call: ToolCall) -> Any:
+    """The object that the arguments are, or their text: an object only if it is read back as the same text."""
+    value = call.value
+    try:
+        same = isinstance(value, dict) and json_text(value) == call.arguments
+    except ValueError:  # NaN
+        same = False
+    return value if same else call.arguments

@@ -4,26 +4,27 @@
 `sample_rows` takes a seeded sample per source in one pass.
 """
 
-import glob
 import heapq
 import json
-import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gradsift.data.conversation import Conversation, Message
-from gradsift.data.readers import FORMATS, PoolError, Record, data_suffix, is_saved_dataset, read_hub, records_of
-from gradsift.data.schemas import Unusable, kind, read_conversation
+from gradsift.data.fields import Fields
+from gradsift.data.hub_reader import read_hub
+from gradsift.data.inputs import Input, Inputs, find_inputs
+from gradsift.data.readers import records_of
+from gradsift.data.reasons import Unusable, kind, shorten
+from gradsift.data.records import PoolError, Record
+from gradsift.data.schemas import Reading, Recognized, read_conversation
 from gradsift.runtime.errors import UsageError
 from gradsift.runtime.hashing import hash_file, hash_parts, raw_hash
 
-__all__ = ["PoolError", "Row", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
+__all__ = ["PoolError", "Row", "Rows", "input_hashes", "make_row", "read_rows", "sample_rows", "unique_ids"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,16 @@ class Row:
     file: str  # base name; path relative to the folder or pattern; or hub id
     line: int  # from 1: line number (JSON Lines) or record number
     raw: bytes  # JSON Lines: the exact bytes of the line without its newline; otherwise the record as JSON
-    source: str  # `dataset` or `source`, else the file's stem
+    source: str  # `dataset` or `source`, else the file's stem, or the folder that tells it from others of that stem
     id: str  # its own `id`, else "SOURCE:LINE"; repeats get "#2", "#3", ... so that ids are unique
     task: str  # `task` or `category`, else ""
     subtask: str  # `subtask`, else ""
     messages: tuple[Message, ...]
     prefix: str  # start of the last assistant turn that is supplied, not learned; else ""
-    schema: str  # messages | prompt-completion | alpaca | sharegpt | dolly; "" for a bad row
+    schema: str  # as `data.schemas` names it; "" for a bad row
     reason: str  # "" when good
     tools: str = ""  # JSON text of the list of tools that the row offers, "" if none
+    unused: tuple[str, ...] = ()  # columns that held text and were not used, sorted; () for a bad row
 
     @property
     def conversation(self) -> Conversation:
@@ -49,32 +51,59 @@ class Row:
         return Conversation(self.messages, self.tools, self.prefix)
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    name: str
-    path: Path | None  # None: a hub id
+class Rows(Iterator[Row]):
+    """A stream of rows.
+
+    left_out: what was found and is not read: test and validation files of a folder, and, once the stream has come to
+    them, other splits of a saved data set and other lists of a JSON file. One clause each.
+    """
+
+    def __init__(self, inputs: Inputs, taken: Iterable[str], reading: Reading) -> None:
+        self.left_out = list(inputs.left_out)
+        self._inputs = inputs.read
+        self._reading = reading
+        self._rows = self._stream(taken)
+
+    def __next__(self) -> Row:
+        return next(self._rows)
+
+    def _stream(self, taken: Iterable[str]) -> Iterator[Row]:
+        empty = True
+        for row in unique_ids((row for entry in self._inputs for row in self._rows_of(entry)), taken):
+            empty = False
+            yield row
+        if empty:
+            names = ", ".join(entry.name for entry in self._inputs[:3]) + (", ..." if len(self._inputs) > 3 else "")
+            raise PoolError(f"There is no row in {names}: check that this is the right data.")
+
+    def _rows_of(self, entry: Input) -> Iterator[Row]:
+        notes: list[str] = []
+        records = read_hub(entry.name) if entry.path is None else records_of(entry.path, notes)
+        for record in records:
+            if notes:
+                self.left_out += [f"{entry.name}: {note}" for note in notes]
+                notes.clear()
+            yield make_row(_named(record, entry) if entry.given else record, entry.name, entry.source, self._reading)
+        self.left_out += [f"{entry.name}: {note}" for note in notes]
 
 
-def read_rows(paths: Sequence[str | Path], taken: Iterable[str] = ()) -> Iterator[Row]:
+def read_rows(
+    paths: Sequence[str | Path], taken: Iterable[str] = (), reading: Reading = _AS_IT_IS, *, whole: bool = False
+) -> Rows:
     """Stream the rows of files, folders (recursively), glob patterns, saved data sets and hub ids, in that order.
 
-    Within a folder or pattern, files are sorted and other file types are skipped. A file named twice is read once.
-    taken: ids that are in use already. Memory: one record and all ids.
+    Within a folder or pattern, files are sorted, other file types are skipped, and test and validation files are left
+    out, unless the pattern names them. A file named twice is read once. `NAME=PATH` names the source of what PATH
+    stands for. `org/name@revision:configuration:split` is a data set on the hub; only `org/name` is needed.
+    Memory: one record and all ids.
+
+    taken: ids that are in use already. reading: how records are read. whole: also read the test and validation files.
 
     Raises:
         PoolError: a path does not exist or has an unknown type, or there is nothing to read. Problems with paths are
             raised at once, those that show only in the contents while streaming.
     """
-    try:
-        entries = [entry for path in paths for entry in _expand(path)]
-    except OSError as error:
-        raise PoolError(f"Cannot access {error.filename}: {error.strerror}. Check the path.") from error
-    inputs: dict[Path | str, _Input] = {}
-    for entry in entries:
-        inputs.setdefault(entry.path or entry.name, entry)
-    if not inputs:
-        raise PoolError("No input: give a file, a folder, a pattern or a data set on the Hugging Face hub.")
-    return _stream(list(inputs.values()), taken)
+    return Rows(find_inputs(paths, whole), taken, reading)
 
 
 def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -83,7 +112,7 @@ def input_hashes(paths: Sequence[str | Path]) -> tuple[str, ...]:
     Raises:
         PoolError: see `read_rows`.
     """
-    inputs = [entry for path in paths for entry in _expand(path)]
+    inputs = find_inputs(paths).read
     return tuple(f"{entry.name} {_content_hash(entry.path) if entry.path else 'hub'}" for entry in inputs)
 
 
@@ -112,34 +141,43 @@ def sample_rows(rows: Iterable[Row], per_source: int | None, seed: int) -> tuple
     return [row for _, _, row in sorted(entries, key=lambda entry: -entry[1])], dict(counts)
 
 
-def make_row(record: Record, file: str, source: str) -> Row:
-    """Turn a record into a row; `source` is used if the record names none."""
-    value = record.value or {}
-    source = _first_text(value, "dataset", "source") or source
-    messages: tuple[Message, ...] = ()
-    schema, reason = "", record.reason
-    prefix = value.get("prefix")
+def make_row(record: Record, file: str, source: str, reading: Reading = _AS_IT_IS) -> Row:
+    """Turn a record into a row; `source` is used if the record names none.
+
+    A record without the column that `reading` names for sources is bad; one with a blank there has the usual source.
+    """
+    value = Fields(record.value or {})
+    source = _label(value.peek(reading.source_column)) or _first_text(value, "dataset", "source") or source
+    read, reason, prefix = Recognized("", ()), record.reason, value.peek("prefix")
     if not reason:
         try:
-            schema, pairs = read_conversation(value)
-            messages = tuple(Message(role, content) for role, content in pairs)
+            if reading.source_column and reading.source_column not in value:
+                raise Unusable(f"has no column {shorten(reading.source_column)}, which is to name the source")
             if prefix is not None and not isinstance(prefix, str):
                 raise Unusable(f"prefix is not a string but {kind(prefix)}")
+            read = read_conversation(value.values, reading)
         except Unusable as unusable:
-            schema, messages, reason = "", (), str(unusable)
+            reason = str(unusable)
     return Row(
         file=file,
         line=record.line,
         raw=record.raw,
         source=source,
-        id=_label(value.get("id")) or f"{source}:{record.line}",
+        id=_label(value.peek("id")) or f"{source}:{record.line}",
         task=_first_text(value, "task", "category"),
-        subtask=_label(value.get("subtask")),
-        messages=messages,
+        subtask=_label(value.peek("subtask")),
+        messages=read.messages,
         prefix=prefix if isinstance(prefix, str) and not reason else "",
-        schema=schema,
+        schema=read.schema,
         reason=reason,
+        tools=read.tools,
+        unused=read.unused,
     )
+
+
+def _named(record: Record, entry: Input) -> Record:
+    """A record whose `dataset` is the source that a person named with NAME=PATH."""
+    return record if record.value is None else record._replace(value={**record.value, "dataset": entry.source})
 
 
 def unique_ids(rows: Iterable[Row], taken: Iterable[str] = ()) -> Iterator[Row]:
@@ -155,95 +193,10 @@ def unique_ids(rows: Iterable[Row], taken: Iterable[str] = ()) -> Iterator[Row]:
         yield row if name == row.id else replace(row, id=name)
 
 
-def _expand(pattern: str | Path) -> Iterator[_Input]:
-    path, text = Path(pattern).expanduser(), str(pattern)
-    if path.is_dir():
-        files = list(_inside(path))
-        if not files:
-            raise PoolError(f"The folder {path} holds no readable file; the formats are {_formats()}.")
-        yield from files
-    elif path.exists():
-        if data_suffix(path) not in FORMATS:
-            raise PoolError(f"{path} is of an unknown type; the formats are {_formats()}.")
-        yield _Input(_printable(path.name), path.resolve())
-    elif glob.has_magic(text):
-        yield from _matching(path)
-    elif _HUB_ID.fullmatch(text) and data_suffix(path) not in FORMATS:
-        yield _Input(text, None)
-    else:
-        raise PoolError(f"{text} does not exist: check the path.")
-
-
-def _inside(folder: Path, root: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[_Input]:
-    """The readable files below a folder, sorted; a saved data set counts as one file; hidden files are skipped."""
-    root = root or folder
-    if folder.resolve() in above:  # a link to a folder above it
-        return
-    above = (*above, folder.resolve())
-    if is_saved_dataset(folder):
-        name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
-        yield _Input(_printable(name), folder.resolve())
-        return
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _inside(path, root, above)
-        elif path.is_file() and data_suffix(path) in FORMATS:
-            yield _Input(_printable(str(path.relative_to(root))), path.resolve())
-
-
-def _matching(pattern: Path) -> Iterator[_Input]:
-    magic = [glob.has_magic(part) for part in pattern.parts].index(True)
-    root = Path(*pattern.parts[:magic])
-    matched = False
-    for path in sorted(Path(name) for name in glob.glob(str(pattern), recursive=True)):
-        below = list(_inside(path, root)) if path.is_dir() else []
-        if path.is_file() and data_suffix(path) in FORMATS:
-            below = [_Input(_printable(str(path.relative_to(root))), path.resolve())]
-        matched = matched or bool(below)
-        yield from below
-    if not matched:
-        raise PoolError(f"No readable file matches {pattern}; the formats are {_formats()}.")
-
-
-def _formats() -> str:
-    return f"{', '.join(FORMATS)}, each also with .gz or .zst"
-
-
-def _stream(inputs: list[_Input], taken: Iterable[str]) -> Iterator[Row]:
-    empty = True
-    for row in unique_ids((row for entry in inputs for row in _rows(entry)), taken):
-        empty = False
-        yield row
-    if empty:
-        names = ", ".join(entry.name for entry in inputs[:3]) + (", ..." if len(inputs) > 3 else "")
-        raise PoolError(f"There is no row in {names}: check that this is the right data.")
-
-
-def _rows(entry: _Input) -> Iterator[Row]:
-    records = read_hub(entry.name) if entry.path is None else records_of(entry.path)
-    source = _stem(entry.name)
-    for record in records:
-        yield make_row(record, entry.name, source)
-
-
 def _content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return hash_parts(f"{file.name} {hash_file(file)}\n".encode() for file in files if file.is_file())
-
-
-def _stem(name: str) -> str:
-    base = name.rpartition("/")[2]
-    while Path(base).suffix.lower() in (*FORMATS, ".gz", ".zst"):
-        base = Path(base).stem
-    return base
-
-
-def _printable(name: str) -> str:
-    """A file name as valid UTF-8 text, whatever bytes it has."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _hash(seed: int, row: Row) -> int:
@@ -251,8 +204,8 @@ def _hash(seed: int, row: Row) -> int:
     return int.from_bytes(raw_hash(key))
 
 
-def _first_text(value: dict[str, Any], *names: str) -> str:
-    return next((value[name] for name in names if isinstance(value.get(name), str) and value[name]), "")
+def _first_text(value: Fields, *names: str) -> str:
+    return next((found for name in names if isinstance(found := value.peek(name), str) and found), "")
 
 
 def _label(value: object) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = (".gz", ".zst")
 BREAKS = (EOFError, OSError, zlib.error)  # raised when a damaged file is read
 LONGEST_LINE = 128 * 2**20  # bytes; a longer line is reported and skipped, so that a small archive cannot fill memory
@@ -19,23 +20,44 @@ _CHUNK = 2**18
 _EXCERPT = 2**16  # bytes kept of an overlong line
 
 
+def data_suffix(path: Path) -> str:
+    """The suffix of the format, compression aside: `.jsonl` for `a.jsonl.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    while suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
 @contextmanager
 def open_stream(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading, decompressed if its name ends with .gz or .zst."""
     suffix = path.suffix.lower()
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=_CHUNK) as file:
         if suffix == ".gz":
             yield cast(IO[bytes], gzip.GzipFile(fileobj=file))
         elif suffix == ".zst":
-            yield io.BufferedReader(_Zstandard(file))
+            yield io.BufferedReader(_Zstandard(file), _CHUNK)
         else:
             yield file
 
 
-def split_lines(stream: IO[bytes], longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes, str]]:
+def peek(stream: IO[bytes]) -> bytes:
+    """The next bytes of a stream, some thousand at least if it has them, without reading past them.
+
+    Raises:
+        One of `BREAKS` if there are none because the file is damaged.
+    """
+    return stream.peek(_CHUNK)  # type: ignore[attr-defined]  # every stream of `open_stream` has it
+
+
+def split_lines(
+    stream: IO[bytes], longest: int = LONGEST_LINE, returns: bool = False
+) -> Iterator[tuple[int, bytes, str]]:
     """Yield (line number from 1, line without its newline, why it is incomplete or ""); blank lines are skipped.
 
     A byte order mark is not part of the first line. Memory: one line and a chunk.
+
+    returns: a carriage return alone ends a line, too.
     """
     number = 1
     pending = bytearray()
@@ -48,6 +70,8 @@ def split_lines(stream: IO[bytes], longest: int = LONGEST_LINE) -> Iterator[tupl
             break
         if not chunk:
             break
+        if returns:
+            chunk = chunk.replace(b"\r", b"\n")
         for index, piece in enumerate(chunk.split(b"\n")):
             if index:
                 yield from _line(number, pending, problem)

@@ -18,19 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gradsift.data.conversation import openai_message
+from gradsift.data.csv_reader import csv_records
+from gradsift.data.json_reader import LIST_NAMES
 from gradsift.data.pool import PoolError, Row, make_row, read_rows, unique_ids
-from gradsift.data.readers import (
-    FORMATS,
-    LIST_NAMES,
-    TOO_DEEP,
-    Record,
-    csv_records,
-    data_suffix,
-    parse_object,
-    syntax_reason,
-    to_record,
-)
+from gradsift.data.records import TOO_DEEP, Record, parse_object, syntax_reason, to_record
 from gradsift.data.schemas import has_schema
+from gradsift.data.streams import FORMATS, data_suffix
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError
 
@@ -71,7 +65,7 @@ def read_targets(path: str | Path) -> TargetSet:
     """
     path = Path(path)
     if path.is_dir() or data_suffix(path) in FORMATS:
-        return _collect(read_rows([path]))
+        return _collect(read_rows([path], whole=True))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -109,13 +103,15 @@ def parse_targets(text: str, file: str = "pasted") -> TargetSet:
 
 
 def write_targets(path: Path, rows: Iterable[Row]) -> None:
-    """Write target examples as JSON Lines: subtask, id, prefix (if any), messages."""
+    """Write target examples as JSON Lines: subtask, id, prefix (if any), messages, tools (if any)."""
     with atomic.open_for_write(path) as file:
         for row in rows:
             value: dict[str, Any] = {"subtask": row.subtask or DEFAULT_SUBTASK, "id": row.id}
             if row.prefix:
                 value["prefix"] = row.prefix
-            value["messages"] = [{"role": message.role, "content": message.content} for message in row.messages]
+            value["messages"] = [openai_message(message) for message in row.messages]
+            if row.tools:
+                value["tools"] = json.loads(row.tools)
             file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
 
 

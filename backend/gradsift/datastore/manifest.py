@@ -49,7 +49,8 @@ class Part(_Record):
 class Manifest(_Record):
     """Everything a store records about itself. `files` maps each small fixed file to its sha256.
 
-    begun: the fingerprint of the store before anything was appended, "" if nothing was.
+    excluded: rows by reason; similar reasons count together, under the first one in full. unused: rows by column that
+    held text and was not used. begun: the fingerprint of the store before anything was appended, "" if nothing was.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -64,6 +65,7 @@ class Manifest(_Record):
     begun: str = ""
     schemas: dict[str, dict[str, int]]
     excluded: dict[str, int]
+    unused: dict[str, int] = Field(default_factory=dict)
     sources: tuple[SourceInfo, ...]
     checkpoints: tuple[CheckpointInfo, ...] = ()
     notes: tuple[str, ...] = ()

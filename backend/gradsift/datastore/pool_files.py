@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gradsift.data.conversation import Conversation, read_messages
+from gradsift.datastore.tokens import TOKEN_COLUMNS, StoredTokens
 from gradsift.runtime.errors import StoreError
 
 _TEXT = ("row", "messages", "tools", "prefix")
@@ -43,18 +44,33 @@ class PoolFiles:
 
     def texts(self, rows: Any, raw: bool) -> pd.DataFrame:
         """Columns row, conversation and, on request, raw of `rows`, in that order; reads only their row groups."""
-        numbers, pieces, first = np.asarray(rows, dtype=np.int64), [], 0
+        numbers = np.asarray(rows, dtype=np.int64)
         columns = [*_TEXT, "raw"] if raw else list(_TEXT)
+        names = ["row", "conversation", *columns[len(_TEXT) :]]
         if not len(numbers):
-            return pd.DataFrame(columns=["row", "conversation", *columns[len(_TEXT) :]])
+            return pd.DataFrame(columns=names)
+        records = {
+            record["row"]: _text(record) for piece in self._pieces(numbers, columns) for record in piece.to_pylist()
+        }
+        return pd.DataFrame([records[row] for row in numbers.tolist()], columns=names)
+
+    def tokens(self, rows: Any) -> StoredTokens:
+        """The tokens of `rows`, in that order; reads only their row groups. An excluded row has none."""
+        numbers = np.asarray(rows, dtype=np.int64)
+        pieces = self._pieces(numbers, ["row", *TOKEN_COLUMNS])
+        place = {row: at for at, row in enumerate(row for piece in pieces for row in piece["row"].to_pylist())}
+        return StoredTokens.of(pieces).take(place[row] for row in numbers.tolist())
+
+    def _pieces(self, numbers: np.ndarray, columns: list[str]) -> list[pa.Table]:
+        """Some columns of the rows with these numbers, each row once, in ascending order."""
+        pieces, first = [], 0
         for path in self.paths:
             with _reading(path), pq.ParquetFile(path, metadata=_footer(path, *_version(path))) as file:
                 stop = first + file.metadata.num_rows
                 own = np.unique(numbers[(numbers >= first) & (numbers < stop)])
                 pieces += _groups(file, own, first, columns)
                 first = stop
-        records = {record["row"]: _text(record) for piece in pieces for record in piece.to_pylist()}
-        return pd.DataFrame([records[row] for row in numbers.tolist()])
+        return pieces
 
     def _columns(self, path: Path, names: Sequence[str]) -> pa.Table:
         with _reading(path):
@@ -63,11 +79,11 @@ class PoolFiles:
 
 def _text(record: dict[str, Any]) -> dict[str, Any]:
     messages, tools, prefix = read_messages(record.pop("messages")), record.pop("tools"), record.pop("prefix")
-    return {**record, "conversation": Conversation(messages, tools or "", prefix or "")}
+    return {"row": record.pop("row"), "conversation": Conversation(messages, tools or "", prefix or ""), **record}
 
 
 def _groups(file: pq.ParquetFile, rows: np.ndarray, first: int, columns: list[str]) -> list[pa.Table]:
-    """The text of some of a file's rows. rows: ascending; first: number of the file's first row."""
+    """Columns of some of a file's rows. rows: ascending; first: number of the file's first row."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     bounds, values = first + np.cumsum(sizes), pa.array(rows)
     groups = np.unique(np.searchsorted(bounds, rows, side="right")).tolist()

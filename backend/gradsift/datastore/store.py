@@ -1,7 +1,7 @@
 """The gradient datastore on disk: manifest, pool, checkpoints, shards; what belongs to it, and what is missing.
 
     STORE/manifest.json            every parameter, hashes, row counts, checkpoints with mean lr and weight
-    STORE/pool.parquet             every row read, usable or not, with its original line (appended: pool-2.parquet)
+    STORE/pool.parquet             every row read, with its original line and tokens (appended: pool-2.parquet)
     STORE/warmup/                  subset's rows, loss curve
     STORE/checkpoints/epoch-1/     see training/checkpoint.py
     STORE/features/epoch-1/        adam-00000.safetensors ...      see shards.py
@@ -33,6 +33,7 @@ from gradsift.datastore.manifest import SCHEMA_VERSION, Manifest, Part
 from gradsift.datastore.metrics import METRICS, read_metrics, write_metrics
 from gradsift.datastore.pool_files import PoolFiles, pool_file
 from gradsift.datastore.shards import Shard, ShardError, read_shard
+from gradsift.datastore.tokens import StoredTokens
 from gradsift.datastore.verified import Checked
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import StoreError
@@ -41,7 +42,7 @@ from gradsift.training.checkpoint import Checkpoint
 
 MANIFEST = "manifest.json"
 BASE_KINDS = ("rds+", "draft")  # shards of the base model, made when a method first asks for them
-_POOL_COLUMNS = (  # of pool.parquet, without the text
+_POOL_COLUMNS = (  # of pool.parquet, without text and tokens
     *("row", "id", "source", "task", "file", "line", "schema", "sha256"),
     *("n_prompt_tokens", "n_answer_tokens", "n_cut", "status", "reason"),
 )
@@ -281,15 +282,19 @@ class Store:
         return self.rows[self.scored]
 
     def pool(self) -> pd.DataFrame:
-        """Every row without its text, indexed by `row`."""
+        """Every row without its text and tokens, indexed by `row`."""
         return self._pool.columns(_POOL_COLUMNS).to_pandas().set_index("row")
 
     def texts(self, rows: Any, raw: bool = True) -> pd.DataFrame:
-        """Text of `rows`, in their order: row, messages (list of {role, content}), prefix, raw (bytes).
+        """Text of `rows`, in their order: row, conversation (a `Conversation`), raw (bytes).
 
         Reads only the row groups that hold them; without `raw`, which is as long as the rest, it takes half the time.
         """
         return self._pool.texts(rows, raw)
+
+    def tokens(self, rows: Any) -> StoredTokens:
+        """The tokens of `rows`, in their order, as the build encoded them; reads only the row groups that hold them."""
+        return self._pool.tokens(rows)
 
     def write_metrics(self, epoch: int, index: int, columns: dict[str, np.ndarray], splits: int) -> None:
         """Write one shard's `METRICS`, each (rows,) float32. splits: batches halved for memory."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from gradsift.config import BuildConfig
+from gradsift.config import BuildConfig, ColumnPart, Take
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, UsageError
 
@@ -29,10 +29,17 @@ class _Record(BaseModel):
 
 
 class Recipe(_Record):
-    """How every selection is trained: the same for all runs of a report, whatever picked the rows."""
+    """How every selection is trained: the same for all runs of a report, whatever picked the rows.
+
+    columns, take, source_column: how the pool's files are read, as in the store's build.
+    """
 
     model: str
     template: str
+    template_options: dict[str, JsonValue] = Field(default_factory=dict)
+    columns: tuple[tuple[ColumnPart, str], ...] = ()
+    take: tuple[Take, ...] = ()
+    source_column: str = ""
     max_length: int = Field(ge=8)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)

@@ -20,6 +20,7 @@ import torch
 from gradsift.analysis.norms import correlations, norm_table
 from gradsift.data.encode import Encoded
 from gradsift.data.pool import Row, read_rows
+from gradsift.data.reading import reading_of
 from gradsift.data.targets import TargetError
 from gradsift.datastore.store import Store
 from gradsift.evaluation.finetune import Measure, Measured, finetune, trainable
@@ -106,7 +107,8 @@ class _Evaluation:
         self.device = default_device()
         self.recipe = self._settled(recipe or (before.recipe if before else store_recipe(self._store(0))), before)
         dtype = resolve_dtype(self.recipe.dtype, self.device)
-        self.model = BaseModel(self.recipe.model, self.recipe.template, dtype, self.device)
+        recipe = self.recipe
+        self.model = BaseModel(recipe.model, recipe.template, recipe.template_options, dtype, self.device)
         self.encoder, self.window = self.model.encoder, self.model.window
         self.before = before
 
@@ -299,7 +301,8 @@ class _Evaluation:
     @cached_property
     def _pool_rows(self) -> dict[str, Row]:
         names = {name for picks in self.report.picks.values() for name in picks.ids}
-        return {row.id: row for row in read_rows(list(self.pool)) if row.id in names}
+        reading = reading_of(self.recipe.config(0))
+        return {row.id: row for row in read_rows(list(self.pool), reading=reading) if row.id in names}
 
     def _encoded(self, one: EvaluationSet) -> Measure:
         """Targets and held-out rows as tokens.

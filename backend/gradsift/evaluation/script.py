@@ -16,6 +16,7 @@ import sys
 
 from gradsift.data.encode import Encoder
 from gradsift.data.pool import read_rows
+from gradsift.data.schemas import Reading
 from gradsift.evaluation.finetune import trainable
 from gradsift.evaluation.report import Recipe
 from gradsift.model import load
@@ -29,8 +30,8 @@ RECIPE = Recipe.model_validate(json.loads({recipe!r}))
 def main(picks: str, out: str, seed: int = 0) -> None:
     config, device = RECIPE.config(seed), default_device()
     base = load.load_model(config.model, resolve_dtype(config.dtype, device), device).model
-    encoder = Encoder(load.load_tokenizer(config.model), config.template)
-    good = [row for row in read_rows([picks]) if not row.reason]
+    encoder = Encoder(load.load_tokenizer(config.model), config.template, config.template_options)
+    good = [row for row in read_rows([picks], reading=Reading(take=config.take)) if not row.reason]
     longest = min(config.max_length, load.model_window(config.model))
     rows = [encoded for _, encoded in trainable(encoder, good, longest)]
     peft = attach_lora(base, config)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gradsift.export.holdings import Holdings
 from gradsift.export.trainers import training
 
 _MOST_SOURCES = 50
@@ -30,6 +31,14 @@ _ABOUT = {
     "manifest.json": "all settings",
     "SHA256SUMS": "for `sha256sum -c SHA256SUMS`",
 }
+_HELD = {  # part of the rows -> what the card says of them
+    "text": "plain text, to which no chat template is applied",
+    "tools": "tools that the assistant may call",
+    "calls": "tool calls",
+    "results": "tool results",
+    "reasoning": "reasoning before an answer",
+    "unlearned": "assistant turns that are not to be learned",
+}
 _NOT_SETTINGS = frozenset({"command", "data", "leakage"})
 
 
@@ -42,6 +51,7 @@ class Tally:
     notes: Counter[str] = field(default_factory=Counter)  # a sentence about how rows were written -> how many rows
     places: list[tuple[str, int, float]] = field(default_factory=list)  # file, line, score, in rank order
     only_messages: bool = True  # every line of a `less` file has `messages`
+    holdings: Holdings = field(default_factory=Holdings)  # what all the rows hold
 
 
 def dataset_card(
@@ -50,8 +60,8 @@ def dataset_card(
     """The card in Markdown. `data` describes the data file: file, sha256, bytes, rows, format; `files` are beside it.
 
     Of the manifest, `method` and `budget` go into the first sentence, `command` (a string or an argument list) shows
-    how to reproduce the selection, `leakage` (see `leakage.Leakage`) has its own section, and every other plain value
-    is listed in the table of settings.
+    how to reproduce the selection, `template_options` (keywords of the chat template) go into the snippets, `leakage`
+    (see `leakage.Leakage`) has its own section, and every other plain value is listed in the table of settings.
     """
     parts = [
         _front_matter(str(data["file"]), tally.rows),
@@ -59,10 +69,11 @@ def dataset_card(
         _summary(tally.rows, manifest),
         _files(data, files),
         "## Sources\n\n" + _sources(tally),
+        _held(tally.holdings),
         _notes(tally),
         _leakage(manifest.get("leakage")),
         _reproduce(manifest),
-        "## Training\n\n" + training(format, str(data["file"]), tally.only_messages),
+        "## Training\n\n" + _training(format, data, tally, manifest),
         "## License\n\nEvery row keeps the license of its source; this selection adds no terms. Check the sources "
         "above before you share it.",
     ]
@@ -137,6 +148,16 @@ def _sources(tally: Tally) -> str:
         rows = tally.rows - sum(count for _, count in tally.by_source.most_common(_MOST_SOURCES))
         lines.append(f"| {rest:,} more | {rows:,} | {rows / tally.rows:.1%} |")
     return "\n".join(lines)
+
+
+def _held(holdings: Holdings) -> str:
+    lines = [f"| {about} | {holdings.counts[part]:,} |" for part, about in _HELD.items() if holdings.has(part)]
+    return "\n".join(["## What the rows hold\n", "| part | rows |", "|---|--:|", *lines]) if lines else ""
+
+
+def _training(format: str, data: Mapping[str, Any], tally: Tally, manifest: Mapping[str, Any]) -> str:
+    options = manifest.get("template_options") or {}
+    return training(format, str(data["file"]), tally.holdings, options, tally.only_messages)
 
 
 def _notes(tally: Tally) -> str:

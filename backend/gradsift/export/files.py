@@ -25,7 +25,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from gradsift.data.streams import clause
 from gradsift.export.card import Tally, dataset_card
-from gradsift.export.formats import LINES, check_format, turns_of
+from gradsift.export.formats import LINES, check_format, record_of
+from gradsift.export.holdings import Holdings, refusal, survey
 from gradsift.export.trainers import configurations
 from gradsift.runtime import atomic
 from gradsift.runtime.errors import GradsiftError, UsageError
@@ -35,6 +36,7 @@ from gradsift.selection.picks import Pick
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 COMPRESSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}  # of the data file -> suffix of its name
 SUMS = "SHA256SUMS"
@@ -44,6 +46,8 @@ _MAY_LIE_THERE = ("sorted.csv", "dataset_info.json", "axolotl.yaml", "leakage.js
 _PACKED = (".gz", ".zst", ".parquet")  # compressed already: stored in the bundle as they are
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # time of the bundle's files: equal exports give equal bytes
 _GROUP = 1000  # rows per Parquet row group
+_JSON_FEATURE: dict[str, Any] = {"feature": {"_type": "Json"}, "_type": "List"}  # of `datasets`: a list of JSON values
+_TEXT_FEATURE = {"dtype": "string", "_type": "Value"}
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets also read the wide forms
 
 
@@ -74,23 +78,25 @@ def export_picks(
 ) -> Path:
     """Write the folder `out` (see above); a former export there is replaced, other files are left alone.
 
-    `picks` come in rank order and are streamed. `scores` is written as it is. `data` is added to the manifest: file,
-    sha256, bytes, rows, format. beside: further files by name (leakage.json, choices.json). report: makes report.html
-    from the finished manifest.
+    `picks` come in rank order and are streamed twice: what they hold is looked at before anything is written. `scores`
+    is written as it is. `data` is added to the manifest: file, sha256, bytes, rows, format. beside: further files by
+    name (leakage.json, choices.json). report: makes report.html from the finished manifest.
 
     Returns:
         The path of the data file.
 
     Raises:
-        UsageError: an unknown format or compression, or the folder has files of these names that no export wrote.
+        UsageError: an unknown format or compression, a format that has no place for what the rows hold, or the folder
+            has files of these names that no export wrote.
         ExportError: there are no picks, or the folder cannot be written.
     """
     check_format(format)
     check_compression(format, compress)
-    tally, progress = Tally(), progress or Progress(quiet=True)
-    name = "train.parquet" if format == "parquet" else f"train.jsonl{COMPRESSIONS[compress]}"
-    texts = {**(beside or {}), **configurations(format, name)}
     refuse_strangers(out)
+    tally, progress = Tally(holdings=_surveyed(format, picks)), progress or Progress(quiet=True)
+    name = "train.parquet" if format == "parquet" else f"train.jsonl{COMPRESSIONS[compress]}"
+    options = manifest.get("template_options") or {}
+    texts = {**(beside or {}), **configurations(format, name, tally.holdings, options)}
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_data(out, name, format, compress, picks, tally)
@@ -113,6 +119,13 @@ def export_picks(
             f"Cannot write the export to {out}: {clause(error)}. Check the folder and the disk."
         ) from error
     return out / name
+
+
+def _surveyed(format: str, picks: Iterable[Pick]) -> Holdings:
+    holdings = survey((pick.id, pick.conversation) for pick in picks)
+    if reason := refusal(format, holdings):
+        raise UsageError(reason)
+    return holdings
 
 
 def refuse_strangers(out: Path) -> None:
@@ -145,7 +158,7 @@ def _write_data(out: Path, name: str, format: str, compress: str, picks: Iterabl
         table.write(_HEADER)
         listed = _listed(picks, table, tally)
         if format == "parquet":
-            _write_parquet(file, listed)
+            _write_parquet(file, listed, tally)
         else:
             with _packing(file, compress) as packed:
                 for pick in listed:
@@ -181,15 +194,41 @@ def _packing(file: IO[bytes], compress: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _write_parquet(file: IO[bytes], picks: Iterable[Pick]) -> None:
-    import pyarrow as pa
+def _write_parquet(file: IO[bytes], picks: Iterable[Pick], tally: Tally) -> None:
     from pyarrow.parquet import ParquetWriter
 
-    schema = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
-    stream = iter(picks)
+    stream, schema = iter(picks), _parquet_schema(tally.holdings)
     with ParquetWriter(file, schema) as writer:
         while group := list(islice(stream, _GROUP)):
-            writer.write_table(pa.Table.from_pylist([{"messages": turns_of(pick)} for pick in group], schema))
+            writer.write_table(_parquet_table(group, schema, tally))
+
+
+def _parquet_schema(holdings: Holdings) -> "pa.Schema":
+    import pyarrow as pa
+
+    if holdings.are_text:
+        return pa.schema([("text", pa.string())])
+    if holdings.are_plain:
+        return pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
+    columns, features = [("messages", pa.list_(pa.json_()))], {"messages": _JSON_FEATURE}
+    if holdings.has("tools"):
+        columns.append(("tools", pa.string()))
+        features["tools"] = _TEXT_FEATURE
+    described = json.dumps({"info": {"features": features}})  # as `datasets` writes it, so that it reads objects
+    return pa.schema(columns, metadata={"huggingface": described})
+
+
+def _parquet_table(picks: list[Pick], schema: "pa.Schema", tally: Tally) -> "pa.Table":
+    import pyarrow as pa
+
+    records = [record_of(pick, tally) for pick in picks]
+    if b"huggingface" not in (schema.metadata or {}):
+        return pa.Table.from_pylist(records, schema)
+    texts = [[json.dumps(message, ensure_ascii=False) for message in record["messages"]] for record in records]
+    columns = [pa.array(texts, pa.list_(pa.string())).cast(schema.field("messages").type)]
+    if "tools" in schema.names:
+        columns.append(pa.array([pick.conversation.tools or None for pick in picks], pa.string()))
+    return pa.table(columns, schema=schema)
 
 
 def _write_scores(path: Path, scores: "pd.DataFrame") -> None:

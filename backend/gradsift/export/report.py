@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gradsift.data.conversation import Conversation
+from gradsift.data.conversation import Conversation, Message
 from gradsift.export import report_figures as figures
 from gradsift.export.svg import text_of
 from gradsift.scoring.methods import get_method, look
@@ -21,6 +21,7 @@ from gradsift.selection.picks import Pick, Picks
 from gradsift.text.overlap import Quote
 
 TOP, SAMPLED, TARGETS_SHOWN, LEAKS_SHOWN = 10, 10, 5, 20
+_FOLDED = 400  # characters of a part from which on it is folded
 _MOST_NAMES = 20  # in a list in the settings
 _SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _PAGE = """<!doctype html>
@@ -122,11 +123,29 @@ def _cards(picks: Iterable[Pick]) -> str:
 
 
 def _turns(conversation: Conversation) -> str:
-    return "".join(
-        f'<div class="turn {html.escape(message.role)}"><b>{html.escape(message.role)}</b>'
-        f'<p class="said" dir="auto">{text_of(message.text)}</p></div>'
-        for message in conversation.messages
-    )
+    """The turns with what they hold: tools that the row offers, reasoning, calls and results, each named as such."""
+    tools = _part("tools", conversation.tools, folded=True) if conversation.tools else ""
+    given = f'<p class="note">The last answer starts with {text_of(conversation.prefix, 200)}, which is given.</p>'
+    return tools + "".join(map(_turn, conversation.messages)) + (given if conversation.prefix else "")
+
+
+def _turn(message: Message) -> str:
+    names = [html.escape(message.role), *([text_of(message.name, 80)] if message.name else [])]
+    names += ["not learned"] if message.role == "assistant" and not message.is_learned else []
+    parts = [_part("reasoning", message.reasoning)] if message.reasoning else []
+    if message.role == "tool":
+        parts.append(_part("result", message.content))
+    elif message.content or not (parts or message.tool_calls):
+        parts.append(f'<p class="said" dir="auto">{text_of(message.content)}</p>')
+    parts += [_part(f"call of {call.name}", call.arguments) for call in message.tool_calls]
+    return f'<div class="turn {html.escape(message.role)}"><b>{" · ".join(names)}</b>{"".join(parts)}</div>'
+
+
+def _part(name: str, text: str, folded: bool = False) -> str:
+    """A part of a turn that is no answer, under its name; folded when long."""
+    shown = " open" if not folded and len(text) <= _FOLDED else ""
+    said = f'<p class="said" dir="auto">{text_of(text)}</p>'
+    return f'<details class="part"{shown}><summary>{text_of(name, 80)}</summary>{said}</details>'
 
 
 def _targets(picks: Picks) -> str:

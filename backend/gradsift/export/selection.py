@@ -1,7 +1,7 @@
 """Which rows should I train on? From targets to picks (`pick`), and to files for a trainer (`select`)."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,9 @@ class Selection(Picks):
         also write everything as one zip. report: also write report.html.
 
         Raises:
-            UsageError: no such format or compression, or the folder holds other files. ExportError: nothing was picked,
-            or the folder cannot be written. StoreError: the texts cannot be read.
+            UsageError: no such format or compression, a format without a place for what the picks hold, or the folder
+            holds other files. ExportError: nothing was picked, or the folder cannot be written. StoreError: the texts
+            cannot be read.
         """
         out, progress = Path(out), progress or Progress(quiet=True)
         check_request(out, format, compress)
@@ -64,11 +65,11 @@ class Selection(Picks):
         flags += [f"--evaluation {shlex.quote(part['file'])}" for part in self.leakage.against.files]
         switches = ("drop-leaks", self.drop_leaks), ("report", report), ("bundle", bundle)
         flags += [f"--{name}" for name, on in switches if on]
-        progress.stage("write", "Writing the files", len(self), "rows")
+        progress.stage("write", "Writing the files", 2 * len(self), "rows")  # they are looked at, then written
         return export_picks(
             out,
             format,
-            _counted(self.read(), progress),
+            _Counted(self, progress),
             scores_table(self.store, self.scoring, [self.ranking]),
             {**self._manifest(), "command": " ".join([self._command(format), *flags])},
             compress=compress,
@@ -80,6 +81,7 @@ class Selection(Picks):
 
     def _manifest(self) -> dict[str, Any]:
         rows, manifest = len(self.scoring.rows), self.store.manifest
+        options = dict(getattr(manifest.config, "template_options", {}))
         return {
             "store": self.store.fingerprint,
             "model": manifest.config.model,
@@ -96,6 +98,7 @@ class Selection(Picks):
             "picked_rows": len(self),
             "picked_tokens": self.tokens,
             "leakage": self.leakage.summary(),
+            **({"template_options": options} if options else {}),
         }
 
     def _command(self, format: str) -> str:
@@ -170,7 +173,14 @@ def check_request(out: Path, format: str, compress: str) -> None:
     refuse_strangers(out)
 
 
-def _counted(picks: Iterable[Pick], progress: Progress) -> Iterator[Pick]:
-    for pick in picks:
-        yield pick
-        progress.advance()
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """The picks with their text, read anew each time they are gone through; progress advances at each."""
+
+    picks: Picks
+    progress: Progress
+
+    def __iter__(self) -> Iterator[Pick]:
+        for pick in self.picks.read():
+            yield pick
+            self.progress.advance()

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from gradsift.data.conversation import Conversation
 from gradsift.data.encode import Encoded, Encoder, Piece
 from gradsift.datastore.store import Store
 from gradsift.gradients.per_example import PerExampleGradients
@@ -36,7 +35,9 @@ class StoreModel:
     def __init__(self, store: Store, base: BaseModel | None = None, *, exact: bool = False) -> None:
         config, dtype = store.manifest.config, getattr(torch, store.manifest.dtype)
         self.store, self.exact = store, exact
-        self.base = base or BaseModel(config.model, config.template, dtype, default_device(), exact=exact)
+        self.base = base or BaseModel(
+            config.model, config.template, config.template_options, dtype, default_device(), exact=exact
+        )
         self._lock = threading.Lock()
         self._gradients: PerExampleGradients | None = None
         self._adapter_config: dict[str, Any] = {}
@@ -76,17 +77,22 @@ class StoreModel:
             )
         return self.base.encoder
 
-    def encode(self, rows: Sequence[int]) -> list[Encoded]:
-        """Pool rows, by number, as the store's build encoded them.
+    def encode(self, rows: Sequence[int]) -> Sequence[Encoded]:
+        """Pool rows, by number, as the store's build encoded them: their tokens are kept in the store.
+
+        Raises:
+            StoreError: the pool is damaged.
+        """
+        return self.store.tokens(rows)
+
+    def pieces(self, rows: Sequence[int]) -> list[list[Piece]]:
+        """The text of each row's supervised tokens, in the order of `encode`.
 
         Raises:
             StoreError: as `encoder`, or the pool is damaged.
         """
-        return [self.encoder.encode(conversation, self.max_length) for conversation in self._conversations(rows)]
-
-    def pieces(self, rows: Sequence[int]) -> list[list[Piece]]:
-        """The text of each row's supervised tokens, in the order of `encode`."""
-        return [self.encoder.pieces(conversation, self.max_length) for conversation in self._conversations(rows)]
+        conversations = self.store.texts(rows, raw=False)["conversation"]
+        return [self.encoder.pieces(conversation, self.max_length) for conversation in conversations]
 
     @contextmanager
     def session(self, progress: Progress) -> Iterator[None]:
@@ -156,6 +162,3 @@ class StoreModel:
                 f"{projector.id}: their vectors cannot be compared; build again with --restart."
             )
         return projector
-
-    def _conversations(self, rows: Sequence[int]) -> list[Conversation]:
-        return list(self.store.texts(rows)["conversation"])

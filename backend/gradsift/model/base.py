@@ -1,6 +1,8 @@
 """A base model by name: its tokenizer is read on first use, its weights while a caller holds the device."""
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -13,14 +15,23 @@ from gradsift.runtime.progress import Progress
 class BaseModel:
     """A base model with its encoder, for one device.
 
-    dtype: the number type the weights are read in. exact: compute in fp32 whatever `dtype` is; the weights keep the
-    values they were read with. Encoder and window are read on first use, without the weights.
+    options: keywords for the template. dtype: the number type the weights are read in. exact: compute in fp32 whatever
+    `dtype` is; the weights keep the values they were read with. Encoder and window are read on first use, without the
+    weights.
     """
 
     def __init__(
-        self, name: str, template: str, dtype: torch.dtype, device: torch.device, *, exact: bool = False
+        self,
+        name: str,
+        template: str,
+        options: Mapping[str, Any],
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        exact: bool = False,
     ) -> None:
-        self.name, self.template, self.dtype, self.device, self.exact = name, template, dtype, device, exact
+        self.name, self.template, self.options = name, template, options
+        self.dtype, self.device, self.exact = dtype, device, exact
         self._loaded: load.Loaded | None = None
         self._on_device = False
 
@@ -31,7 +42,7 @@ class BaseModel:
         Raises:
             ModelError: the tokenizer cannot be loaded. TemplateError: the template does not fit it.
         """
-        return Encoder(load.load_tokenizer(self.name), self.template)
+        return Encoder(load.load_tokenizer(self.name), self.template, self.options)
 
     @cached_property
     def window(self) -> int:

@@ -71,6 +71,11 @@ def ensure_smollm2(report: Callable[[str], None] | None = None) -> Path:
     return folder
 
 
+def is_converted() -> bool:
+    """Whether this machine has converted the bundled model already."""
+    return _whole(cache_home() / "models" / FOLDER)
+
+
 def _whole(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 

@@ -4,7 +4,8 @@
         row         pool row number: 0, 1, 2, ...
         script      of most of the conversation's letters, see `script_of`
         near        first row of its group of near-duplicates (see near_duplicates.py), itself if it has none
-        user, assistant, system    lower-cased text of that role's turns, joined by newlines
+        user, assistant, system, tool, text    lower-cased text of that role's turns, joined by newlines: what is said,
+                    an assistant's reasoning and calls, a tool's results; `text` is that of rows without turns
 
 The index is not part of a build's reproducible output. Readers need no lock: the file appears complete, by renaming.
 """
@@ -28,8 +29,8 @@ from gradsift.runtime.locks import waiting
 from gradsift.runtime.progress import Progress
 from gradsift.text.near_duplicates import near_duplicates
 
-VERSION = "1"  # of the columns and how they are computed
-ROLES = ("user", "assistant", "system")
+VERSION = "2"  # of the columns and how they are computed
+ROLES = ("user", "assistant", "system", "tool", "text")
 SAMPLE = 2000  # characters of a turn that decide its script
 SCRIPTS = (
     *("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Bengali", "Han", "Hiragana", "Katakana"),

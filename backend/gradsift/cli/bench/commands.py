@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from gradsift.cli.commands import make_group, print_json
-from gradsift.cli.options import BenchFolderOption, JsonOption, ModelOption, TemplateOption
-from gradsift.config import BuildConfig, ModelDtype, StoreDtype
+from gradsift.cli.options import BenchFolderOption, JsonOption, ModelOption, TemplateOption, TemplateOptions
+from gradsift.config import BuildConfig, ModelDtype, StoreDtype, make_config, parse_options
 from gradsift.runtime.tables import table
 
 
@@ -69,6 +69,7 @@ def features(
     pool: Annotated[list[str] | None, typer.Argument(help="as for build [default: the embedded sample]")] = None,
     model: ModelOption = "smollm2",
     template: TemplateOption = "chat",
+    template_option: TemplateOptions = None,
     dtype: Annotated[ModelDtype, typer.Option(help=BuildConfig.model_fields["dtype"].description)] = "fp32",
     rank: Annotated[int, typer.Option(min=1, help="rank of LoRA")] = 16,
     rows: Annotated[int, typer.Option(min=1, help="rows to measure; those over 256 tokens are left out")] = 64,
@@ -84,10 +85,34 @@ def features(
     from gradsift.runtime.progress import Progress
     from gradsift.workspace.workspace import sample_pool
 
-    config = BuildConfig(model=model, template=read_template(template), dtype=dtype, lora_rank=rank)
+    options = parse_options(template_option or ())
+    text = read_template(template)
+    config = make_config(model=model, template=text, template_options=options, dtype=dtype, lora_rank=rank)
     progress = Progress()
     with progress.running():
         figures = bench_features(pool or sample_pool(), config, rows, runs, bergson, progress)
+    _print(figures, as_json)
+
+
+def encoding(
+    pool: Annotated[list[str] | None, typer.Argument(help="as for build [default: the embedded sample]")] = None,
+    model: ModelOption = "smollm2",
+    template: TemplateOption = "chat",
+    template_option: TemplateOptions = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows to encode; the pool's are repeated or cut")] = 4000,
+    as_json: JsonOption = False,
+) -> None:
+    """Rows encoded a second, of the pool and synthetic ones of 20 exchanges, by one process and by several."""
+    from gradsift.cli.bench.encoding import bench_encoding
+    from gradsift.data.encode import read_template
+    from gradsift.runtime.progress import Progress
+    from gradsift.workspace.workspace import sample_pool
+
+    options = parse_options(template_option or ())
+    config = make_config(model=model, template=read_template(template), template_options=options)
+    progress = Progress()
+    with progress.running():
+        figures = bench_encoding(pool or sample_pool(), config, rows, progress)
     _print(figures, as_json)
 
 
@@ -115,6 +140,7 @@ bench = make_group(
         app: "gradsift bench app --json",
         scoring: "gradsift bench scoring --rows 20000 --json",
         bm25: "gradsift bench bm25 --json",
+        encoding: "gradsift bench encoding pool/*.jsonl --json",
         features: "gradsift bench features pool/*.jsonl --bergson ENV --json",
     },
 )

@@ -167,7 +167,7 @@ def _every(rows: list[Encoded], count: int) -> list[Encoded]:
 
 def _rows(pool: Sequence[str | Path], config: BuildConfig, count: int) -> list[Encoded]:
     """A seeded sample of `count` usable rows that are short enough (fewer if the pool has no more)."""
-    encoder = Encoder(load.load_tokenizer(config.model), config.template)
+    encoder = Encoder(load.load_tokenizer(config.model), config.template, config.template_options)
     rows, _ = sample_rows(read_rows(pool), 4 * count, config.seed)
     random.Random(config.seed).shuffle(rows)
     sample = list(islice(_short(rows, encoder), count))
