@@ -1,4 +1,4 @@
-"""Conversations drawn for the comparison of masks (docs/oracle.py): everything that a chat template may stumble over."""
+"""Conversations drawn for the comparison of masks (docs/oracle.py): all that a chat template may stumble over."""
 
 import json
 from collections.abc import Callable

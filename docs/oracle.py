@@ -1,7 +1,8 @@
 """What gradsift learns under a chat template, compared with the training twin that the trl package ships of it.
 
-trl holds templates of model families as published, `NAME.jinja`, and twins of some, `NAME_training.jinja`, whose authors
-marked with `{% generation %}` what is learned. transformers turns those marks into a mask of tokens. `Family.compare`
+trl holds templates of model families as published, `NAME.jinja`, and twins of some, `NAME_training.jinja`, whose
+authors marked with `{% generation %}` what is learned. transformers turns those marks into a mask of tokens.
+`Family.compare`
 holds our mask under the published template against it: equal, named (every token that differs is explained by a rule
 of `RULES`, which is checked), or refused.
 """
@@ -217,7 +218,7 @@ class Family:
         ]
 
     def _refused(self, conversation: Conversation, reason: str) -> Compared:
-        """Right where both templates refuse the conversation in transformers too, or have no place for what it holds."""
+        """Right where both templates refuse it in transformers too, or have no place for what it holds."""
         if without(conversation, self.lacking) != conversation:
             return Compared("refused", reason=reason)
         for template in (self.published, self.twin):
@@ -242,7 +243,7 @@ class Family:
                 if self.name == "glm4moe" and not stops and turn == len(conversation.messages) - 1:
                     continue  # an empty answer that no token follows
                 if stops and rendering.text.startswith("<|turn>model\n", stops[-1]):
-                    continue  # DiffusionGemma opens the next turn without an end where a turn called tools and then spoke
+                    continue  # DiffusionGemma ends no turn that called tools and then spoke
                 found.turns += 1
                 found.ended += bool(stops) and self._ends(rendering.text, stops[-1])
 
@@ -287,7 +288,7 @@ _TOOL = {
 
 @dataclass
 class Tokens:
-    """A text in tokens. offsets: their characters; learned: for each whether it is learned; cut: those that `without` cut."""
+    """A text in tokens. offsets: their characters. learned: for each whether it is. cut: those that `without` cut."""
 
     text: str
     offsets: Sequence[tuple[int, int]]

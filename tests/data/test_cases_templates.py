@@ -6,7 +6,8 @@ import json
 import pytest
 from conversations import talk
 
-from gradsift.builder.ingest import ingest
+from gradsift.builder.plan import plan
+from gradsift.config import BuildConfig
 from gradsift.data.conversation import Conversation
 from gradsift.data.encode import Encoder, RenderError, TemplateError, read_template
 from gradsift.data.pool import read_rows
@@ -33,7 +34,8 @@ R1 = (
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{{ bos_token }}"
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}{% elif m['role'] == 'user' %}"
     "{{ '<｜User｜>' + m['content'] }}{% else %}{% set content = m['content'] %}{% if '</think>' in content %}"
-    "{% set content = content.split('</think>')[-1] %}{% endif %}{{ '<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>' }}"
+    "{% set content = content.split('</think>')[-1] %}{% endif %}{{ '<｜Assistant｜>' + content }}"
+    "{{ '<｜end▁of▁sentence｜>' }}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}"
 )
 
@@ -62,10 +64,8 @@ def test_conversations_of_several_turns(name, smol, tmp_path):
     """Templates that treat the last turn otherwise than earlier ones, or ask with an open <think>."""
     encoder = Encoder(smol, R1 if name == "r1" else templates()[name])
     records = [{"messages": [{"role": role, "content": text} for role, text in pairs]} for pairs in MULTI]
-    pool = write(tmp_path / "pool.jsonl", records)
-    intake = ingest([pool], tmp_path / "pool.parquet", encoder, 4096, None, 0, Progress(quiet=True))
-    assert (intake.n_rows, intake.n_usable, intake.excluded) == (7, 7, {})
-    rows = list(read_rows([pool]))
+    rows = list(read_rows([write(tmp_path / "pool.jsonl", records)]))
+    assert [row.reason for row in rows] == [""] * 7
     for row, pairs in zip(rows, MULTI, strict=True):
         answers = [text for role, text in pairs if role == "assistant"]
         found = turns(encoder, row.conversation)
@@ -74,6 +74,13 @@ def test_conversations_of_several_turns(name, smol, tmp_path):
             assert learned.startswith(answer)
             assert learned.removeprefix(answer).startswith("<")
             assert "think" not in learned
+
+
+def test_a_plan_counts_all_rows_as_usable(smollm2, tmp_path):
+    records = [{"messages": [{"role": role, "content": text} for role, text in pairs]} for pairs in MULTI]
+    config = BuildConfig(model=str(smollm2), template=templates()["qwen3"])
+    found = plan([write(tmp_path / "pool.jsonl", records)], config, progress=Progress(quiet=True))
+    assert (found.rows, found.usable, dict(found.excluded)) == (7, 7, {})
 
 
 def test_a_template_that_refuses_system_turns_says_so_in_its_own_words(smol):

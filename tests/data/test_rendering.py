@@ -59,7 +59,8 @@ ANSWERS = [(1, "Hello!<|im_end|>"), (3, "Bye.<|im_end|>")]
         f"{{% macro turn(m) %}}{TURN}{{% endmacro %}}{{% for m in messages %}}{{{{ turn(m) }}}}{{% endfor %}}",
         f"{{% set ns = namespace(t='') %}}{{% for m in messages %}}{{% set c %}}{TURN}{{% endset %}}"
         "{% set ns.t = ns.t + c %}{% endfor %}{{ ns.t }}",
-        "{% for i in range(0, messages | length, 2) %}{% set m = messages[i] %}" + TURN + "{% set m = messages[i + 1] %}"
+        "{% for i in range(0, messages | length, 2) %}{% set m = messages[i] %}" + TURN
+        + "{% set m = messages[i + 1] %}"
         + TURN + "{% endfor %}",
     ],
     ids=["loop", "range", "macro", "namespace", "pairs"],
@@ -105,7 +106,8 @@ def test_calls_and_reasoning_begin_with_the_tag_that_opens_them(toy):
 def test_reasoning_in_the_content_begins_with_its_tag_too(toy):
     """Qwen3 takes it out of the content and writes the tags itself."""
     splits = (
-        "{% for m in messages %}<|{{ m.role }}|>\n{% if '</think>' in m.content %}{{ '<think>\n' + m.content.split('</think>')"
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if '</think>' in m.content %}{{ '<think>\n'"
+        " + m.content.split('</think>')"
         "[0].split('<think>')[-1].strip() + '\n</think>\n\n' + m.content.split('</think>')[-1].strip() }}{% else %}"
         "{{ '<think>\n\n</think>\n\n' if m.role == 'assistant' }}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
     )

@@ -72,15 +72,35 @@ TRIMMED = [("Ping <b>", 0), ("Pong.", 1), ("More", 2), ("Yes", 3)]
         ("{{ '|'.join([messages[0].content, messages[3].content]) }}", [ALL[0], ALL[3]]),
         ("{% for i in range(messages | length) %}{{ messages[i].content + '\n' }}{% endfor %}", ALL),
         ("{% for m in messages %}{{ m.content.split(' ')[-1] }}{% endfor %}", [("<b>", 0), ("Pong.\n", 1), *ALL[2:]]),
-        ("{% for m in messages %}{{ m.content[1:] }}|{% endfor %}", [("ing <b>", 0), (" Pong.\n", 1), ("ore", 2), ("es", 3)]),
-        ("{% for m in messages %}{{ m.content | replace('Pong', 'x') }}{% endfor %}", [ALL[0], ("  ", 1), (".\n", 1), *ALL[2:]]),
-        ("{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}", [ALL[1], ALL[3]]),
+        (
+            "{% for m in messages %}{{ m.content[1:] }}|{% endfor %}",
+            [("ing <b>", 0), (" Pong.\n", 1), ("ore", 2), ("es", 3)],
+        ),
+        (
+            "{% for m in messages %}{{ m.content | replace('Pong', 'x') }}{% endfor %}",
+            [ALL[0], ("  ", 1), (".\n", 1), *ALL[2:]],
+        ),
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+            [ALL[1], ALL[3]],
+        ),
         ("{% for m in messages %}{{ m.content }}{% if loop.index0 == 1 %}{% break %}{% endif %}{% endfor %}", ALL[:2]),
-        ("{% for m in messages %}{% for n in messages %}{% if n == m %}{{ n.content }}{% endif %}{% endfor %}{% endfor %}", ALL),
-        ("{% for m in messages[1:] if m.role == 'assistant' %}{{ m.content }}{% else %}-{% endfor %}", [ALL[1], ALL[3]]),
+        (
+            "{% for m in messages %}{% for n in messages %}{% if n == m %}{{ n.content }}{% endif %}{% endfor %}"
+            "{% endfor %}",
+            ALL,
+        ),
+        (
+            "{% for m in messages[1:] if m.role == 'assistant' %}{{ m.content }}{% else %}-{% endfor %}",
+            [ALL[1], ALL[3]],
+        ),
         ("{% for m in messages | reverse %}{{ m.content }}{% endfor %}", ALL[::-1]),
         ("{% for k, v in messages[0].items() %}{{ v }}{% endfor %}", [ALL[0]]),
-        ("{% with c = messages[0].content %}{{ c }}{% endwith %}{% filter trim %} {{ messages[3].content }} {% endfilter %}", [ALL[0], ALL[3]]),
+        (
+            "{% with c = messages[0].content %}{{ c }}{% endwith %}{% filter trim %} {{ messages[3].content }} "
+            "{% endfilter %}",
+            [ALL[0], ALL[3]],
+        ),
     ],
 )  # fmt: skip
 def test_every_way_to_write_a_message_keeps_its_origin(template, expected):
@@ -99,7 +119,8 @@ def test_the_templates_own_text_belongs_to_the_message_that_it_is_writing():
     "template",
     [
         "{% for m in messages %}{% if loop.last %}{% continue %}{% endif %}<{{ m.content }}>{% endfor %}!",
-        "{% for m in messages %}{% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}{% endfor %}<{{ m.content }}>"
+        "{% for m in messages %}{% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}"
+        "{% endfor %}<{{ m.content }}>"
         "{% endfor %}!",
         "{% for m in messages %}{% for n in messages[::-1] %}{{ n.role[0] }}{% endfor %}<{{ m.content }}>{% endfor %}!",
     ],
@@ -115,7 +136,10 @@ def test_after_a_loop_the_message_around_it_is_written(template):
 
 def test_a_loop_over_numbers_does_not_say_which_message_it_writes():
     """What is learned is then found from the messages' own text (data/rendering.py)."""
-    template = "{% for i in range(messages | length) %}{{ '<' + messages[i].role + '>' + messages[i].content + '/' }}{% endfor %}"
+    template = (
+        "{% for i in range(messages | length) %}"
+        "{{ '<' + messages[i].role + '>' + messages[i].content + '/' }}{% endfor %}"
+    )
     text = rendered(template)
     assert {host for _, _, host in parts(text)} == {-1}
     assert said(text) == ALL
@@ -200,8 +224,9 @@ def test_what_is_no_template_is_said_with_its_line(text):
 
 def test_whitespace_rules_and_globals_are_those_of_hugging_face():
     rendered(
-        "{% set x = dict(a=1) %}\n  {% for m in messages %}\n  {{- m.role }}\n    {% if loop.last -%}\n last {% endif %}\n"
+        "{% set x = dict(a=1) %}\n  {% for m in messages %}\n  {{- m.role }}\n    "
+        "{% if loop.last -%}\n last {% endif %}\n"
         "{% endfor %}{{ x | tojson }}{{ {'b': 'é<'} | tojson(indent=2) }}{{ messages | length }}\n"
     )
-    with pytest.raises(jinja2.TemplateError, match="No."):
+    with pytest.raises(jinja2.TemplateError, match=r"No\."):
         render("{{ raise_exception('No.') }}", messages(), {})
