@@ -7,6 +7,7 @@ same figures as docs/figures/masks.json, and stops at the first difference that 
 import argparse
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ def report(found: Sequence[dict[str, Any]]) -> str:
     reasons = Counter[str]()
     for one in found:
         for reason, count in one["reasons"].items():
-            reasons[reason.split("'")[0].partition(";")[0].strip()] += count
+            reasons[re.split(": '|[:;] use another", reason)[0]] += count
     refused = table(["reason", "conversations"], [[reason, f"{count:,}"] for reason, count in reasons.most_common()])
     return "\n\n".join(
         [
