@@ -32,6 +32,7 @@ def stage(folder: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(_page(page, target), encoding="utf-8")
     shutil.copytree(DOCS / "style", target / "style")
+    shutil.copytree(DOCS / "figures", target / "figures")
     shutil.copy(ROOT / "CHANGELOG.md", target / "changelog.md")
     for picture in ("logo.svg",):
         shutil.copy(ROOT / "assets" / picture, target / "style" / picture)

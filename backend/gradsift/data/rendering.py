@@ -21,6 +21,7 @@ from gradsift.runtime.errors import GradsiftError
 _THINK = r"<think>|</think>|\[THINK\]|\[/THINK\]|<\|channel>(?:thought)?|<channel\|>"
 EMPTY_THINK = re.compile(r"\s*(?:<think>\s*</think>|\[THINK\]\s*\[/THINK\]|<\|channel>thought\s*<channel\|>)\s*")
 OPENS_THINK = re.compile(r"<think|\[THINK\]|<\|channel>thought")
+_BEGINS_THINK = re.compile(rf"(?:{OPENS_THINK.pattern})>?\s*\Z")
 _TAGS = re.compile(rf"(?:\s|{_THINK})*")
 _THOUGHT = re.compile(r"(?:</think>|\[/THINK\]|<channel\|>)\s*$")
 
@@ -186,7 +187,7 @@ class _Layout:
         own = inside or own
         blocks = list(_blocks(hosted))
         start = self._start(own, *blocks[0])
-        spans = [Span(max(start, first), last, turn) for first, last in blocks if last > start]
+        spans = [Span(max(start, first), last, turn) for first, last in blocks if last >= start]
         if spans:
             spans[-1] = spans[-1]._replace(stop=self._stop(turn, spans[-1].stop, own[-1].stop if own else start))
         return [span for span in spans if span.start < span.stop]
@@ -197,8 +198,7 @@ class _Layout:
         Raises:
             RenderError: no end token follows.
         """
-        after = self._after(own[-1].stop)
-        rest = next((piece.start for piece in after if piece.run.part), len(self.text))
+        rest = self._said(own[-1].stop)
         tail = self.text[own[-1].stop : rest]
         ends = [at + len(end) for end in self.habits.ends if (at := tail.find(end)) >= 0]
         if not ends and rest < len(self.text):
@@ -211,11 +211,16 @@ class _Layout:
         """The pieces that begin there or later."""
         return self.pieces[bisect_left(self.pieces, position, key=lambda piece: piece.start) :]
 
+    def _said(self, position: int) -> int:
+        """Where the next text of a message begins, there or later."""
+        return next((piece.start for piece in self._after(position) if piece.run.part), len(self.text))
+
     def _start(self, own: list[Piece], first: int, last: int) -> int:
         """Where learning begins: at the first own character, or after the header if that is reasoning or a call."""
-        if own and own[0].run.part == "content":
-            return own[0].start
         limit = own[0].start if own else last
+        if own and own[0].run.part == "content":
+            tag = _BEGINS_THINK.search(self.text, first, limit)  # for reasoning that the content holds
+            return tag.start() if tag else limit
         opening, header = self.text[first:limit], self.habits.header
         if header is None:
             return limit
@@ -232,10 +237,12 @@ class _Layout:
             after = self._after(stop)
             stop = next((piece.start for piece in after if piece.run.part or piece.host >= 0), len(self.text))
         tail = self.text[own:stop].rstrip()
-        if not tail and stop < len(self.text):  # some templates write a turn's end token when they begin the next turn
+        # Some templates write a turn's end token when they begin the next turn.
+        if stop < len(self.text) and (not tail or not self.habits.closes):
             end = re.compile(r"\s*" + (re.escape(self.habits.ends[0]) if self.habits.closes else r"<[^<>\s]+>"))
-            match = end.match(self.text, stop, self._after(stop)[0].stop)
-            return match.end() if match else own
+            match = end.match(self.text, stop, self._said(stop))
+            if match:
+                return match.end()
         return own + len(tail)
 
 

@@ -139,7 +139,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         text, state = value if isinstance(value, str) else str(value), context.parent[_STATE]
         runs = runs_of(text)
         ahead = {run.turn for run in runs if run.turn > state.turn and run.part}
-        host = ahead.pop() if len(ahead) == 1 and not any(run.turn == state.turn for run in runs) else state.turn
+        # A result of a tool may be written with its caller's turn, and with the name by which it was called.
+        own = any(run.turn == state.turn and not run.part.startswith("call") for run in runs)
+        host = ahead.pop() if len(ahead) == 1 and not own else state.turn
         if host == state.turn or state.turn == NOWHERE:
             return tracked(text, (run if run.host is not None else run._replace(host=state.turn) for run in runs))
         return tracked(text, (run._replace(host=host) for run in runs))
