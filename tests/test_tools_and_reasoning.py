@@ -27,7 +27,8 @@ QUIET = Progress(quiet=True)
 
 def template(name: str) -> str:
     spec = find_spec("trl")
-    assert spec and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     return str(Path(spec.submodule_search_locations[0]) / "chat_templates" / f"{name}.jinja")
 
 
