@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from gradsift.data.fields import encodable
 from gradsift.data.reasons import kind
 from gradsift.runtime.errors import GradsiftError
 
@@ -37,7 +38,7 @@ def parse_object(raw: bytes) -> tuple[dict[str, Any] | None, str]:
         return None, TOO_DEEP
     if not isinstance(value, dict):
         return None, f"not a JSON object but {kind(value)}"
-    if _SURROGATE.search(raw) and not _encodable(value):
+    if _SURROGATE.search(raw) and not encodable(value):
         return None, HALF_SURROGATE
     return value, ""
 
@@ -64,11 +65,3 @@ def to_record(line: int, value: Any, kept: Any = None) -> Record:
     if not isinstance(value, dict):
         return Record(line, raw, None, f"not a JSON object but {kind(value)}")
     return Record(line, raw, value, "")
-
-
-def _encodable(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
-        return False
-    return True
