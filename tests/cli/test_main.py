@@ -317,7 +317,7 @@ def test_checkpoints_without_moments(trained: list[Path], tiny_pool: Path, flags
     bare = Path(shutil.copytree(trained[0], tmp_path / "bare", ignore=shutil.ignore_patterns("optimizer.pt")))
     refused = gradsift("build", tiny_pool, *_with_checkpoints(flags, [bare]), "--out", tmp_path / "store")
     assert refused.code == 1
-    assert refused.error.startswith(f"{bare} holds no optimizer.pt, so there are no Adam moments")
+    assert refused.error.startswith(f"{bare} holds no optimizer.pt or optimizer.bin, so there are no Adam moments")
     assert refused.error.endswith("or build with --gradient sgd.")
     only = [*flags[: flags.index("--gradient")], "--gradient", "sgd"]
     built = gradsift("build", tiny_pool, *_with_checkpoints(only, [bare]), "--out", tmp_path / "sgd")

@@ -66,7 +66,7 @@ _FLAGS: dict[str, Any] = {  # one per parameter, in the order of the help
     "lora_dropout": Annotated[float | None, typer.Option(help=_default("lora_dropout"))],
     "checkpoints": Annotated[
         list[str] | None,
-        typer.Option(help="a PEFT checkpoint with optimizer.pt, used instead of a warmup; may be repeated"),
+        typer.Option(help="a PEFT checkpoint with optimizer.pt or .bin, used instead of a warmup; may be repeated"),
     ],
     "dim": Annotated[int | None, typer.Option(help=_default("dim"))],
     "projection": Annotated[ProjectionKind | None, typer.Option(help=_default("projection"))],

@@ -1,5 +1,6 @@
 """LoRA on a base model: fresh layers, a checkpoint's adapter and its weights."""
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 
 
 _LEAVES_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initializations that do not change the base weights
+# Settings of PEFT with which an adapter computes or trains something else than plain LoRA on linear layers does.
+_MORE_THAN_LORA = {
+    "use_dora": "DoRA",
+    "alora_invocation_tokens": "aLoRA",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA",
+    "arrow_config": "Arrow",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "velora_config": "VeLoRA",
+    "megatron_config": "LoRA on layers of Megatron",
+    "modules_to_save": "LoRA with whole layers",
+    "lora_bias": "LoRA with biases",
+    "trainable_token_indices": "LoRA with token embeddings",
+    "target_parameters": "LoRA on bare parameters",
+}
 
 
 def attach_lora(base: torch.nn.Module, config: "BuildConfig") -> "PeftModel":
@@ -51,24 +68,50 @@ def attach_adapter(base: Any, folder: Path) -> "PeftModel":
     Raises:
         ModelError: the adapter is not plain LoRA, or the model lacks its layers.
     """
-    from peft import LoraConfig, PeftConfig
+    from peft import PeftConfig
 
+    check_plain_lora(folder)
     config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig) or config.use_dora:
-        raise ModelError(
-            f"The adapter in {folder} is not plain LoRA, the only kind whose gradients are taken: give another one."
-        )
-    if config.layer_replication or config.init_lora_weights not in _LEAVES_BASE:
-        how = "layer_replication" if config.layer_replication else f"init_lora_weights={config.init_lora_weights!r}"
-        raise ModelError(
-            f"The adapter in {folder} was made with {how}, which changes the base model's own weights: convert it to "
-            "plain LoRA first, as described in PEFT's documentation."
-        )
     config.base_model_name_or_path = base.name_or_path
     try:
         return _wrap(base, config)
     except ValueError as error:
         raise ModelError(f"The adapter in {folder} does not fit the model: {error}") from error
+
+
+def check_plain_lora(folder: Path) -> None:
+    """Check by `folder/adapter_config.json` alone that the adapter is one whose gradients can be taken.
+
+    Raises:
+        ModelError: the file cannot be read, or the adapter is of another type, a variant, trains other parameters as
+            well or changed the base weights.
+    """
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"The adapter_config.json in {folder} cannot be read ({error}); save it again.") from error
+    if what := _beyond_lora(config):
+        raise ModelError(
+            f"The adapter in {folder} is not plain LoRA but {what}, and gradients are taken of plain LoRA on linear "
+            "layers only: give another one."
+        )
+    init = config.get("init_lora_weights", True)
+    if config.get("layer_replication") or init not in _LEAVES_BASE:
+        how = "layer_replication" if config.get("layer_replication") else f"init_lora_weights={init!r}"
+        raise ModelError(
+            f"The adapter in {folder} was made with {how}, which changes the base model's own weights: convert it to "
+            "plain LoRA first, as described in PEFT's documentation."
+        )
+
+
+def _beyond_lora(config: Any) -> str | None:
+    """What an adapter is if it is not plain LoRA, with the setting that says so."""
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        return f"{kind} (peft_type)" if kind else "of an unknown kind (its adapter_config.json has no peft_type)"
+    if config.get("bias") not in (None, "none"):
+        return f"LoRA with biases (bias={config['bias']!r})"
+    return next((f"{what} ({key})" for key, what in _MORE_THAN_LORA.items() if config.get(key)), None)
 
 
 def set_adapter(model: "PeftModel", weights: dict[str, torch.Tensor]) -> None:
