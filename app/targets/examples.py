@@ -42,7 +42,7 @@ def table(rows: list[Row], counts: Sequence[TokenCount] | None, key: str, editab
         {
             "subtask": state[initial],
             "question": [clip(_first(row, "user"), 240) for row in rows],
-            "reply": [clip(_first(row, "assistant"), 160) for row in rows],
+            "reply": [clip(next(turn.text for turn in row.messages if turn.is_learned), 160) for row in rows],
             "prompt": [c.n_prompt for c in counts] if counts else [None] * len(rows),
             "answer": [c.n_answer for c in counts] if counts else [None] * len(rows),
         }
