@@ -6,8 +6,8 @@ import pytest
 
 from gradsift.data.conversation import Message, ToolCall
 from gradsift.data.pool import make_row
-from gradsift.data.readers import Record
 from gradsift.data.reasons import Unusable
+from gradsift.data.records import Record, to_record
 from gradsift.data.schemas import Reading, has_schema, read_conversation
 from gradsift.data.targets import parse_targets
 
@@ -472,3 +472,23 @@ def test_targets_may_hold_tools_and_calls():
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": {}}]}
     (row,) = parse_targets(json.dumps({"messages": [U, call], "tools": [TOOL]}, indent=1)).rows
     assert (row.tools, row.messages[1].tool_calls) == (json.dumps([TOOL]), (ToolCall("f"),))
+
+
+def test_a_preference_whose_prompt_is_a_list_of_turns():
+    record = {
+        "conversations": [{"from": "human", "value": "q"}],
+        "chosen": {"from": "gpt", "value": "a"},
+        "rejected": "no",
+    }
+    assert "add --take chosen" in reason(record)
+    assert turns(record, take=("chosen",)) == [USER, ANSWER]
+    assert turns(
+        {"messages": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}, take=("chosen",)
+    ) == [USER, ANSWER]
+
+
+def test_a_mapped_column_does_not_name_the_source():
+    row = make_row(
+        to_record(1, {"source": "q", "target": "a"}), "f", "s", Reading((("user", "source"), ("assistant", "target")))
+    )
+    assert row.source == "s"

@@ -199,3 +199,90 @@ def test_reasoning_that_is_left_out_on_purpose_is_told(toy):
         (3, "<think>Last.</think>Bye.<|im_end|>"),
     ]
     assert Encoder(toy, forgets).render(conversation).dropped == (Dropped(1, "reasoning", "First."),)
+
+
+class TestTemplatesOfOtherHabits:
+    CALLS = (ToolCall("add", '{"a": 1}'), ToolCall("now"))
+
+    def talk(self, *answers: Message) -> Conversation:
+        return Conversation(tuple(turn for answer in answers for turn in (Message("user", "?"), answer)))
+
+    def learned(self, tokenizer, template: str, conversation: Conversation) -> list[str]:
+        rendering = Encoder(tokenizer, template).render(conversation)
+        return [rendering.text[span.start : span.stop] for span in rendering.spans]
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            "{% for c in m.tool_calls or [] %}<c>{{ c.function | tojson }}{% endfor %}",
+            "{% for c in m.tool_calls or [] %}{% set out = c | tojson %}<c>{{ out[:-1] }}}{% endfor %}",
+            "{% if m.tool_calls %}<c>{{ m.tool_calls | tojson }}{% endif %}",
+            "{% for c in m.tool_calls or [] %}<c>{{ {'n': c.function.name, 'a': c.function.arguments} | tojson }}"
+            "{% endfor %}",
+        ],
+    )
+    def test_calls_written_as_json_at_once(self, toy, written):
+        template = (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}" + written + "<|im_end|>\n{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        )
+        (span,) = self.learned(toy, template, self.talk(Message("assistant", "", tool_calls=self.CALLS)))
+        assert span.startswith("<c>")
+        assert span.endswith("<|im_end|>")
+        assert '"add"' in span
+        assert '"now"' in span
+
+    def test_a_loop_over_numbers_with_calls_and_reasoning(self, toy):
+        template = (
+            "{% for i in range(messages | length) %}{% set message = messages[i] %}<|im_start|>{{ message.role }}\n"
+            "{% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}"
+            "{{ message.content }}{% for c in message.tool_calls or [] %}"
+            "<c>{{ c.function.name }} {{ c.function.arguments | tojson }}</c>{% endfor %}"
+            "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        )
+        answers = (Message("assistant", "Let me", tool_calls=self.CALLS), Message("assistant", "A", reasoning="r"))
+        assert self.learned(toy, template, self.talk(*answers)) == [
+            'Let me<c>add {"a": 1}</c><c>now {}</c><|im_end|>',
+            "<think>r</think>A<|im_end|>",
+        ]
+
+    def test_no_generation_prompt(self, toy):
+        """The header of hand-written training templates is what stands before a plain answer."""
+        template = (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+            "{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        )
+        talk = self.talk(Message("assistant", "A", reasoning="r"), Message("assistant", "B"))
+        assert self.learned(toy, template, talk) == ["<think>r</think>A<|im_end|>", "B<|im_end|>"]
+
+    def test_the_next_header_written_with_the_turn(self, toy):
+        template = (
+            "{% for m in messages %}{{ m.content }}"
+            "{% if m.role == 'assistant' %}<|im_end|>\nUSER: {% endif %}{% endfor %}"
+        )
+        talk = self.talk(Message("assistant", "A"), Message("assistant", "B"))
+        assert self.learned(toy, template, talk) == ["A<|im_end|>", "B<|im_end|>"]
+
+    def test_generation_in_a_loop_over_numbers(self, toy):
+        template = (
+            "{% for i in range(messages | length) %}{% if messages[i].role == 'assistant' %}"
+            "{% generation %}{{ messages[i].content }}<|im_end|>{% endgeneration %}{% else %}"
+            "{{ messages[i].content }}{% endif %}{% endfor %}"
+        )
+        talk = self.talk(Message("assistant", "A", learned=False), Message("assistant", "B"))
+        assert self.learned(toy, template, talk) == ["B<|im_end|>"]
+        late = self.talk(Message("assistant", "A"), Message("assistant", "B", learned=False))
+        assert self.learned(toy, template, late) == ["A<|im_end|>"]
+
+    def test_an_answer_with_a_tag_twice(self, toy):
+        template = (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+            "{{ m.content.split('</think>')[-1].replace('<br>', '\n') }}<|im_end|>\n{% endfor %}"
+        )
+        for text, kept in (("<think>hi</think>ok think", "ok think"), ("a<br>b", "a\nb")):
+            talk = self.talk(Message("assistant", text))
+            if "<br>" in text:
+                with pytest.raises(RenderError, match="leaves out part of what message 2 says: '<br>'"):
+                    self.learned(toy, template, talk)
+            else:
+                assert self.learned(toy, template, talk) == [f"{kept}<|im_end|>"]

@@ -9,14 +9,14 @@ from jinja2.exceptions import SecurityError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from gradsift.data.template import TemplateSyntaxError, check_syntax, render
-from gradsift.data.tracked import TrackedDict, origin, runs_of
+from gradsift.data.tracked import MESSAGE, TrackedDict, origin, runs_of
 
 TALK = [("user", "Ping <b>"), ("assistant", "  Pong.\n"), ("user", "More"), ("assistant", "Yes")]
 
 
 def messages(*turns: tuple[str, str]) -> list[TrackedDict]:
     return [
-        TrackedDict({"role": role, "content": origin(content, turn, "content")}, turn, "content")
+        TrackedDict({"role": role, "content": origin(content, turn, "content")}, turn, MESSAGE)
         for turn, (role, content) in enumerate(turns or TALK)
     ]
 

@@ -60,8 +60,9 @@ def test_answers_do_not_depend_on_the_batch_and_follow_the_last_prompt(base, row
     together = write_answers(base, encoder.tokenizer, rows, 10_000)
     assert together == write_answers(base, encoder.tokenizer, rows, 1)
     row = rows[2]
-    text, spans = encoder.render(TEXTS[2])
-    ids, said = list(row.ids[: len(encoder.tokenizer(text[: spans[-1][0]]).input_ids)]), []
+    rendering = encoder.render(TEXTS[2])
+    prompt = rendering.text[: rendering.spans[-1].start]
+    ids, said = list(row.ids[: len(encoder.tokenizer(prompt).input_ids)]), []
     for _ in range(rows[1].n_answer + 8):  # a little longer than the longest answer
         with torch.no_grad():
             said.append(int(base(input_ids=torch.tensor([ids + said])).logits[0, -1].argmax()))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, compress
+from itertools import accumulate, compress, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from gradsift.data.rendering import (
     shared_length,
 )
 from gradsift.data.template import TemplateSyntaxError, check_syntax, render
-from gradsift.data.tracked import NOWHERE, Tracked, TrackedDict, join, origin, runs_of, track
+from gradsift.data.tracked import MESSAGE, NOWHERE, Run, Tracked, TrackedDict, join, origin, runs_of, track
 from gradsift.runtime.errors import GradsiftError, UsageError
 from gradsift.runtime.hashing import hash_json
 
@@ -42,6 +42,7 @@ _PROBE = (
     "It's 2,024  kg\n\n\tof   naïve cafe\u0301 — „ÄÖÜ“; x==y;\r\n 1234567 "
     "Ελληνικά, русский, हिन्दी, বাংলা, 中文、日本語 한국어 👍🏽"
 )
+_ANSWER = Message("assistant", "Because.")  # of the short conversations that show a template's habits
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names under which templates look for reasoning
 
 
@@ -190,18 +191,18 @@ class Encoder:
     @cached_property
     def _habits(self) -> Habits:
         """What the template does in every conversation, found out by rendering four short ones."""
-        question, answer = Message("user", "Why?"), Message("assistant", "Because.")
+        question = Message("user", "Why?")
         asked, asking = self._probe(question), self._probe(question, asks=True)
-        answered, thought = self._probe(question, answer), self._probe(question, replace(answer, reasoning="Hm."))
-        header: str | None = _beyond(asking, asked)
+        answered, thought = self._probe(question, _ANSWER), self._probe(question, replace(_ANSWER, reasoning="Hm."))
+        header: str | None = _beyond(asking, asked) or _opening(answered)
         if header and (thinking := OPENS_THINK.search(header)):
             header = header[: thinking.start()]
         if header and not shared_length(header, _beyond(answered, asked)):
             header = None
         keeps = any(run.part == "reasoning" for run in runs_of(thought))
         ends = [self.tokenizer.eos_token, *sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)]
-        closes = not answered.rstrip().endswith(answer.content)
-        return Habits(self._name, header, keeps, closes, tuple(end for end in ends if end))
+        closing = answered.rpartition(_ANSWER.content)[2].strip()
+        return Habits(self._name, header, keeps, closing, tuple(end for end in ends if end))
 
     def _probe(self, *messages: Message, asks: bool = False) -> str:
         """The messages rendered, or nothing if the template refuses them."""
@@ -229,11 +230,21 @@ def _beyond(longer: str, shorter: str) -> str:
     return "".join(pieces[shared_length(pieces, others) :])
 
 
+def _opening(answered: str) -> str:
+    """What a template that asks for no answer writes in the assistant's turn before it says anything, if not blank."""
+    turn = (piece for piece, run in zip(_texts(answered), _sized(answered), strict=True) if run.host == 1)
+    text = "".join(piece for piece in takewhile(lambda piece: piece != _ANSWER.content, turn))
+    return text if text.strip() else ""
+
+
 def _texts(rendered: str) -> list[str]:
-    stops = accumulate(run.size for run in runs_of(rendered))
-    return [
-        str(rendered[stop - run.size : stop]) for run, stop in zip(runs_of(rendered), stops, strict=True) if run.size
-    ]
+    runs = _sized(rendered)
+    stops = accumulate(run.size for run in runs)
+    return [str(rendered[stop - run.size : stop]) for run, stop in zip(runs, stops, strict=True)]
+
+
+def _sized(rendered: str) -> list[Run]:
+    return [run for run in runs_of(rendered) if run.size]
 
 
 def _forms(conversation: Conversation) -> Iterator[_Form]:
@@ -269,7 +280,7 @@ def _message(message: Message, turn: int, form: _Form, prefix: str) -> TrackedDi
     if message.tool_calls:
         value["tool_calls"] = [_call(message, at, turn, form.objects) for at in range(len(message.tool_calls))]
     value |= {name: text for name, text in (("name", message.name), ("tool_call_id", message.call_id)) if text}
-    return TrackedDict(value, turn, "content")
+    return TrackedDict(value, turn, MESSAGE)
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
@@ -278,13 +289,11 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _call(message: Message, at: int, turn: int, objects: bool) -> TrackedDict:
-    call, arguments = message.tool_calls[at], f"arguments {at}"
-    value = call.value if objects else call.arguments
-    function = {"name": track(call.name, turn, f"call {at}"), "arguments": track(value, turn, arguments)}
+    call, part = message.tool_calls[at], f"call {at}"
+    arguments = track(call.value if objects else call.arguments, turn, f"arguments {at}")
+    function = TrackedDict({"name": origin(call.name, turn, part), "arguments": arguments}, turn, part)
     about = {"id": call.id} if call.id else {}
-    return TrackedDict(
-        {**about, "type": "function", "function": TrackedDict(function, turn, arguments)}, turn, arguments
-    )
+    return TrackedDict({**about, "type": "function", "function": function}, turn, part)
 
 
 def _clause(error: Exception) -> str:

@@ -12,7 +12,11 @@ from typing import Any
 from gradsift.data.media import Media
 from gradsift.data.reasons import Unusable
 
-MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+MEDIA = tuple(
+    f"{kind}{ending}"
+    for kind in ("image", "video", "audio")
+    for ending in ("", "s", "_path", "_paths", "_url", "_urls")
+)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 

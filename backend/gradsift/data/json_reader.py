@@ -176,7 +176,7 @@ def _columns(value: dict[str, Any]) -> list[Any] | None:
         keys = list(cells[0])
         if keys and all(list(cell) == keys for cell in cells) and all(key.isdecimal() for key in keys):
             return [{name: cell[key] for name, cell in value.items()} for key in keys]
-    if not all(isinstance(cell, list) and len(cell) == len(cells[0]) for cell in cells):
+    if not all(isinstance(cell, list) and cell and len(cell) == len(cells[0]) for cell in cells):
         return None
     if any(isinstance(item, dict) for cell in cells for item in cell):  # a record whose fields are turns
         return None

@@ -147,7 +147,9 @@ def make_row(record: Record, file: str, source: str, reading: Reading = _AS_IT_I
     A record without the column that `reading` names for sources is bad; one with a blank there has the usual source.
     """
     value = Fields(record.value or {})
-    source = _label(value.peek(reading.source_column)) or _first_text(value, "dataset", "source") or source
+    mapped = {column for _, column in reading.columns}
+    named = [name for name in ("dataset", "source") if name not in mapped]
+    source = _label(value.peek(reading.source_column)) or _first_text(value, *named) or source
     read, reason, prefix = Recognized("", ()), record.reason, value.peek("prefix")
     if not reason:
         try:

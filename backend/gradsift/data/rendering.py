@@ -112,15 +112,15 @@ class Habits:
     """What a template does in every conversation. name: what reasons call it.
 
     header: what it writes before a turn of the assistant, as far as all such turns share it; None if it asks for an
-    answer in a way that no turn begins with. keeps_reasoning: whether it has a place for reasoning. closes: whether it
-    writes an end token; if not, the token that begins the next turn is what stops the model (GLM). ends: the special
-    tokens, the one that ends texts first.
+    answer in a way that no turn begins with. keeps_reasoning: whether it has a place for reasoning. closing: what it
+    writes after a last answer; if nothing, the token that begins the next turn is what stops the model (GLM). ends: the
+    special tokens, the one that ends texts first.
     """
 
     name: str
     header: str | None
     keeps_reasoning: bool
-    closes: bool
+    closing: str
     ends: tuple[str, ...]
 
 
@@ -190,7 +190,18 @@ class _Layout:
         spans = [Span(max(start, first), last, turn) for first, last in blocks if last >= start]
         if spans:
             spans[-1] = spans[-1]._replace(stop=self._stop(turn, spans[-1].stop, own[-1].stop if own else start))
+        self._require_whole(turn, spans)
         return [span for span in spans if span.start < span.stop]
+
+    def _require_whole(self, turn: int, spans: list[Span]) -> None:
+        """Raise `RenderError` if something that the turn says is not learned, but for what later turns quote of it."""
+        for piece in self.own[turn]:
+            inside = any(span.start <= piece.start and piece.stop <= span.stop for span in spans)
+            if piece.host in (turn, NOWHERE) and not inside:
+                raise RenderError(
+                    f"{self.habits.name} writes message {turn + 1} in a way that does not show what is to be learned: "
+                    "use another with --template"
+                )
 
     def _around(self, own: list[Piece]) -> list[Piece]:
         """A turn's pieces where the template's loops do not tell: its own, and the text after them to its end token.
@@ -204,8 +215,17 @@ class _Layout:
         if not ends and rest < len(self.text):
             raise RenderError(f"{self.habits.name} does not show where an answer ends: use another with --template")
         stop = own[-1].stop + (min(ends) if ends else len(tail))
+        begin = self._header_before(own[0].start)
         between = [piece for piece in self._after(own[0].start) if piece.start < own[-1].stop]
-        return [*between, Piece(own[-1].stop, stop, Run(stop - own[-1].stop))]
+        opening = Piece(begin, own[0].start, Run(own[0].start - begin))
+        return [opening, *between, Piece(own[-1].stop, stop, Run(stop - own[-1].stop))]
+
+    def _header_before(self, position: int) -> int:
+        """Where the header begins that stands last before a position, after what earlier turns say."""
+        before = self.pieces[: bisect_left(self.pieces, position, key=lambda piece: piece.start)]
+        said = next((piece.stop for piece in reversed(before) if piece.run.part), 0)
+        at = self.text.rfind(self.habits.header, said, position) if self.habits.header else -1
+        return at if at >= 0 else position
 
     def _after(self, position: int) -> Sequence[Piece]:
         """The pieces that begin there or later."""
@@ -225,8 +245,8 @@ class _Layout:
         if header is None:
             return limit
         at = opening.find(header)
-        shared = at + len(header) if at >= 0 else shared_length(opening, header)
-        if header and not shared:
+        shared = at + len(header) if at >= 0 else _other_header(opening, header)
+        if shared is None:
             return limit
         empty = EMPTY_THINK.match(opening, shared)
         return first + (empty.end() if empty else shared)
@@ -238,27 +258,41 @@ class _Layout:
             stop = next((piece.start for piece in after if piece.run.part or piece.host >= 0), len(self.text))
         tail = self.text[own:stop].rstrip()
         # Some templates write a turn's end token when they begin the next turn.
-        if stop < len(self.text) and (not tail or not self.habits.closes):
-            end = re.compile(r"\s*" + (re.escape(self.habits.ends[0]) if self.habits.closes else r"<[^<>\s]+>"))
+        if stop < len(self.text) and (not tail or not self.habits.closing):
+            end = re.compile(r"\s*" + (re.escape(self.habits.closing) or r"<[^<>\s]+>"))
             match = end.match(self.text, stop, self._said(stop))
             if match:
                 return match.end()
-        return own + len(tail)
+        return own + self._ended(tail)
+
+    def _ended(self, tail: str) -> int:
+        """Where the end token in the text after a turn ends: some templates go on with the next turn's header."""
+        if not self.habits.ends or tail.endswith(self.habits.ends):
+            return len(tail)
+        return max(at + len(end) if (at := tail.rfind(end)) >= 0 else 0 for end in self.habits.ends) or len(tail)
+
+
+def _other_header(opening: str, header: str) -> int | None:
+    """Length of an unusual header: up to the last blank or mark that both share, otherwise its first mark."""
+    mark = re.search(r"[>\s](?=[^>\s]*\Z)", opening[: shared_length(opening, header)])
+    mark = mark or re.match(r"<[^<>\s]+>\s*", opening)
+    return mark.end() if mark else None
 
 
 def _tagged(pieces: Sequence[Piece], conversation: Conversation) -> Iterator[Span]:
     """The stretches inside of {% generation %}, but for turns that the row marks as not learned."""
     last = len(conversation.messages) - 1
 
-    def turn(piece: Piece) -> int:
-        if not piece.run.generation:
-            return NOWHERE
-        return piece.host if piece.host >= 0 else piece.run.turn if piece.run.part else last
-
-    for at, group in groupby(pieces, turn):
-        members = list(group)
-        if at != NOWHERE and conversation.messages[at].is_learned:
-            yield Span(members[0].start, members[-1].stop, at)
+    for inside, group in groupby(pieces, lambda piece: piece.run.generation):
+        block = list(group)
+        if not inside:
+            continue
+        whose = next((piece.run.turn for piece in block if piece.run.part), last)
+        turns = [piece.host if piece.host >= 0 else whose for piece in block]
+        for turn, part in groupby(zip(turns, block, strict=True), lambda pair: pair[0]):
+            members = [piece for _, piece in part]
+            if conversation.messages[turn].is_learned:
+                yield Span(members[0].start, members[-1].stop, turn)
 
 
 def _without_prefix(span: Span, pieces: Iterable[Piece]) -> Iterator[Span]:
@@ -293,8 +327,9 @@ def _check(text: str, pieces: Sequence[Piece], conversation: Conversation, habit
     prefixed = conversation.last_answer if conversation.prefix else NOWHERE
     for turn, message in enumerate(conversation.messages):
         for at, call in enumerate(message.tool_calls):
-            parts = [f"call {at}", *([f"arguments {at}"] if call.arguments.strip() not in ("", "{}") else [])]
-            if any((turn, part) not in by_part for part in parts):
+            found, arguments = by_part.get((turn, f"call {at}"), []), (turn, f"arguments {at}") in by_part
+            as_json = any(piece.run.at == UNKNOWN for piece in found)  # name and arguments at once
+            if not found or not (arguments or as_json or call.arguments.strip() in ("", "{}")):
                 raise RenderError(
                     f"{habits.name} leaves out a tool call: {call.name[:40]!r} in message {turn + 1}; use another "
                     "with --template"

@@ -52,6 +52,7 @@ _AROUND = ("body", "data", "conversation", "request")
 _QUESTIONS = tuple(dict.fromkeys(question for question, _ in PAIRS))
 _ANSWERS = tuple(dict.fromkeys(answer for _, answer in PAIRS))
 _METADATA = ("id", "source", "dataset", "task", "category", "subtask", "prefix")
+_ASKERS = ("user", "human", "prompter", "tool", "observation", "system")
 _LABELS = ("label", "kto_tag")
 _MARKS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -151,7 +152,8 @@ def _known(fields: Fields, reading: Reading, columns: dict[str, str]) -> _Draft 
     if preference and "chosen" in reading.take:
         return _preference(fields, reading, columns)
     for name in _CHATS:
-        if _turns(fields, name):
+        turns = _turns(fields, name)
+        if turns and not (preference and _asks(turns)):
             return _with_parts(_chat(fields, name), fields, columns)
     if preference:
         return _preference(fields, reading, columns)
@@ -194,7 +196,24 @@ def _preference(fields: Fields, reading: Reading, columns: dict[str, str]) -> _D
     if "chosen" not in reading.take:
         raise Unusable("a preference (chosen, rejected); add --take chosen to learn the chosen side")
     question = next((name for name in _QUESTIONS if fields.peek(name) is not None), "")
+    chat = next((name for name in (*_CHATS, "context") if _asks(_turns(fields, name))), "")
+    if not question and chat:  # the turns before the answer
+        before = _chat(fields, chat).messages
+        chosen = parsed(fields.get("chosen"), "chosen")
+        turns = chosen if isinstance(chosen, list) else [chosen if is_turn(chosen) else _answer(chosen)]
+        after = read_turns(turns, fields, "chosen")
+        return _Draft("chosen", after if after[: len(before)] == before else [*before, *after])
     return _Draft("chosen", read_chosen(fields, question, _contexts(columns)))
+
+
+def _answer(text: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def _asks(turns: list[Any]) -> bool:
+    """Whether turns end with somebody other than the assistant, so that an answer is to follow."""
+    last = turns[-1] if turns and isinstance(turns[-1], dict) else {}
+    return any(str(last.get(name, "")).lower() in _ASKERS for name in ROLE_FIELDS)
 
 
 def _contexts(columns: dict[str, str]) -> tuple[str, ...]:

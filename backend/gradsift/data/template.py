@@ -16,9 +16,10 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_context
 
-from gradsift.data.tracked import NOWHERE, Tracked, TrackedDict, join, runs_of, to_json, tracked
+from gradsift.data.tracked import MESSAGE, NOWHERE, Tracked, TrackedDict, join, runs_of, to_json, tracked
 
 _NOW = datetime(2024, 7, 26)  # the fallback in Llama's templates, so that a row is the same every day
+_CURRENT = ("message", "msg", "m", "turn")  # what templates call the message of an index that they loop over
 _STATE = "gradsift's state"  # no name in a template, so that no template can reach it
 
 
@@ -65,7 +66,7 @@ def _instrument(tree: nodes.Template) -> None:
         output.nodes = [_call("emit", _constant(child)) for child in output.nodes]
     for loop in list(tree.find_all(nodes.For)):
         if isinstance(loop.target, nodes.Name):
-            loop.body.insert(0, nodes.Output([_call("enter", nodes.Name(loop.target.name, "load"))]))
+            loop.body.insert(0, _entering(loop.target.name))
     _rewrite(tree)
     tree.set_lineno(1)
 
@@ -90,9 +91,15 @@ def _rewrite(node: nodes.Node) -> None:
 def _around(node: nodes.Node) -> list[nodes.Node]:
     if isinstance(node, nodes.Concat):
         return [_call("concatenate", *node.nodes)]
+    if isinstance(node, nodes.Assign) and isinstance(node.target, nodes.Name) and node.target.name in _CURRENT:
+        return [node, _entering(node.target.name)]
     if isinstance(node, nodes.For):
         return [nodes.Output([_call("enter_loop")]), node, nodes.Output([_call("leave_loop")])]
     return [node]
+
+
+def _entering(name: str) -> nodes.Output:
+    return nodes.Output([_call("enter", nodes.Name(name, "load"))])
 
 
 def _constant(node: nodes.Expr) -> nodes.Expr:
@@ -154,7 +161,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     @pass_context
     def enter(self, context: Any, item: Any) -> str:
-        if isinstance(item, TrackedDict) and item._turn != NOWHERE:
+        if isinstance(item, TrackedDict) and item._part == MESSAGE:
             context.parent[_STATE].turn = item._turn
         return ""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, SupportsIndex
 
 NOWHERE = -1  # the turn of text that belongs to no message
+MESSAGE = "message"  # the part of a whole message
 UNKNOWN = -1  # the position of text that was rewritten, as JSON for instance
 
 
@@ -71,10 +72,10 @@ class Tracked(str):
         return self._part(0, len(self) - (len(suffix) if suffix and self.endswith(suffix) else 0))
 
     def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._pieces(str.split(self, sep, maxsplit))
+        return self._pieces(str.split(self, sep, maxsplit), sep or "")
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._pieces(str.rsplit(self, sep, maxsplit))
+        return self._pieces(str.rsplit(self, sep, maxsplit), sep or "")
 
     def splitlines(self, keepends: bool = False) -> list[str]:
         return self._pieces(str.splitlines(self, keepends))
@@ -108,13 +109,13 @@ class Tracked(str):
     def _part(self, start: int, stop: int) -> str:
         return tracked(str.__getitem__(self, slice(start, stop)), _cut(self._runs, start, stop))
 
-    def _pieces(self, pieces: Iterable[str]) -> list[str]:
-        """The pieces, which stand in this order in the text."""
+    def _pieces(self, pieces: Iterable[str], between: str = "") -> list[str]:
+        """The pieces, which stand in this order in the text, with `between` or else blanks between them."""
         found, at = [], 0
         for piece in pieces:
-            at = str.index(self, piece, at)
+            at = at if between else str.index(self, piece, at)
             found.append(self._part(at, at + len(piece)))
-            at += len(piece)
+            at += len(piece) + len(between)
         return found
 
 
@@ -171,6 +172,9 @@ def track(value: Any, turn: int, part: str) -> Any:
 
 def to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, **more: Any) -> str:
     """The filter `tojson` of chat templates, whose result comes from where the value came from."""
+    if isinstance(value, list) and indent is None:  # of several calls, say: each item from where it came from
+        items = [to_json(item, ensure_ascii, indent, separators, **more) for item in value]
+        return join(["[", join(items, separators[0] if separators else ", "), "]"])
     text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, **more)
     source = _source(value)
     return text if source is None else tracked(text, [Run(len(text), *source)])

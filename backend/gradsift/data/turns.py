@@ -31,9 +31,9 @@ _NAMES = {
 _ROLES = {name: role for role, names in _NAMES.items() for name in names}
 _LEARNED = (
     *("weight", "loss_weight", "loss", "loss_mask", "loss_scale", "compute_loss"),
-    *("train", "trainable", "training", "train_on_turn", "learn", "learnable"),
+    *("train", "trainable", "is_trainable", "training", "train_on_turn", "learn", "learnable", "supervised"),
 )
-_NOT_LEARNED = ("mask", "masked", "is_masked")
+_NOT_LEARNED = ("mask", "masked", "is_masked", "ignore", "ignore_loss", "no_loss")
 _PARTLY = ("train_detail", "training_detail")  # spans of characters
 _KINDS = {"reasoning": "reasoning", "text": "text", "call": "a tool's call", "result": "a tool's result"}
 _TRUE_AND_FALSE = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
