@@ -89,10 +89,18 @@ def draw(count: int, number: int) -> list[Conversation]:
     return list(found)[:count]
 
 
+def _content(message: Message, lacking: set[str]) -> str:
+    if "beside" in lacking and message.reasoning and message.tool_calls:
+        return ""
+    thought, tag, answer = message.content.rpartition("</think>")
+    return answer if "thoughts" in lacking and tag and message.role == "assistant" and thought else message.content
+
+
 def without(conversation: Conversation, lacking: set[str]) -> Conversation:
     """The conversation without what a template has no place for.
 
-    lacking: of reasoning, tools, calls, system, first (an assistant that begins), last (a user that ends), beside
+    lacking: of reasoning, thoughts (in the text of an answer), tools, calls, system, first (an assistant that begins),
+    last (a user that ends), beside
     (content next to both reasoning and calls), several (two calls in one turn).
     """
     kept = {message.tool_calls[0].id for message in conversation.messages if message.tool_calls}
@@ -101,7 +109,7 @@ def without(conversation: Conversation, lacking: set[str]) -> Conversation:
             message,
             reasoning="" if "reasoning" in lacking else message.reasoning,
             tool_calls=message.tool_calls[:1] if "several" in lacking else message.tool_calls,
-            content="" if "beside" in lacking and message.reasoning and message.tool_calls else message.content,
+            content=_content(message, lacking),
         )
         for message in conversation.messages
         if not ("calls" in lacking and (message.tool_calls or message.role == "tool"))

@@ -150,6 +150,7 @@ class Family:
         probes = {
             "system": Conversation((Message("system", "qsystem"), user, answer)),
             "reasoning": Conversation((user, Message("assistant", "qanswer", "qreasoning"))),
+            "thoughts": Conversation((user, Message("assistant", "<think>qthought</think>qanswer"))),
             "tools": Conversation((user, answer), tools),
             "calls": Conversation((user, asking, result, answer), tools),
             "beside": Conversation(
@@ -160,7 +161,8 @@ class Family:
             "last": Conversation((user, answer, user)),
         }
         wanted = {
-            "system": ["qsystem"], "reasoning": ["qreasoning"], "tools": ["qtool"], "beside": ["qbeside"],
+            "system": ["qsystem"], "reasoning": ["qreasoning"], "thoughts": ["qthought"], "tools": ["qtool"],
+            "beside": ["qbeside"],
             "calls": ["qcall", "qargument", "qresult"], "several": ["qother"], "first": ["qanswer"], "last": ["quser"],
         }  # fmt: skip
         return {part for part, probe in probes.items() if not self._holds(probe, wanted[part])}

@@ -162,10 +162,10 @@ class TestWhatIsLearned:
         assert learned(Encoder(toy, template), [("user", " hi "), ("assistant", "  the cat \n")]) == "the cat" + END
 
     def test_the_first_token_is_never_learned(self, toy):
-        encoder = Encoder(toy, "{% for message in messages %}{{ message['content'] }}{% endfor %}")
+        encoder = Encoder(toy, "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}")
         encoded = encoder.encode(talk(("assistant", "xyz")))
-        assert encoded.supervised == [False, True, True]
-        assert (encoded.n_prompt, encoded.n_answer) == (1, 2)
+        assert encoded.supervised == [False, True, True, True]
+        assert (encoded.n_prompt, encoded.n_answer) == (1, 3)
 
 
 THINKING = (
@@ -290,8 +290,14 @@ class TestTemplatesThatDoNotFit:
             encoder.encode(talk(*TALK))
 
     def test_a_text_that_depends_on_how_long_the_conversation_is(self, toy):
-        moved = "{{ messages | length }} turns{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
-        assert learned(Encoder(toy, moved), TALK) == TALK[2][1] + TALK[4][1]
+        moved = "{{ messages | length }} turns{% for m in messages %}{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+        assert learned(Encoder(toy, moved), TALK) == TALK[2][1] + END + TALK[4][1] + END
+
+    def test_a_template_without_an_end_token(self, toy):
+        """A model that learns from it would never stop."""
+        endless = "{% for m in messages %}{{ m.role.upper() + ': ' + m.content + '\n' }}{% endfor %}"
+        with pytest.raises(RenderError, match="the template writes no end token after an answer"):
+            Encoder(toy, endless).encode(talk(*TALK))
 
     def test_a_different_header_for_generation(self, toy):
         thinking = CHATML.replace(r"assistant\n' }}{% endif", r"assistant\n<think>' }}{% endif")
@@ -318,7 +324,7 @@ class TestTemplatesThatDoNotFit:
     def test_a_date_is_the_same_every_day(self, toy, monkeypatch):
         """Llama's and others' templates print today's date into the system turn."""
         dated = "{%- set today = strftime_now('%d %b %Y') if strftime_now is defined else 'never' %}"
-        dated += "{% for m in messages %}{{ today }} {{ m.role }} {{ m.content }}\n{% endfor %}"
+        dated += "{% for m in messages %}{{ today }} {{ m.role }} {{ m.content }}<|im_end|>\n{% endfor %}"
         dated += "{% if add_generation_prompt %}{{ today }} assistant {% endif %}"
         turns = [("user", "a"), ("assistant", "b")]
         toy = copy.deepcopy(toy)
@@ -326,7 +332,7 @@ class TestTemplatesThatDoNotFit:
         plain = toy.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
         assert datetime.now().strftime("%d %b %Y") in plain  # without our encoder
         for encoder in (Encoder(toy, "chat"), Encoder(toy, dated)):
-            assert encoder.render(talk(*turns)).text == "26 Jul 2024 user a\n26 Jul 2024 assistant b\n"
+            assert encoder.render(talk(*turns)).text == f"26 Jul 2024 user a{END}\n26 Jul 2024 assistant b{END}\n"
 
     def test_no_template_and_no_offsets(self, toy):
         bare = copy.deepcopy(toy)

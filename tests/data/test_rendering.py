@@ -274,15 +274,24 @@ class TestTemplatesOfOtherHabits:
         late = self.talk(Message("assistant", "A"), Message("assistant", "B", learned=False))
         assert self.learned(toy, template, late) == ["A<|im_end|>"]
 
+    def test_reasoning_in_the_text_that_a_template_cuts(self, toy):
+        """DeepSeek-R1's template: half of the example would go without a word."""
+        template = (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n"
+            "{% endfor %}"
+        )
+        with pytest.raises(RenderError, match="no place for reasoning"):
+            self.learned(toy, template, self.talk(Message("assistant", "<think>a long thought</think>42")))
+        not_learned = Message("assistant", "<think>a long thought</think>42", learned=False)
+        assert self.learned(toy, template, self.talk(not_learned, Message("assistant", "A"))) == ["A<|im_end|>"]
+
     def test_an_answer_with_a_tag_twice(self, toy):
         template = (
             "{% for m in messages %}<|im_start|>{{ m.role }}\n"
             "{{ m.content.split('</think>')[-1].replace('<br>', '\n') }}<|im_end|>\n{% endfor %}"
         )
-        for text, kept in (("<think>hi</think>ok think", "ok think"), ("a<br>b", "a\nb")):
-            talk = self.talk(Message("assistant", text))
-            if "<br>" in text:
-                with pytest.raises(RenderError, match="leaves out part of what message 2 says: '<br>'"):
-                    self.learned(toy, template, talk)
-            else:
-                assert self.learned(toy, template, talk) == [f"{kept}<|im_end|>"]
+        with pytest.raises(RenderError, match="leaves out part of what message 2 says: '<br>'"):
+            self.learned(toy, template, self.talk(Message("assistant", "a<br>b")))
+        assert self.learned(toy, template, self.talk(Message("assistant", "</think>think ok"))) == [
+            "think ok<|im_end|>"
+        ]

@@ -109,7 +109,7 @@ class TestEnds:
     def test_an_answers_own_last_token_ends_nothing(self, tiny_model):
         """A template that marks no end: the golds' last tokens must not tell the model where to stop."""
         tokenizer = load.load_tokenizer(str(tiny_model))
-        bare = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+        bare = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
         talks = [talk(("user", "where?"), ("assistant", said)) for said in ("the mat", "B")]
         rows = [Encoder(tokenizer, bare).encode(conversation) for conversation in talks]
         last = [row.ids[_last_answer(row)[1] - 1] for row in rows]
@@ -119,7 +119,9 @@ class TestEnds:
 
 def test_rows_that_the_template_refuses_or_that_are_too_long_are_not_trainable(tiny_model):
     strict = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
-    strict += "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    strict += (
+        "{{ m.role }}: {{ m.content }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
     turns = [("user", "one"), ("assistant", "two")]
     lines = [turns, [("system", "be brief"), *turns], [("user", "word " * 90), ("assistant", "two")]]
     rows = [

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from gradsift.data.conversation import Conversation, Message
 from gradsift.data.rendering import (
+    MARK,
     OPENS_THINK,
     Habits,
     RenderError,
@@ -202,7 +203,9 @@ class Encoder:
         keeps = any(run.part == "reasoning" for run in runs_of(thought))
         ends = [self.tokenizer.eos_token, *sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)]
         closing = answered.rpartition(_ANSWER.content)[2].strip()
-        return Habits(self._name, header, keeps, closing, tuple(end for end in ends if end))
+        followed = self._probe(question, _ANSWER, question).rpartition(_ANSWER.content)[2]
+        stops = bool(closing or not followed or MARK.match(followed))
+        return Habits(self._name, header, keeps, closing, stops, tuple(end for end in ends if end))
 
     def _probe(self, *messages: Message, asks: bool = False) -> str:
         """The messages rendered, or nothing if the template refuses them."""

@@ -22,6 +22,7 @@ _THINK = r"<think>|</think>|\[THINK\]|\[/THINK\]|<\|channel>(?:thought)?|<channe
 EMPTY_THINK = re.compile(r"\s*(?:<think>\s*</think>|\[THINK\]\s*\[/THINK\]|<\|channel>thought\s*<channel\|>)\s*")
 OPENS_THINK = re.compile(r"<think|\[THINK\]|<\|channel>thought")
 _BEGINS_THINK = re.compile(rf"(?:{OPENS_THINK.pattern})>?\s*\Z")
+MARK = re.compile(r"\s*<[^<>\s]+>")  # the token that begins a turn
 _TAGS = re.compile(rf"(?:\s|{_THINK})*")
 _THOUGHT = re.compile(r"(?:</think>|\[/THINK\]|<channel\|>)\s*$")
 
@@ -113,14 +114,15 @@ class Habits:
 
     header: what it writes before a turn of the assistant, as far as all such turns share it; None if it asks for an
     answer in a way that no turn begins with. keeps_reasoning: whether it has a place for reasoning. closing: what it
-    writes after a last answer; if nothing, the token that begins the next turn is what stops the model (GLM). ends: the
-    special tokens, the one that ends texts first.
+    writes after a last answer; if nothing, the token that begins the next turn is what stops the model (GLM). stops:
+    whether there is either. ends: the special tokens, the one that ends texts first.
     """
 
     name: str
     header: str | None
     keeps_reasoning: bool
     closing: str
+    stops: bool
     ends: tuple[str, ...]
 
 
@@ -135,6 +137,8 @@ def read_rendering(text: Tracked, conversation: Conversation, habits: Habits) ->
     if any(piece.run.generation for piece in pieces):
         spans = list(_tagged(pieces, conversation))
     else:
+        if not habits.stops:
+            raise RenderError(f"{habits.name} writes no end token after an answer: use another with --template")
         layout = _Layout(plain, pieces, len(conversation.messages), habits)
         turns = (at for at, message in enumerate(conversation.messages) if message.is_learned)
         spans = sorted(span for turn in turns for span in layout.spans(turn))
@@ -259,7 +263,7 @@ class _Layout:
         tail = self.text[own:stop].rstrip()
         # Some templates write a turn's end token when they begin the next turn.
         if stop < len(self.text) and (not tail or not self.habits.closing):
-            end = re.compile(r"\s*" + (re.escape(self.habits.closing) or r"<[^<>\s]+>"))
+            end = re.compile(r"\s*" + re.escape(self.habits.closing)) if self.habits.closing else MARK
             match = end.match(self.text, stop, self._said(stop))
             if match:
                 return match.end()
@@ -376,6 +380,8 @@ def _gaps(
         elif message.role == "assistant" and _TAGS.fullmatch(gap):
             continue  # the template writes the tags of reasoning itself
         elif message.role == "assistant" and _THOUGHT.search(gap):
+            if message.is_learned and not habits.keeps_reasoning:
+                raise RenderError(f"{habits.name} has no place for reasoning: use another with --template")
             yield Dropped(turn, "reasoning", gap)
             continue
         elif not message.is_learned if present else message.tool_calls:
